@@ -1,0 +1,95 @@
+"""The one internal form of a data set: photos and their tags.
+
+Every reader of `tag2mask.data` ends here, and every room starts from here. No mask is part of it: nothing that trains from
+tags can open one.
+
+Class numbers: background is 0, tag i is class i + 1; `num_classes` counts background, `num_tags` does not.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from tag2mask.errors import DataError
+
+BACKGROUND = 0
+IGNORE = 255
+
+
+@dataclass(frozen=True)
+class Photo:
+    """One picture and what its owner says is in it."""
+
+    name: str  # unique in its table, no extension, may hold "/": the mask of this photo is NAME.png
+    path: Path
+    tags: tuple[str, ...]  # in the table's order; empty where nobody tagged it
+
+    def open(self) -> Image.Image:
+        """The picture as it is seen: RGB, upright. Raises DataError if it cannot be read."""
+        return open_image(self.path)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Photos and the ordered list of all tags."""
+
+    tags: tuple[str, ...]
+    photos: tuple[Photo, ...]
+    source: str = ""
+
+    def __len__(self) -> int:
+        return len(self.photos)
+
+    @property
+    def num_tags(self) -> int:
+        return len(self.tags)
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.tags) + 1
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names by number: background first."""
+        return ("background", *self.tags)
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """Which tags each photo has: (N, num_tags) float32 in {0, 1}."""
+        index = {tag: i for i, tag in enumerate(self.tags)}
+        labels = np.zeros((len(self.photos), len(self.tags)), np.float32)
+        for row, photo in zip(labels, self.photos, strict=True):
+            row[[index[tag] for tag in photo.tags]] = 1
+        return labels
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of names, tags and file sizes: what a stage that read this table depends on."""
+        digest = hashlib.sha256(repr(self.tags).encode())
+        for photo in self.photos:
+            digest.update(repr((photo.name, photo.tags, photo.path.stat().st_size)).encode())
+        return digest.hexdigest()[:16]
+
+
+def open_image(path: Path) -> Image.Image:
+    """A picture file of any mode to an upright RGB picture; transparent parts become white. Raises DataError."""
+    try:
+        with Image.open(path) as image:
+            image = ImageOps.exif_transpose(image)
+            if image.has_transparency_data:
+                image = image.convert("RGBA")
+                white = Image.new("RGBA", image.size, "white")
+                return Image.alpha_composite(white, image).convert("RGB")
+            if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+                pixels = np.asarray(image, np.float32)
+                top = max(float(pixels.max()), 1.0)
+                return Image.fromarray((pixels * (255 / top)).clip(0, 255).astype(np.uint8)).convert("RGB")
+            return image.convert("RGB")
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"{path}: not a readable picture ({error})") from None

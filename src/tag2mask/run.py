@@ -1,0 +1,135 @@
+"""The run folder: where everything lies, written so that a kill at any moment leaves no half file that looks whole."""
+
+import errno
+import hashlib
+import json
+import logging
+import os
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from tag2mask.errors import RunError
+
+T = TypeVar("T")
+
+log = logging.getLogger("tag2mask")
+console = Console(stderr=True)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`; renamed to it when the block ends well, removed when not. Raises RunError if the disk is full."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        if temporary.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        os.replace(temporary, path)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise RunError(f"no space left to write {path}; free some and give the same command again: it goes on from here") from None
+        raise
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `path` whole or not at all."""
+    with writing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON, whole or not at all."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """The JSON in `path`, or RunError naming what is missing."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RunError(f"{path} is missing; run the stage that writes it first") from None
+    except json.JSONDecodeError as error:
+        raise RunError(f"{path}: not valid JSON (line {error.lineno}: {error.msg})") from None
+
+
+def fingerprint(path: Path) -> str:
+    """Hash of the contents of a file, or of all the files of a folder, hidden ones left out."""
+    digest = hashlib.sha256()
+    files = sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith(".")) if path.is_dir() else [path]
+    for file in files:
+        if path.is_dir():
+            digest.update(file.relative_to(path).as_posix().encode())
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()[:16]
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides a result."""
+    found = {"python": platform.python_version()}
+    for name in ("tag2mask", "torch", "timm", "numpy", "pillow"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def start_log(folder: Path, quiet: bool = False) -> None:
+    """Log to the terminal and to log.txt of the run folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for handler in list(log.handlers):
+        log.removeHandler(handler)
+        handler.close()
+    file = logging.FileHandler(folder / "log.txt", encoding="utf-8")
+    file.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%Y-%m-%d %H:%M:%S"))
+    log.addHandler(file)
+    if not quiet:
+        log.addHandler(_Terminal())
+    log.setLevel(logging.INFO)
+    log.propagate = False
+
+
+class _Terminal(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        console.print(record.getMessage(), highlight=False, markup=False)
+
+
+def track(items: Iterable[T], what: str, total: int | None = None, done: int = 0) -> Iterator[T]:
+    """`items` again, with a progress bar, a count and the time left; when the terminal is no terminal, a line every half minute."""
+    if total is None and isinstance(items, Sequence):
+        total = len(items) + done
+    if console.is_terminal:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=console, transient=True) as progress:
+            task = progress.add_task(what, total=total, completed=done)
+            for item in items:
+                yield item
+                progress.advance(task)
+        return
+    start = said = time.monotonic()
+    count = done
+    for item in items:
+        yield item
+        count += 1
+        now = time.monotonic()
+        if now - said > 30:
+            said = now
+            left = f", {(now - start) / (count - done) * (total - count):.0f} s left" if total else ""
+            print(f"{what}: {count}/{total or '?'}{left}", file=sys.stderr, flush=True)

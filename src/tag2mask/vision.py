@@ -1,0 +1,27 @@
+"""torchvision, imported so that it also works beside a CPU-only PyTorch.
+
+PyPI's torchvision for Linux is a CUDA build. Beside a PyTorch without CUDA its compiled operators do not load, and the import
+itself then fails: `RuntimeError: operator torchvision::nms does not exist`. None of those operators is used here, so on that
+error alone the two names that the import looks up are declared (without code behind them) and the import is repeated. Every
+module that needs torchvision, or timm, which imports it, imports this one first.
+"""
+
+import sys
+
+import torch
+
+_library: torch.library.Library | None = None  # a declaration lives as long as its Library object
+
+try:
+    import torchvision
+except RuntimeError as error:
+    if "torchvision::" not in str(error):
+        raise
+    for name in [n for n in sys.modules if n.split(".")[0] == "torchvision"]:
+        del sys.modules[name]
+    _library = torch.library.Library("torchvision", "FRAGMENT")
+    _library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    _library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    import torchvision
+
+__all__ = ["torchvision"]
