@@ -1,0 +1,68 @@
+"""Backbones: one interface over timm's ViTs and CNNs. Image (B, 3, H, W) -> patch tokens (B, h, w, D) and class token (B, D)."""
+
+import torch
+from torch import Tensor, nn
+
+from tag2mask.errors import ConfigError
+from tag2mask.weights import create_backbone
+
+CNN_STRIDE = 16
+
+
+class Backbone(nn.Module):
+    """Pictures to patch tokens: (B, 3, H, W) RGB in 0-1 -> (B, h, w, D), and the class token (B, D).
+
+    A ViT gives the tokens behind its final norm, with position tables resized bicubically to the picture, prefix tokens dropped
+    (of these the first is the class token). A CNN gives its last feature map at stride 16, and its mean as class token.
+    The picture is normalised here with the mean and deviation that belong to the weights.
+    """
+
+    def __init__(self, name: str, weights: str):
+        super().__init__()
+        self.is_vit = any(part in name for part in ("vit", "deit", "eva", "beit"))
+        try:
+            arguments = {"dynamic_img_size": True, "num_classes": 0} if self.is_vit else {"features_only": True, "output_stride": CNN_STRIDE}
+            self.net, self.weights_used = create_backbone(name, weights, **arguments)
+        except (TypeError, NotImplementedError) as error:
+            raise ConfigError(f"backbone {name}: cannot give patch tokens of pictures of any size ({error})") from None
+        if self.is_vit:
+            self.dim: int = self.net.embed_dim
+            self.stride: int = self.net.patch_embed.patch_size[0]
+            cfg = self.net.pretrained_cfg
+        else:
+            self.dim = self.net.feature_info.channels()[-1]
+            self.stride = self.net.feature_info.reduction()[-1]
+            cfg = self.net.pretrained_cfg
+        self.register_buffer("mean", torch.tensor(cfg["mean"]).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(cfg["std"]).view(1, 3, 1, 1), persistent=False)
+
+    def grid_size(self, pixels: int) -> int:
+        """The nearest side that is a whole number of patches [pixels]."""
+        return max(1, round(pixels / self.stride)) * self.stride
+
+    def train(self, mode: bool = True) -> "Backbone":
+        """Batch norms keep the statistics that came with the weights: batches here are small."""
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+        return self
+
+    def last_parameters(self, blocks: int) -> list[nn.Parameter]:
+        """Parameters of the last `blocks` blocks of a ViT and its final norm; of all, for 0 or a CNN."""
+        if not blocks or not self.is_vit:
+            return list(self.net.parameters())
+        parts = [*self.net.blocks[-blocks:], self.net.norm]
+        return [p for part in parts for p in part.parameters()]
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        x = (image - self.mean) / self.std
+        if self.is_vit:
+            (tokens, prefix), *_ = self.net.forward_intermediates(
+                x, indices=1, norm=True, output_fmt="NCHW", intermediates_only=True, return_prefix_tokens=True
+            )
+            tokens = tokens.permute(0, 2, 3, 1)  # (B, h, w, D)
+            has_class_token = prefix is not None and prefix.shape[1] > 0
+            return tokens, prefix[:, 0] if has_class_token else tokens.mean((1, 2))
+        tokens = self.net(x.contiguous(memory_format=torch.channels_last))[-1].permute(0, 2, 3, 1)
+        return tokens, tokens.mean((1, 2))

@@ -1,0 +1,66 @@
+"""Top-k pooling and the losses of the patch classifier, each a pure function.
+
+B images, N patches, C classes (background 0), D width.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def top_k_pool(scores: Tensor, k: int) -> Tensor:
+    """Mean of the k largest patch scores of each class (PPC eq. 3, CPC eq. 3): (B, N, C) -> (B, C). k = 1 is ViT-PCM's max pooling."""
+    return scores.topk(min(k, scores.shape[1]), dim=1).values.mean(1)
+
+
+def mce(pooled: Tensor, labels: Tensor) -> Tensor:
+    """Multi-label classification error, mean BCE over images and classes (PPC eq. 4, CPC eq. 7): (B, C) in 0-1, (B, C) -> scalar.
+
+    Background is one of the classes and its label is always 1. Computed in float32, clamped at 1e-6.
+    """
+    pooled = pooled.float().clamp(1e-6, 1 - 1e-6)
+    return -(labels * pooled.log() + (1 - labels) * (1 - pooled).log()).mean()
+
+
+def pce(features: Tensor, scores: Tensor, labels: Tensor, threshold: float = 0.85) -> Tensor:
+    """Patch contrastive error, summed over classes and averaged over images (CPC eqs. 4-6, 8): (B, N, D), (B, N, C), (B, C) -> scalar.
+
+    High patches of class c have Z_c > threshold, low ones Z_c < 1 - threshold. The double sums of eq. 6 over pairs of unit
+    vectors f collapse to sums over patches, so the cost is O(N D C) instead of O(N^2 D C):
+    sum_{i != j} f_i.f_j = |sum f_high|^2 - n_high, and sum_{m, n} f_m.f_n = (sum f_high).(sum f_low).
+
+    # Differs from CPC: only classes that the image has (background among them) are summed. For an absent class "low" is
+    # nearly every patch and "high" a mistake, which MCE already punishes.
+    """
+    f = F.normalize(features.float(), dim=-1)
+    z = scores.detach().float()
+    high = (z > threshold).float() * labels[:, None]  # (B, N, C)
+    low = (z < 1 - threshold).float() * labels[:, None]
+    n_high, n_low = high.sum(1), low.sum(1)  # (B, C)
+    sum_high = torch.einsum("bnc,bnd->bcd", high, f)
+    sum_low = torch.einsum("bnc,bnd->bcd", low, f)
+    pairs_pos, pairs_neg = n_high * (n_high - 1), n_high * n_low
+    cos_pos = (sum_high.square().sum(-1) - n_high) / pairs_pos.clamp(min=1)  # mean cosine of the pairs
+    cos_neg = (sum_high * sum_low).sum(-1) / pairs_neg.clamp(min=1)
+    attract = torch.where(pairs_pos > 0, 1 - (1 + cos_pos) / 2, 0.0)
+    repel = torch.where(pairs_neg > 0, (1 + cos_neg) / 2, 0.0)
+    return (attract + repel).sum(1).mean()
+
+
+def evidence_bce(logits: Tensor, labels: Tensor) -> Tensor:
+    """Multi-label BCE on the mean patch evidence of each tag (CAM's loss): (B, N, C), (B, C) -> scalar; background takes no part.
+
+    # Differs from CPC: eq. 3 is satisfied by k patches, and everything else may become background, whose label is always 1:
+    # objects shrink while training goes on. The mean over all patches wants evidence wherever there is some.
+    """
+    return F.binary_cross_entropy_with_logits(logits[..., 1:].float().mean(1), labels[:, 1:])
+
+
+def equivariance(scores: Tensor, target: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy between the scores of a transformed view and the transformed scores of the first view (ViT-PCM's ET loss).
+
+    (B, h, w, C), (B, h, w, C), (B, C) -> scalar. The target is masked by the image's labels, renormalised, and not learnt from.
+    """
+    target = target.detach().float() * labels[:, None, None]
+    target = target / target.sum(-1, keepdim=True).clamp(min=1e-6)
+    return -(target * scores.float().clamp(min=1e-6).log()).sum(-1).mean()

