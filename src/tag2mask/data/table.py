@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from tag2mask.errors import DataError
 
@@ -28,9 +28,9 @@ class Photo:
     path: Path
     tags: tuple[str, ...]  # in the table's order; empty where nobody tagged it
 
-    def open(self) -> Image.Image:
-        """The picture as it is seen: RGB, upright. Raises DataError if it cannot be read."""
-        return open_image(self.path)
+    def open(self, at_least: int | None = None) -> Image.Image:
+        """The picture as it is seen: RGB, upright; `at_least` as in `open_image`. Raises DataError if it cannot be read."""
+        return open_image(self.path, at_least)
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,12 @@ class Table:
 
     @property
     def num_tags(self) -> int:
+        """How many tags; background not counted."""
         return len(self.tags)
 
     @property
     def num_classes(self) -> int:
+        """How many classes; background counted."""
         return len(self.tags) + 1
 
     @property
@@ -75,10 +77,15 @@ class Table:
         return digest.hexdigest()[:16]
 
 
-def open_image(path: Path) -> Image.Image:
-    """A picture file of any mode to an upright RGB picture; transparent parts become white. Raises DataError."""
+def open_image(path: Path, at_least: int | None = None) -> Image.Image:
+    """A picture file of any mode to an upright RGB picture; transparent parts become white. Raises DataError.
+
+    With `at_least` [pixels] a JPEG may come out smaller by a power of 2, both sides still at least that: several times faster.
+    """
     try:
         with Image.open(path) as image:
+            if at_least is not None:
+                image.draft(None, (at_least, at_least))
             image = ImageOps.exif_transpose(image)
             if image.has_transparency_data:
                 image = image.convert("RGBA")
@@ -93,3 +100,16 @@ def open_image(path: Path) -> Image.Image:
         raise DataError(f"{path}: no such file") from None
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"{path}: not a readable picture ({error})") from None
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Width and height of a picture as `open_image` gives it (upright), read from its header alone. Raises DataError."""
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            sideways = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"{path}: not a readable picture ({error})") from None
+    return (height, width) if sideways else (width, height)

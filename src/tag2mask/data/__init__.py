@@ -1,0 +1,50 @@
+"""Pictures and tags: readers of every layout people have, the checks before training, conversions.
+
+A data set is named by one path; `FORMATS` lists what that path may be. To add a format, write its reader (path -> Rows) and add a line.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tag2mask.data.plain import pictures_below, read_csv, read_folder, read_jsonl
+from tag2mask.data.rows import Rows, to_table
+from tag2mask.data.table import Photo, Table
+from tag2mask.errors import DataError
+
+__all__ = ["FORMATS", "Photo", "Table", "find_format", "load_table", "read_rows"]
+
+
+# name: (is this path mine?, reader); the first that says yes reads. A folder per tag comes last: it takes any folder with pictures.
+FORMATS: dict[str, tuple[Callable[[Path], bool], Callable[[Path], Rows]]] = {
+    "csv": (lambda p: p.suffix.lower() == ".csv", read_csv),
+    "jsonl": (lambda p: p.suffix.lower() == ".jsonl", read_jsonl),
+    "metadata.csv": (lambda p: (p / "metadata.csv").is_file(), lambda p: read_csv(p / "metadata.csv")),
+    "metadata.jsonl": (lambda p: (p / "metadata.jsonl").is_file(), lambda p: read_jsonl(p / "metadata.jsonl")),
+    "folder": (lambda p: p.is_dir() and bool(pictures_below(p)), read_folder),
+}
+
+
+def find_format(path: Path) -> str:
+    """Which entry of `FORMATS` a path is. Raises DataError that lists them all."""
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder")
+    for name, (mine, _) in FORMATS.items():
+        if mine(path):
+            return name
+    raise DataError(
+        f"{path}: not a data set; give a .csv or .jsonl file with the columns file_name and tags (separated by ';'), or a folder per tag"
+    )
+
+
+def read_rows(path: Path) -> Rows:
+    """What the path holds, before any check: rows in the file's order, and what the reader could not understand."""
+    return FORMATS[find_format(path)][1](path)
+
+
+def load_table(path: Path | str, tags: Sequence[str] | None = None, untagged: bool = False) -> Table:
+    """A data set to the table.
+
+    `tags` (for a validation set): the tags of the training table, so that class numbers agree; another tag is an error.
+    `untagged`: photos without tags may stay (validation, prediction). Raises DataError with all problems, each with file and row.
+    """
+    return to_table(read_rows(Path(path)), tags, untagged)

@@ -1,0 +1,148 @@
+"""Mask files: 8-bit palette PNGs with a class number per pixel, and the folder of true masks that evaluation may read."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path, PurePath
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from tag2mask.data.classes import COCO, COCO_IDS, VOC
+from tag2mask.data.rows import tag_key
+from tag2mask.data.table import BACKGROUND, IGNORE, Photo, Table, image_size
+from tag2mask.errors import DataError
+from tag2mask.run import writing
+
+AGREE = 0.8  # share of photos whose mask must show what their tags say before a numbering is believed
+SAMPLE = 50
+
+
+def voc_palette() -> np.ndarray:
+    """The colours of PASCAL VOC, one a class number: (256, 3) uint8; 255 is the pale line around objects."""
+    numbers = np.arange(256)
+    colours = np.zeros((256, 3), np.uint8)
+    for bit in range(8):
+        for channel in range(3):
+            colours[:, channel] |= ((numbers >> (3 * bit + channel) & 1) << (7 - bit)).astype(np.uint8)
+    return colours
+
+
+PALETTE = voc_palette()
+
+
+def read_mask(path: Path) -> np.ndarray:
+    """A palette or grey 8-bit PNG to class numbers: (H, W) uint8. Raises DataError."""
+    try:
+        with Image.open(path) as image:
+            if image.mode not in ("P", "L", "1"):
+                raise DataError(f"{path}: a mask must be an 8-bit palette or grey picture with a class number per pixel, not {image.mode}")
+            if image.format != "PNG":
+                raise DataError(f"{path}: a mask must be a PNG, not {image.format}; other formats change the numbers")
+            return np.array(image, np.uint8)
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such mask") from None
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"{path}: not a readable mask ({error})") from None
+
+
+def write_mask(path: Path, mask: np.ndarray) -> None:
+    """Class numbers (H, W) uint8 to an 8-bit palette PNG in VOC's colours, whole or not at all."""
+    image = Image.fromarray(np.ascontiguousarray(mask, np.uint8))
+    image.putpalette(PALETTE.tobytes())
+    with writing(path) as temporary:
+        image.save(temporary, "PNG")
+
+
+# What the numbers in mask files may mean, beside the table's own order: number -> class name.
+NUMBERINGS: dict[str, dict[int, str]] = {
+    "voc": dict(enumerate(VOC, 1)),
+    "coco": dict(enumerate(COCO, 1)),
+    "coco91": dict(zip(COCO_IDS, COCO, strict=True)),
+}
+
+
+class Truth:
+    """A folder of true masks (NAME.png for each photo of `table`). For evaluation: nothing that trains from tags opens one.
+
+    The numbers in the files become the table's: under the table's own order, VOC's, COCO's 80 or COCO's 91 ids, whichever agrees
+    with the photos' tags. `numbering` ("own", "voc", "coco", "coco91", or class names for the numbers 1, 2, ...) says it outright.
+    Raises DataError if no file fits or no numbering agrees.
+    """
+
+    def __init__(self, folder: Path | str, table: Table, numbering: str | Sequence[str] | None = None):
+        self.folder = Path(folder)
+        if not self.folder.is_dir():
+            raise DataError(f"{self.folder}: no such folder of masks")
+        stems = Counter(PurePath(photo.name).name for photo in table.photos)
+        self._paths = {}
+        for photo in table.photos:
+            path = self.folder / f"{photo.name}.png"
+            flat = self.folder / f"{PurePath(photo.name).name}.png"
+            if not path.is_file() and stems[PurePath(photo.name).name] == 1:
+                path = flat  # photos in folders, masks in one
+            if path.is_file():
+                self._paths[photo.name] = path
+        self.photos_with_truth = tuple(photo for photo in table.photos if photo.name in self._paths)
+        if not self.photos_with_truth:
+            found = [path.name for path in sorted(self.folder.glob("*"))[:3]]
+            raise DataError(
+                f"{self.folder}: no mask for any of the {len(table)} photos; the first should be {table.photos[0].name}.png, "
+                f"the folder holds {', '.join(found) or 'nothing'}"
+            )
+        candidates = {"own": dict(enumerate(table.tags, 1)), **NUMBERINGS}
+        if numbering is not None and not isinstance(numbering, str):
+            candidates = {"given": dict(enumerate(numbering, 1))}
+        elif numbering is not None:
+            if numbering not in candidates:
+                raise DataError(f'numbering "{numbering}" is not one of {", ".join(candidates)}')
+            candidates = {numbering: candidates[numbering]}
+        self.numbering = next(iter(candidates)) if len(candidates) == 1 else self._guess(table, candidates)
+        self._numbers = _to_table(candidates[self.numbering], table.tags)
+
+    def path(self, photo: Photo) -> Path:
+        """Where the true mask of a photo lies."""
+        return self._paths[photo.name]
+
+    def read(self, photo: Photo) -> np.ndarray:
+        """The true mask of a photo in the table's class numbers: (H, W) uint8, H and W the photo's. Raises DataError."""
+        path = self._paths[photo.name]
+        mask = read_mask(path)
+        width, height = image_size(photo.path)
+        if mask.shape != (height, width):
+            raise DataError(f"{path}: {mask.shape[1]} x {mask.shape[0]}, but {photo.path} is {width} x {height} (width x height)")
+        numbers = self._numbers[mask]
+        if numbers.min() < 0:
+            raise DataError(f'{path}: holds {sorted(set(mask[numbers < 0].tolist()))}, which numbering "{self.numbering}" does not have')
+        return numbers.astype(np.uint8)
+
+    def _guess(self, table: Table, candidates: dict[str, dict[int, str]]) -> str:
+        tagged = [photo for photo in self.photos_with_truth if photo.tags]
+        sample = tagged[:: max(1, len(tagged) // SAMPLE)][:SAMPLE]
+        seen = [set(np.unique(read_mask(self.path(photo))).tolist()) - {BACKGROUND, IGNORE} for photo in sample]
+        agree = dict.fromkeys(candidates, 0)
+        for name, classes in candidates.items():
+            numbers = _to_table(classes, table.tags)
+            for photo, values in zip(sample, seen, strict=True):
+                mapped = {int(numbers[value]) for value in values}
+                agree[name] += mapped - {IGNORE} == {table.tags.index(tag) + 1 for tag in photo.tags}
+        best = max(agree, key=agree.__getitem__)  # the first of equals: the table's own order
+        if sample and agree[best] >= AGREE * len(sample):
+            return best
+        pairs = zip(sample, seen, strict=True)
+        shown = "; ".join(f"{photo.name}.png holds {sorted(values)}, tags {', '.join(photo.tags)}" for photo, values in pairs if values)
+        counts = ", ".join(f"{name} {count}" for name, count in agree.items())
+        raise DataError(
+            f"{self.folder}: cannot tell which class the numbers in the masks mean. Of {len(sample)} photos with both, they agree "
+            f"in: {counts}. {shown[:400]}. Give the numbering: {', '.join(candidates)}, or the class names for 1, 2, ..."
+        )
+
+
+def _to_table(classes: dict[int, str], tags: Sequence[str]) -> np.ndarray:
+    """Number in a file -> number in the table: (256,) int16, -1 where the numbering has no such class."""
+    index = {tag_key(tag): i for i, tag in enumerate(tags, 1)}
+    numbers = np.full(256, -1, np.int16)
+    numbers[[BACKGROUND, IGNORE]] = BACKGROUND, IGNORE
+    for number, name in classes.items():
+        # A class that the table lacks is neither background nor an error of the network, which was never told of it: not scored.
+        numbers[number] = index.get(tag_key(name), IGNORE)
+    return numbers

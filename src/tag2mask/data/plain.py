@@ -1,0 +1,114 @@
+"""Own photos: a CSV or JSONL file with `file_name` and `tags` (Hugging Face metadata files too), or a folder per tag."""
+
+import csv
+import json
+import os
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from tag2mask.data.rows import PICTURES, Row, Rows, split_tags
+from tag2mask.errors import DataError
+
+COLUMNS = ("file_name", "tags")
+
+
+def read_csv(path: Path) -> Rows:
+    """A CSV file with the columns `file_name` (relative to the file, or absolute) and `tags` (separated by ";")."""
+    found = Rows(path)
+    text = _text(path)
+    reader = csv.reader(text.splitlines(keepends=True), strict=True)
+    try:
+        header = [name.strip() for name in next(reader, [])]
+        _check_columns(header, found)
+        for cells in () if found.problems else reader:
+            where = f"row {reader.line_num}"
+            if not any(cell.strip() for cell in cells):
+                continue
+            if len(cells) != len(header):
+                hint = "; separate tags by ';' or put the cell in quotes" if len(cells) > len(header) else ""
+                found.problems.append(f"{where}: {len(cells)} cells under {len(header)} columns{hint}")
+                continue
+            _add(found, dict(zip(header, cells, strict=True)), where)
+    except csv.Error as error:
+        found.problems.append(f"row {reader.line_num}: not valid CSV ({error})")
+    return found
+
+
+def read_jsonl(path: Path) -> Rows:
+    """A file with a JSON object a line: {"file_name": "a.jpg", "tags": ["cat", "dog"]}; tags may be one ";"-separated string."""
+    found = Rows(path)
+    for number, line in enumerate(_text(path).splitlines(), 1):
+        if not line.strip():
+            continue
+        where = f"row {number}"
+        try:
+            value = json.loads(line)
+        except json.JSONDecodeError as error:
+            found.problems.append(f"{where}: not valid JSON ({error.msg})")
+            continue
+        if not isinstance(value, dict):
+            found.problems.append(f"{where}: not a JSON object but {line[:40]!r}")
+            continue
+        before = len(found.problems)
+        _check_columns(value, found, where)
+        if len(found.problems) == before:
+            _add(found, value, where)
+    return found
+
+
+def read_folder(path: Path) -> Rows:
+    """A folder per tag: PATH/cat/*.jpg, PATH/dog/*.png; PATH/cat;dog/ holds pictures with both. Deeper folders belong to the first."""
+    found = Rows(path)
+    for file in pictures_below(path):
+        relative = file.relative_to(path)
+        tags = split_tags(relative.parts[0]) if len(relative.parts) > 1 else ()
+        found.rows.append(Row(file, tags, relative.as_posix()))
+    return found
+
+
+def pictures_below(folder: Path) -> list[Path]:
+    """All picture files of a folder and its subfolders, hidden ones left out, sorted."""
+    files = (file for file in folder.rglob("*") if file.suffix.lower() in PICTURES and file.is_file())
+    return sorted(file for file in files if not any(part.startswith(".") for part in file.relative_to(folder).parts))
+
+
+def picture_path(name: str, folder: Path) -> Path:
+    """The path that a file names: relative to the folder of that file, or absolute; backslashes as Windows writes them are understood."""
+    path = folder / name
+    if "\\" in name and not path.exists():
+        path = folder / name.replace("\\", "/")
+    return Path(os.path.normpath(path))
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+
+
+def _check_columns(header: Iterable[str], found: Rows, where: str = "header") -> None:
+    names = list(header)
+    for name in COLUMNS:
+        if name not in names:
+            near = get_close_matches(name, names, n=1, cutoff=0.5)
+            hint = f'; rename "{near[0]}"?' if near else ""
+            found.problems.append(f'{where}: no column "{name}" among {", ".join(names) or "none"}{hint}')
+    # Hugging Face metadata files hold whatever else their owner noted; in a file made for this tool another column is a mistake.
+    if found.source.stem != "metadata":
+        unknown = sorted(set(names) - set(COLUMNS))
+        found.problems += [f'{where}: unknown column "{name}"; the columns are {" and ".join(COLUMNS)}' for name in unknown]
+
+
+def _add(found: Rows, value: dict[str, Any], where: str) -> None:
+    name, tags = value["file_name"], value["tags"]
+    if not isinstance(name, str) or not name.strip():
+        found.problems.append(f"{where}: no file_name")
+        return
+    where = f"{where} ({name.strip()})"
+    if not isinstance(tags, str) and not (isinstance(tags, Sequence) and all(isinstance(tag, str) for tag in tags)):
+        found.problems.append(f"{where}: tags must be text or a list of texts, not {tags!r}")
+        return
+    found.rows.append(Row(picture_path(name.strip(), found.source.parent), split_tags(tags), where))

@@ -1,0 +1,35 @@
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(__file__).parents[2] / "shared"
+
+
+@pytest.fixture
+def shared() -> Path:
+    """The folder with the real photos and weights beside the checkout."""
+    if not SHARED.is_dir():
+        pytest.skip(f"needs the real photos and weights in {SHARED}")
+    return SHARED
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch):
+    """Tests reach this machine only."""
+    connect = socket.socket.connect
+
+    def local(self, address):
+        if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in ("127.0.0.1", "::1", "localhost"):
+            raise AssertionError(f"a test tried to reach {address}")
+        return connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", local)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Tests share few cores; one thread each is fastest, and steady."""
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)

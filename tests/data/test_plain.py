@@ -1,0 +1,160 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from tag2mask.data import find_format, load_table
+from tag2mask.data.rows import photo_names
+from tag2mask.errors import DataError
+
+
+def picture(path: Path, colour="red", size=(6, 4)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, colour).save(path)
+    return path
+
+
+def table_file(folder: Path, text: str, name: str = "tags.csv") -> Path:
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def photos(tmp_path):
+    for name in ("a.jpg", "b.png", "sub/c.webp"):
+        picture(tmp_path / name)
+    return tmp_path
+
+
+def test_csv_tags_are_stripped_ordered_and_relative_to_the_file(photos):
+    table = load_table(table_file(photos, "file_name,tags\na.jpg, dog ;cat;\nb.png,cat\nsub/c.webp,traffic  light;cat;cat\n"))
+    assert table.tags == ("cat", "dog", "traffic light")
+    assert [(p.name, p.tags) for p in table.photos] == [("a", ("cat", "dog")), ("b", ("cat",)), ("sub/c", ("cat", "traffic light"))]
+    assert table.labels.tolist() == [[1, 1, 0], [1, 0, 0], [1, 0, 1]]
+    assert all(photo.open().size == (6, 4) for photo in table.photos)
+
+
+def test_every_plain_form_gives_the_same_photos_and_tags(photos, tmp_path_factory):
+    rows = {"a.jpg": ["cat"], "b.png": ["cat", "dog"], "sub/c.webp": ["dog"]}
+    csv = table_file(photos, "file_name,tags\n" + "".join(f"{name},{';'.join(tags)}\n" for name, tags in rows.items()))
+    bom = table_file(photos, "\ufeff" + csv.read_text().replace("\n", "\r\n"), "excel.csv")
+    lines = table_file(photos, "\n".join(json.dumps({"file_name": n, "tags": t}) for n, t in rows.items()), "tags.jsonl")
+    joined = table_file(photos, "\n".join(json.dumps({"tags": ";".join(t), "file_name": n}) for n, t in rows.items()), "joined.jsonl")
+    table_file(photos, "file_name,caption,tags\n" + "".join(f'{n},"a, b",{";".join(t)}\n' for n, t in rows.items()), "metadata.csv")
+    tables = [load_table(path) for path in (csv, bom, lines, joined, photos)]
+    assert find_format(photos) == "metadata.csv"
+    assert all((t.tags, t.photos) == (tables[0].tags, tables[0].photos) for t in tables)
+
+    folder = tmp_path_factory.mktemp("folder")
+    for name, tags in rows.items():
+        picture(folder / ";".join(tags) / name)
+    by_folder = load_table(folder)
+    assert find_format(folder) == "folder"
+    assert [photo.tags for photo in by_folder.photos] == [("cat",), ("cat", "dog"), ("dog",)]
+    assert [photo.name for photo in by_folder.photos] == ["cat/a", "cat;dog/b", "dog/sub/c"]
+
+
+def test_all_problems_come_at_once_with_file_and_row(photos):
+    path = table_file(photos, "file_name,tags\na.jpg,\nmissing.jpg,cat\nb.png,cat,dog\na.jpg,Cat\n,cat\nsub/c.webp,background\n")
+    with pytest.raises(DataError) as caught:
+        load_table(path)
+    problems = caught.value.problems
+    for part in (
+        "row 2 (a.jpg): no tags",
+        "row 3 (missing.jpg): no such file",
+        "row 4: 3 cells under 2 columns; separate tags by ';'",
+        "row 5 (a.jpg): the same picture as row 2 (a.jpg)",
+        "row 6: no file_name",
+        '"cat" (1 photos), "Cat" (1 photos)',
+        '(sub/c.webp): "background" is the name of class 0',
+    ):
+        assert sum(part in problem for problem in problems) == 1, part
+    assert len(problems) == 7
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text, part",
+    [
+        ("file,tags\na.jpg,cat\n", 'no column "file_name" among file, tags; rename "file"?'),
+        ("file_name,tags,mood\na.jpg,cat,good\n", 'unknown column "mood"'),
+        ("", 'no column "file_name" among none'),
+        ("file_name,tags\n", "no picture at all"),
+        ('file_name,tags\n"a.jpg,cat\n', "not valid CSV"),
+    ],
+)
+def test_csv_that_cannot_be_read_says_why(photos, text, part):
+    with pytest.raises(DataError, match=part.replace("?", r"\?")):
+        load_table(table_file(photos, text))
+
+
+def test_jsonl_problems_name_the_line(photos):
+    path = table_file(photos, '{"file_name": "a.jpg", "tags": [1]}\n[]\n{"file_name": "b.png"\n{"file_name": "b.png"}\n', "x.jsonl")
+    with pytest.raises(DataError) as caught:
+        load_table(path)
+    assert [p.split(":")[0] for p in caught.value.problems] == ["row 1 (a.jpg)", "row 2", "row 3", "row 4"]
+
+
+def test_latin1_file_is_refused_with_the_way_out(tmp_path):
+    (tmp_path / "tags.csv").write_bytes("file_name,tags\nä.jpg,cat\n".encode("latin-1"))
+    with pytest.raises(DataError, match="save it as UTF-8"):
+        load_table(tmp_path / "tags.csv")
+
+
+def test_what_is_no_data_set_names_what_would_be_one(tmp_path):
+    with pytest.raises(DataError, match="no such file or folder"):
+        load_table(tmp_path / "x.csv")
+    with pytest.raises(DataError, match="folder per tag"):
+        load_table(tmp_path)
+
+
+def test_validation_table_has_the_training_tables_tags(photos):
+    train = load_table(table_file(photos, "file_name,tags\na.jpg,cat\nb.png,dog\n"))
+    val = load_table(table_file(photos, "file_name,tags\nb.png,dog\na.jpg,\n", "val.csv"), tags=train.tags, untagged=True)
+    assert val.tags == ("cat", "dog") and val.labels.tolist() == [[0, 1], [0, 0]]
+    with pytest.raises(DataError, match=r'row 2 \(b.png\): tag "Dog" is not one of the 2 known tags; did you mean "dog"'):
+        load_table(table_file(photos, "file_name,tags\nb.png,Dog\n", "bad.csv"), tags=train.tags)
+
+
+def test_more_tags_than_a_mask_can_hold(photos):
+    with pytest.raises(DataError, match="300 different tags; at most 254"):
+        load_table(table_file(photos, "file_name,tags\na.jpg," + ";".join(f"t{i}" for i in range(300)) + "\n"))
+
+
+def test_names_of_any_kind():
+    names = ["ü b.jpg", "sub/🐈.v2.png", "no extension", "v1.2", "a.jpg", "a.png", "a.jpg.webp", "..jpg", "a.JPG"]
+    got = photo_names([Path("/x/y") / name for name in names])
+    assert got == ["ü b", "sub/🐈.v2", "no extension", "v1.2", "a.jpg", "a.png", "a.jpg.webp", ".", "a.JPG"]
+    assert photo_names([Path("/x/b/../c/1.jpg"), Path("/x/d/2.jpg")]) == ["c/1", "d/2"]
+    assert photo_names([Path("../up.jpg")]) == ["up"]
+
+
+@given(st.lists(st.text(st.sampled_from("ab./jpgn"), min_size=1, max_size=12).map(lambda s: Path("/r/" + s.strip("/."))), unique=True))
+def test_names_are_unique_and_stay_inside(paths):
+    paths = [path for path in dict.fromkeys(paths) if path != Path("/r")]
+    names = photo_names(paths)
+    assert len(set(names)) == len(names)
+    assert not any(name.startswith("/") or ".." in name.split("/") for name in names)
+
+
+def test_wide_files_read_upright(tmp_path):
+    from tag2mask.data.table import image_size
+
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.fromarray(np.zeros((4, 10, 3), np.uint8)).save(tmp_path / "r.jpg", exif=exif)
+    table = load_table(table_file(tmp_path, "file_name,tags\nr.jpg,cat\n"))
+    assert image_size(tmp_path / "r.jpg") == table.photos[0].open().size == (4, 10)
+
+
+@pytest.mark.real
+def test_real_photos(shared):
+    train = load_table(shared / "voc-animals" / "train.csv")
+    val = load_table(shared / "voc-animals" / "val.csv", tags=train.tags)
+    assert (len(train), len(val), train.num_tags, int(train.labels.sum())) == (1300, 200, 18, 1940)
+    assert train.photos[0].name == "2007_000063"
