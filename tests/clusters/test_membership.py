@@ -1,0 +1,69 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from tag2mask.clusters import Clusters, cluster_vector, load_clusters, membership
+from tag2mask.errors import ClusterError
+
+OVERLAP = Clusters.from_mapping({"animals": ["cat", "dog", "cow"], "pets": ["cat", "dog"], "vehicles": ["car", "bus"]}, "a test")
+
+
+def test_matrix_and_vector_by_hand():
+    tags = ("car", "cat", "cow")
+    M = membership(OVERLAP, tags)
+    assert M.dtype == np.float32
+    assert M.tolist() == [[0, 0, 1], [1, 1, 0], [1, 0, 0]]
+    labels = np.array([[0, 0, 0], [0, 1, 1], [1, 0, 1], [1, 0, 0]], np.float32)
+    by_hand = [[0, 0, 0], [1, 1, 0], [1, 0, 1], [0, 0, 1]]
+    assert cluster_vector(labels, M).tolist() == by_hand
+    for dtype in (torch.float32, torch.int64, torch.bool, torch.float16):
+        u = cluster_vector(torch.from_numpy(labels).to(dtype), M)
+        assert u.dtype == torch.float32 and u.tolist() == by_hand
+
+
+def test_no_clusters_need_no_tag():
+    M = membership(Clusters((), ()), ("cat", "dog"))
+    assert M.shape == (2, 0)
+    assert cluster_vector(torch.ones(3, 2), M).shape == (3, 0)
+
+
+def test_every_tag_without_cluster_is_named():
+    with pytest.raises(ClusterError, match="2 of 3 tags are in no cluster: fox, yak"):
+        membership(OVERLAP, ("fox", "cat", "yak"))
+
+
+def test_only_the_tags_of_the_data_stay():
+    kept = OVERLAP.of(("dog", "cow", "cat"))
+    assert kept.as_mapping == {"animals": ["dog", "cow", "cat"], "pets": ["dog", "cat"]}
+    assert kept.given_away() == ["cow"]
+
+
+def test_file_round_trip(tmp_path):
+    for clusters in (OVERLAP, Clusters((), (), "none"), Clusters(("é\n",), (('"x"',),), "s", "c.transcript.jsonl")):
+        clusters.save(tmp_path / "c.json")
+        assert load_clusters(tmp_path / "c.json") == clusters
+    assert "transcript" not in json.loads((OVERLAP.save(tmp_path / "c.json"), (tmp_path / "c.json").read_text())[1])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "no valid JSON"),
+        ("[" * 200_000, "nested too deep"),
+        ("[1]", "a cluster file reads"),
+        ('{"pets": ["cat"]}', "a cluster file reads"),
+        ('{"clusters": {"a": ["cat"], "a": ["dog"]}}', "'a' is there twice"),
+        ('{"clusters": {"a": [], "b": "cat", "c": ["x", "x"]}, "source": 3}', "4 problems"),
+    ],
+)
+def test_bad_files_are_explained(tmp_path, text, said):
+    (tmp_path / "c.json").write_text(text)
+    with pytest.raises(ClusterError, match=said):
+        load_clusters(tmp_path / "c.json")
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(ClusterError, match="No such file"):
+        load_clusters(tmp_path / "none.json")
