@@ -44,7 +44,7 @@ LOOKS = (
         12,
     ),
     Look(("#7fb6dc #bcdcf0 #f4fafd", "#8c9fd0 #c9cdea #f9e4e6"), ("#a9bed6", "#dfeaf4", "#f3f8fc"), "☁🌥☀", "🌲🌲🏔🏔🏠⛪🌲", "☃❄🪨🎄🌲", 5),
-    Look(("#3f9fe0 #8fd0f0 #fdf0cf", "#e07a5f #f2b184 #fbe3b0"), ("#dd9f62", "#e8b878", "#efc98b"), "☀☀🌤", "🌵🌵⛰🌋🌵", "🌵🪨🏺⛺🌵", 14),
+    Look(("#3f9fe0 #8fd0f0 #fdf0cf", "#e07a5f #f2b184 #fbe3b0"), ("#dd9f62", "#e8b878", "#efc98b"), "☀🌤🪁☁", "🌵🌵⛰🌋🌵", "🌵🪨🏺⛺🌵", 14),
     Look(("#3a9be0 #84cbf3 #dff4fb", "#ef8f6b #f8c08a #fdeac2"), ("#2f86b8", "#4fb3cf", "#efd9a3"), "☀☁🪁🎈🌤", "", "🌴🏖🪨🌴🐌🌴", 12),
     Look(
         ("#2d2b6b #7b4f9e #f2a38b", "#23396b #4f6fa8 #d9b8c8", "#40306f #b0608c #fbc98f"),
@@ -96,9 +96,9 @@ def _gradient(n: int, colours: str) -> np.ndarray:
 
 
 def _canvas(field: np.ndarray) -> Image.Image:
-    """(n, n, 3) to an RGB picture of twice the size."""
+    """(n, n, 3) to an RGB picture of twice the size, which halving gives back exactly."""
     n = len(field)
-    return Image.fromarray(field.clip(0, 255).astype(np.uint8)).resize((2 * n, 2 * n), Image.Resampling.BILINEAR)
+    return Image.fromarray(field.clip(0, 255).astype(np.uint8)).resize((2 * n, 2 * n), Image.Resampling.NEAREST)
 
 
 def _put(canvas: Image.Image, rng: Rng, character: str, x: float, y: float, size: float, turn: float = 6.0, shade: float = 0.0) -> None:
@@ -116,6 +116,13 @@ def _scatter(canvas: Image.Image, rng: Rng, characters: str, count: int, low: fl
     """Things lying about on a table or a floor, seen from above."""
     for _ in range(count):
         _put(canvas, rng, _pick(rng, characters), rng.uniform(0, 1), rng.uniform(0.1, 1.1), rng.uniform(low, high), 40, 0.35)
+
+
+def _hang(canvas: Image.Image, rng: Rng, characters: str, horizon: float) -> None:
+    """Up to three things in the sky, one sun at most."""
+    for k in range(rng.integers(0, 4)):
+        thing = _pick(rng, [c for c in characters if not k or c not in "☀🌤⛅🌥🌙"])
+        _put(canvas, rng, thing, rng.uniform(0, 1), rng.uniform(0.1, horizon), rng.uniform(0.08, 0.2))
 
 
 def landscape(rng: Rng, n: int) -> Image.Image:
@@ -138,8 +145,7 @@ def landscape(rng: Rng, n: int) -> Image.Image:
         field += np.where(below > 0, light, 0)[..., None]
         stands.append((ridge[0], base))
     canvas = _canvas(field)
-    for _ in range(rng.integers(0, 4)):
-        _put(canvas, rng, _pick(rng, look.air), rng.uniform(0, 1), rng.uniform(0.1, horizon), rng.uniform(0.08, 0.2))
+    _hang(canvas, rng, look.air, horizon)
     for depth, (ridge, _) in enumerate(stands[:2]):
         for at in rng.uniform(0, 1, rng.integers(0, 4)) if look.far else ():
             _put(canvas, rng, _pick(rng, look.far), at, ridge[int(at * (n - 1))] + 0.02, (0.1 + 0.07 * depth) * rng.uniform(0.8, 1.4), 2)
@@ -157,22 +163,21 @@ def street(rng: Rng, n: int) -> Image.Image:
     while left < 1:
         width, top = rng.uniform(0.12, 0.26), ground - rng.uniform(0.18, 0.5)
         wall = rgb(_pick(rng, ("#e8c9a0", "#d98f78", "#c5d5d0", "#e6d5b8", "#b8a9c9", "#9fb8cf", "#efe3d0", "#d7a7a0")))
-        inside = (x > left) & (x < left + width) & (y > top) & (y < ground)
-        field = np.where(inside[..., None], wall + 6 * _noise(rng, n, 12)[..., None], field)
+        cols, rows = slice(max(0, round(left * n)), round((left + width) * n)), slice(round(top * n), round(ground * n))
         columns = max(2, round(width / 0.06))
-        u, v = (x - left) / width * columns % 1, (y - top) / 0.085 % 1
-        window = inside & (u > 0.25) & (u < 0.75) & (v > 0.3) & (v < 0.8) & (y < ground - 0.05)
-        field = np.where(window[..., None], rgb(_pick(rng, ("#5d7f9a", "#7fa5bf", "#f7dd94"))), field)
+        u, v = (x[:, cols] - left) / width * columns % 1, (y[rows] - top) / 0.085 % 1
+        window = (u > 0.25) & (u < 0.75) & (v > 0.3) & (v < 0.8) & (y[rows] < ground - 0.05)
+        field[rows, cols] = np.where(window[..., None], rgb(_pick(rng, ("#5d7f9a", "#7fa5bf", "#f7dd94"))), wall)
         left += width + rng.choice([0, 0.01, 0.08])
     kerb = ground + rng.uniform(0.06, 0.12)
+    field += 4 * _noise(rng, n, 12)[..., None]
     field = np.where((y > ground)[..., None], rgb("#c9c3b8") + 5 * _noise(rng, n, n // 3)[..., None], field)
     field = np.where((y > kerb)[..., None], rgb("#767b84") + 7 * _noise(rng, n, n // 2)[..., None], field)
     middle, dash = (kerb + 1) / 2, rng.uniform(4, 7)
     line = (np.abs(y - middle) < 0.012) & ((x * dash + rng.uniform()) % 1 < 0.55)
     field = np.where(line[..., None], rgb("#f2efe4"), field)
     canvas = _canvas(field)
-    for _ in range(rng.integers(0, 3)):
-        _put(canvas, rng, _pick(rng, "☁🌤☀🎈"), rng.uniform(0, 1), rng.uniform(0.12, 0.3), rng.uniform(0.1, 0.18))
+    _hang(canvas, rng, "☁🌤☀🎈", 0.3)
     for _ in range(rng.integers(1, 5)):
         _put(canvas, rng, _pick(rng, "🌳🌲🚦🚏⛲🪴🌳"), rng.uniform(0, 1), kerb - rng.uniform(0, 0.05), rng.uniform(0.15, 0.28), 1, 0.2)
     return canvas
@@ -287,7 +292,7 @@ def ground(rng: Rng, n: int) -> Image.Image:
     colour, things = (
         ("#7db352", "🌼🍀🌱🌸🍂🍄⚽🌷"),
         ("#e6cf9c", "🪨🏖🌴🐌"),
-        ("#58b4d6", "🍂🍃🌿"),
+        ("#58b4d6", "🍂🌿🍁"),
         ("#b5aea4", "🍂🌱🪨🍁"),
     )[kind := rng.integers(4)]
     field = _flat(n, colour) + (12 * _noise(rng, n, 4))[..., None]
@@ -297,7 +302,7 @@ def ground(rng: Rng, n: int) -> Image.Image:
     else:
         field += (13 * _noise(rng, n, n // 3) + 14 * _noise(rng, n, n // 2, n // 6))[..., None]
     canvas = _canvas(field)
-    _scatter(canvas, rng, things.replace("🍃", ""), int(rng.integers(1, 6)), 0.08, 0.17)
+    _scatter(canvas, rng, things, int(rng.integers(1, 6)), 0.08, 0.17)
     return canvas
 
 

@@ -59,24 +59,23 @@ def tint(hue: float, saturation: float, brightness: float) -> Matrix:
 def pose(picture: Image.Image, longest: float, angle: float = 0.0, mirror: bool = False, colour: Matrix | None = None) -> Image.Image:
     """A drawing scaled so that its longer side is `longest` pixels, turned by `angle` degrees, mirrored, recoloured: RGBA, cropped."""
     scale = longest / max(picture.size)
-    picture = picture.resize(
-        (max(1, round(picture.width * scale)), max(1, round(picture.height * scale))), Image.Resampling.BICUBIC, reducing_gap=2
-    )
+    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    picture = picture.convert("RGBa").resize(size, Image.Resampling.BILINEAR, reducing_gap=1.5)  # premultiplied: no fringes
     if mirror:
         picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    picture = picture.rotate(angle, Image.Resampling.BILINEAR, expand=True).convert("RGBA")
     if colour is not None:
-        recoloured = picture.convert("RGB").convert("RGB", colour)
-        recoloured.putalpha(picture.getchannel("A"))
-        picture = recoloured
-    return picture.rotate(angle, Image.Resampling.BILINEAR, expand=True) if angle else picture
+        alpha = picture.getchannel("A")
+        picture = picture.convert("RGB").convert("RGB", colour)
+        picture.putalpha(alpha)
+    return picture
 
 
 def shadow(canvas: Image.Image, piece: Image.Image, at: tuple[int, int], strength: float) -> None:
     """Darken an RGB canvas softly below and beside a piece that will be pasted at `at`; `strength` in [0, 1]."""
-    reach = max(4, max(piece.size) // 16)
-    alpha = Image.new("L", (piece.width + 4 * reach, piece.height + 4 * reach))
-    alpha.paste(piece.getchannel("A").point(lambda v: v * strength), (2 * reach, 2 * reach))
-    small = alpha.reduce(4).filter(ImageFilter.GaussianBlur(reach / 6))
-    canvas.paste(
-        (20, 20, 40), (at[0] - 2 * reach + reach // 3, at[1] - 2 * reach + reach), small.resize(alpha.size, Image.Resampling.BILINEAR)
-    )
+    blur = max(1, max(piece.size) // 64)  # all at a quarter of the size
+    small = piece.getchannel("A").reduce(4)
+    cast = Image.new("L", (small.width + 4 * blur, small.height + 4 * blur))
+    cast.paste(Image.eval(small, lambda v: v * strength), (2 * blur, 2 * blur))
+    cast = cast.filter(ImageFilter.BoxBlur(blur)).resize((4 * cast.width, 4 * cast.height), Image.Resampling.BILINEAR)
+    canvas.paste((20, 20, 40), (at[0] - 7 * blur, at[1] - 4 * blur), cast)

@@ -77,6 +77,7 @@ def make_scene(rng: Rng, size: int, first: str) -> Scene:
     side = 2 * size
     wanted = _wanted(rng, first)
     low, high = ((0.42, 0.65), (0.32, 0.52), (0.27, 0.42), (0.25, 0.36))[len(wanted) - 1]
+    limit = rng.uniform(0.02, HIDDEN)
     mask = np.zeros((size, size), np.uint8)
     owner = np.full((size, size), -1)
     areas: list[float] = []  # of each object placed: its pixels if nothing hid any
@@ -97,7 +98,7 @@ def make_scene(rng: Rng, size: int, first: str) -> Scene:
             solid = np.asarray(layer.reduce(2)) >= 128
             after = np.where(solid, len(areas), owner)
             shown = np.bincount(after[after >= 0], minlength=len(areas) + 1)
-            if all(part >= (1 - HIDDEN) * area for part, area in zip(shown, [*areas, whole], strict=True)):
+            if all(part >= (1 - limit) * area for part, area in zip(shown, [*areas, whole], strict=True)):
                 shadow(canvas, piece, (x, y), rng.uniform(0.15, 0.45))
                 canvas.paste(piece, (x, y), piece)
                 mask[solid] = SCENE_TAGS.index(tag) + 1
