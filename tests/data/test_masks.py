@@ -63,7 +63,7 @@ def test_coco_lists_agree_with_the_field():
 
 @pytest.mark.parametrize(
     "numbering, numbers",
-    [("own", {"cat": 1, "dog": 2}), ("voc", {"cat": 8, "dog": 12}), ("coco", {"cat": 16, "dog": 17}), ("coco91", {"cat": 17, "dog": 18})],
+    [("table", {"cat": 1, "dog": 2}), ("voc", {"cat": 8, "dog": 12}), ("coco", {"cat": 16, "dog": 17}), ("coco91", {"cat": 17, "dog": 18})],
 )
 def test_the_numbering_is_found_from_the_tags(tmp_path, numbering, numbers):
     photos = [("cat",), ("dog",), ("cat", "dog"), ("dog",), ("cat",)]
@@ -81,11 +81,11 @@ def test_one_wrong_mask_in_five_is_borne_two_are_not(tmp_path):
     data = table(tmp_path, ("cat", "dog"), photos)
     assert Truth(masks(tmp_path, [(8,), (12,), (8, 12), (12,), ()]), data).numbering == "voc"
     folder = masks(tmp_path, [(8,), (12,), (8, 12), (), ()])
-    with pytest.raises(DataError, match=r"own 0, voc 3, coco 0, coco91 0.*0.png holds \[8\], tags cat.*Give the numbering"):
+    with pytest.raises(DataError, match=r"table 0, voc 3, coco 0, coco91 0.*0.png holds \[8\], tags cat.*Give the numbering"):
         Truth(folder, data)
     assert Truth(folder, data, numbering="voc").read(data.photos[0]).flat[0] == 1
     assert Truth(folder, data, numbering=VOC).read(data.photos[1]).flat[0] == 2
-    with pytest.raises(DataError, match='"vooc" is not one of own, voc'):
+    with pytest.raises(DataError, match='"vooc" is not one of auto, table, voc'):
         Truth(folder, data, numbering="vooc")
 
 

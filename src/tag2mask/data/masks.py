@@ -64,24 +64,16 @@ NUMBERINGS: dict[str, dict[int, str]] = {
 class Truth:
     """A folder of true masks (NAME.png for each photo of `table`). For evaluation: nothing that trains from tags opens one.
 
-    The numbers in the files become the table's: under the table's own order, VOC's, COCO's 80 or COCO's 91 ids, whichever agrees
-    with the photos' tags. `numbering` ("own", "voc", "coco", "coco91", or class names for the numbers 1, 2, ...) says it outright.
+    The numbers in the files become the table's. `numbering` says what they mean: the table's own order ("table"), "voc", "coco"
+    (1 to 80), "coco91", or class names for 1, 2, ...; "auto" takes the one under which masks and tags agree.
     Raises DataError if no file fits or no numbering agrees.
     """
 
-    def __init__(self, folder: Path | str, table: Table, numbering: str | Sequence[str] | None = None):
+    def __init__(self, folder: Path | str, table: Table, numbering: str | Sequence[str] = "auto"):
         self.folder = Path(folder)
         if not self.folder.is_dir():
             raise DataError(f"{self.folder}: no such folder of masks")
-        stems = Counter(PurePath(photo.name).name for photo in table.photos)
-        self._paths = {}
-        for photo in table.photos:
-            path = self.folder / f"{photo.name}.png"
-            flat = self.folder / f"{PurePath(photo.name).name}.png"
-            if not path.is_file() and stems[PurePath(photo.name).name] == 1:
-                path = flat  # photos in folders, masks in one
-            if path.is_file():
-                self._paths[photo.name] = path
+        self._paths = _find_masks(self.folder, table)
         self.photos_with_truth = tuple(photo for photo in table.photos if photo.name in self._paths)
         if not self.photos_with_truth:
             found = [path.name for path in sorted(self.folder.glob("*"))[:3]]
@@ -89,15 +81,14 @@ class Truth:
                 f"{self.folder}: no mask for any of the {len(table)} photos; the first should be {table.photos[0].name}.png, "
                 f"the folder holds {', '.join(found) or 'nothing'}"
             )
-        candidates = {"own": dict(enumerate(table.tags, 1)), **NUMBERINGS}
-        if numbering is not None and not isinstance(numbering, str):
-            candidates = {"given": dict(enumerate(numbering, 1))}
-        elif numbering is not None:
-            if numbering not in candidates:
-                raise DataError(f'numbering "{numbering}" is not one of {", ".join(candidates)}')
-            candidates = {numbering: candidates[numbering]}
-        self.numbering = next(iter(candidates)) if len(candidates) == 1 else self._guess(table, candidates)
-        self._numbers = _to_table(candidates[self.numbering], table.tags)
+        numberings = {"table": dict(enumerate(table.tags, 1)), **NUMBERINGS}
+        if not isinstance(numbering, str):
+            numberings["given"] = dict(enumerate(numbering, 1))
+            numbering = "given"
+        if numbering != "auto" and numbering not in numberings:
+            raise DataError(f'numbering "{numbering}" is not one of auto, {", ".join(numberings)}')
+        self.numbering = self._guess(table, numberings) if numbering == "auto" else numbering
+        self._numbers = _to_table(numberings[self.numbering], table.tags)
 
     def path(self, photo: Photo) -> Path:
         """Where the true mask of a photo lies."""
@@ -115,12 +106,12 @@ class Truth:
             raise DataError(f'{path}: holds {sorted(set(mask[numbers < 0].tolist()))}, which numbering "{self.numbering}" does not have')
         return numbers.astype(np.uint8)
 
-    def _guess(self, table: Table, candidates: dict[str, dict[int, str]]) -> str:
+    def _guess(self, table: Table, numberings: dict[str, dict[int, str]]) -> str:
         tagged = [photo for photo in self.photos_with_truth if photo.tags]
         sample = tagged[:: max(1, len(tagged) // SAMPLE)][:SAMPLE]
         seen = [set(np.unique(read_mask(self.path(photo))).tolist()) - {BACKGROUND, IGNORE} for photo in sample]
-        agree = dict.fromkeys(candidates, 0)
-        for name, classes in candidates.items():
+        agree = dict.fromkeys(numberings, 0)
+        for name, classes in numberings.items():
             numbers = _to_table(classes, table.tags)
             for photo, values in zip(sample, seen, strict=True):
                 mapped = {int(numbers[value]) for value in values}
@@ -133,8 +124,17 @@ class Truth:
         counts = ", ".join(f"{name} {count}" for name, count in agree.items())
         raise DataError(
             f"{self.folder}: cannot tell which class the numbers in the masks mean. Of {len(sample)} photos with both, they agree "
-            f"in: {counts}. {shown[:400]}. Give the numbering: {', '.join(candidates)}, or the class names for 1, 2, ..."
+            f"in: {counts}. {shown[:400]}. Give the numbering: {', '.join(numberings)}, or the class names for 1, 2, ..."
         )
+
+
+def _find_masks(folder: Path, table: Table) -> dict[str, Path]:
+    """Photo name -> its mask: NAME.png in the same folders as the photos, or all in one folder where that is unambiguous."""
+    last = {photo.name: PurePath(photo.name).name for photo in table.photos}
+    count = Counter(last.values())
+    places = {name: [name, end] if count[end] == 1 else [name] for name, end in last.items()}
+    files = ((name, folder / f"{place}.png") for name, options in places.items() for place in reversed(options))
+    return {name: path for name, path in files if path.is_file()}
 
 
 def _to_table(classes: dict[int, str], tags: Sequence[str]) -> np.ndarray:

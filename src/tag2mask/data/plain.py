@@ -5,7 +5,7 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from tag2mask.data.rows import PICTURES, Row, Rows, split_tags
@@ -74,6 +74,12 @@ def pictures_below(folder: Path) -> list[Path]:
     return sorted(file for file in files if not any(part.startswith(".") for part in file.relative_to(folder).parts))
 
 
+def read_list(path: Path) -> list[str]:
+    """A list file to names: one a line, or pairs of paths ("/JPEGImages/a.jpg /SegmentationClassAug/a.png"). Raises DataError."""
+    lines = [line.strip() for line in _text(path).splitlines() if line.strip()]
+    return [PurePath(line.split()[0]).stem if line.startswith("/") else line for line in lines]
+
+
 def picture_path(name: str, folder: Path) -> Path:
     """The path that a file names: relative to the folder of that file, or absolute; backslashes as Windows writes them are understood."""
     path = folder / name
@@ -85,6 +91,8 @@ def picture_path(name: str, folder: Path) -> Path:
 def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
 

@@ -1,0 +1,57 @@
+"""`tag2mask evaluate --pred DIR --truth DIR`: any masks, of any tool."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from tag2mask.data.classes import COCO, VOC
+from tag2mask.data.plain import read_list
+from tag2mask.errors import DataError
+from tag2mask.evaluate.confusion import Result, evaluate_masks
+
+CLASSES = {"voc": ("background", *VOC), "coco": ("background", *COCO)}
+
+
+def evaluate_folders(
+    predicted: Path,
+    truth: Path,
+    names: Path | None = None,
+    classes: str | None = None,
+    boundary: bool = False,
+    workers: int | None = None,
+    mean_over: Sequence[str] = (),
+) -> tuple[Result, list[str]]:
+    """Two folders of NAME.png to their figures, and the names that were scored.
+
+    `names`: a file with one name a line, else every mask in `truth`. `classes`: "voc", "coco", or a file with one class name a line,
+    background first; else numbers. Raises DataError with every mask that is missing or does not fit.
+    """
+    for folder in (predicted, truth):
+        if not folder.is_dir():
+            raise DataError(f"{folder}: no such folder of masks")
+    if names is not None:
+        scored = read_list(names)
+    else:
+        scored = sorted(
+            path.relative_to(truth).with_suffix("").as_posix() for path in truth.rglob("*.png") if not path.name.startswith(".")
+        )
+    if not scored:
+        raise DataError(f"{names or truth}: nothing to score")
+    missing = [name for name in scored if not (predicted / f"{name}.png").is_file()]
+    if missing:
+        shown = ", ".join(f"{name}.png" for name in missing[:3])
+        raise DataError(f"{predicted}: {len(missing)} of {len(scored)} masks are missing, first {shown}; name the ones to score in a list")
+    pairs = [(predicted / f"{name}.png", truth / f"{name}.png") for name in scored]
+    return evaluate_masks(pairs, _class_names(classes), workers, boundary, mean_over), scored
+
+
+def list_hash(names: Iterable[str]) -> str:
+    """Which photos a figure is over: the same for the same names in any order."""
+    return hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()[:12]
+
+
+def _class_names(classes: str | None) -> Sequence[str] | None:
+    if classes is None or classes in CLASSES:
+        return CLASSES[classes] if classes else None
+    names = read_list(Path(classes))
+    return names if names[:1] == ["background"] else ["background", *names]

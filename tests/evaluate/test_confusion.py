@@ -1,0 +1,176 @@
+import json
+from functools import partial
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from rich.console import Console
+
+from tag2mask.data.masks import write_mask
+from tag2mask.errors import DataError
+from tag2mask.evaluate import Result, evaluate_folders, evaluate_masks, list_hash, result_table
+
+TRUE = np.array([[0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 255, 255], [2, 2, 255, 255]], np.uint8)
+SAID = np.array([[0, 0, 1, 0], [0, 1, 1, 255], [2, 2, 0, 0], [1, 2, 2, 255]], np.uint8)
+
+
+def result(predicted, truth, classes=("background", "cat", "dog"), **more) -> Result:
+    return evaluate_masks([(np.array(predicted, np.uint8), np.array(truth, np.uint8))], classes, **more)
+
+
+def test_four_by_four_by_hand():
+    got = result(SAID, TRUE)
+    assert got.matrix.tolist() == [[3, 1, 0, 0], [1, 2, 0, 1], [0, 1, 3, 0]]
+    assert got.iou.tolist() == [3 / 5, 2 / 6, 3 / 4]  # cat: 2 hits, 4 true, 4 said
+    assert got.precision.tolist() == [3 / 4, 2 / 4, 3 / 3]
+    assert got.recall.tolist() == [3 / 4, 2 / 4, 3 / 4]
+    assert got.miou == pytest.approx((3 / 5 + 2 / 6 + 3 / 4) / 3)
+    assert got.predicted_ignore == 1 / 12
+    assert got.confusions() == [("dog", "cat", 0.25), ("cat", "ignore", 0.25), ("cat", "background", 0.25), ("background", "cat", 0.25)]
+
+
+def test_a_perfect_mask_and_one_that_is_all_background():
+    assert result(TRUE, TRUE).miou == 1 and result(TRUE, TRUE).confusions() == []
+    nothing = result(np.zeros((4, 4)), TRUE)
+    assert nothing.iou.tolist() == [4 / 12, 0, 0] and nothing.precision.tolist() == [4 / 12, 0, 0]
+
+
+def test_predicted_ignore_is_wrong_not_skipped():
+    got = result([[255, 1]], [[1, 1]])
+    assert got.iou[1] == 0.5 and got.predicted_ignore == 0.5
+
+
+def test_a_class_that_the_truth_never_shows_is_in_no_mean():
+    got = result([[0, 2, 1, 1]], [[0, 0, 1, 1]])
+    assert np.isnan(got.iou[2]) and np.isnan(got.precision[2]) and np.isnan(got.recall[2])
+    assert got.miou == pytest.approx((1 / 2 + 1) / 2)  # the wrong "dog" pixel still costs background
+    assert np.isnan(result([[0]], [[255]]).miou)
+
+
+def test_the_mean_can_be_over_named_classes():
+    assert result(SAID, TRUE, mean_over=["cat", "dog"]).miou == pytest.approx((2 / 6 + 3 / 4) / 2)
+    with pytest.raises(DataError, match="mean over bird: no such class; there are background, cat, dog"):
+        result(SAID, TRUE, mean_over=["bird"])
+
+
+def test_the_mean_is_over_one_matrix_not_over_images():
+    pairs = [(np.array([[1, 1]], np.uint8), np.array([[1, 0]], np.uint8)), (np.full((1, 8), 1, np.uint8),) * 2]
+    assert evaluate_masks(pairs, ("background", "cat")).iou.tolist() == [0, 9 / 10]
+
+
+masks = hnp.arrays(np.uint8, (5, 7), elements=st.sampled_from([0, 1, 2, 3, 255]))
+
+
+@given(st.lists(st.tuples(masks, masks), min_size=1, max_size=4), st.integers(1, 3))
+def test_equal_to_counting_pixel_by_pixel(pairs, workers):
+    classes = ("background", "a", "b", "c")
+    expected = np.zeros((4, 5), int)
+    for predicted, truth in pairs:
+        for p, t in zip(predicted.flat, truth.flat, strict=True):
+            if t != 255:
+                expected[t, 4 if p == 255 else p] += 1
+    got = evaluate_masks(pairs, classes, workers)
+    assert np.array_equal(got.matrix, expected) and got.images == len(pairs)
+    present = [i for i in range(4) if expected[i].sum()]
+    for i in present:
+        assert got.iou[i] == expected[i, i] / (expected[i].sum() + expected[:, i].sum() - expected[i, i])
+    assert not present or got.miou == pytest.approx(np.mean([got.iou[i] for i in present]))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_equal_to_torchmetrics(seed):
+    import torch
+
+    from tag2mask.vision import torchvision  # noqa: F401, torchmetrics imports torchvision
+    from torchmetrics.classification import MulticlassConfusionMatrix, MulticlassJaccardIndex, MulticlassPrecision, MulticlassRecall
+
+    rng = np.random.default_rng(seed)
+    classes = tuple(map(str, range(21)))
+    truth = rng.integers(0, 21, (4, 60, 80)).astype(np.uint8)
+    predicted = np.where(rng.random(truth.shape) < 0.6, truth, rng.integers(0, 21, truth.shape)).astype(np.uint8)
+    truth[rng.random(truth.shape) < 0.1] = 255
+    got = evaluate_masks(list(zip(predicted, truth, strict=True)), classes)
+    p, t = torch.tensor(predicted).long(), torch.tensor(truth).long()
+    assert np.array_equal(got.matrix[:, :21], MulticlassConfusionMatrix(21, ignore_index=255)(p, t).numpy())
+    for ours, metric in ((got.iou, MulticlassJaccardIndex), (got.precision, MulticlassPrecision), (got.recall, MulticlassRecall)):
+        assert np.allclose(ours, metric(21, average=None, ignore_index=255)(p, t).numpy(), atol=1e-6)
+    assert got.miou == pytest.approx(MulticlassJaccardIndex(21, average="macro", ignore_index=255)(p, t).item(), abs=1e-6)
+
+
+def test_counts_stay_exact_beyond_float_precision():
+    matrix = np.array([[2**53 + 1, 0, 0], [0, 1, 1]], np.int64)
+    got = Result(("background", "cat"), matrix, 1)
+    assert got.matrix.sum() == 2**53 + 3 and got.iou.tolist() == [1, 0.5]
+
+
+def test_every_bad_mask_is_named_at_once(tmp_path):
+    good = np.zeros((3, 4), np.uint8)
+    for name, said, true in (("a", good, good), ("b", good.T, good), ("c", good + 7, good), ("d", good, good + 9)):
+        write_mask(tmp_path / "said" / f"{name}.png", said)
+        write_mask(tmp_path / "true" / f"{name}.png", true)
+    (tmp_path / "said" / "a.png").unlink()
+    pairs = [(tmp_path / "said" / f"{name}.png", tmp_path / "true" / f"{name}.png") for name in "abcd"]
+    with pytest.raises(DataError) as caught:
+        evaluate_masks(pairs, ("background", "cat"))
+    problems = sorted(caught.value.problems)
+    assert [problem.split(": ")[0].rsplit("/", 1)[1] for problem in problems] == ["a.png", "b.png", "c.png", "d.png"]
+    assert "the mask is 3 x 4, its truth 4 x 3" in problems[1]
+    assert "the mask holds 7; class numbers are 0 to 1, and 255 for ignore" in problems[2]
+    assert "the truth holds 9" in problems[3]
+
+
+def test_pairs_are_taken_as_needed():
+    taken = []
+
+    def source():
+        for i in range(500):
+            taken.append(i)
+            yield (partial(np.zeros, (2, 2), np.uint8), partial(np.zeros, (2, 2), np.uint8))
+
+    from tag2mask.evaluate.confusion import AHEAD, _in_parallel
+
+    answers = _in_parallel(lambda pair: pair[0](), source(), 2)
+    next(answers)
+    assert len(taken) <= 3 * 2 * AHEAD
+    assert 1 + sum(1 for _ in answers) == 500
+
+
+def test_folders(tmp_path):
+    for i in range(3):
+        write_mask(tmp_path / "true" / "sub" / f"{i}.v2.png", TRUE)
+        write_mask(tmp_path / "said" / "sub" / f"{i}.v2.png", SAID if i else TRUE)
+    got, names = evaluate_folders(tmp_path / "said", tmp_path / "true")
+    assert got.classes == ("background", "1", "2") and got.images == 3
+    assert names == ["sub/0.v2", "sub/1.v2", "sub/2.v2"]
+    (tmp_path / "list.txt").write_text("sub/0.v2\n\n")
+    (tmp_path / "names.txt").write_text("cat\ndog\n")
+    got, names = evaluate_folders(tmp_path / "said", tmp_path / "true", tmp_path / "list.txt", str(tmp_path / "names.txt"))
+    assert (got.miou, got.classes, names) == (1, ("background", "cat", "dog"), ["sub/0.v2"])
+    (tmp_path / "said" / "sub" / "1.v2.png").unlink()
+    with pytest.raises(DataError, match=r"1 of 3 masks are missing, first sub/1\.v2\.png"):
+        evaluate_folders(tmp_path / "said", tmp_path / "true")
+    with pytest.raises(DataError, match="no such folder"):
+        evaluate_folders(tmp_path / "said", tmp_path / "nowhere")
+
+
+def test_the_list_hash_names_a_set_of_photos():
+    assert list_hash(["a", "b"]) == list_hash(["b", "a"]) != list_hash(["a", "c"])
+
+
+def test_summary_is_json_and_says_where_a_figure_comes_from():
+    stated = {"split": "val", "labels": "none", "crf": True, "weights": "imagenet", "seed": 0, "list_hash": "abc"}
+    summary = result([[0, 2, 1, 1]], [[0, 0, 1, 1]], boundary=True).summary(**stated)
+    assert json.loads(json.dumps(summary, allow_nan=False)) == json.loads(json.dumps(summary))
+    assert summary["iou"] == {"background": 0.5, "cat": 1.0, "dog": None}
+    assert summary["miou"] == 0.75 and summary["mean_over"] == ["background", "cat"] and summary["images"] == 1
+    assert stated.items() <= summary.items()
+
+
+def test_the_table_shows_every_class_that_occurs_and_says_what_the_mean_hides():
+    console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
+    console.print(result_table(result(SAID, TRUE, ("background", "cat", "dog", "[red]bird")), "pseudo masks"))
+    text = console.export_text()
+    for part in ("33.3", "56.1", "mean of 3", "25.0% of dog is taken for cat", "counted as wrong: 8.3%", "in no mean: [red]bird"):
+        assert part.replace("%", "") in text.replace("%", ""), part
