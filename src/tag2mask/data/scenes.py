@@ -68,7 +68,7 @@ def _wanted(rng: Rng, first: str) -> list[str]:
     others = [tag for tag in SCENE_TAGS if tag != first]
     tags = [first, *rng.choice(others, rng.choice([0, 1, 2], p=[0.55, 0.3, 0.15]), replace=False)]
     more = rng.choice([0, 1, 2], p=[0.65, 0.25, 0.1])
-    return [*tags, *rng.choice(tags, more)][:4]
+    return [str(tag) for tag in (*tags, *rng.choice(tags, more))][:4]
 
 
 def make_scene(rng: Rng, size: int, first: str) -> Scene:
