@@ -30,8 +30,8 @@ class DataSettings(Settings):
     """Processes that read and augment pictures; -1: one per core up to 8, none on two cores or fewer."""
     pseudo_list: Path | None = None
     """File with one photo name a line: pseudo masks are scored on these only (VOC's own `train` list)."""
-    numbering: Literal["auto", "table", "voc", "coco", "coco91"] = "auto"
-    """What the numbers in the true masks mean: the tags in order, VOC 2012's classes, COCO's 80, COCO's 91 ids."""
+    numbering: Literal["auto", "own", "voc", "coco", "coco91"] = "auto"
+    """What the numbers in the true masks mean: the tags in alphabetical order (own), VOC 2012's classes, COCO's 80, COCO's 91 ids."""
 
 
 class ClusterSettings(Settings):
@@ -83,7 +83,7 @@ class ClassifierSettings(Settings):
     frozen_epochs: int = Field(1, ge=0)
     """First passes, with the backbone frozen."""
     trained_blocks: int = Field(0, ge=0)
-    """Last ViT blocks that train after the frozen epochs, with the final norm; 0: the whole backbone."""
+    """Last blocks of the backbone that train after the frozen epochs, with a ViT's final norm; 0: the whole backbone."""
     frozen_lr: float = Field(1e-3, gt=0)
     """Learning rate while the backbone is frozen (Adam)."""
     lr: float = Field(1e-4, gt=0)
@@ -97,7 +97,7 @@ class ClassifierSettings(Settings):
     augment: Literal["light", "vit_pcm"] = "light"
     """light: mirror and colour; vit_pcm: both mirrors, transpose, strong colour."""
     precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
-    """Arithmetic of the networks; auto: bf16 where the device computes it fast, else float32."""
+    """Arithmetic of the networks; auto: bf16 on a GPU that has it, else float32."""
 
 
 class CRFSettings(Settings):
@@ -128,6 +128,8 @@ class MaskSettings(Settings):
     """Average with the scores of the mirrored photo."""
     labels: Literal["plain", "mask", "max_norm"] = "max_norm"
     """plain: argmax over all classes; mask: only the photo's tags and background; max_norm: also each class divided by its largest score."""
+    background: float = Field(0.3, gt=0, lt=1)
+    """Evidence below which a patch is background, relative to a tag's largest in the photo (pooling = mean only)."""
     batch_size: int = Field(4, ge=1)
     """Photos per forward pass."""
     save_scores: bool = False
@@ -262,3 +264,23 @@ def _explain(error: Any) -> str:
     for part in error["loc"][:-1]:
         model = model.model_fields[part].annotation
     return f"unknown setting {key!r}{nearest(str(error['loc'][-1]), list(model.model_fields))}"
+
+
+def parse_config(argv: list[str], prog: str) -> Config:
+    """Command-line arguments over a recipe, or over the settings of the run folder that they name, to settings."""
+    given = {key: _value(argv, key) for key in ("--recipe", "--out")}
+    stored = Path(given["--out"]) / "config.toml" if given["--out"] else None
+    if given["--recipe"] is None and stored and stored.exists():
+        base = read_config(stored)
+    else:
+        base = load_recipe(given["--recipe"] or "photos")
+    return tyro.cli(Config, default=base, args=argv, prog=prog, description=f"Settings; the defaults shown are those of {stored or base.recipe}.")
+
+
+def _value(argv: list[str], key: str) -> str | None:
+    for i, word in enumerate(argv):
+        if word == key and i + 1 < len(argv):
+            return argv[i + 1]
+        if word.startswith(f"{key}="):
+            return word.split("=", 1)[1]
+    return None

@@ -72,10 +72,9 @@ def _key(*numbers: int) -> int:
 
 
 def accelerator(precision: str) -> Accelerator:
-    """auto, no, bf16 or fp16 to an Accelerator; auto is bf16 where the device computes it fast."""
+    """auto, no, bf16 or fp16 to an Accelerator; auto is bf16 on a GPU that has it (on CPUs the BiLSTM is slower in bf16)."""
     if precision == "auto":
-        fast = torch.cuda.is_bf16_supported() if torch.cuda.is_available() else torch.cpu._is_avx512_bf16_supported()
-        precision = "bf16" if fast else "no"
+        precision = "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
     return Accelerator(
         mixed_precision=precision, kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True, gradient_as_bucket_view=True)]
     )
@@ -149,6 +148,11 @@ def fit(
         first = phase.end
     metrics.flush()
     return model
+
+
+def threads() -> int:
+    """Threads for work beside the network (CRF, writing pictures)."""
+    return max(1, torch.multiprocessing.cpu_count())
 
 
 def _to(batch: Any, device: torch.device) -> Any:

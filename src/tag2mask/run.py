@@ -68,16 +68,34 @@ def read_json(path: Path) -> Any:
         raise RunError(f"{path}: not valid JSON (line {error.lineno}: {error.msg})") from None
 
 
-def fingerprint(path: Path) -> str:
-    """Hash of the contents of a file, or of all the files of a folder, hidden ones left out."""
+def fingerprint(path: Path, pattern: str = "*") -> str:
+    """Hash of the contents of a file, or of all the files of a folder that match, hidden ones left out."""
     digest = hashlib.sha256()
-    files = sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith(".")) if path.is_dir() else [path]
+    files = sorted(p for p in path.rglob(pattern) if p.is_file() and not p.name.startswith(".")) if path.is_dir() else [path]
     for file in files:
         if path.is_dir():
             digest.update(file.relative_to(path).as_posix().encode())
         with file.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()[:16]
+
+
+def rank() -> int:
+    """Number of this process among those that torchrun or accelerate started; 0 is the one that writes."""
+    return int(os.environ.get("RANK", 0))
+
+
+def ranks() -> int:
+    """How many processes share this run."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def barrier() -> None:
+    """Wait for the other processes of this run."""
+    if ranks() > 1:
+        from accelerate import PartialState
+
+        PartialState().wait_for_everyone()
 
 
 def versions() -> dict[str, str]:

@@ -49,10 +49,11 @@ class Backbone(nn.Module):
         return self
 
     def last_parameters(self, blocks: int) -> list[nn.Parameter]:
-        """Parameters of the last `blocks` blocks of a ViT and its final norm; of all, for 0 or a CNN."""
-        if not blocks or not self.is_vit:
+        """Parameters of the last `blocks` blocks (a CNN's stages), and of a ViT's final norm; of all, for 0."""
+        if not blocks:
             return list(self.net.parameters())
-        parts = [*self.net.blocks[-blocks:], self.net.norm]
+        stages = list(self.net.blocks if hasattr(self.net, "blocks") else self.net.children())
+        parts = [*stages[-blocks:], *([self.net.norm] if self.is_vit else [])]
         return [p for part in parts for p in part.parameters()]
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:

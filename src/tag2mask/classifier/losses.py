@@ -56,11 +56,9 @@ def evidence_bce(logits: Tensor, labels: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits[..., 1:].float().mean(1), labels[:, 1:])
 
 
-def equivariance(scores: Tensor, target: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy between the scores of a transformed view and the transformed scores of the first view (ViT-PCM's ET loss).
+def equivariance(scores: Tensor, target: Tensor) -> Tensor:
+    """Cross-entropy between the scores of a transformed view and the transformed scores of the first (ViT-PCM's ET loss).
 
-    (B, h, w, C), (B, h, w, C), (B, C) -> scalar. The target is masked by the image's labels, renormalised, and not learnt from.
+    (B, h, w, C), (B, h, w, C) -> scalar. The target, masked by the photo's labels, is not learnt from.
     """
-    target = target.detach().float() * labels[:, None, None]
-    target = target / target.sum(-1, keepdim=True).clamp(min=1e-6)
     return -(target * scores.float().clamp(min=1e-6).log()).sum(-1).mean()

@@ -1,0 +1,139 @@
+"""tag2mask from Python: `run`, `load`, and the `Run` that both return."""
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from tag2mask.config import Config, load_recipe, make_config, read_config, write_config
+from tag2mask.errors import DataError, RunError
+from tag2mask.pipeline import STAGES, run_stages
+from tag2mask.run import console, log, rank, read_json, start_log
+from tag2mask.stages import Job
+
+if TYPE_CHECKING:
+    from tag2mask.segmenter import Prediction
+
+DEMO_SCENES = {"num_train": 480, "num_val": 120, "size": 192}
+
+
+class Run:
+    """A run folder, finished or not."""
+
+    def __init__(self, folder: Path | str):
+        self.folder = Path(folder)
+        if not (self.folder / "config.toml").exists():
+            raise RunError(f"{self.folder}: not a run folder (it has no config.toml)")
+        self.config = read_config(self.folder / "config.toml")
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """evaluate/metrics.json: figures of the pseudo masks and of the segmenter, None where no true masks were given."""
+        return read_json(self.folder / "evaluate" / "metrics.json")
+
+    @property
+    def report(self) -> Path:
+        """The report page."""
+        return self.folder / "report" / "index.html"
+
+    @cached_property
+    def _segmenter(self) -> Any:
+        from tag2mask.segmenter import load_segmenter
+
+        return load_segmenter(self.folder / "segmenter" / "model.safetensors")
+
+    def predict(self, picture: Path | str | Image.Image) -> "Prediction":
+        """A picture to its mask, without tags: `.mask` (H, W) uint8, `.classes`, `.scores` (C, H, W), `.overlay()`. Raises DataError."""
+        from tag2mask.data.table import open_image
+        from tag2mask.segmenter import predict_image
+
+        image = picture.convert("RGB") if isinstance(picture, Image.Image) else open_image(Path(picture))
+        return predict_image(self._segmenter, image, self.config.segmenter)
+
+    def predict_to(self, pictures: Sequence[Path], out: Path, overlay: bool = False) -> int:
+        """Write a mask, `out`/NAME.png, for each picture and each picture below each folder; returns how many. Raises DataError at the end."""
+        from tag2mask.data.masks import write_mask
+        from tag2mask.data.table import Photo
+        from tag2mask.segmenter import predict_photos
+
+        photos = [Photo(name, path, ()) for path, name in _pictures(pictures)]
+        self._segmenter  # noqa: B018  a missing model is an error before anything else is said
+        count, broken = 0, []
+        for photo, prediction in predict_photos(self._segmenter, photos, self.config.segmenter, broken.append):
+            write_mask(out / f"{photo.name}.png", prediction.mask)
+            if overlay:
+                prediction.overlay().save(out / f"{photo.name}.overlay.jpg", quality=90)
+            count += 1
+        console.print(f"{count} masks in {out}; class numbers: {', '.join(f'{i} {c}' for i, c in enumerate(self._segmenter.classes))}")
+        if broken:
+            raise DataError([str(error) for error in broken])
+        return count
+
+
+def run(data: Path | str, out: Path | str, recipe: str = "photos", **settings: Any) -> Run:
+    """All stages on a data set; goes on where an earlier call stopped. `settings` as in a recipe: `classifier={"epochs": 5}`, `seed=1`."""
+    base = load_recipe(recipe).model_dump()
+    config = make_config(_merged(base, {"data": Path(data), "out": Path(out), **settings}), "tag2mask.run")
+    return run_config(config)
+
+
+def load(folder: Path | str) -> Run:
+    """An earlier run."""
+    return Run(folder)
+
+
+def run_config(config: Config, names: Sequence[str] = tuple(STAGES)) -> Run:
+    """Run these stages with these settings and keep the settings in the run folder."""
+    paths = {key: getattr(config, key) and getattr(config, key).resolve() for key in ("data", "val", "val_masks")}
+    config = config.model_copy(update=paths)
+    job = Job(config)
+    start_log(config.out, quiet=rank() > 0)
+    _check_data(job)
+    if rank() == 0:
+        write_config(config, config.out / "config.toml")
+    run_stages(job, list(names))
+    finished = Run(config.out)
+    if "report" in names:
+        log.info(f"The report page: {finished.report}")
+    return finished
+
+
+def run_demo(config: Config) -> Run:
+    """The whole path on scenes made by code: no download, exact masks to measure against."""
+    from tag2mask.data.scenes import make_scenes
+
+    scenes = config.out / "scenes"
+    start_log(config.out)
+    make_scenes(scenes, seed=config.seed, **DEMO_SCENES)
+    paths = {"data": scenes / "tags.csv", "val": scenes / "val.csv", "val_masks": scenes / "masks"}
+    return run_config(config.model_copy(update=paths))
+
+
+def _check_data(job: Job) -> None:
+    """Stop before any training with everything that is wrong with the data. Raises DataError."""
+    job.table, job.val  # noqa: B018  reading is checking
+
+
+def check_config(config: Config) -> None:
+    """Print everything that is wrong with a data set."""
+    _check_data(Job(config))
+
+
+def _pictures(paths: Sequence[Path]) -> Iterator[tuple[Path, str]]:
+    """Pictures, and those below folders, with the name of each one's mask. Raises DataError for what does not exist."""
+    from tag2mask.data.plain import pictures_below
+
+    if missing := [f"{path}: no such picture or folder" for path in paths if not path.exists()]:
+        raise DataError(missing)
+    for path in paths:
+        if path.is_dir():
+            for picture in pictures_below(path):
+                yield picture, picture.relative_to(path).with_suffix("").as_posix()
+        else:
+            yield path, path.stem
+
+
+def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    return {**base, **{k: _merged(base[k], v) if isinstance(v, dict) and isinstance(base.get(k), dict) else v for k, v in over.items()}}

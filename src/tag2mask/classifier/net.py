@@ -1,0 +1,87 @@
+"""The patch classifier: patch tokens + cluster token -> HV-BiLSTM -> one layer -> patch scores.
+
+B images, h x w patches, D = e + H width, L clusters, C classes (background 0).
+"""
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from tag2mask.classifier.backbone import Backbone
+from tag2mask.classifier.hv_bilstm import HVBiLSTM, ResidualHVBiLSTM
+from tag2mask.config import ClassifierSettings
+from tag2mask.errors import RunError
+from tag2mask.run import writing
+
+
+class PatchClassifier(nn.Module):
+    """Pictures and cluster vectors to patch logits and refined tokens: (B, 3, H, W), (B, L) -> (B, h, w, C), (B, h, w, D)."""
+
+    def __init__(self, settings: ClassifierSettings, num_classes: int, num_clusters: int):
+        super().__init__()
+        self.settings = settings
+        self.backbone = Backbone(settings.backbone, settings.weights)
+        self.token = settings.token if num_clusters or settings.token != "cluster" else "none"
+        extra = {"cluster": settings.token_width, "class": self.backbone.dim, "none": 0}[self.token]
+        dim = self.backbone.dim + extra
+        if self.token == "cluster":
+            self.cluster_embedding = nn.Parameter(torch.randn(num_clusters, extra) * 0.02)  # G
+        mixers = {"hv_bilstm": HVBiLSTM, "residual": ResidualHVBiLSTM, "none": lambda dim: nn.Identity()}
+        self.mixer = mixers[settings.mixer](dim)
+        self.dropout = nn.Dropout(settings.dropout)
+        self.classifier = nn.Linear(dim, num_classes, bias=False)  # W
+        nn.init.normal_(self.classifier.weight, std=0.05)
+
+    def forward(self, image: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+        patch_tokens, class_token = self.backbone(image)  # (B, h, w, e), (B, e)
+        tokens = patch_tokens
+        if self.token == "cluster":
+            token = u @ self.cluster_embedding  # F_c = u^T G (eq. 1): (B, H)
+            tokens = torch.cat([patch_tokens, token[:, None, None].expand(*patch_tokens.shape[:3], -1).to(patch_tokens.dtype)], -1)
+        elif self.token == "class":  # PPC Table III
+            tokens = torch.cat([patch_tokens, class_token[:, None, None].expand_as(patch_tokens)], -1)
+        refined = self.mixer(self.dropout(tokens))  # F_out
+        return self.classifier(self.dropout(refined)), refined
+
+    @property
+    def evidence(self) -> bool:
+        """Whether scores are evidence for each tag (0 or more, none for background) instead of a softmax with background."""
+        return self.settings.pooling == "mean"
+
+    def scores(self, image: Tensor, u: Tensor) -> Tensor:
+        """Patch scores Z (eq. 2): (B, 3, H, W), (B, L) -> (B, C, h, w), summing to 1 over classes, or evidence, see there."""
+        logits = self(image, u)[0].float().permute(0, 3, 1, 2)
+        if not self.evidence:
+            return logits.softmax(1)
+        evidence = logits.relu()
+        evidence[:, 0] = 0
+        return evidence
+
+
+def save_classifier(model: PatchClassifier, path: Path, tags: tuple[str, ...], num_clusters: int) -> None:
+    """Write weights and all that is needed to build the network again into one safetensors file."""
+    meta = {
+        "settings": model.settings.model_dump_json(),
+        "tags": json.dumps(tags),
+        "num_clusters": str(num_clusters),
+        "weights_used": model.backbone.weights_used,
+    }
+    with writing(path) as temporary:
+        save_file({k: v.contiguous() for k, v in model.state_dict().items()}, temporary, meta)
+
+
+def load_classifier(path: Path) -> PatchClassifier:
+    """A file of `save_classifier` to the network, in eval mode. Raises RunError if it is missing."""
+    if not path.exists():
+        raise RunError(f"{path} is missing; run `tag2mask train` first")
+    with safe_open(path, "pt") as file:
+        meta = file.metadata()
+    settings = ClassifierSettings.model_validate_json(meta["settings"])
+    model = PatchClassifier(settings.model_copy(update={"weights": "none"}), len(json.loads(meta["tags"])) + 1, int(meta["num_clusters"]))
+    model.load_state_dict(load_file(path))
+    model.backbone.weights_used = meta["weights_used"]
+    return model.eval()

@@ -1,0 +1,112 @@
+"""Train the patch classifier from pictures, tags and clusters. No mask is read here."""
+
+import math
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from tag2mask import loop
+from tag2mask.classifier.losses import equivariance, evidence_bce, mce, pce, top_k_pool
+from tag2mask.classifier.net import PatchClassifier
+from tag2mask.classifier.views import second_view
+from tag2mask.config import ClassifierSettings
+from tag2mask.data.table import Table
+from tag2mask.data.transforms import AUGMENTATIONS, seeded, to_square
+
+PAPER_PATCHES = 24 * 24  # the grid for which k is given
+
+
+class TaggedPhotos:
+    """Training examples: photo (3, S, S) in 0-1, its labels (num_tags,), its cluster vector (L,)."""
+
+    def __init__(self, table: Table, cluster_vectors: Tensor, size: int, augment: str):
+        self.photos = table.photos
+        self.labels = torch.from_numpy(table.labels)
+        self.cluster_vectors, self.size, self.augment = cluster_vectors, size, AUGMENTATIONS[augment]
+
+    def __len__(self) -> int:
+        return len(self.photos)
+
+    def __getitem__(self, draw: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
+        index, key = draw
+        image = to_square(self.photos[index].open(at_least=self.size), self.size)
+        with seeded(key):
+            image = self.augment(image)
+        return image, self.labels[index], self.cluster_vectors[index]
+
+
+def train_classifier(table: Table, cluster_vectors: Tensor, settings: ClassifierSettings, folder: Path, seed: int, workers: int) -> PatchClassifier:
+    """Photos, tags and their cluster vectors (N, L) to a trained patch classifier; goes on from a checkpoint in `folder`.
+
+    Schedule of the papers: `frozen_epochs` with the backbone frozen at `frozen_lr`, the rest at `lr` with a fresh Adam.
+    """
+    torch.manual_seed(seed)
+    model = PatchClassifier(settings, table.num_classes, cluster_vectors.shape[1])
+    examples = TaggedPhotos(table, cluster_vectors, model.backbone.grid_size(settings.image_size), settings.augment)
+    per_epoch = math.ceil(len(table) / settings.batch_size)
+    frozen, total = per_epoch * min(settings.frozen_epochs, settings.epochs), per_epoch * settings.epochs
+    new = [p for name, p in model.named_parameters() if not name.startswith("backbone.")]
+    last = model.backbone.last_parameters(settings.trained_blocks)
+
+    def adam(backbone: list[nn.Parameter], lr: float, factor: float) -> torch.optim.Optimizer:
+        model.backbone.requires_grad_(False)
+        for parameter in backbone:
+            parameter.requires_grad_(True)
+        groups = [{"params": new, "lr": lr * factor}, {"params": backbone, "lr": lr}]
+        return torch.optim.Adam([group for group in groups if group["params"]])
+
+    def cosine(step: int) -> float:
+        return 0.5 * (1 + math.cos(math.pi * (step - frozen) / max(1, total - frozen)))
+
+    phases = [
+        loop.Phase(frozen, lambda: adam([], settings.frozen_lr, 1.0)),
+        loop.Phase(total, lambda: adam(last, settings.lr, settings.head_lr_factor), cosine if settings.lr_decay == "cosine" else lambda step: 1.0),
+    ]
+    trained = loop.fit(
+        model,
+        lambda net, batch: classifier_loss(net, batch, settings),
+        examples,
+        [phase for phase, start in zip(phases, (0, frozen), strict=True) if phase.end > start],
+        folder,
+        batch_size=settings.batch_size,
+        seed=seed,
+        precision=settings.precision,
+        workers=workers,
+        what="patch classifier",
+    )
+    assert isinstance(trained, PatchClassifier)
+    return trained.eval()
+
+
+def classifier_loss(net: nn.Module, batch: tuple[Tensor, Tensor, Tensor], settings: ClassifierSettings) -> dict[str, Tensor]:
+    """The overall loss (CPC eq. 8) and its parts for photos (B, 3, S, S), labels (B, num_tags), cluster vectors (B, L)."""
+    images, tags, u = batch
+    labels = torch.cat([torch.ones_like(tags[:, :1]), tags], 1)  # background is in every photo
+    if settings.cluster_dropout:
+        u = u * (torch.rand(len(u), 1, device=u.device) >= settings.cluster_dropout)
+    logits, features = net(images, u)  # (B, h, w, C), (B, h, w, D)
+    scores = logits.float().softmax(-1)  # Z, eq. 2
+    flat = scores.flatten(1, 2)
+    parts: dict[str, Tensor] = {}
+    if settings.pooling == "top_k":
+        k = max(1, round(settings.top_k * flat.shape[1] / PAPER_PATCHES))
+        parts["mce"] = mce(top_k_pool(flat, 1 if settings.top_k == 1 else k), labels)
+    else:
+        parts["evidence"] = evidence_bce(logits.flatten(1, 2), labels)
+    total = sum(parts.values())
+    if settings.pce_weight:
+        parts["pce"] = pce(features.flatten(1, 2), flat, labels, settings.pce_threshold)
+        total = total + settings.pce_weight * parts["pce"]
+    if settings.equivariance_weight:
+        target = scores * labels[:, None, None]
+        views, targets = second_view(images, target / target.sum(-1, keepdim=True).clamp(min=1e-6))
+        # A tile shows four photos, so the clusters of all of them belong to it.
+        tiled = u[torch.arange(len(views) * 4, device=u.device) % len(u)].view(len(views), 4, -1).amax(1)
+        parts["equivariance"] = equivariance(net(views, tiled)[0].float().softmax(-1), targets.detach())
+        total = total + settings.equivariance_weight * parts["equivariance"]
+    if settings.classifier_l2:
+        weight = net.module.classifier.weight if hasattr(net, "module") else net.classifier.weight
+        parts["l2"] = weight.square().sum()
+        total = total + settings.classifier_l2 * parts["l2"]
+    return {"loss": total, **parts}

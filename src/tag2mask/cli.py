@@ -1,0 +1,110 @@
+"""The command line: verbs and arguments only. Nothing heavy is imported before a verb needs it."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from tag2mask.errors import Tag2MaskError
+
+USAGE = """tag2mask turns image tags into a segmentation model.
+
+  tag2mask demo --out runs/demo                        the whole path on built-in scenes, some minutes
+  tag2mask run --data photos/tags.csv --out runs/a     tags -> clusters -> patch classifier -> pseudo masks -> segmenter -> report
+  tag2mask predict runs/a picture.jpg folder/ --out masks/    masks for any pictures, no tags needed
+  tag2mask check --data photos/tags.csv                everything wrong with a data set, at once
+
+One stage of a run, with any setting changed (the later stages notice):
+  tag2mask clusters | train | masks | segment | evaluate | report --out runs/a [--classifier.epochs 20 ...]
+
+`tag2mask VERB --help` lists every setting with its unit and default. Recipes: {recipes} (--recipe NAME).
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a verb; returns the exit code: 0, or 2 with a message for an error that the user can mend."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        from tag2mask.config import recipes
+
+        print(USAGE.format(recipes=", ".join(recipes())))
+        return 0
+    if argv[0] in ("-V", "--version"):
+        from tag2mask import __version__
+
+        print(__version__)
+        return 0
+    try:
+        verb = VERBS.get(argv[0])
+        if verb is None:
+            from tag2mask.config import nearest
+
+            raise Tag2MaskError(f"unknown command {argv[0]!r}{nearest(argv[0], list(VERBS))} See `tag2mask --help`.")
+        verb(argv[1:])
+    except Tag2MaskError as error:
+        print(f"tag2mask: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\ntag2mask: stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _run(argv: list[str]) -> None:
+    from tag2mask.api import run_config
+    from tag2mask.config import parse_config
+
+    run_config(parse_config(argv, "tag2mask run"))
+
+
+def _stage(name: str) -> Callable[[list[str]], None]:
+    def verb(argv: list[str]) -> None:
+        from tag2mask.api import run_config
+        from tag2mask.config import parse_config
+
+        run_config(parse_config(argv, f"tag2mask {name}"), [name])
+
+    return verb
+
+
+def _demo(argv: list[str]) -> None:
+    from tag2mask.api import run_demo
+    from tag2mask.config import parse_config
+
+    run_demo(parse_config(["--recipe", "demo", *argv] if "--recipe" not in argv else argv, "tag2mask demo"))
+
+
+def _predict(argv: list[str]) -> None:
+    def predict(
+        run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(help="A run folder.")],
+        pictures: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(help="Pictures, or folders of pictures.")],
+        out: Annotated[Path, tyro.conf.arg(help="Folder for the masks; the tree below a given folder is kept.")],
+        overlay: Annotated[bool, tyro.conf.arg(help="Also write NAME.overlay.jpg, the mask drawn over the picture.")] = False,
+    ) -> None:
+        """Masks for any pictures with the segmenter of a run: no tags needed."""
+        from tag2mask.api import load
+
+        load(run).predict_to(pictures, out, overlay)
+
+    tyro.cli(predict, args=argv, prog="tag2mask predict")
+
+
+def _check(argv: list[str]) -> None:
+    from tag2mask.api import check_config
+    from tag2mask.config import parse_config
+
+    check_config(parse_config(argv, "tag2mask check"))
+
+
+VERBS: dict[str, Callable[[list[str]], None]] = {
+    "run": _run,
+    "demo": _demo,
+    "predict": _predict,
+    "check": _check,
+    **{name: _stage(name) for name in ("clusters", "train", "masks", "segment", "evaluate", "report")},
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

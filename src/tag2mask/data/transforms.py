@@ -1,0 +1,43 @@
+"""Pictures to tensors. Everything random here draws from PyTorch's generator, which `seeded` sets for one example."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from tag2mask.vision import torchvision  # noqa: F401  before its parts, see there
+
+from torchvision.transforms import v2  # isort: skip
+
+LIGHT = v2.Compose([v2.RandomHorizontalFlip(), v2.ColorJitter(brightness=0.3, contrast=0.3, saturation=0.3)])
+# ViT-PCM's, as its code has it: brightness moves by 0.2 of 255 levels there, which is nothing, and is left out.
+VIT_PCM = v2.Compose(
+    [
+        v2.RandomHorizontalFlip(),
+        v2.RandomVerticalFlip(),
+        v2.RandomApply([v2.Lambda(lambda x: x.transpose(-1, -2))], p=0.5),
+        v2.ColorJitter(contrast=(0.5, 2.0), saturation=(0.5, 1.5), hue=0.1),
+        v2.RandomGrayscale(0.1),
+    ]
+)
+AUGMENTATIONS = {"light": LIGHT, "vit_pcm": VIT_PCM}
+
+
+@contextmanager
+def seeded(key: int) -> Iterator[None]:
+    """PyTorch's random numbers are a function of `key` inside the block, and untouched behind it."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(key)
+        yield
+
+
+def to_tensor(image: Image.Image) -> Tensor:
+    """PIL picture to (3, H, W) float32 in 0-1."""
+    return v2.functional.to_dtype(v2.functional.pil_to_tensor(image), torch.float32, scale=True)
+
+
+def to_square(image: Image.Image, size: int) -> Tensor:
+    """PIL picture to (3, size, size) float32 in 0-1; the aspect is not kept, as in the papers."""
+    return to_tensor(image.resize((size, size), Image.Resampling.BILINEAR, reducing_gap=2.0))

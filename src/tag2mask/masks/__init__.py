@@ -1,0 +1,5 @@
+"""Patch scores to pseudo masks."""
+
+from tag2mask.masks.make import MaskMaker, make_masks
+
+__all__ = ["MaskMaker", "make_masks"]

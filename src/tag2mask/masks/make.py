@@ -1,0 +1,89 @@
+"""Pseudo masks: patch scores of every photo to palette PNGs, photo by photo, memory flat in their number."""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tag2mask.config import MaskSettings
+from tag2mask.crf import CRFParams, dense_crf
+from tag2mask.data.masks import write_mask
+from tag2mask.data.table import Photo, Table
+from tag2mask.data.transforms import to_square
+from tag2mask.masks.scores import Scorer, patch_scores, tag_scores, to_pixels
+from tag2mask.run import track, writing
+
+
+class MaskMaker:
+    """Photos with tags to masks: knows the classifier (as a Scorer), the settings and the tags."""
+
+    def __init__(self, score: Scorer, grid: Callable[[float], int], evidence: bool, tags: Sequence[str], settings: MaskSettings):
+        self.score, self.grid, self.evidence, self.settings = score, grid, evidence, settings
+        self.index = {tag: i for i, tag in enumerate(tags)}
+        self.crf = CRFParams(**settings.crf.model_dump())
+
+    def present(self, photo: Photo) -> list[int]:
+        """The classes that may appear in the mask: background and the photo's tags; with `plain` all."""
+        if self.settings.labels == "plain":
+            return list(range(len(self.index) + 1))
+        return [0, *sorted(self.index[tag] + 1 for tag in photo.tags)]
+
+    def scores(self, photos: Sequence[Photo]) -> list[Tensor]:
+        """Patch scores of each photo's tags and background: (len(present), h, w) each."""
+        labels = torch.zeros(len(photos), len(self.index))
+        for row, photo in zip(labels, photos, strict=True):
+            row[[self.index[tag] for tag in photo.tags]] = 1
+        largest = int(self.settings.image_size * max(self.settings.scales))
+        pictures = [photo.open(at_least=largest) for photo in photos]
+
+        def load(side: int) -> Tensor:
+            return torch.stack([to_square(picture, side) for picture in pictures])
+
+        maps = patch_scores(self.score, load, labels, self.settings, self.grid)
+        return [tag_scores(z, self.present(photo), self.settings, self.evidence) for z, photo in zip(maps, photos, strict=True)]
+
+    def mask(self, photo: Photo, scores: Tensor) -> np.ndarray:
+        """Scores (K, h, w) of the photo's classes to its pseudo mask (H, W) uint8: interpolation, CRF, argmax."""
+        picture = np.asarray(photo.open())
+        present = np.array(self.present(photo), np.uint8)
+        probs = to_pixels(scores, *picture.shape[:2])
+        if self.crf.iterations and len(present) > 1:
+            probs = dense_crf(picture, probs, self.crf)
+        return present[probs.argmax(0)]
+
+
+def make_masks(table: Table, maker: MaskMaker, folder: Path, workers: int) -> int:
+    """Write `folder`/NAME.png for every photo that has none yet; returns how many are there. CRF runs in threads beside the network."""
+    todo = [photo for photo in table.photos if not (folder / f"{photo.name}.png").exists()]
+
+    def finish(photo: Photo, scores: Tensor) -> None:
+        write_mask(folder / f"{photo.name}.png", maker.mask(photo, scores))
+
+    def batches() -> Iterator[list[Photo]]:
+        for i in range(0, len(todo), maker.settings.batch_size):
+            yield todo[i : i + maker.settings.batch_size]
+
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        pending: deque[Future[None]] = deque()
+        progress = track(todo, "pseudo masks", total=len(table), done=len(table) - len(todo))
+        for batch in batches():
+            for photo, scores in zip(batch, maker.scores(batch), strict=True):
+                next(progress)
+                if maker.settings.save_scores:
+                    _save_scores(folder / f"{photo.name}.npz", scores, maker.present(photo))
+                pending.append(pool.submit(finish, photo, scores))
+            while len(pending) > 4 * workers:
+                pending.popleft().result()
+        for future in pending:
+            future.result()
+        next(progress, None)
+    return len(table)
+
+
+def _save_scores(path: Path, scores: Tensor, present: list[int]) -> None:
+    with writing(path) as temporary, temporary.open("wb") as stream:
+        np.savez_compressed(stream, scores=scores.numpy().astype(np.float16), classes=np.array(present, np.uint8))

@@ -1,0 +1,52 @@
+"""Patch scores to score maps of the photo's tags. C classes (background 0), h x w patches, H x W pixels."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tag2mask.config import MaskSettings
+from tag2mask.data.table import BACKGROUND
+
+# Photos (B, 3, S, S) and labels (B, num_tags) to patch scores (B, C, h, w). Scores of softmax with background sum to 1;
+# scores that are evidence are 0 or more, and 0 for background.
+Scorer = Callable[[Tensor, Tensor], Tensor]
+
+
+@torch.inference_mode()
+def patch_scores(score: Scorer, load: Callable[[int], Tensor], labels: Tensor, settings: MaskSettings, grid: Callable[[float], int]) -> Tensor:
+    """Mean of the patch scores over scales and mirror: (B, C, h, w), h x w that of the first scale.
+
+    load: side of the square [pixels] -> photos (B, 3, side, side) in 0-1; grid: a wanted side -> the nearest side the backbone takes.
+    """
+    maps = []
+    for scale in settings.scales:
+        images = load(grid(settings.image_size * scale))
+        maps.append(score(images, labels))
+        if settings.flip:
+            maps.append(score(images.flip(-1), labels).flip(-1))
+    size = maps[0].shape[-2:]
+    return torch.stack([m if m.shape[-2:] == size else F.interpolate(m, size, mode="bilinear") for m in maps]).mean(0)
+
+
+def tag_scores(scores: Tensor, present: list[int], settings: MaskSettings, evidence: bool) -> Tensor:
+    """Patch scores (C, h, w) to scores of the classes `present` (background first), each patch summing to 1: (len(present), h, w).
+
+    `plain` and `mask` keep Z as it is; `max_norm` is what ViT-PCM's code does and no paper says: each class is divided by its
+    largest score in the photo, background too, so that a tag with low scores everywhere still gets its best patches. Evidence has no
+    score for background: after the division, background is where no tag reaches `settings.background`.
+    """
+    z = scores[present].float()
+    if evidence:
+        z = z / z.amax((1, 2), keepdim=True).clamp(min=1e-6)
+        z[BACKGROUND] = settings.background
+    elif settings.labels == "max_norm":
+        z = z / z.amax((1, 2), keepdim=True).clamp(min=1e-6)
+    return z / z.sum(0).clamp(min=1e-6)
+
+
+def to_pixels(scores: Tensor, height: int, width: int) -> np.ndarray:
+    """Bilinear interpolation to the photo's size: (K, h, w) -> (K, H, W) float32."""
+    return F.interpolate(scores[None], (height, width), mode="bilinear", align_corners=False)[0].numpy()

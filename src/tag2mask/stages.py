@@ -1,0 +1,202 @@
+"""What each stage does with a run folder. Rooms do not know each other: what one needs of another is handed over here."""
+
+import shutil
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tag2mask.clusters import Clusters, cluster_vector, load_clusters, make_clusters, membership
+from tag2mask.config import Config
+from tag2mask.data import load_table
+from tag2mask.data.masks import Truth, write_mask
+from tag2mask.data.table import Photo, Table
+from tag2mask.errors import ConfigError, RunError
+from tag2mask.run import barrier, console, log, rank, ranks, read_json, write_json
+
+
+class Job:
+    """One run: its settings, its folder, and the tables, read when first needed."""
+
+    def __init__(self, config: Config):
+        self.config, self.folder = config, config.out
+
+    @cached_property
+    def table(self) -> Table:
+        """Training photos."""
+        if self.config.data is None:
+            raise ConfigError("which photos? Give --data FILE.csv (columns file_name, tags), a .jsonl, or a folder with one folder per tag")
+        return load_table(self.config.data)
+
+    @cached_property
+    def val(self) -> Table | None:
+        """Photos to test on, with the class numbers of the training photos."""
+        return load_table(self.config.val, tags=self.table.tags, untagged=True) if self.config.val else None
+
+    @property
+    def clusters(self) -> Clusters:
+        """What the clusters stage wrote."""
+        path = self.folder / "clusters" / "clusters.json"
+        if not path.exists():
+            raise RunError(f"{path} is missing; run `tag2mask clusters --out {self.folder}` first")
+        return load_clusters(path)
+
+    def truth(self, table: Table | None) -> Truth | None:
+        """True masks of these photos, for evaluation; None where there are none."""
+        folder, numbering = self.config.val_masks, self.config.photos.numbering
+        if table is None or folder is None:
+            return None
+        if table is self.table and not any((folder / f"{Path(p.name).name}.png").exists() or (folder / f"{p.name}.png").exists() for p in table.photos):
+            return None  # the folder holds only the test photos' masks
+        return Truth(folder, table, None if numbering == "auto" else numbering)
+
+    @cached_property
+    def pseudo_photos(self) -> tuple[Photo, ...]:
+        """Training photos whose pseudo masks are scored."""
+        truth = self.truth(self.table)
+        photos = truth.photos_with_truth if truth else ()
+        if self.config.photos.pseudo_list:
+            wanted = set(self.config.photos.pseudo_list.read_text(encoding="utf-8").split())
+            photos = tuple(p for p in photos if p.name in wanted)
+        return photos
+
+
+    @cached_property
+    def truths(self) -> dict[str, Truth | None]:
+        """True masks of the training and of the test photos."""
+        return {"train": self.truth(self.table), "val": self.truth(self.val)}
+
+
+def clusters(job: Job) -> dict[str, Any]:
+    clusters = make_clusters(job.table.tags, job.config.clusters.source, job.config.seed)
+    if rank() == 0:
+        clusters.save(job.folder / "clusters" / "clusters.json")
+    return {"clusters": clusters.num_clusters, "tags": job.table.num_tags}
+
+
+def _vectors(job: Job, table: Table) -> np.ndarray:
+    return np.asarray(cluster_vector(table.labels, membership(job.clusters, table.tags)))
+
+
+def train(job: Job) -> dict[str, Any]:
+    import torch
+
+    from tag2mask.classifier import save_classifier, train_classifier
+    from tag2mask.loop import loader_workers
+
+    config, vectors = job.config, torch.from_numpy(_vectors(job, job.table))
+    folder = job.folder / "classifier"
+    model = train_classifier(job.table, vectors, config.classifier, folder, config.seed, loader_workers(config.photos.workers))
+    if rank() == 0:
+        save_classifier(model, folder / "model.safetensors", job.table.tags, vectors.shape[1])
+        shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+    return {"photos": len(job.table), "weights": model.backbone.weights_used}
+
+
+def mask_maker(job: Job) -> Any:
+    """The trained classifier, ready to make masks of photos with tags."""
+    import torch
+
+    from tag2mask.classifier import load_classifier
+    from tag2mask.masks import MaskMaker
+
+    device = torch.device("cuda") if torch.cuda.is_available() else torch.device("cpu")
+    model = load_classifier(job.folder / "classifier" / "model.safetensors").to(device)
+    M = membership(job.clusters, job.table.tags)
+
+    def score(images: Any, labels: Any) -> Any:
+        return model.scores(images.to(device), cluster_vector(labels, M).to(device)).cpu()
+
+    return MaskMaker(score, model.backbone.grid_size, model.evidence, job.table.tags, job.config.masks)
+
+
+def masks(job: Job) -> dict[str, Any]:
+    from tag2mask.loop import threads
+    from tag2mask.masks import make_masks
+
+    folder = job.folder / "masks"
+    table = Table(job.table.tags, job.table.photos[rank() :: ranks()], job.table.source)
+    make_masks(table, mask_maker(job), folder, threads())
+    barrier()
+    if rank() == 0:
+        settings = job.config.masks
+        write_json(
+            folder / "masks.json",
+            {"classes": list(job.table.classes), "ignore": 255, "labels": "given", "scores": settings.labels, "crf": settings.crf.iterations > 0, "photos": len(job.table)},
+        )
+    return {"photos": len(job.table)}
+
+
+def segment(job: Job) -> dict[str, Any]:
+    from tag2mask.loop import loader_workers
+    from tag2mask.segmenter import save_segmenter, train_segmenter
+
+    config, folder = job.config, job.folder / "segmenter"
+    model = train_segmenter(job.table, job.folder / "masks", config.segmenter, folder, config.seed, loader_workers(config.photos.workers))
+    if rank() == 0:
+        save_segmenter(model, folder / "model.safetensors", job.table.tags)
+        shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+    return {"photos": len(job.table), "weights": model.weights_used}
+
+
+def evaluate(job: Job) -> dict[str, Any]:
+    """Write evaluate/predictions/NAME.png for the test photos and evaluate/metrics.json for all photos with true masks."""
+    from tag2mask.evaluate import evaluate_masks, list_hash, result_table
+
+    folder, config = job.folder / "evaluate", job.config
+    if job.val:
+        _predict(job, job.val, folder / "predictions")
+    if rank() > 0:
+        return {}
+    weights = {stage: read_json(job.folder / stage / "done.json")["counts"]["weights"] for stage in ("classifier", "segmenter")}
+    train, val = job.truths["train"], job.truths["val"]
+    sets = {
+        "pseudo": (train, job.pseudo_photos, job.folder / "masks", config.masks.crf, "given", weights["classifier"]),
+        "segmenter": (val, val.photos_with_truth if val else (), folder / "predictions", config.segmenter.crf, "none", weights["segmenter"]),
+    }
+    metrics: dict[str, Any] = {}
+    for name, (truth, photos, masks, crf, labels, used) in sets.items():
+        metrics[name] = None
+        if truth and photos:
+            pairs = [(masks / f"{photo.name}.png", partial(truth.read, photo)) for photo in photos]
+            result = evaluate_masks(pairs, job.table.classes, mean_over=config.evaluate.mean_over)
+            split = config.photos.pseudo_list.stem if name == "pseudo" and config.photos.pseudo_list else ("train" if name == "pseudo" else "val")
+            stated = {"split": split, "labels": labels, "crf": crf.iterations > 0, "weights": used, "seed": config.seed}
+            metrics[name] = result.summary(**stated, list_hash=list_hash([photo.name for photo in photos]))
+            title = f"{'pseudo masks' if name == 'pseudo' else 'segmenter'}: mIoU {100 * result.miou:.1f} %"
+            console.print(result_table(result, title))
+            log.info(f"{title} ({', '.join(f'{k} {v}' for k, v in stated.items())}, {result.images} images)")
+    if not any(metrics.values()):
+        log.info("evaluate: no true masks were given (--val-masks FOLDER), so there are no figures")
+    write_json(folder / "metrics.json", metrics)
+    return {name: m and m["images"] for name, m in metrics.items()}
+
+
+def _predict(job: Job, table: Table, folder: Path) -> None:
+    from tag2mask.segmenter import load_segmenter, predict_photos
+
+    model = load_segmenter(job.folder / "segmenter" / "model.safetensors")
+    todo = [photo for photo in table.photos[rank() :: ranks()] if not (folder / f"{photo.name}.png").exists()]
+    for photo, prediction in predict_photos(model, todo, job.config.segmenter):
+        write_mask(folder / f"{photo.name}.png", prediction.mask)
+    barrier()
+
+
+def report(job: Job) -> dict[str, Any]:
+    from tag2mask.report import write_report
+
+    maker, truths = mask_maker(job), job.truths
+    names = {name: {p.name for p in truth.photos_with_truth} if truth else set() for name, truth in truths.items()}
+
+    def true_mask(photo: Photo) -> np.ndarray | None:
+        for name, truth in truths.items():
+            if truth and photo.name in names[name]:
+                return truth.read(photo)
+        return None
+
+    page = write_report(job.folder, job.config, job.table, job.val, lambda photo: maker.scores([photo])[0].numpy(), true_mask)
+    log.info(f"report: {page}")
+    return {"bytes": page.stat().st_size}
+
+
