@@ -9,6 +9,7 @@ from PIL import Image
 
 from tag2mask.data.backgrounds import Rng, background
 from tag2mask.data.drawings import Matrix, drawing, fan, pose, shadow, tint
+from tag2mask.data.masks import write_mask
 from tag2mask.errors import DataError
 from tag2mask.run import read_json, track, write_json, writing
 
@@ -76,10 +77,10 @@ def make_scene(rng: Rng, size: int, first: str) -> Scene:
     canvas = background(rng, size)
     side = 2 * size
     wanted = _wanted(rng, first)
-    low, high = ((0.42, 0.65), (0.32, 0.52), (0.27, 0.42), (0.25, 0.36))[len(wanted) - 1]
+    low, high = ((0.45, 0.65), (0.38, 0.55), (0.32, 0.46), (0.28, 0.4))[len(wanted) - 1]
     limit = rng.uniform(0.02, HIDDEN)
     mask = np.zeros((size, size), np.uint8)
-    owner = np.full((size, size), -1)
+    owner = np.full((size, size), -1, np.int8)
     areas: list[float] = []  # of each object placed: its pixels if nothing hid any
     tags = set()
     for tag in wanted:
@@ -96,7 +97,7 @@ def make_scene(rng: Rng, size: int, first: str) -> Scene:
             layer = Image.new("L", (side, side))
             layer.paste(piece.getchannel("A"), (x, y))
             solid = np.asarray(layer.reduce(2)) >= 128
-            after = np.where(solid, len(areas), owner)
+            after = np.where(solid, np.int8(len(areas)), owner)
             shown = np.bincount(after[after >= 0], minlength=len(areas) + 1)
             if all(part >= (1 - limit) * area for part, area in zip(shown, [*areas, whole], strict=True)):
                 shadow(canvas, piece, (x, y), rng.uniform(0.15, 0.45))
@@ -106,17 +107,9 @@ def make_scene(rng: Rng, size: int, first: str) -> Scene:
                 areas.append(whole)
                 tags.add(tag)
                 break
-    light = np.asarray(canvas.reduce(2), np.float32) * rng.uniform(0.92, 1.05) + rng.normal(0, rng.uniform(0.5, 3), (size, size, 1))
+    grain = rng.standard_normal((size, size, 1), np.float32) * rng.uniform(0.5, 3)
+    light = np.asarray(canvas.reduce(2), np.float32) * rng.uniform(0.92, 1.05) + grain
     return Scene(Image.fromarray(light.clip(0, 255).astype(np.uint8)), tuple(sorted(tags)), mask)
-
-
-def _voc_palette() -> list[int]:
-    """The colour map of PASCAL VOC: 256 x RGB, flat."""
-    palette = np.zeros((256, 3), int)
-    for bit in range(8):
-        for channel in range(3):
-            palette[:, channel] |= (np.arange(256) >> (3 * bit + channel) & 1) << (7 - bit)
-    return palette.ravel().tolist()
 
 
 def make_scenes(out: Path, num_train: int, num_val: int, size: int, seed: int) -> None:
@@ -133,7 +126,6 @@ def make_scenes(out: Path, num_train: int, num_val: int, size: int, seed: int) -
         raise DataError(f"{out} holds something other than demo scenes; name another folder")
     if num_train < len(SCENE_TAGS):
         raise DataError(f"{num_train} training scenes are too few: each of the {len(SCENE_TAGS)} tags needs one")
-    palette = _voc_palette()
     order = np.random.default_rng(seed).permutation(SCENE_TAGS)
     with writing(out) as folder:
         for part in ("photos", "masks"):
@@ -142,9 +134,7 @@ def make_scenes(out: Path, num_train: int, num_val: int, size: int, seed: int) -
         for i in track(range(num_train + num_val), "drawing scenes"):
             scene = make_scene(np.random.default_rng([seed, i]), size, str(order[i % len(order)]))
             scene.picture.save(folder / "photos" / f"{i:04}.jpg", quality=92, subsampling=0)
-            mask = Image.fromarray(scene.mask)
-            mask.putpalette(palette)
-            mask.save(folder / "masks" / f"{i:04}.png")
+            write_mask(folder / "masks" / f"{i:04}.png", scene.mask)
             rows.append((f"photos/{i:04}.jpg", ";".join(scene.tags)))
         for name, listed in (("tags.csv", rows[:num_train]), ("val.csv", rows[num_train:])):
             with (folder / name).open("w", newline="", encoding="utf-8") as stream:
