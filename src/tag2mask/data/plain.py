@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from pathlib import Path, PurePath
 from typing import Any
 
+from tag2mask.data.findings import Finding
 from tag2mask.data.rows import PICTURES, Row, Rows, split_tags
 from tag2mask.errors import DataError
 
@@ -22,17 +23,17 @@ def read_csv(path: Path) -> Rows:
     try:
         header = [name.strip() for name in next(reader, [])]
         _check_columns(header, found)
-        for cells in () if found.problems else reader:
+        for cells in () if found.findings else reader:
             where = f"row {reader.line_num}"
             if not any(cell.strip() for cell in cells):
                 continue
             if len(cells) != len(header):
-                hint = "; separate tags by ';' or put the cell in quotes" if len(cells) > len(header) else ""
-                found.problems.append(f"{where}: {len(cells)} cells under {len(header)} columns{hint}")
+                do = "separate tags by ';' or put the cell in quotes" if len(cells) > len(header) else "fill the row"
+                found.findings.append(Finding("format", where, f"{len(cells)} cells under {len(header)} columns", do))
                 continue
             _add(found, dict(zip(header, cells, strict=True)), where)
     except csv.Error as error:
-        found.problems.append(f"row {reader.line_num}: not valid CSV ({error})")
+        found.findings.append(Finding("format", f"row {reader.line_num}", f"not valid CSV ({error})"))
     return found
 
 
@@ -46,14 +47,14 @@ def read_jsonl(path: Path) -> Rows:
         try:
             value = json.loads(line)
         except json.JSONDecodeError as error:
-            found.problems.append(f"{where}: not valid JSON ({error.msg})")
+            found.findings.append(Finding("format", where, f"not valid JSON ({error.msg})", "write one JSON object a line"))
             continue
         if not isinstance(value, dict):
-            found.problems.append(f"{where}: not a JSON object but {line[:40]!r}")
+            found.findings.append(Finding("format", where, f"not a JSON object but {line[:40]!r}"))
             continue
-        before = len(found.problems)
+        before = len(found.findings)
         _check_columns(value, found, where)
-        if len(found.problems) == before:
+        if len(found.findings) == before:
             _add(found, value, where)
     return found
 
@@ -102,21 +103,21 @@ def _check_columns(header: Iterable[str], found: Rows, where: str = "header") ->
     for name in COLUMNS:
         if name not in names:
             near = get_close_matches(name, names, n=1, cutoff=0.5)
-            hint = f'; rename "{near[0]}"?' if near else ""
-            found.problems.append(f'{where}: no column "{name}" among {", ".join(names) or "none"}{hint}')
+            do = f'rename "{near[0]}"?' if near else ""
+            found.findings.append(Finding("columns", where, f'no column "{name}" among {", ".join(names) or "none"}', do))
     # Hugging Face metadata files hold whatever else their owner noted; in a file made for this tool another column is a mistake.
     if found.source.stem != "metadata":
-        unknown = sorted(set(names) - set(COLUMNS))
-        found.problems += [f'{where}: unknown column "{name}"; the columns are {" and ".join(COLUMNS)}' for name in unknown]
+        do = f"the columns are {' and '.join(COLUMNS)}"
+        found.findings += [Finding("columns", where, f'unknown column "{name}"', do) for name in names if name not in COLUMNS]
 
 
 def _add(found: Rows, value: dict[str, Any], where: str) -> None:
     name, tags = value["file_name"], value["tags"]
     if not isinstance(name, str) or not name.strip():
-        found.problems.append(f"{where}: no file_name")
+        found.findings.append(Finding("format", where, "no file_name"))
         return
     where = f"{where} ({name.strip()})"
     if not isinstance(tags, str) and not (isinstance(tags, Sequence) and all(isinstance(tag, str) for tag in tags)):
-        found.problems.append(f"{where}: tags must be text or a list of texts, not {tags!r}")
+        found.findings.append(Finding("format", where, f"tags must be text or a list of texts, not {tags!r}"))
         return
     found.rows.append(Row(picture_path(name.strip(), found.source.parent), split_tags(tags), where))

@@ -1,13 +1,14 @@
-"""What every reader hands over, and how it becomes the table: names, tag checks, all problems in one error."""
+"""What every reader hands over, and how it becomes the table: names, tag checks, all faults in one error."""
 
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path, PurePath
 
+from tag2mask.data.findings import Finding, texts
 from tag2mask.data.table import Photo, Table
 from tag2mask.errors import DataError
 
@@ -26,12 +27,12 @@ class Row:
 
 @dataclass
 class Rows:
-    """What a reader found: rows, and the problems that it met on the way."""
+    """What a reader found: rows, and the faults that it met on the way."""
 
     source: Path
     rows: list[Row] = field(default_factory=list)
     tags: tuple[str, ...] | None = None  # the ordered list, where the format fixes one (VOC's 20, COCO's 80)
-    problems: list[str] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
 
 
 def tag_key(tag: str) -> str:
@@ -47,7 +48,7 @@ def split_tags(tags: str | Iterable[str]) -> tuple[str, ...]:
 
 def photo_names(paths: Sequence[Path]) -> list[str]:
     """Unique names for pictures: their paths below the common folder of all, without extension unless two would collide (a.jpg, a.png)."""
-    absolute = [Path(os.path.normpath(path.absolute())) for path in paths]  # not resolve(): a link keeps the name its owner gave it
+    absolute = [_absolute(path) for path in paths]
     if not absolute:
         return []
     root = os.path.commonpath([path.parent for path in absolute])
@@ -63,56 +64,76 @@ def photo_names(paths: Sequence[Path]) -> list[str]:
 
 
 def to_table(found: Rows, tags: Sequence[str] | None = None, untagged: bool = False) -> Table:
-    """Rows to the table. `tags`: the training table's, where this one is for validation; `untagged`: photos without tags may stay.
-
-    Raises DataError with every problem: missing and repeated pictures, rows without tags, tags that are unknown or spelt in two ways.
-    """
-    problems = list(found.problems)
-    if not found.rows and not problems:
-        problems.append(f"no picture at all; known kinds are {', '.join(sorted(PICTURES))}")
-    known = tags if tags is not None else found.tags
-    seen: dict[str, str] = {}
-    for row in found.rows:
-        if not row.path.is_file():
-            problems.append(f"{row.where}: no such file: {row.path}")
-        elif (same := seen.setdefault(os.path.normpath(row.path.absolute()), row.where)) != row.where:
-            problems.append(f"{row.where}: the same picture as {same}; give each picture one row with all its tags")
-        if not row.tags and not untagged:
-            problems.append(f"{row.where}: no tags; write what is in the picture, or take the row out")
-        if known is not None:
-            problems += [f"{row.where}: {_unknown(tag, known)}" for tag in row.tags if tag not in known]
-    if known is None:
-        known = sorted({tag for row in found.rows for tag in row.tags})
-        problems += spelling_problems(found.rows)
-        if not known and found.rows and untagged:
-            problems.append("no photo has a tag; give the tags of the training table")
-    if len(known) > MAX_TAGS:
-        problems.append(f"{len(known)} different tags; at most {MAX_TAGS} fit in an 8-bit mask")
-    if problems:
-        raise DataError(problems, found.source)
+    """Rows to the table; parameters as in `load_table`. Raises DataError with every fault of `row_findings`."""
+    findings = list(row_findings(found, tags, untagged))
+    if findings:
+        raise DataError(texts(findings), found.source)
+    known = known_tags(found, tags)
     order = {tag: i for i, tag in enumerate(known)}
     names = photo_names([row.path for row in found.rows])
     photos = (Photo(name, row.path, tuple(sorted(row.tags, key=order.__getitem__))) for name, row in zip(names, found.rows, strict=True))
-    return Table(tuple(known), tuple(photos), str(found.source))
+    return Table(known, tuple(photos), str(found.source))
 
 
-def spelling_problems(rows: Sequence[Row]) -> list[str]:
+def known_tags(found: Rows, tags: Sequence[str] | None = None) -> tuple[str, ...]:
+    """The ordered list of tags: the given one, or the format's own, or all that occur, sorted."""
+    if tags is not None:
+        return tuple(tags)
+    return found.tags if found.tags is not None else tuple(sorted({tag for row in found.rows for tag in row.tags}))
+
+
+def row_findings(found: Rows, tags: Sequence[str] | None = None, untagged: bool = False) -> Iterator[Finding]:
+    """Every fault that makes the table impossible: missing and repeated pictures, rows without tags, tags unknown or spelt in two ways."""
+    yield from found.findings
+    if not found.rows and not found.findings:
+        yield Finding("empty", str(found.source), "no picture at all", f"known kinds are {', '.join(sorted(PICTURES))}")
+    known = known_tags(found, tags)
+    given = tags is not None or found.tags is not None
+    seen: dict[Path, str] = {}
+    for row in found.rows:
+        first = seen.setdefault(_absolute(row.path), row.where)
+        if not row.path.is_file():
+            yield Finding("missing picture", row.where, f"no such file: {row.path}", "correct the name or take the row out")
+        elif first != row.where:
+            yield Finding("repeated row", row.where, f"the same picture as {first}", "give each picture one row with all its tags")
+        if not row.tags and not untagged:
+            yield Finding("no tags", row.where, "no tags", "write what is in the picture, or take the row out")
+        for tag in row.tags if given else ():
+            if tag not in known:
+                yield Finding("unknown tag", row.where, f'tag "{tag}" is not one of the {len(known)} known tags', nearest_tag(tag, known))
+    if not given:
+        yield from _spelling(found.rows)
+    if not known and untagged:
+        yield Finding("no tags", str(found.source), "no photo has a tag", "give the tags of the training table")
+    if len(known) > MAX_TAGS:
+        yield Finding("too many tags", str(found.source), f"{len(known)} different tags; at most {MAX_TAGS} fit in an 8-bit mask")
+
+
+def nearest_tag(tag: str, known: Sequence[str]) -> str:
+    """'did you mean "dog"?' or nothing."""
+    near = [name for name in known if tag_key(name) == tag_key(tag)] or get_close_matches(tag, known, n=1)
+    return f'did you mean "{near[0]}"?' if near else ""
+
+
+def _spelling(rows: Sequence[Row]) -> Iterator[Finding]:
     """Tags that differ only in case, spaces or punctuation, and the reserved one."""
     count = Counter(tag for row in rows for tag in row.tags)
     spellings = defaultdict(list)
     for tag in count:
         spellings[tag_key(tag)].append(tag)
-    problems = []
     for same in spellings.values():
         if len(same) > 1:
-            listed = ", ".join(f'"{tag}" ({count[tag]} photos)' for tag in sorted(same, key=count.__getitem__, reverse=True))
-            problems.append(f"one tag in {len(same)} spellings: {listed}; they would be taught apart: write one of them everywhere")
-    if "background" in spellings:
-        first = next(row for row in rows if any(tag_key(tag) == "background" for tag in row.tags))
-        problems.append(f'{first.where}: "background" is the name of class 0 (whatever no tag names); use another tag')
-    return problems
+            same.sort(key=count.__getitem__, reverse=True)
+            listed = ", ".join(f'"{tag}" ({count[tag]} photos)' for tag in same)
+            what = f"{listed} are one tag in {len(same)} spellings and would be taught apart"
+            yield Finding("spelling", _first(rows, same[-1]), what, f'write "{same[0]}" everywhere')
+    for tag in spellings.get("background", ()):
+        yield Finding("spelling", _first(rows, tag), f'"{tag}" is the name of class 0, whatever no tag names', "use another tag")
 
 
-def _unknown(tag: str, known: Sequence[str]) -> str:
-    near = [name for name in known if tag_key(name) == tag_key(tag)] or get_close_matches(tag, known, n=1)
-    return f'tag "{tag}" is not one of the {len(known)} known tags' + (f'; did you mean "{near[0]}"?' if near else "")
+def _first(rows: Sequence[Row], tag: str) -> str:
+    return next(row.where for row in rows if tag in row.tags)
+
+
+def _absolute(path: Path) -> Path:
+    return Path(os.path.normpath(path.absolute()))  # not resolve(): a link keeps the name its owner gave it
