@@ -6,22 +6,41 @@ A data set is named by one path; `FORMATS` lists what that path may be. To add a
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from tag2mask.data.coco import instances_file, read_coco
 from tag2mask.data.plain import pictures_below, read_csv, read_folder, read_jsonl
 from tag2mask.data.rows import Rows, to_table
+from tag2mask.data.shapes import Outlines
 from tag2mask.data.table import Photo, Table
+from tag2mask.data.tools import is_labelme, read_cvat, read_labelme, read_yolo, yolo_file
+from tag2mask.data.voc import is_voc, read_voc
 from tag2mask.errors import DataError
 
-__all__ = ["FORMATS", "Photo", "Table", "find_format", "load_table", "read_rows"]
+__all__ = ["FORMATS", "OUTLINES", "Photo", "Table", "find_format", "load_table", "read_rows"]
 
 
 # name: (is this path mine?, reader); the first that says yes reads. A folder per tag comes last: it takes any folder with pictures.
 FORMATS: dict[str, tuple[Callable[[Path], bool], Callable[[Path], Rows]]] = {
     "csv": (lambda p: p.suffix.lower() == ".csv", read_csv),
     "jsonl": (lambda p: p.suffix.lower() == ".jsonl", read_jsonl),
+    "voc": (is_voc, read_voc),
+    "coco": (lambda p: instances_file(p) is not None, lambda p: read_coco(p).rows()),
+    "yolo": (lambda p: yolo_file(p) is not None, lambda p: read_yolo(p).rows()),
+    "cvat": (lambda p: p.suffix.lower() == ".xml", lambda p: read_cvat(p).rows()),
     "metadata.csv": (lambda p: (p / "metadata.csv").is_file(), lambda p: read_csv(p / "metadata.csv")),
     "metadata.jsonl": (lambda p: (p / "metadata.jsonl").is_file(), lambda p: read_jsonl(p / "metadata.jsonl")),
+    "labelme": (is_labelme, lambda p: read_labelme(p).rows()),
     "folder": (lambda p: p.is_dir() and bool(pictures_below(p)), read_folder),
 }
+
+# Formats with outlines that people drew, from which true masks can be made.
+OUTLINES: dict[str, Callable[[Path], Outlines]] = {"coco": read_coco, "yolo": read_yolo, "cvat": read_cvat, "labelme": read_labelme}
+
+WANTED = """give one of
+  - a .csv or .jsonl file with file_name and tags (separated by ';'), or a Hugging Face folder with such a metadata file
+  - a folder with a folder per tag
+  - VOC: VOC2012/, one of its lists (ImageSets/Segmentation/val.txt) or a cls_labels.npy in it
+  - COCO: its folder, or an instances .json
+  - exports: YOLO data.yaml, CVAT .xml, a folder of LabelMe .json files beside the pictures"""
 
 
 def find_format(path: Path) -> str:
@@ -31,9 +50,7 @@ def find_format(path: Path) -> str:
     for name, (mine, _) in FORMATS.items():
         if mine(path):
             return name
-    raise DataError(
-        f"{path}: not a data set; give a .csv or .jsonl file with the columns file_name and tags (separated by ';'), or a folder per tag"
-    )
+    raise DataError(f"{path}: not a data set; {WANTED}")
 
 
 def read_rows(path: Path) -> Rows:

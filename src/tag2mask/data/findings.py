@@ -4,7 +4,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from rich.table import Table as Grid
 from rich.text import Text
 
 SHOWN = 20  # findings of one kind that are written out
@@ -24,26 +23,23 @@ class Finding:
         return f"{self.where}: {self.what}" + (f"; {self.do}" if self.do else "")
 
 
-def texts(findings: Iterable[Finding]) -> list[str]:
-    """Findings as lines, at most `SHOWN` of each kind and how many more there are."""
+def shorten(findings: Iterable[Finding]) -> list[Finding]:
+    """At most `SHOWN` findings of each kind, and how many more there are."""
     kinds: dict[str, list[Finding]] = {}
     for finding in findings:
         kinds.setdefault(finding.kind, []).append(finding)
-    lines = []
+    shown = []
     for kind, same in kinds.items():
-        lines += [str(finding) for finding in same[:SHOWN]]
+        shown += same[:SHOWN]
         if len(same) > SHOWN:
-            lines.append(f"{kind}: {len(same) - SHOWN} more")
-    return lines
+            shown.append(Finding(kind, kind, f"{len(same) - SHOWN} more", severity=same[0].severity))
+    return shown
 
 
-def findings_table(findings: Sequence[Finding]) -> Grid:
-    """All findings as a terminal table, errors first. Print with rich."""
+def findings_text(findings: Sequence[Finding]) -> Text:
+    """Findings as lines for the terminal, errors first, and their count. Print with rich."""
+    text = Text()
+    for finding in shorten(sorted(findings, key=lambda finding: finding.severity)):
+        text.append(f"{finding.severity:<8}", "red" if finding.severity == "error" else "yellow").append(f"{finding}\n")
     errors = sum(finding.severity == "error" for finding in findings)
-    grid = Grid(title=f"{errors} errors, {len(findings) - errors} warnings", show_lines=True)
-    for column in ("", "where", "what is wrong", "what to do"):
-        grid.add_column(column, overflow="fold")
-    for finding in sorted(findings, key=lambda finding: finding.severity):
-        style = "red" if finding.severity == "error" else "yellow"
-        grid.add_row(Text(finding.severity, style), Text(finding.where), Text(finding.what), Text(finding.do))
-    return grid
+    return text.append(f"{errors} errors, {len(findings) - errors} warnings" if findings else "nothing wrong was found")

@@ -108,24 +108,31 @@ class Truth:
 
     def _guess(self, table: Table, numberings: dict[str, dict[int, str]]) -> str:
         tagged = [photo for photo in self.photos_with_truth if photo.tags]
-        sample = tagged[:: max(1, len(tagged) // SAMPLE)][:SAMPLE]
-        seen = [set(np.unique(read_mask(self.path(photo))).tolist()) - {BACKGROUND, IGNORE} for photo in sample]
+        looked = [(photo, _values(self.path(photo))) for photo in tagged[:: max(1, len(tagged) // SAMPLE)][:SAMPLE]]
+        sample = [(photo, values) for photo, values in looked if values is not None]
         agree = dict.fromkeys(numberings, 0)
         for name, classes in numberings.items():
             numbers = _to_table(classes, table.tags)
-            for photo, values in zip(sample, seen, strict=True):
+            for photo, values in sample:
                 mapped = {int(numbers[value]) for value in values}
                 agree[name] += mapped - {IGNORE} == {table.tags.index(tag) + 1 for tag in photo.tags}
         best = max(agree, key=agree.__getitem__)  # the first of equals: the table's own order
         if sample and agree[best] >= AGREE * len(sample):
             return best
-        pairs = zip(sample, seen, strict=True)
-        shown = "; ".join(f"{photo.name}.png holds {sorted(values)}, tags {', '.join(photo.tags)}" for photo, values in pairs if values)
+        shown = "; ".join(f"{photo.name}.png holds {sorted(values)}, tags {', '.join(photo.tags)}" for photo, values in sample if values)
         counts = ", ".join(f"{name} {count}" for name, count in agree.items())
         raise DataError(
             f"{self.folder}: cannot tell which class the numbers in the masks mean. Of {len(sample)} photos with both, they agree "
             f"in: {counts}. {shown[:400]}. Give the numbering: {', '.join(numberings)}, or the class names for 1, 2, ..."
         )
+
+
+def _values(path: Path) -> set[int] | None:
+    """Class numbers in a mask file, without background and ignore; None if it cannot be read, which `read` will say."""
+    try:
+        return set(np.unique(read_mask(path)).tolist()) - {BACKGROUND, IGNORE}
+    except DataError:
+        return None
 
 
 def _find_masks(folder: Path, table: Table) -> dict[str, Path]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path, PurePath
 
-from tag2mask.data.findings import Finding, texts
+from tag2mask.data.findings import Finding, shorten
 from tag2mask.data.table import Photo, Table
 from tag2mask.errors import DataError
 
@@ -67,7 +67,7 @@ def to_table(found: Rows, tags: Sequence[str] | None = None, untagged: bool = Fa
     """Rows to the table; parameters as in `load_table`. Raises DataError with every fault of `row_findings`."""
     findings = list(row_findings(found, tags, untagged))
     if findings:
-        raise DataError(texts(findings), found.source)
+        raise DataError([str(finding) for finding in shorten(findings)], found.source)
     known = known_tags(found, tags)
     order = {tag: i for i, tag in enumerate(known)}
     names = photo_names([row.path for row in found.rows])

@@ -1,0 +1,231 @@
+"""Everything wrong with a data set, at once, before hours of work."""
+
+import hashlib
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from functools import partial
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from tag2mask.data import read_rows
+from tag2mask.data.findings import Finding
+from tag2mask.data.masks import Truth, read_mask
+from tag2mask.data.rows import Row, Rows, known_tags, nearest_tag, photo_names, row_findings
+from tag2mask.data.table import BACKGROUND, IGNORE, Photo, Table, open_image
+from tag2mask.errors import DataError
+from tag2mask.run import track
+
+MIN_SIDE = 32  # pixels: two patches of a ViT
+MAX_ASPECT = 4  # training resizes to a square
+MAX_PIXELS = 40_000_000
+FEW = 10  # photos of a tag
+UNBALANCED = 20  # photos of the commonest tag for one of the rarest
+EVERYWHERE = 0.95  # share of photos
+ALIKE = 0.85  # difflib ratio of two tags that may be one
+
+warning = partial(Finding, severity="warning")
+
+
+def check(
+    data: Path,
+    val: Path | None = None,
+    masks: Path | None = None,
+    clusters: Mapping[str, Sequence[str]] | None = None,
+    numbering: str = "auto",
+) -> list[Finding]:
+    """A data set to all its faults, errors first: rows, pictures, tags; with `val` that set and what leaked into it; true masks; clusters.
+
+    Every picture and mask is opened. An empty list means that nothing was found.
+    """
+    findings: list[Finding] = []
+    found = _rows(data, findings)
+    tags = known_tags(found) if found else ()
+    sets = [found] if found else []
+    if found:
+        findings += [*row_findings(found), *tag_findings(found, tags), *cluster_findings(tags, clusters or {})]
+    if val is not None and (found_val := _rows(val, findings)):
+        findings += row_findings(found_val, tags, untagged=True)
+        sets.append(found_val)
+    findings += picture_findings(sets)
+    if masks is not None:
+        for one in sets:
+            findings += mask_findings(one, tags, masks, numbering)
+        findings += stray_masks(sets, masks)
+    return sorted(dict.fromkeys(findings), key=lambda finding: finding.severity)
+
+
+def tag_findings(found: Rows, tags: Sequence[str]) -> Iterator[Finding]:
+    """What makes tags hard or impossible to learn: too few photos, too alike, always together, everywhere."""
+    count = Counter(tag for row in found.rows for tag in row.tags if tag in tags)
+    photos = sum(bool(row.tags) for row in found.rows)
+    for tag, n in sorted(count.items(), key=lambda item: item[1]):
+        if n == 1:
+            where = next(row.where for row in found.rows if tag in row.tags)
+            yield warning("rare tag", where, f'tag "{tag}" is in this photo only', "a misspelling? else find more photos, or drop the tag")
+        elif n < FEW:
+            yield warning("rare tag", f'tag "{tag}"', f"only {n} photos", f"{FEW} or more can be learnt from")
+        if photos >= FEW and n >= EVERYWHERE * photos:
+            what = f"in {n} of {photos} photos: nothing to tell it from the background"
+            yield warning("tag everywhere", f'tag "{tag}"', what, "add photos without it")
+    if absent := [tag for tag in tags if tag not in count]:
+        yield warning("absent tag", str(found.source), f"no photo has {', '.join(absent)}", "these classes cannot be learnt")
+    if count and max(count.values()) > UNBALANCED * min(count.values()):
+        (top, most), *_, (rare, least) = count.most_common()
+        yield warning("balance", str(found.source), f'{most} photos of "{top}", {least} of "{rare}"', "rare tags will be learnt badly")
+    together = defaultdict(list)
+    for tag in count:
+        together[tuple(i for i, row in enumerate(found.rows) if tag in row.tags)].append(tag)
+    for rows, same in together.items():
+        if len(same) > 1 and len(rows) > 1:
+            what = f"always together ({len(rows)} photos): nothing can tell them apart"
+            yield warning(
+                "always together", f"tags {', '.join(sorted(same))}", what, "add photos with one of them alone, or make them one tag"
+            )
+    for a, b in combinations(sorted(count), 2) if found.tags is None else ():
+        if min(len(a), len(b)) > 2 and SequenceMatcher(None, a.casefold(), b.casefold()).ratio() >= ALIKE:
+            what = f'"{a}" ({count[a]} photos) and "{b}" ({count[b]} photos) look like one tag'
+            yield warning("spelling", f'tag "{min((a, b), key=count.__getitem__)}"', what, "if they are, write one of them everywhere")
+
+
+def cluster_findings(tags: Sequence[str], clusters: Mapping[str, Sequence[str]]) -> Iterator[Finding]:
+    """Tags named in no cluster, and names in clusters that are no tag."""
+    named = {tag for members in clusters.values() for tag in members}
+    for tag in tags if clusters else ():
+        if tag not in named:
+            yield Finding("cluster", f'tag "{tag}"', "in no cluster", "add it to one, or give it its own")
+    for cluster, members in clusters.items():
+        for tag in members:
+            if tag not in tags:
+                yield Finding("cluster", f'cluster "{cluster}"', f'"{tag}" is no tag of this data set', nearest_tag(tag, tags))
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What one look at a picture tells."""
+
+    error: str = ""
+    size: tuple[int, int] = (0, 0)
+    pixels: str = ""  # hash
+    flat: bool = False
+    frames: int = 1
+
+
+def picture_findings(sets: Sequence[Rows]) -> Iterator[Finding]:
+    """Pictures that cannot be read, that occur twice (also in training and validation), or of extreme size, shape or content."""
+    rows = [(row, i) for i, found in enumerate(sets) for row in {r.path: r for r in reversed(found.rows)}.values() if row.path.is_file()]
+    first: dict[str, tuple[Row, int]] = {}
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        looks = pool.map(_look, (row.path for row, _ in rows))
+        for (row, i), seen in zip(rows, track(looks, "check pictures", len(rows)), strict=True):
+            if seen.error:
+                yield Finding("unreadable picture", row.where, seen.error, "get the picture again, or take the row out")
+                continue
+            yield from _shape_findings(row.where, seen)
+            same, j = first.setdefault(seen.pixels, (row, i))
+            if i != j:
+                yield warning("leak", row.where, f"the same picture as {same.where} of the training set", "take it out of one of them")
+            elif same is not row and set(same.tags) != set(row.tags):
+                what = f"the same picture as {same.where}, but tagged {_listed(row.tags)} here and {_listed(same.tags)} there"
+                yield warning("duplicate, other tags", row.where, what, "keep one, with all its tags")
+            elif same is not row:
+                yield warning("duplicate", row.where, f"the same picture as {same.where}", "keep one")
+
+
+def _look(path: Path) -> _Seen:
+    try:
+        with Image.open(path) as file:
+            frames = getattr(file, "n_frames", 1)
+        image = open_image(path)
+    except DataError as error:
+        return _Seen(error=str(error))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        return _Seen(error=f"not a readable picture ({error})")
+    pixels = hashlib.sha256(repr(image.size).encode() + image.tobytes()).hexdigest()
+    return _Seen("", image.size, pixels, image.getcolors(1) is not None, frames)
+
+
+def _shape_findings(where: str, seen: _Seen) -> Iterator[Finding]:
+    width, height = seen.size
+    size = f"{width} x {height} pixels"
+    if min(seen.size) < MIN_SIDE:
+        yield warning("tiny picture", where, f"only {size}", f"use pictures of {MIN_SIDE} pixels or more")
+    if max(seen.size) > MAX_ASPECT * min(seen.size):
+        yield warning("extreme shape", where, f"{size}: squeezed out of shape when resized to a square", "cut it to the part that matters")
+    if width * height > MAX_PIXELS:
+        yield warning("huge picture", where, f"{size}: slow, and needs much memory", "make it smaller; networks see less than a megapixel")
+    if seen.flat:
+        yield warning("blank picture", where, "one colour all over", "take it out")
+    if seen.frames > 1:
+        yield warning("animation", where, f"{seen.frames} frames, of which only the first is used")
+
+
+def mask_findings(found: Rows, tags: Sequence[str], folder: Path, numbering: str = "auto") -> Iterator[Finding]:
+    """True masks that are unreadable, of another size, hold unknown numbers, or show other things than the tags say."""
+    rows = [row for row in found.rows if row.path.is_file()]
+    names = photo_names([row.path for row in rows])
+    photos = (Photo(name, row.path, tuple(t for t in row.tags if t in tags)) for name, row in zip(names, rows, strict=True))
+    table = Table(tuple(tags), tuple({photo.name: photo for photo in photos}.values()), str(found.source))
+    if not table.photos:
+        return
+    try:
+        truth = Truth(folder, table, numbering)
+    except DataError as error:
+        yield Finding("masks", str(folder), str(error).removeprefix(f"{folder}: "))
+        return
+    if missing := sorted({photo.name for photo in table.photos} - {photo.name for photo in truth.photos_with_truth}):
+        what = f"{len(missing)} of {len(table)} photos have no mask, first {missing[0]}.png: they are not scored"
+        yield warning("missing mask", str(folder), what)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        looks = pool.map(partial(_look_at_mask, truth, table), truth.photos_with_truth)
+        for findings in track(looks, "check masks", len(truth.photos_with_truth)):
+            yield from findings
+
+
+def _look_at_mask(truth: Truth, table: Table, photo: Photo) -> list[Finding]:
+    where = str(truth.path(photo))
+    try:
+        raw = read_mask(truth.path(photo))
+        if (raw == IGNORE).all():
+            return [warning("empty mask", where, "ignore (255) everywhere: nothing to score")]
+        mask = truth.read(photo)
+    except DataError as error:
+        return [Finding("mask", where, str(error).removeprefix(f"{where}: "), "make the mask again")]
+    shown = {table.classes[i] for i in np.unique(mask) if i not in (BACKGROUND, IGNORE)}
+    if not photo.tags or shown == set(photo.tags):
+        return []
+    return [
+        warning("mask and tags", where, f"shows {_listed(sorted(shown))}, but the tags are {_listed(photo.tags)}", "look at the picture")
+    ]
+
+
+def stray_masks(sets: Sequence[Rows], folder: Path) -> Iterator[Finding]:
+    """Files in the folder of masks that are no mask, and masks for which no picture exists."""
+    if not folder.is_dir():
+        return
+    stems = {file.stem for place in {row.path.parent for found in sets for row in found.rows} if place.is_dir() for file in place.iterdir()}
+    for file in sorted(folder.rglob("*")):
+        if file.is_dir() or file.name.startswith("."):
+            continue
+        if file.suffix.lower() != ".png":
+            yield warning("stray file", str(file), "not a PNG, so not a mask", "masks are PNG files with a class number per pixel")
+        elif file.stem not in stems:
+            yield warning("stray mask", str(file), "no picture of this name", "a mask is called as its picture, NAME.png")
+
+
+def _rows(path: Path, findings: list[Finding]) -> Rows | None:
+    try:
+        return read_rows(path)
+    except DataError as error:
+        findings += [Finding("format", str(path), problem.removeprefix(f"{path}: ")) for problem in error.problems]
+        return None
+
+
+def _listed(tags: Sequence[str]) -> str:
+    return ", ".join(tags) or "nothing"

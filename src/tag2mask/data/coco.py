@@ -1,0 +1,94 @@
+"""COCO 2014/2017 and every tool's COCO export: tags from the instances JSON, and outlines for masks."""
+
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from tag2mask.data.classes import COCO
+from tag2mask.data.findings import Finding
+from tag2mask.data.shapes import Outlined, Outlines, Shape
+from tag2mask.errors import DataError
+from tag2mask.run import log
+
+KEYS = ("images", "annotations", "categories")
+
+
+def instances_file(path: Path) -> Path | None:
+    """The instances JSON of a COCO folder (or the file itself), the training split's where there are several; None if there is none."""
+    if path.suffix.lower() == ".json":
+        return path
+    found = [*sorted(path.glob("annotations/instances*.json")), *sorted(path.glob("_annotations.coco.json"))]
+    train = [file for file in found if "train" in file.name]
+    if len(train) > 1:
+        raise DataError(f"{path}: {' and '.join(file.name for file in train)}; name the file itself")
+    return train[0] if train else found[0] if found else None
+
+
+def read_coco(path: Path) -> Outlines:
+    """An instances JSON, or a COCO folder, to pictures with outlines. Pictures without any object are left out, as in the field's lists.
+
+    COCO's own 80 categories are all tags, in their order; of other category lists those that occur, in the order of their ids.
+    """
+    file = instances_file(path)
+    if file is None:
+        raise DataError(f"{path}: no annotations/instances*.json")
+    values = _load(file)
+    found = Outlines(file)
+    names = {category["id"]: str(category["name"]).strip() for category in sorted(values["categories"], key=lambda c: c["id"])}
+    shapes: dict[Any, list[Shape]] = defaultdict(list)
+    images = {image["id"]: image for image in values["images"]}
+    for annotation in values["annotations"]:
+        where = f"annotation {annotation.get('id')}"
+        if annotation.get("category_id") not in names:
+            found.findings.append(
+                Finding("annotation", where, f"category {annotation.get('category_id')} is not in the list of categories")
+            )
+        elif annotation.get("image_id") not in images:
+            found.findings.append(Finding("annotation", where, f"image {annotation.get('image_id')} is not in the list of images"))
+        else:
+            shape = Shape(names[annotation["category_id"]], annotation.get("segmentation") or (), annotation.get("area"))
+            shapes[annotation["image_id"]].append(shape)
+    folder = _picture_folder(file, [image["file_name"] for image in list(images.values())[:50]])
+    for number, image in images.items():
+        if number in shapes:
+            size = (image["width"], image["height"])
+            found.pictures.append(Outlined(folder / image["file_name"], f"image {number} ({image['file_name']})", shapes[number], size))
+    if empty := len(images) - len(found.pictures):
+        log.info(f"{file.name}: {empty} of {len(images)} pictures have no object and are left out")
+    found.tags = COCO if set(names.values()) == set(COCO) else tuple(dict.fromkeys(n for n in names.values() if n in _used(found)))
+    return found
+
+
+def _load(file: Path) -> dict[str, list[dict[str, Any]]]:
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"{file}: no such file") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{file}: not valid JSON ({error})") from None
+    missing = [key for key in KEYS if not isinstance(values, dict) or not isinstance(values.get(key), list)]
+    if missing:
+        raise DataError(f"{file}: not an instances file of COCO: no list {', '.join(missing)}")
+    needed = {"images": ("id", "file_name", "width", "height"), "categories": ("id", "name")}
+    problems = [
+        f"{file}: entry {i} of {key} has no {name}"
+        for key, names in needed.items()
+        for i, entry in enumerate(values[key])
+        for name in names
+        if name not in entry
+    ]
+    if problems:
+        raise DataError(problems[:20])
+    return values
+
+
+def _picture_folder(file: Path, names: list[str]) -> Path:
+    """Where the pictures lie: COCO keeps train2014/ beside annotations/, other tools images/ or the JSON's own folder."""
+    root, split = file.parent.parent, file.stem.split("_")[-1]
+    options = [root / split, root / "images" / split, root / "images", root, file.parent]
+    return max(options, key=lambda folder: sum((folder / name).is_file() for name in names))
+
+
+def _used(found: Outlines) -> set[str]:
+    return {shape.tag for picture in found.pictures for shape in picture.shapes}
