@@ -28,7 +28,8 @@ MAX_PIXELS = 40_000_000
 FEW = 10  # photos of a tag
 UNBALANCED = 20  # photos of the commonest tag for one of the rarest
 EVERYWHERE = 0.95  # share of photos
-ALIKE = 0.85  # difflib ratio of two tags that may be one
+ALIKE = 0.85  # difflib ratio of two tags that may be one: "dog" and "dogs"
+ALIKE_RARE = 0.75  # the same where one is five times rarer: "elephant" and "elefant"
 
 warning = partial(Finding, severity="warning")
 
@@ -89,7 +90,8 @@ def tag_findings(found: Rows, tags: Sequence[str]) -> Iterator[Finding]:
                 "always together", f"tags {', '.join(sorted(same))}", what, "add photos with one of them alone, or make them one tag"
             )
     for a, b in combinations(sorted(count), 2) if found.tags is None else ():
-        if min(len(a), len(b)) > 2 and SequenceMatcher(None, a.casefold(), b.casefold()).ratio() >= ALIKE:
+        alike = ALIKE_RARE if max(count[a], count[b]) >= 5 * min(count[a], count[b]) else ALIKE
+        if min(len(a), len(b)) > 2 and SequenceMatcher(None, a.casefold(), b.casefold()).ratio() >= alike:
             what = f'"{a}" ({count[a]} photos) and "{b}" ({count[b]} photos) look like one tag'
             yield warning("spelling", f'tag "{min((a, b), key=count.__getitem__)}"', what, "if they are, write one of them everywhere")
 
@@ -119,7 +121,7 @@ class _Seen:
 
 def picture_findings(sets: Sequence[Rows]) -> Iterator[Finding]:
     """Pictures that cannot be read, that occur twice (also in training and validation), or of extreme size, shape or content."""
-    rows = [(row, i) for i, found in enumerate(sets) for row in {r.path: r for r in reversed(found.rows)}.values() if row.path.is_file()]
+    rows = [(row, i) for i, found in enumerate(sets) for row in _existing(found)]
     first: dict[str, tuple[Row, int]] = {}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         looks = pool.map(_look, (row.path for row, _ in rows))
@@ -168,10 +170,10 @@ def _shape_findings(where: str, seen: _Seen) -> Iterator[Finding]:
 
 def mask_findings(found: Rows, tags: Sequence[str], folder: Path, numbering: str = "auto") -> Iterator[Finding]:
     """True masks that are unreadable, of another size, hold unknown numbers, or show other things than the tags say."""
-    rows = [row for row in found.rows if row.path.is_file()]
+    rows = _existing(found)
     names = photo_names([row.path for row in rows])
     photos = (Photo(name, row.path, tuple(t for t in row.tags if t in tags)) for name, row in zip(names, rows, strict=True))
-    table = Table(tuple(tags), tuple({photo.name: photo for photo in photos}.values()), str(found.source))
+    table = Table(tuple(tags), tuple(photos), str(found.source))
     if not table.photos:
         return
     try:
@@ -225,6 +227,12 @@ def _rows(path: Path, findings: list[Finding]) -> Rows | None:
     except DataError as error:
         findings += [Finding("format", str(path), problem.removeprefix(f"{path}: ")) for problem in error.problems]
         return None
+
+
+def _existing(found: Rows) -> list[Row]:
+    """The first row of each picture that exists."""
+    rows = {row.path: row for row in reversed(found.rows)}
+    return [rows[path] for path in dict.fromkeys(row.path for row in found.rows) if path.is_file()]
 
 
 def _listed(tags: Sequence[str]) -> str:
