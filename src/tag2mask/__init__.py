@@ -1,3 +1,18 @@
-"""tag2mask turns image tags into a segmentation model."""
+"""tag2mask turns image tags into a segmentation model: `run` on photos and tags, `load` an earlier run, `Run.predict` on any picture."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tag2mask.api import Run, load, run
 
 __version__ = "0.1.0"
+__all__ = ["Run", "__version__", "load", "run"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for when it is asked for: `import tag2mask` alone stays instant."""
+    if name in ("Run", "load", "run"):
+        from tag2mask import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module 'tag2mask' has no attribute {name!r}")

@@ -10,7 +10,7 @@ from PIL import Image
 from tag2mask.config import Config, load_recipe, make_config, read_config, write_config
 from tag2mask.errors import DataError, RunError
 from tag2mask.pipeline import STAGES, run_stages
-from tag2mask.run import console, log, rank, read_json, start_log
+from tag2mask.runs import console, log, rank, read_json, start_log
 from tag2mask.stages import Job
 
 if TYPE_CHECKING:

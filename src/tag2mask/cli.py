@@ -1,5 +1,6 @@
 """The command line: verbs and arguments only. Nothing heavy is imported before a verb needs it."""
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,7 @@ One stage of a run, with any setting changed (the later stages notice):
 
 def main(argv: list[str] | None = None) -> int:
     """Run a verb; returns the exit code: 0, or 2 with a message for an error that the user can mend."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin while they wait are several times slower on a shared machine
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ("-h", "--help", "help"):
         from tag2mask.config import recipes

@@ -14,7 +14,7 @@ import tyro
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tag2mask.errors import ConfigError
-from tag2mask.run import write_text
+from tag2mask.runs import write_text
 
 
 class Settings(BaseModel):

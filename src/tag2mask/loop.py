@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
 
 from tag2mask.errors import TrainingError
-from tag2mask.run import log, track, writing
+from tag2mask.runs import log, track, writing
 
 CHECKPOINT_SECONDS = 60.0
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from tag2mask import stages
 from tag2mask.errors import RunError
-from tag2mask.run import barrier, fingerprint, log, rank, read_json, start_log, versions, write_json
+from tag2mask.runs import barrier, fingerprint, log, rank, read_json, start_log, versions, write_json
 from tag2mask.stages import Job
 
 Inputs = dict[str, Any]

@@ -13,7 +13,7 @@ from tag2mask.data import load_table
 from tag2mask.data.masks import Truth, write_mask
 from tag2mask.data.table import Photo, Table
 from tag2mask.errors import ConfigError, RunError
-from tag2mask.run import barrier, console, log, rank, ranks, read_json, write_json
+from tag2mask.runs import barrier, console, log, rank, ranks, read_json, write_json
 
 
 class Job:

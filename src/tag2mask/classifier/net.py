@@ -15,7 +15,7 @@ from tag2mask.classifier.backbone import Backbone
 from tag2mask.classifier.hv_bilstm import HVBiLSTM, ResidualHVBiLSTM
 from tag2mask.config import ClassifierSettings
 from tag2mask.errors import RunError
-from tag2mask.run import writing
+from tag2mask.runs import writing
 
 
 class PatchClassifier(nn.Module):

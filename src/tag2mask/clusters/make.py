@@ -5,21 +5,32 @@ import random
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tag2mask.clusters.membership import Clusters, load_clusters, membership
 from tag2mask.errors import ClusterError
-from tag2mask.run import log
+from tag2mask.runs import log
+
+if TYPE_CHECKING:
+    from tag2mask.clusters.llm import LanguageModel
 
 PRESETS = {path.stem: path for path in sorted((Path(__file__).parent / "presets").glob("*.json"))}
 AUTO = ("demo", "voc", "coco")
 SUPERCATEGORIES = ("voc-supercategories", "coco-supercategories")
 
 
-def make_clusters(tags: Sequence[str], source: str | Path = "auto", seed: int = 0) -> Clusters:
+def make_clusters(
+    tags: Sequence[str],
+    source: str | Path = "auto",
+    seed: int = 0,
+    model: "LanguageModel | None" = None,
+    transcript: Path = Path("clusters.transcript.jsonl"),
+) -> Clusters:
     """Clusters that hold every one of `tags` and nothing else.
 
     source: a cluster file (a path that ends in .json), a preset (`PRESETS`), or one of
       auto             the smallest preset that knows every tag, else `offline` where its extra is installed, else `none`
+      llm              the language model `model`; `transcript`, beside the cluster file, keeps its answers
       offline          sentence embeddings of the tags, agglomerated
       none             no cluster at all: control arm
       onehot           a cluster per tag: control arm; it tells the network the tags
@@ -32,10 +43,16 @@ def make_clusters(tags: Sequence[str], source: str | Path = "auto", seed: int = 
         clusters = load_clusters(Path(source))
     elif source in PRESETS:
         clusters = load_clusters(PRESETS[str(source)])
+    elif source == "llm":
+        if model is None:
+            raise ClusterError("clusters by a language model need its name, such as gpt-4o")
+        from tag2mask.clusters.refine import ask_clusters
+
+        clusters = ask_clusters(tags, model, transcript)
     elif source in ARMS:
         clusters = ARMS[str(source)](tags, seed)
     else:
-        raise ClusterError(f"no clusters called {source!r}: give a .json file or one of {', '.join([*ARMS, *PRESETS])}")
+        raise ClusterError(f"no clusters called {source!r}: give a .json file or one of {', '.join(['llm', *ARMS, *PRESETS])}")
     membership(clusters, tags)
     clusters = clusters.of(tags)
     if given_away := clusters.given_away():

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tag2mask.errors import ClusterError
-from tag2mask.run import write_json
+from tag2mask.runs import write_json
 
 
 @dataclass(frozen=True)

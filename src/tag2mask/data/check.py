@@ -20,7 +20,7 @@ from tag2mask.data.masks import Truth, read_mask
 from tag2mask.data.rows import Row, Rows, known_tags, nearest_tag, photo_names, row_findings
 from tag2mask.data.table import BACKGROUND, IGNORE, Photo, Table, open_image
 from tag2mask.errors import DataError
-from tag2mask.run import track
+from tag2mask.runs import track
 
 MIN_SIDE = 32  # pixels: two patches of a ViT
 MAX_ASPECT = 4  # training resizes to a square

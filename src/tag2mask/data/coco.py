@@ -9,7 +9,7 @@ from tag2mask.data.classes import COCO
 from tag2mask.data.findings import Finding
 from tag2mask.data.shapes import Outlined, Outlines, Shape
 from tag2mask.errors import DataError
-from tag2mask.run import log
+from tag2mask.runs import log
 
 KEYS = ("images", "annotations", "categories")
 

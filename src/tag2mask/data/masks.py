@@ -11,7 +11,7 @@ from tag2mask.data.classes import COCO, COCO_IDS, VOC
 from tag2mask.data.rows import tag_key
 from tag2mask.data.table import BACKGROUND, IGNORE, Photo, Table, image_size
 from tag2mask.errors import DataError
-from tag2mask.run import writing
+from tag2mask.runs import writing
 
 AGREE = 0.8  # share of photos whose mask must show what their tags say before a numbering is believed
 SAMPLE = 50

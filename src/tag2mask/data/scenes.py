@@ -11,7 +11,7 @@ from tag2mask.data.backgrounds import Rng, background
 from tag2mask.data.drawings import Matrix, drawing, fan, pose, shadow, tint
 from tag2mask.data.masks import write_mask
 from tag2mask.errors import DataError
-from tag2mask.run import read_json, track, write_json, writing
+from tag2mask.runs import read_json, track, write_json, writing
 
 # Single code points whose drawings show the thing itself: no riders, no stations, nothing half hidden.
 DESIGNS = {

@@ -13,7 +13,7 @@ from tag2mask.data.findings import Finding
 from tag2mask.data.plain import read_list
 from tag2mask.data.rows import PICTURES, Row, Rows, split_tags
 from tag2mask.errors import DataError
-from tag2mask.run import log
+from tag2mask.runs import log
 
 LISTS = (  # the training list, best first
     "ImageSets/Segmentation/train_aug.txt",

@@ -19,7 +19,7 @@ from tag2mask.data.masks import read_mask
 from tag2mask.data.table import IGNORE
 from tag2mask.errors import DataError
 from tag2mask.evaluate.boundary import boundary_counts
-from tag2mask.run import track
+from tag2mask.runs import track
 
 Mask = Path | np.ndarray | Callable[[], np.ndarray]
 AHEAD = 16  # pairs in flight for each thread: memory stays flat in the number of masks

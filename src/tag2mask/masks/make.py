@@ -15,7 +15,7 @@ from tag2mask.data.masks import write_mask
 from tag2mask.data.table import Photo, Table
 from tag2mask.data.transforms import to_square
 from tag2mask.masks.scores import Scorer, patch_scores, tag_scores, to_pixels
-from tag2mask.run import track, writing
+from tag2mask.runs import track, writing
 
 
 class MaskMaker:
