@@ -1,0 +1,183 @@
+"""A run folder to one self-contained HTML page: no file beside it, no address in it, so it can be mailed or put anywhere."""
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from PIL import Image, ImageOps
+
+from tag2mask.config import Config
+from tag2mask.data.table import Table
+from tag2mask.report.card import percent, protocol, snippet, write_card
+from tag2mask.report.curves import read_chart
+from tag2mask.report.draw import INFERNO, class_colours, heatmap, legend, overlay
+from tag2mask.report.pictures import Scores, Shown, Strip, Truth, choose, count_panels, make_strip, mask_path, picture_width, read_mask
+from tag2mask.runs import read_json, track, write_text, writing
+
+STAGES = ("clusters", "classifier", "masks", "segmenter", "evaluate")
+Groups = list[tuple[str, list[Strip]]]
+
+
+def write_report(run_dir: Path, config: Config, train: Table, val: Table | None, scores: Scores, truth: Truth) -> Path:
+    """A run to its page, report/index.html, and beside it picture.jpg, a few of the training photos; returns the page's path.
+
+    `scores(photo)`: (C, h, w) float patch scores, of which those of the photo's tags are shown; asked only once the classifier is trained.
+    `truth(photo)`: (H, W) uint8 true mask, or None. A stage that has not run yet is said to be missing on the page.
+    Writes the model card too where there is a model.
+    """
+    done = {stage: read_json(path) for stage in STAGES if (path := run_dir / stage / "done.json").exists()}
+    metrics = _read(run_dir / "evaluate" / "metrics.json") or {}
+    asked = scores if "classifier" in done else None
+    masks, predictions = run_dir / "masks", run_dir / "evaluate" / "predictions"
+    chosen = choose(train.photos, masks, truth, config.report.photos, "pseudo masks")
+    chosen_val = choose(val.photos, predictions, truth, config.report.photos, "predictions") if val else []
+    width = picture_width(sum(count_panels(shown.photo) for _, group in chosen + chosen_val for shown in group))
+
+    def strips(groups: list[tuple[str, list[Shown]]], caption: str, folder: Path, asked: Scores | None) -> Groups:
+        return [
+            (title, [make_strip(s, train.classes, width, caption, folder, asked, truth) for s in track(group, f"drawing {caption}s")])
+            for title, group in groups
+        ]
+
+    train_groups = strips(chosen, "pseudo mask", masks, asked)
+    val_groups = strips(chosen_val, "prediction", predictions, None)
+    html = (
+        _environment(train.classes)
+        .get_template("page.html.jinja")
+        .render(
+            name=run_dir.resolve().name,
+            config=config,
+            train=train,
+            val=val,
+            done=done,
+            hero=_hero(train_groups, val_groups),
+            figures=[
+                {"stage": stage, "figure": metrics.get(key), "protocol": protocol(metrics.get(key))} for key, stage in FIGURES.items()
+            ],
+            per_class=_per_class(metrics, train.classes),
+            clusters=_read(run_dir / "clusters" / "clusters.json"),
+            train_groups=train_groups,
+            val_groups=val_groups,
+            charts={stage: read_chart(run_dir / stage / "metrics.jsonl") for stage in ("classifier", "segmenter")},
+            settings=_settings(config),
+            times={stage: done[stage]["seconds"] for stage in done if "seconds" in done[stage]},
+            versions={name: version for stage in done for name, version in done[stage].get("versions", {}).items()},
+            snippet=snippet(run_dir),
+            run_dir=shlex.quote(str(run_dir)),
+        )
+    )
+    page = run_dir / "report" / "index.html"
+    write_text(page, html)
+    _write_picture(run_dir, train, chosen[0][1][:4], asked)
+    if "segmenter" in done:
+        write_card(run_dir, config, train, metrics.get("segmenter"))
+    return page
+
+
+FIGURES = {"pseudo": "masks", "segmenter": "segmenter"}  # what evaluate/metrics.json calls them, and the stage they measure
+
+
+def _read(path: Path) -> Any:
+    return read_json(path) if path.exists() else None
+
+
+def _environment(classes: Sequence[str]) -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    colours = [f"#{r:02x}{g:02x}{b:02x}" for r, g, b in class_colours(len(classes)).tolist()]
+    environment.globals |= {
+        "classes": classes,
+        "colours": colours,
+        "colour": dict(zip(classes, colours, strict=True)),
+        "inferno": [f"rgb({r:.0f} {g:.0f} {b:.0f})" for r, g, b in INFERNO.tolist()],
+    }
+    environment.filters |= {"duration": _duration, "percent": percent}
+    return environment
+
+
+def _duration(seconds: float) -> str:
+    """Seconds to "48 s", "3 min 20 s" or "2 h 05 min"."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
+    return f"{whole // 60} min {whole % 60:02d} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def _hero(train_groups: Groups, val_groups: Groups) -> tuple[Strip | None, Strip | None]:
+    """The first of the training photos that has most to show, and a test photo with as many classes as there are."""
+    train = [strip for _, strips in train_groups[:1] for strip in strips if any(p.kind == "mask" for p in strip.panels)]
+    val = [strip for _, strips in val_groups[:1] for strip in strips if strip.panels]
+    most = max(train, key=lambda strip: min(len(strip.numbers), 2), default=None)
+    return most, max(val, key=lambda strip: min(len(strip.panels[0].labels), 2), default=None)
+
+
+def _per_class(metrics: dict[str, Any], classes: Sequence[str]) -> list[dict[str, Any]]:
+    """Rows of the per-class table, best first, those outside the mean last; classes that no true mask has are left out."""
+    figures = {key: metrics.get(key) or {} for key in FIGURES}
+    counted = {name for figure in figures.values() for name in figure.get("mean_over", classes)}
+    rows = [
+        {"name": name, "in_mean": name in counted, **{key: figures[key].get("iou", {}).get(name) for key in FIGURES}} for name in classes
+    ]
+    known = [row for row in rows if any(row[key] is not None for key in FIGURES)]
+    return sorted(known, key=lambda row: (not row["in_mean"], -max(row[key] or 0 for key in FIGURES)))
+
+
+def _settings(config: Config) -> list[dict[str, Any]]:
+    """config.toml as lines: text, whether it differs from the default, and that default."""
+    lines = []
+
+    def section(name: str, values: dict[str, Any], defaults: dict[str, Any]) -> None:
+        if name:
+            lines.append({"text": "", "changed": False, "default": ""})
+            lines.append({"text": f"[{name}]", "changed": False, "default": ""})
+        for key, value in values.items():
+            if not isinstance(value, dict):
+                changed = value != defaults.get(key)
+                lines.append(
+                    {
+                        "text": _toml(key, value),
+                        "changed": changed,
+                        "default": _toml(key, defaults.get(key)).removeprefix(f"{key} = ") if changed else "",
+                    }
+                )
+        for key, value in values.items():
+            if isinstance(value, dict):
+                section(f"{name}.{key}" if name else key, value, defaults[key])
+
+    section("", config.model_dump(mode="json", exclude_none=True), type(config)().model_dump(mode="json"))
+    return lines
+
+
+def _toml(key: str, value: Any) -> str:
+    """One setting as one line of TOML."""
+    if value is None:
+        return "not set"
+    if isinstance(value, list):
+        return f"{key} = [{', '.join(tomli_w.dumps({'x': item}).strip().removeprefix('x = ') for item in value)}]"
+    return tomli_w.dumps({key: value}).strip()
+
+
+def _write_picture(run_dir: Path, train: Table, chosen: list[Shown], scores: Scores | None) -> None:
+    """report/picture.jpg, to show around: a column for each photo, with its first tag's heatmap and its pseudo mask below."""
+    columns = [shown.photo for shown in chosen if mask_path(run_dir / "masks", shown.photo).exists()]
+    if not columns:
+        return
+    width, height, gap = 400, 300, 8
+    names = legend(train.classes, len(columns) * (width + gap) - gap)
+    rows = 2 if scores is None else 3
+    sheet = Image.new("RGB", (names.width, rows * (height + gap) + names.height), "white")
+    for column, photo in enumerate(columns):
+        picture = photo.open(at_least=width)
+        picture = picture.resize((width, round(width * picture.height / picture.width)))
+        cells = [picture, overlay(picture, read_mask(mask_path(run_dir / "masks", photo)), train.classes)]
+        if scores is not None and photo.tags:
+            cells.insert(1, heatmap(picture, scores(photo)[train.classes.index(photo.tags[0])]))
+        for row, cell in enumerate(cells):
+            sheet.paste(ImageOps.fit(cell, (width, height)), (column * (width + gap), row * (height + gap)))
+    sheet.paste(names, (0, rows * (height + gap)))
+    with writing(run_dir / "report" / "picture.jpg") as temporary:
+        sheet.save(temporary, "JPEG", quality=88)
