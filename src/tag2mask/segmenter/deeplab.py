@@ -1,0 +1,96 @@
+"""DeepLabV2 (Chen et al. 2018): a CNN at output stride 8 and four dilated heads, summed."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from tag2mask.config import SegmenterSettings
+from tag2mask.errors import ConfigError, RunError
+from tag2mask.runs import writing
+from tag2mask.weights import create_backbone
+
+RATES = (6, 12, 18, 24)  # dilations of the heads at stride 8, half of these at 16
+
+
+class DeepLabV2(nn.Module):
+    """Pictures to logits: (B, 3, H, W) RGB in 0-1 -> (B, C, h, w), with cell (i, j) centred on pixel (stride i, stride j).
+
+    H and W should be sides that `side` gives: then `interpolate(..., align_corners=True)` brings every logit to its own pixel.
+    `classes` are the names by number, background first. Batch norms stay as they came with the weights, statistics and factors,
+    as in DeepLab: batches are small. The picture is normalised here. Raises ConfigError if the backbone cannot have this stride.
+    """
+
+    net: Any
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, settings: SegmenterSettings, classes: Sequence[str]):
+        super().__init__()
+        self.settings, self.classes = settings, tuple(classes)
+        self.stride = settings.output_stride
+        try:
+            self.net, self.weights_used = create_backbone(
+                settings.backbone, settings.weights, features_only=True, output_stride=settings.output_stride
+            )
+        except (TypeError, NotImplementedError) as error:
+            raise ConfigError(f"segmenter.backbone {settings.backbone}: not a CNN that timm can give any output stride ({error})") from None
+        if self.net.feature_info.reduction()[-1] != self.stride:
+            raise ConfigError(f"segmenter.backbone {settings.backbone}: cannot have output stride {self.stride}; take another CNN")
+        width = self.net.feature_info.channels()[-1]
+        rates = [rate * 8 // self.stride for rate in RATES]
+        heads = [nn.Conv2d(width, len(self.classes), 3, padding=rate, dilation=rate) for rate in rates]
+        for head in heads:
+            nn.init.normal_(head.weight, std=0.01)
+            nn.init.zeros_(head.bias)  # type: ignore[arg-type]
+        self.heads = nn.ModuleList(heads)
+        for module in self._batch_norms():
+            module.requires_grad_(False)
+        cfg = self.net.pretrained_cfg
+        self.register_buffer("mean", torch.tensor(cfg["mean"]).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(cfg["std"]).view(1, 3, 1, 1), persistent=False)
+
+    def _batch_norms(self) -> list[nn.Module]:
+        return [module for module in self.net.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+
+    def train(self, mode: bool = True) -> "DeepLabV2":
+        """Batch norms keep their statistics."""
+        super().train(mode)
+        for module in self._batch_norms():
+            module.eval()
+        return self
+
+    def side(self, pixels: float) -> int:
+        """The nearest side of which both border pixels are centres of cells: a whole number of strides and one [pixels]."""
+        return max(1, round((pixels - 1) / self.stride)) * self.stride + 1
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, C, h, w)."""
+        x = ((image - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        features = self.net(x)[-1]
+        return torch.stack([head(features) for head in self.heads]).sum(0)
+
+
+def save_segmenter(model: DeepLabV2, path: Path) -> None:
+    """Write weights and all that is needed to build the network again into one safetensors file."""
+    meta = {"settings": model.settings.model_dump_json(), "classes": json.dumps(model.classes), "weights_used": model.weights_used}
+    with writing(path) as temporary:
+        save_file({k: v.contiguous() for k, v in model.state_dict().items()}, temporary, meta)
+
+
+def load_segmenter(path: Path) -> DeepLabV2:
+    """A file of `save_segmenter` to the network, in eval mode. Raises RunError if it is missing."""
+    if not path.exists():
+        raise RunError(f"{path} is missing; run `tag2mask segment` first")
+    with safe_open(path, "pt") as file:
+        meta = file.metadata()
+    settings = SegmenterSettings.model_validate_json(meta["settings"])
+    model = DeepLabV2(settings.model_copy(update={"weights": "none"}), json.loads(meta["classes"]))
+    model.load_state_dict(load_file(path))
+    model.settings, model.weights_used = settings, meta["weights_used"]
+    return model.eval()

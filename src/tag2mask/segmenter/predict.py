@@ -1,0 +1,156 @@
+"""Any pictures to masks: multi-scale, mirrored, refined by the dense CRF on request, as a stream of bounded memory."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from tag2mask.config import SegmenterSettings
+from tag2mask.crf import CRFParams, dense_crf
+from tag2mask.data.masks import PALETTE, write_mask
+from tag2mask.data.table import BACKGROUND, Photo, image_size
+from tag2mask.data.transforms import to_tensor
+from tag2mask.segmenter.deeplab import DeepLabV2
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+CRF_LEAST = 0.05  # classes that nowhere reach this probability stay out of the CRF, which costs time per class
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the segmenter sees in one picture."""
+
+    probs: np.ndarray  # (C, h, w) float32, summing to 1, at the size the network worked at
+    size: tuple[int, int]  # width, height of the picture [pixels]
+    image: Image.Image  # the picture, perhaps reduced
+    classes: tuple[str, ...]  # names by number, background first
+
+    @property
+    def scores(self) -> np.ndarray:
+        """Probability of every class at every pixel of the picture: (C, H, W) float32. Large for large pictures."""
+        return _enlarge(torch.from_numpy(self.probs), self.size).numpy()
+
+    @cached_property
+    def mask(self) -> np.ndarray:
+        """The likeliest class of every pixel of the picture: (H, W) uint8."""
+        probs = torch.from_numpy(self.probs)
+        if probs.shape[:0:-1] == self.size:
+            return probs.argmax(0).byte().numpy()
+        best = torch.full((self.size[1], self.size[0]), -1.0)
+        mask = torch.zeros(best.shape, dtype=torch.uint8)
+        for number, most in enumerate(probs.amax((1, 2)).tolist()):  # one class at a time: memory does not grow with their number
+            if most * len(probs) < 1:
+                continue  # the likeliest of C classes has at least 1/C
+            score = _enlarge(probs[number : number + 1], self.size)[0]
+            better = score > best
+            best[better], mask[better] = score[better], number
+        return mask.numpy()
+
+    @property
+    def found(self) -> tuple[str, ...]:
+        """Names of the classes in the mask, background left out."""
+        return tuple(self.classes[number] for number in np.unique(self.mask) if number != BACKGROUND)
+
+    def overlay(self, opacity: float = 0.55) -> Image.Image:
+        """The picture with every object under its class's colour: RGB, the picture's size."""
+        picture = self.image.resize(self.size, Image.Resampling.BILINEAR) if self.image.size != self.size else self.image
+        strength = Image.fromarray(np.where(self.mask == BACKGROUND, 0, round(255 * opacity)).astype(np.uint8))
+        return Image.composite(Image.fromarray(PALETTE[self.mask]), picture, strength)
+
+    def save(self, path: Path | str) -> None:
+        """Write the mask as an 8-bit palette PNG."""
+        write_mask(Path(path), self.mask)
+
+
+def predict(model: DeepLabV2, image: Image.Image, settings: SegmenterSettings | None = None) -> Prediction:
+    """An RGB picture to its Prediction; `settings` (sizes, scales, mirror, CRF) are the model's own unless given."""
+    settings = settings or model.settings
+    small = _working(image, settings)
+    return Prediction(_refine(small, _probabilities(model, small, settings), settings), image.size, image, model.classes)
+
+
+def predict_photos(
+    model: DeepLabV2, photos: Iterable[Photo], settings: SegmenterSettings | None = None, threads: int | None = None
+) -> Iterator[tuple[Photo, Prediction]]:
+    """Photos to their Predictions, one at a time and in order; files are read and the CRF runs in threads beside the network.
+
+    At most two predictions a thread are under way: memory does not grow with the number of photos. Raises DataError for a file
+    that is no picture, when it comes up.
+    """
+    settings = settings or model.settings
+    threads = threads or os.cpu_count() or 1
+
+    def read(photo: Photo) -> tuple[Photo, Image.Image]:
+        return photo, photo.open(at_least=settings.test_size)
+
+    def finish(work: tuple[Photo, Image.Image, np.ndarray]) -> tuple[Photo, Prediction]:
+        photo, small, probs = work
+        return photo, Prediction(_refine(small, probs, settings), image_size(photo.path), small, model.classes)
+
+    def network(pictures: Iterable[tuple[Photo, Image.Image]]) -> Iterator[tuple[Photo, Image.Image, np.ndarray]]:
+        for photo, image in pictures:
+            small = _working(image, settings)
+            yield photo, small, _probabilities(model, small, settings)
+
+    with ThreadPoolExecutor(threads) as readers, ThreadPoolExecutor(threads) as refiners:
+        yield from _ahead(refiners, finish, network(_ahead(readers, read, photos, threads)), threads)
+
+
+def _ahead(pool: ThreadPoolExecutor, function: Callable[[A], B], items: Iterable[A], depth: int) -> Iterator[B]:
+    """`map` in order, with up to `depth` results being worked on while the caller uses one."""
+    pending: deque[Future[B]] = deque()
+    for item in items:
+        pending.append(pool.submit(function, item))
+        if len(pending) > depth:
+            yield pending.popleft().result()
+    while pending:
+        yield pending.popleft().result()
+
+
+def _working(image: Image.Image, settings: SegmenterSettings) -> Image.Image:
+    """The picture, reduced so that its longer side is test_size if it is larger."""
+    factor = min(1.0, settings.test_size / max(image.size))
+    size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
+    return image.resize(size, Image.Resampling.BILINEAR) if size != image.size else image
+
+
+@torch.inference_mode()
+def _probabilities(model: DeepLabV2, image: Image.Image, settings: SegmenterSettings) -> np.ndarray:
+    """Softmax averaged over scales and mirror: a picture of w x h to (C, h, w) float32."""
+    device = next(model.parameters()).device
+    model.eval()
+    total: Tensor | float = 0.0
+    for scale in settings.test_scales:
+        sides = (model.side(image.width * scale), model.side(image.height * scale))
+        batch = to_tensor(image.resize(sides, Image.Resampling.BILINEAR))[None].to(device)
+        if settings.flip:
+            batch = torch.cat([batch, batch.flip(-1)])
+        logits = F.interpolate(model(batch).float(), (image.height, image.width), mode="bilinear", align_corners=True)
+        probs = logits.softmax(1)
+        total = total + (probs[0] + probs[1].flip(-1) if settings.flip else probs[0])
+    return (total / (len(settings.test_scales) * (1 + settings.flip))).cpu().numpy()  # type: ignore[union-attr]
+
+
+def _refine(image: Image.Image, probs: np.ndarray, settings: SegmenterSettings) -> np.ndarray:
+    """The dense CRF on the classes that may be in the picture."""
+    if not settings.crf.iterations:
+        return probs
+    likely = [number for number, most in enumerate(probs.max((1, 2))) if most > CRF_LEAST]
+    return dense_crf(np.array(image), probs, CRFParams(**settings.crf.model_dump()), likely)
+
+
+def _enlarge(probs: Tensor, size: tuple[int, int]) -> Tensor:
+    """(C, h, w) to (C, H, W), `size` being (W, H), bilinear."""
+    return F.interpolate(probs[None], (size[1], size[0]), mode="bilinear", align_corners=False)[0]

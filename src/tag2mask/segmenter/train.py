@@ -1,0 +1,126 @@
+"""The segmenter's training: SGD with a poly schedule, on pseudo masks or any others."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tag2mask.config import SegmenterSettings
+from tag2mask.data.table import BACKGROUND, IGNORE, Table
+from tag2mask.data.transforms import seeded
+from tag2mask.errors import TrainingError
+from tag2mask.loop import Phase, fit, loader_workers
+from tag2mask.segmenter.deeplab import DeepLabV2
+from tag2mask.segmenter.examples import PseudoMasked
+from tag2mask.segmenter.losses import segmentation_loss
+
+MASKS_READ = 500  # masks whose object pixels are counted before training
+CROPS_TRIED = 32  # crops with objects that a trained network must not call background altogether
+
+
+def train_segmenter(table: Table, masks: Path, settings: SegmenterSettings, folder: Path, seed: int, workers: int) -> DeepLabV2:
+    """Photos and a folder of masks (NAME.png) to a trained DeepLabV2 in eval mode; goes on from the newest checkpoint in `folder`.
+
+    Raises:
+        DataError: a mask is missing, of another size, or holds a number that is no class.
+        TrainingError: the loss is not finite, the masks hold no objects, or the network predicts background only.
+    """
+    with seeded(seed):
+        model = DeepLabV2(settings, table.classes)
+    examples = PseudoMasked(table, masks, settings, model.side(settings.crop_size), model.mean.clone())
+    guard = BackgroundGuard(examples)
+    phase = Phase(settings.steps, lambda: optimizer(model, settings), lambda step: (1 - step / settings.steps) ** settings.poly_power)
+
+    def loss(network: nn.Module, batch: Any) -> dict[str, Tensor]:
+        image, mask = batch
+        logits = network(image)
+        objects = (logits.detach().argmax(1) != BACKGROUND).float().mean()
+        guard.step(objects)
+        return {"loss": segmentation_loss(logits, mask, settings.balanced), "objects": objects}
+
+    trained = fit(
+        model,
+        loss,
+        examples,
+        [phase],
+        folder,
+        batch_size=settings.batch_size,
+        seed=seed,
+        precision=settings.precision,
+        workers=loader_workers(workers),
+        what="segmenter",
+    ).eval()
+    assert isinstance(trained, DeepLabV2)
+    guard.check(trained)
+    return trained
+
+
+def optimizer(model: DeepLabV2, settings: SegmenterSettings) -> torch.optim.SGD:
+    """SGD as in deeplab-pytorch: heads ten times as fast, their biases twenty times; no weight decay on biases and norms."""
+    trained = [parameter for parameter in model.net.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim > 1], "lr": settings.lr},
+        {"params": [p for p in trained if p.ndim <= 1], "lr": settings.lr, "weight_decay": 0.0},
+        {"params": [head.weight for head in model.heads], "lr": 10 * settings.lr},
+        {"params": [head.bias for head in model.heads], "lr": 20 * settings.lr, "weight_decay": 0.0},
+    ]
+    return torch.optim.SGD(
+        [group for group in groups if group["params"]], settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay
+    )
+
+
+class BackgroundGuard:
+    """Stops a training that ends, or has long been, at background for every pixel, and says why. Raises TrainingError."""
+
+    def __init__(self, examples: PseudoMasked):
+        self.examples = examples
+        self.share, self.with_objects, self.read = examples.share_of_objects(MASKS_READ)
+        if not self.with_objects:
+            raise TrainingError(
+                f"none of the {self.read} masks read in {examples.folder} holds a single object pixel, so there is nothing to learn. "
+                "Look at the score maps of the patch classifier: its training may have failed"
+            )
+        # Networks do pass through background-only at the start; a quarter of the training is no start any more.
+        self.stretch = max(100, examples.settings.steps // 4)
+        self.steps, self.most = 0, torch.zeros(())
+
+    def step(self, objects: Tensor) -> None:
+        """Take in the share of a training step's cells that were called objects."""
+        self.most = torch.maximum(self.most.to(objects.device), objects)
+        self.steps += 1
+        if self.steps == self.stretch:
+            if not self.most.item():
+                raise TrainingError(self._explain(f"has predicted background for every pixel of {self.stretch} training steps on end"))
+            self.steps, self.most = 0, torch.zeros(())
+
+    @torch.inference_mode()
+    def check(self, model: DeepLabV2) -> None:
+        """Try the trained network on training crops that hold objects."""
+        device = next(model.parameters()).device
+        tried = 0
+        for index in range(len(self.examples)):
+            image, mask = self.examples[index, index]
+            if not ((mask != BACKGROUND) & (mask != IGNORE)).any():
+                continue
+            if (model(image[None].to(device)).argmax(1) != BACKGROUND).any():
+                return
+            tried += 1
+            if tried == CROPS_TRIED:
+                break
+        if tried:
+            raise TrainingError(
+                self._explain(f"predicts background for every pixel of the {tried} training crops with objects it was tried on")
+            )
+
+    def _explain(self, fact: str) -> str:
+        settings = self.examples.settings
+        seen = f"{self.share:.1%} of the masks' pixels are objects ({self.with_objects} of {self.read} masks hold any)"
+        if self.share < 0.03:
+            cause = f"That is very little: look at the masks in {self.examples.folder}; if they are right, try --segmenter.balanced"
+        else:
+            cause = (
+                f"That is enough to learn from: the learning rate ({settings.lr:g}) or the number of steps ({settings.steps}) is too low, "
+                f"or the weights of {settings.backbone} do not fit; try --segmenter.lr {settings.lr * 4:g}, or --segmenter.balanced"
+            )
+        return f"the segmenter {fact}. {seen}. {cause}"

@@ -1,0 +1,131 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tag2mask.crf import dense_crf
+from tag2mask.data.masks import PALETTE, read_mask
+from tag2mask.data.table import Photo, open_image
+from tag2mask.segmenter import predict as module
+from tag2mask.segmenter.deeplab import DeepLabV2
+from tag2mask.segmenter.predict import Prediction, predict, predict_photos
+
+
+@pytest.fixture
+def model(settings):
+    torch.manual_seed(0)
+    model = DeepLabV2(settings, ("background", "disc", "box"))
+    for head in model.heads:
+        torch.nn.init.normal_(head.weight, std=0.3)  # opinions that differ from pixel to pixel
+    return model.eval()
+
+
+def noise(height, width, seed=0):
+    coarse = np.random.default_rng(seed).integers(0, 256, (5, 6, 3), np.uint8)
+    return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+
+
+@pytest.mark.parametrize("size", [(37, 61), (65, 65), (131, 90), (1, 40), (300, 7)])
+@pytest.mark.parametrize("flip", [False, True])
+def test_mask_has_the_pictures_size(model, settings, size, flip):
+    settings = settings.model_copy(update={"flip": flip, "test_scales": (0.75, 1.0, 1.5)})
+    result = predict(model, noise(*size), settings)
+    assert result.mask.shape == size and result.mask.dtype == np.uint8 and result.mask.max() < 3
+    assert result.scores.shape == (3, *size) and np.allclose(result.scores.sum(0), 1, atol=1e-5)
+    assert np.array_equal(result.scores.argmax(0), result.mask)
+    assert result.overlay().size == size[::-1]
+
+
+def test_one_scale_is_softmax_of_the_logits(model, settings):
+    image = noise(49, 65)
+    logits = model(torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)[None] / 255)
+    up = torch.nn.functional.interpolate(logits, (49, 65), mode="bilinear", align_corners=True)
+    assert np.allclose(predict(model, image, settings).scores, up.softmax(1)[0].detach().numpy(), atol=1e-6)
+
+
+def test_mirrored_pictures_get_mirrored_masks(model, settings):
+    settings = settings.model_copy(update={"flip": True, "test_scales": (1.0, 1.5)})
+    image = noise(49, 65)
+    mirrored = predict(model, image.transpose(Image.Transpose.FLIP_LEFT_RIGHT), settings)
+    assert np.allclose(predict(model, image, settings).scores, mirrored.scores[..., ::-1], atol=1e-5)
+    plain = settings.model_copy(update={"flip": False})
+    assert not np.allclose(predict(model, image, plain).scores, predict(model, image, settings).scores, atol=1e-3)
+
+
+def test_enlarging_class_by_class_is_argmax_of_the_scores():
+    logits = np.random.default_rng(0).normal(0, 2, (30, 12, 9))
+    probs = (np.exp(logits) / np.exp(logits).sum(0)).astype(np.float32)
+    result = Prediction(probs, (81, 107), noise(12, 9), tuple(map(str, range(30))))
+    assert np.array_equal(result.mask, result.scores.argmax(0))
+    assert result.found == tuple(str(n) for n in np.unique(result.mask) if n)
+
+
+def test_overlay_colours_objects_only(tmp_path):
+    probs = np.zeros((3, 4, 6), np.float32)
+    probs[0] = 1
+    probs[:, 1, 2] = (0, 0, 1)
+    result = Prediction(probs, (6, 4), Image.new("RGB", (6, 4), (100, 100, 100)), ("background", "disc", "box"))
+    pixels = np.asarray(result.overlay(opacity=1.0))
+    assert (pixels[1, 2] == PALETTE[2]).all() and (pixels == 100).all(-1).sum() == 23
+    assert result.found == ("box",)
+    result.save(tmp_path / "deep" / "m.png")
+    assert np.array_equal(read_mask(tmp_path / "deep" / "m.png"), result.mask)
+
+
+def test_stream_is_predict_in_order(model, settings, tmp_path):
+    sizes = [(40, 52), (61, 33), (64, 64), (200, 120), (50, 50)]
+    photos = []
+    for i, size in enumerate(sizes):
+        image = noise(*size, seed=i)
+        path = tmp_path / f"{i}.png"
+        (image.convert("L") if i == 1 else image.convert("P") if i == 2 else image).save(path)
+        photos.append(Photo(str(i), path, ()))
+    results = list(predict_photos(model, iter(photos), settings, threads=2))
+    assert [photo.name for photo, _ in results] == list("01234")
+    for photo, result in results:
+        assert np.array_equal(result.mask, predict(model, open_image(photo.path), settings).mask)
+        assert result.mask.shape == sizes[int(photo.name)]
+
+
+def test_a_large_jpeg_is_read_reduced_and_keeps_its_size(model, settings, tmp_path):
+    noise(480, 640).save(tmp_path / "x.jpg", quality=95)
+    ((_, result),) = predict_photos(model, [Photo("x", tmp_path / "x.jpg", ())], settings)
+    assert result.image.size == (65, 49) and result.size == (640, 480)
+    whole = predict(model, open_image(tmp_path / "x.jpg"), settings)
+    assert result.mask.shape == whole.mask.shape and (result.mask == whole.mask).mean() > 0.9
+
+
+def test_stream_works_on_few_photos_at_a_time(model, settings, tmp_path):
+    noise(30, 30).save(tmp_path / "x.png")
+    taken = 0
+
+    def photos():
+        nonlocal taken
+        for i in range(50):
+            taken += 1
+            yield Photo(str(i), tmp_path / "x.png", ())
+
+    stream = predict_photos(model, photos(), settings, threads=2)
+    for used in range(1, 20):
+        next(stream)
+        assert taken <= used + 2 * (2 + 1)
+    stream.close()
+
+
+def test_crf_follows_the_edges(settings):
+    """A square on a plain ground, probabilities that reach over its edge: the CRF brings them back to it."""
+    pixels = np.full((48, 48, 3), 30, np.uint8)
+    pixels[12:36, 12:36] = (220, 40, 40)
+    probs = np.full((4, 48, 48), 1e-3, np.float32)
+    probs[1] = 0.2
+    probs[1, 9:39, 9:39] = 0.7
+    probs[0] = 1 - probs[1] - 2e-3
+    crf = settings.model_copy(update={"crf": settings.crf.model_copy(update={"iterations": 10})})
+    refined = module._refine(Image.fromarray(pixels), probs, crf)
+    truth = np.zeros((48, 48), bool)
+    truth[12:36, 12:36] = True
+    assert (probs.argmax(0) == 1).sum() == 900
+    assert ((refined.argmax(0) == 1) != truth).mean() < 0.01
+    assert np.array_equal(refined.argmax(0), dense_crf(pixels, probs).argmax(0))  # classes left out change nothing
+    assert not refined[2:].any()
+    assert module._refine(Image.fromarray(pixels), probs, settings) is probs

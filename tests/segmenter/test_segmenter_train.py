@@ -1,0 +1,198 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from painted import COLOURS, paint, shapes
+from PIL import Image
+
+from tag2mask import loop
+from tag2mask.data.masks import write_mask
+from tag2mask.data.table import IGNORE, Photo, Table
+from tag2mask.errors import DataError, TrainingError
+from tag2mask.segmenter import train
+from tag2mask.segmenter.deeplab import DeepLabV2
+from tag2mask.segmenter.examples import PseudoMasked
+from tag2mask.segmenter.predict import predict
+from tag2mask.segmenter.train import BackgroundGuard, optimizer, train_segmenter
+
+MEAN = torch.tensor([0.5, 0.25, 0.75])
+
+
+@pytest.fixture
+def plain(monkeypatch):
+    """Mirrors, but no change of colour: pictures stay as painted."""
+    from torchvision.transforms import v2
+
+    monkeypatch.setattr("tag2mask.segmenter.examples.LIGHT", v2.RandomHorizontalFlip())
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+@pytest.mark.parametrize(("scale", "test_size"), [((1.0, 1.0), 400), ((0.4, 1.9), 400), ((0.5, 1.5), 90)])
+def test_picture_and_mask_are_cut_alike(settings, plain, tmp_path, scale, test_size, suffix):
+    photo = paint(tmp_path, "p", np.kron(np.random.default_rng(0).integers(0, 3, (9, 13)), np.ones((20, 20))).astype(np.uint8))
+    if suffix == "jpg":  # read reduced
+        Image.open(photo.path).save(tmp_path / "p.jpg", quality=100, subsampling=0)
+        photo = Photo("p", tmp_path / "p.jpg", ())
+    settings = settings.model_copy(update={"scale_range": scale, "test_size": test_size})
+    examples = PseudoMasked(Table(("disc", "box"), (photo,)), tmp_path / "masks", settings, 49, MEAN)
+    seen = mirrored = 0
+    for key in range(40):
+        image, mask = examples[0, key]
+        assert image.shape == (3, 49, 49) and mask.shape == (49, 49) and mask.dtype == torch.uint8
+        outside = mask == IGNORE
+        assert torch.equal(image[:, outside], MEAN[:, None].expand(3, int(outside.sum())))
+        distance = (image[:, None] - torch.from_numpy(COLOURS.T.copy())[:, :, None, None] / 255).abs().amax(0)
+        nearest = distance.min(0)
+        pure = (nearest.values < 0.06) & ~outside  # not on an edge that the reduction blurred
+        wrong = (nearest.indices != mask)[pure].float().mean()
+        assert wrong < (1e-9 if scale == (1.0, 1.0) and suffix == "png" else 0.01)
+        seen += int(pure.sum())
+        mirrored += not torch.equal(mask, examples[0, key + 1000][1])
+    assert seen > 40 * 49 * 49 * (0.3 if test_size == 90 else 0.6) * (1 if test_size > 90 else 0.5) and mirrored > 30
+
+
+def test_what_is_drawn_depends_on_the_key_alone(settings, data):
+    examples = PseudoMasked(*data, settings, 49, MEAN)
+    first = examples[2, 7]
+    torch.manual_seed(5)
+    examples[1, 3]
+    again = examples[2, 7]
+    assert torch.equal(first[0], again[0]) and torch.equal(first[1], again[1])
+    assert not torch.equal(first[0], examples[2, 8][0])
+
+
+def test_a_small_photo_lies_whole_in_its_crop(settings, plain, tmp_path):
+    photo = paint(tmp_path, "p", np.ones((20, 30), np.uint8))
+    examples = PseudoMasked(
+        Table(("disc", "box"), (photo,)), tmp_path / "masks", settings.model_copy(update={"scale_range": (1.0, 1.0)}), 49, MEAN
+    )
+    corners = set()
+    for key in range(30):
+        inside = (examples[0, key][1] == 1).nonzero()
+        assert len(inside) == 600 and (inside.amax(0) - inside.amin(0)).tolist() == [19, 29]
+        corners.add(tuple(inside.amin(0).tolist()))
+    assert len(corners) > 20
+
+
+def test_masks_that_do_not_fit(settings, data):
+    table, masks = data
+    write_mask(masks / "p1.png", np.zeros((60, 81), np.uint8))
+    write_mask(masks / "p2.png", np.full((60, 80), 3, np.uint8))
+    examples = PseudoMasked(table, masks, settings, 49, MEAN)
+    with pytest.raises(DataError, match=r"p1.png: 81 x 60, but .*p1.png is 80 x 60"):
+        examples[1, 0]
+    with pytest.raises(DataError, match=r"p2.png: holds class 3, but the classes are 0 to 2"):
+        examples[2, 0]
+    (masks / "p3.png").unlink()
+    (masks / "p4.png").unlink()
+    with pytest.raises(DataError, match="no mask for 2 of 6 photos: p3, p4"):
+        PseudoMasked(table, masks, settings, 49, MEAN)
+
+
+def test_heads_learn_ten_times_as_fast_and_biases_do_not_decay(settings):
+    model = DeepLabV2(settings, ["background", "a"])
+    groups = {id(p): g for g in optimizer(model, settings).param_groups for p in g["params"]}
+    assert groups[id(model.net.conv_stem.weight)]["lr"] == settings.lr and groups[id(model.net.conv_stem.weight)]["weight_decay"] == 5e-4
+    assert groups[id(model.heads[3].weight)]["lr"] == 10 * settings.lr and groups[id(model.heads[3].weight)]["weight_decay"] == 5e-4
+    assert groups[id(model.heads[0].bias)]["lr"] == 20 * settings.lr and groups[id(model.heads[0].bias)]["weight_decay"] == 0
+    assert len(groups) == sum(p.requires_grad for p in model.parameters())
+    assert id(model.net.bn1.weight) not in groups
+
+
+def test_it_learns_a_few_pictures(settings, data, tmp_path):
+    table, masks = data
+    settings = settings.model_copy(update={"steps": 150, "lr": 0.02, "scale_range": (0.8, 1.2), "flip": True, "test_size": 81})
+    model = train_segmenter(table, masks, settings, tmp_path / "run", seed=0, workers=0)
+    assert not model.training
+    unseen = shapes(100)
+    picture = paint(tmp_path / "new", "q", unseen, noise=12).open()
+    assert (predict(model, picture).mask == unseen).mean() > 0.9
+    right = np.mean([(predict(model, photo.open()).mask == shapes(i)).mean() for i, photo in enumerate(table.photos)])
+    assert right > 0.93
+    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert lines[-1]["loss"] < lines[0]["loss"] / 3 and lines[-1]["objects"] > 0.05
+    assert lines[-1]["lr"] < lines[0]["lr"] / 5
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+def test_killed_and_gone_on_is_the_same(settings, data, tmp_path, monkeypatch, balanced):
+    table, masks = data
+    settings = settings.model_copy(update={"balanced": balanced})
+    monkeypatch.setattr(BackgroundGuard, "check", lambda self, model: None)  # twelve steps are too few to please it
+    whole = train_segmenter(table, masks, settings, tmp_path / "whole", seed=3, workers=0).state_dict()
+
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
+    calls = 0
+
+    def dies(*arguments):
+        nonlocal calls
+        calls += 1
+        if calls == 8:
+            raise KeyboardInterrupt
+        return loss(*arguments)
+
+    loss = train.segmentation_loss
+    monkeypatch.setattr(train, "segmentation_loss", dies)
+    with pytest.raises(KeyboardInterrupt):
+        train_segmenter(table, masks, settings, tmp_path / "parts", seed=3, workers=0)
+    assert [p.name for p in (tmp_path / "parts/checkpoint").iterdir()] == ["00000007"]
+    parts = train_segmenter(table, masks, settings, tmp_path / "parts", seed=3, workers=0).state_dict()
+    assert calls == 8 + 5
+    assert all(torch.equal(whole[k], parts[k]) for k in whole)
+    other = train_segmenter(table, masks, settings, tmp_path / "other", seed=4, workers=0).state_dict()
+    assert not torch.equal(whole["heads.0.weight"], other["heads.0.weight"])
+
+
+def test_empty_masks_stop_it_before_it_starts(settings, data, tmp_path):
+    table, masks = data
+    for photo in table.photos:
+        write_mask(masks / f"{photo.name}.png", np.zeros((60, 80), np.uint8))
+    with pytest.raises(TrainingError, match=r"none of the 6 masks read in .*masks holds a single object pixel"):
+        train_segmenter(table, masks, settings, tmp_path / "run", seed=0, workers=0)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_network_that_ends_at_background_is_an_error(settings, data, tmp_path):
+    table, masks = data
+    for number, photo in enumerate(table.photos):
+        write_mask(masks / f"{photo.name}.png", np.pad(np.full((3, 3), number % 2 + 1, np.uint8), ((50, 7), (70, 7))))
+    settings = settings.model_copy(update={"steps": 40, "lr": 0.02, "scale_range": (0.6, 0.6)})
+    with pytest.raises(
+        TrainingError, match=r"every pixel of the 6 training crops.* 0.2% of .* \(6 of 6 masks hold any\).*--segmenter.balanced"
+    ):
+        train_segmenter(table, masks, settings, tmp_path / "run", seed=1, workers=0)
+
+
+def test_the_guard_tells_little_to_learn_from_too_little_learning(settings, data):
+    table, masks = data
+    model = DeepLabV2(settings, table.classes).eval()
+    guard = BackgroundGuard(PseudoMasked(table, masks, settings, 49, MEAN))
+    with torch.no_grad():
+        model.heads[0].bias[0] = 1e4
+    with pytest.raises(TrainingError, match=r"background for every pixel.*17.3% of the masks' pixels.*learning rate \(0.01\)"):
+        guard.check(model)
+    with torch.no_grad():
+        model.heads[0].bias[2] = 1e5
+    guard.check(model)
+
+
+def test_background_for_long_stops_it(settings, data):
+    table, masks = data
+    sparse = np.zeros((60, 80), np.uint8)
+    sparse[:2, :2] = 1
+    for photo in table.photos:
+        write_mask(masks / f"{photo.name}.png", sparse)
+    guard = BackgroundGuard(PseudoMasked(table, masks, settings.model_copy(update={"steps": 4000}), 49, MEAN))
+    for _ in range(999):
+        guard.step(torch.tensor(0.0))
+    guard.step(torch.tensor(0.001))  # one cell in the first thousand steps is enough
+    for _ in range(999):
+        guard.step(torch.tensor(0.0))
+    with pytest.raises(TrainingError, match=r"1000 training steps on end. 0.1% of the masks' pixels are objects \(6 of 6 .*balanced"):
+        guard.step(torch.tensor(0.0))
+
+
+def test_nan_is_an_error(settings, data, tmp_path):
+    with pytest.raises(TrainingError, match="the loss is not a number"):
+        train_segmenter(*data, settings.model_copy(update={"lr": 1e9}), tmp_path / "run", seed=0, workers=0)
