@@ -137,7 +137,7 @@ def fit(
                 parts = loss(wrapped, _to(batch, acc.device))
             acc.backward(parts["loss"])
             optimizer.step()
-            optimizer.zero_grad()
+            wrapped.zero_grad()  # of all parameters: those that no optimizer has yet must not gather gradients
             metrics.add(step, parts, optimizer.param_groups[0]["lr"])
             if step + 1 == phase.end or _agreed(acc, time.monotonic() - saved > CHECKPOINT_SECONDS):
                 metrics.flush()

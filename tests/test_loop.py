@@ -1,0 +1,98 @@
+"""The training loop: same numbers however often it is stopped, whoever reads the pictures; NaN is explained."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from tag2mask import loop
+from tag2mask.errors import TrainingError
+
+
+class Points:
+    """Noisy examples whose noise is a function of the key."""
+
+    def __len__(self):
+        return 10
+
+    def __getitem__(self, draw):
+        index, key = draw
+        noise = torch.randn(4, generator=torch.Generator().manual_seed(key))
+        return torch.full((4,), float(index)) + noise, torch.tensor(float(index % 2))
+
+
+class Stop(Exception):
+    pass
+
+
+def train(folder, stop_at=None, workers=0, explode=False):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 1))
+    seen = []
+
+    def loss(net, batch):
+        seen.append(len(batch[0]))
+        if stop_at is not None and len(seen) > stop_at:
+            raise Stop
+        x, y = batch
+        value = nn.functional.binary_cross_entropy_with_logits(net(x)[:, 0], y)
+        return {"loss": value * float("nan") if explode else value}
+
+    phases = [
+        loop.Phase(6, lambda: torch.optim.Adam(model[3].parameters(), lr=1e-2)),
+        loop.Phase(14, lambda: torch.optim.Adam(model.parameters(), lr=1e-2), lambda step: 1 - step / 14),
+    ]
+    loop.fit(model, loss, Points(), phases, folder, batch_size=4, seed=3, precision="no", workers=workers, what="test")
+    return torch.cat([p.detach().flatten() for p in model.parameters()]), len(seen)
+
+
+@pytest.mark.parametrize("stop_at", [1, 5, 6, 7, 13])
+def test_resume_equals_uninterrupted(tmp_path, monkeypatch, stop_at):
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
+    whole, steps = train(tmp_path / "whole")
+    with pytest.raises(Stop):
+        train(tmp_path / "cut", stop_at)
+    resumed, rest = train(tmp_path / "cut")
+    assert torch.equal(whole, resumed)
+    assert steps == 14 and rest == 14 - stop_at
+    lines = [[json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()] for name in ("whole", "cut")]
+    assert lines[0][-1]["step"] == lines[1][-1]["step"] == 14
+    assert [line["loss"] for line in lines[0]] == [line["loss"] for line in lines[1]]
+
+
+def test_a_finished_training_is_not_repeated(tmp_path):
+    first, _ = train(tmp_path)
+    again, steps = train(tmp_path)
+    assert steps == 0 and torch.equal(first, again)
+
+
+@pytest.mark.slow
+def test_reading_processes_do_not_change_the_result(tmp_path):
+    assert torch.equal(train(tmp_path / "a")[0], train(tmp_path / "b", workers=2)[0])
+
+
+def test_half_written_checkpoint_is_not_used(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
+    whole, _ = train(tmp_path / "whole")
+    with pytest.raises(Stop):
+        train(tmp_path / "cut", 5)
+    (tmp_path / "cut" / "checkpoint" / ".00000009.123.tmp").mkdir()
+    assert torch.equal(train(tmp_path / "cut")[0], whole)
+
+
+def test_nan_stops_with_an_explanation(tmp_path):
+    with pytest.raises(TrainingError, match=r"not a number near step 6 .*learning rate"):
+        train(tmp_path, explode=True)
+    assert not list((tmp_path / "checkpoint").glob("[0-9]*"))
+
+
+def test_draws_cover_every_photo_once_an_epoch_and_split_over_ranks():
+    whole = list(loop.Draws(10, 4, 0, 0, 5))
+    assert sorted(i for batch in whole for i, _ in batch[:10])[:10] and len(whole) == 5
+    flat = [draw for batch in whole for draw in batch]
+    assert sorted(i for i, _ in flat[:10]) == list(range(10)) == sorted(i for i, _ in flat[10:20])
+    assert len({key for _, key in flat}) == 20
+    halves = [list(loop.Draws(10, 4, 0, 0, 5, rank, 2)) for rank in (0, 1)]
+    assert [sorted(a + b) for a, b in zip(*halves, strict=True)] == [sorted(batch) for batch in whole]
+    assert list(loop.Draws(10, 4, 0, 3, 5)) == whole[3:]
