@@ -91,8 +91,8 @@ def to_voc(table: Table, masks: Masks, out: Path) -> Path:
     numbers = np.arange(256, dtype=np.uint8)
     if set(table.tags) <= set(VOC):  # then the reader takes the masks for VOC's own
         numbers[1 : table.num_classes] = [VOC.index(tag) + 1 for tag in table.tags]
-    recoded = {names[name]: lambda read=read: numbers[read()] for name, read in masks.items()}
-    _write_masks(recoded, root / "SegmentationClass")
+    for name, read in masks.items():
+        write_mask(root / "SegmentationClass" / f"{names[name]}.png", numbers[read()])
     write_text(root / "ImageSets" / "Segmentation" / "train.txt", "".join(f"{names[photo.name]}\n" for photo in table.photos))
     return root
 

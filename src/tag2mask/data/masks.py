@@ -65,11 +65,11 @@ class Truth:
     """A folder of true masks (NAME.png for each photo of `table`). For evaluation: nothing that trains from tags opens one.
 
     The numbers in the files become the table's. `numbering` says what they mean: the table's own order ("table"), "voc", "coco"
-    (1 to 80), "coco91", or class names for 1, 2, ...; "auto" takes the one under which masks and tags agree.
+    (1 to 80), "coco91", or class names for 1, 2, ...; None or "auto": the one under which masks and tags agree.
     Raises DataError if no file fits or no numbering agrees.
     """
 
-    def __init__(self, folder: Path | str, table: Table, numbering: str | Sequence[str] = "auto"):
+    def __init__(self, folder: Path | str, table: Table, numbering: str | Sequence[str] | None = None):
         self.folder = Path(folder)
         if not self.folder.is_dir():
             raise DataError(f"{self.folder}: no such folder of masks")
@@ -82,6 +82,7 @@ class Truth:
                 f"the folder holds {', '.join(found) or 'nothing'}"
             )
         numberings = {"table": dict(enumerate(table.tags, 1)), **NUMBERINGS}
+        numbering = numbering or "auto"
         if not isinstance(numbering, str):
             numberings["given"] = dict(enumerate(numbering, 1))
             numbering = "given"

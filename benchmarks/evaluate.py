@@ -1,0 +1,80 @@
+"""How fast masks are evaluated: `python benchmarks/evaluate.py [folder of masks]`, beside a plain NumPy loop over the same files.
+
+Truth: 1,449 masks (VOC's val has as many) from the folder, or drawn by code. Prediction: the same, moved by 7 pixels, a tenth blotted out.
+"""
+
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from tag2mask.data.masks import read_mask, write_mask
+from tag2mask.evaluate import evaluate_folders
+
+COUNT, CLASSES = 1449, 21
+
+
+def drawn(rng: np.random.Generator) -> np.ndarray:
+    """A mask of 500 x 375 with five discs and their rims."""
+    mask = np.zeros((375, 500), np.uint8)
+    y, x = np.mgrid[:375, :500]
+    for _ in range(5):
+        distance = np.hypot(y - rng.integers(375), x - rng.integers(500)) - rng.integers(20, 120)
+        mask[distance < 5] = 255
+        mask[distance < 0] = rng.integers(1, CLASSES)
+    return mask
+
+
+def make(folder: Path, masks: Path | None) -> tuple[Path, Path]:
+    rng = np.random.default_rng(0)
+    files = sorted(masks.glob("*.png")) if masks else []
+    for i in range(COUNT):
+        truth = read_mask(files[i % len(files)]) if files else drawn(rng)
+        predicted = np.roll(np.where(truth == 255, 0, truth), 7, axis=1)
+        predicted[: len(predicted) // 10] = 0
+        write_mask(folder / "truth" / f"{i}.png", truth)
+        write_mask(folder / "said" / f"{i}.png", predicted)
+    return folder / "said", folder / "truth"
+
+
+def plain(said: Path, truth: Path) -> float:
+    """The loop that the field copies from repository to repository."""
+    matrix = np.zeros((CLASSES, CLASSES))
+    for file in truth.iterdir():
+        true = np.array(Image.open(file)).flatten()
+        predicted = np.array(Image.open(said / file.name)).flatten()
+        mask = (true >= 0) & (true < CLASSES)
+        matrix += np.bincount(CLASSES * true[mask].astype(int) + predicted[mask], minlength=CLASSES**2).reshape(CLASSES, CLASSES)
+    with np.errstate(invalid="ignore"):
+        iou = np.diag(matrix) / (matrix.sum(1) + matrix.sum(0) - np.diag(matrix))
+    return float(np.mean(iou[matrix.sum(1) > 0]))
+
+
+def main() -> None:
+    masks = Path(sys.argv[1]) if len(sys.argv) > 1 else None
+    ways = {
+        "plain NumPy loop": lambda said, truth: plain(said, truth),
+        "tag2mask, 1 thread": lambda said, truth: evaluate_folders(said, truth, classes="voc", workers=1)[0].miou,
+        f"tag2mask, {os.cpu_count()} threads": lambda said, truth: evaluate_folders(said, truth, classes="voc")[0].miou,
+        "with boundary IoU": lambda said, truth: evaluate_folders(said, truth, classes="voc", boundary=True)[0].miou,
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        said, truth = make(Path(folder), masks)
+        seconds: dict[str, list[float]] = {name: [] for name in ways}
+        scores = {}
+        for _ in range(3):  # side by side, so that a busy spell of the machine meets all alike
+            for name, way in ways.items():
+                start = time.perf_counter()
+                scores[name] = way(said, truth)
+                seconds[name].append(time.perf_counter() - start)
+    reference = min(seconds["plain NumPy loop"])
+    for name, times in seconds.items():
+        print(f"{name:<22} {min(times):6.2f} s for {COUNT} masks, {reference / min(times):.2f}x, mIoU {100 * scores[name]:.4f}")
+
+
+if __name__ == "__main__":
+    main()
