@@ -99,7 +99,7 @@ def expected(initial, refine, repairs):
 conversations = st.tuples(st.lists(st.sampled_from(sorted(FAULTS)), max_size=3), st.sampled_from([A, B, C]))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     initial=st.lists(conversations, min_size=1, max_size=8),
     refine=st.lists(conversations, min_size=5, max_size=5),

@@ -104,6 +104,7 @@ class Algorithm:
                 for job in track(as_completed(jobs), f"answers for {what}", total=R):
                     job.result()
             except BaseException:
+                log.info("clusters: stopping; the answers that are under way are waited for and kept")
                 pool.shutdown(wait=False, cancel_futures=True)
                 if self.client:
                     self.client.stopped.set()

