@@ -1,0 +1,204 @@
+import json
+import re
+import shutil
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tag2mask.data.table import Table
+from tag2mask.report import write_report
+from tag2mask.report.curves import read_chart
+from tag2mask.report.pictures import Shown, choose, photo_iou, picture_width
+
+
+class Page(HTMLParser):
+    """Elements, visible text, and every address that a browser would load or follow."""
+
+    def __init__(self, html: str):
+        super().__init__()
+        self.elements, self.addresses, self.text, self.skip = [], [], "", False
+        self.feed(html)
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append(tag)
+        self.skip = tag in ("style", "script")
+        for name, value in attributes:
+            if name in ("src", "href", "srcset", "data", "poster", "action", "xlink:href"):
+                self.addresses.append(value)
+            if name == "style":
+                self.addresses += re.findall(r"url\(([^)]*)\)", value)
+
+    def handle_endtag(self, tag):
+        self.skip = False
+
+    def handle_data(self, data):
+        self.text += "" if self.skip else data
+
+
+def render(run, **changes):
+    arguments = {"run_dir": run.folder, "config": run.config, "train": run.train, "val": run.val, "scores": run.scores, "truth": run.truth}
+    path = write_report(**(arguments | changes))
+    assert path == run.folder / "report" / "index.html"
+    return path.read_text(encoding="utf-8")
+
+
+def test_the_page_is_self_contained(run):
+    html = render(run)
+    page = Page(html)
+    assert len(page.addresses) > 30
+    assert all(address.startswith(("data:image/", "#")) for address in page.addresses)
+    css = html[html.index("<style>") : html.index("</style>")]
+    assert "url(" not in css and "@import" not in css
+    assert page.elements.count("script") == 1
+    for anchor in (address[1:] for address in page.addresses if address.startswith("#")):
+        assert f'id="{anchor}"' in html
+
+
+def test_what_users_wrote_is_escaped(run):
+    config = run.config.model_copy(update={"report": run.config.report.model_copy(update={"photos": 12})})
+    page = Page(render(run, config=config))
+    assert not {"em", "u", "hand"} & set(page.elements)
+    assert page.elements.count("script") == 1
+    for text in ("<script>alert(1)</script>", "猫", "🐕 dog", "a\"b'c & d", "a <i>run", "<em>all", "by <hand>", "<u>w</u>"):
+        assert text in page.text
+    for photo in (*run.train.photos, *run.val.photos):  # as it is written: neither markup, nor entity, nor template
+        assert photo.name in page.text
+
+
+def test_headline_figures_come_with_their_protocol(run):
+    text = Page(render(run)).text
+    for said in ("65.2 %", "43.2 %", "train, 12 photos", "no tags given", "seed"):
+        assert said in text
+
+
+def test_without_true_masks_the_page_says_so_and_shows_a_spread(run):
+    (run.folder / "evaluate/metrics.json").write_text('{"pseudo": null, "segmenter": null}')
+    text = Page(render(run, truth=lambda photo: None)).text
+    assert text.count("No true masks given") == 2
+    assert "no true masks were given" in text and "true mask\n" not in text and "IoU" not in text.replace("mIoU", "")
+    assert run.train.photos[0].name in text and run.train.photos[-1].name in text
+
+
+@pytest.mark.parametrize("missing", ["clusters", "classifier", "masks", "segmenter", "evaluate", "all"])
+def test_a_stage_that_has_not_run_is_said_to_be_missing(run, missing):
+    said = {
+        "clusters": "The clusters have not been made yet",
+        "classifier": "no heatmaps",
+        "masks": "The pseudo masks have not all been made yet",
+        "segmenter": "no predictions",
+        "evaluate": "Not measured yet",
+    }
+    for stage in said if missing == "all" else [missing]:
+        shutil.rmtree(run.folder / stage)
+
+    def asked(photo):
+        assert missing not in ("classifier", "all"), "scores were asked of a classifier that is not there"
+        return run.scores(photo)
+
+    text = Page(render(run, scores=asked)).text
+    for stage, sentence in said.items():
+        expected = missing == stage or (missing == "all" and stage != "evaluate")
+        assert (sentence in text) == expected, stage
+    if missing == "all":
+        assert text.count("Not run yet") == 2
+
+
+def test_no_test_photos(run):
+    assert "This run has no test photos" in Page(render(run, val=None)).text
+
+
+def test_metrics_of_absent_classes_are_dashes_not_errors(run):
+    path = run.folder / "evaluate/metrics.json"
+    metrics = json.loads(path.read_text(encoding="utf-8"))
+    metrics["pseudo"] |= {"miou": None, "iou": dict.fromkeys(run.train.classes), "confusions": [["猫", "background", 0.25]]}
+    metrics["pseudo"]["mean_over"] = metrics["segmenter"]["mean_over"] = ["background"]
+    path.write_text(json.dumps(metrics), encoding="utf-8")
+    text = Page(render(run)).text
+    assert "–" in text and "take 猫 for background (25 % of it)" in text and "Faint classes" in text
+
+
+def test_settings_mark_what_differs_from_the_defaults(run):
+    html = render(run)
+    marked = re.findall(r"<mark>(.*?)</mark>", html)
+    assert any(line.startswith("epochs = 77") and "# default: 12" in line for line in marked)
+    assert not any(line.startswith("batch_size") for line in marked)
+    assert "<span>scales = [1.0]</span>" in html
+
+
+def test_the_page_stays_small(run, tmp_path):
+    """100 photos of each split, noisy enough to compress as badly as a busy photo does."""
+    rng = np.random.default_rng(0)
+    noise = Image.fromarray(rng.integers(0, 256, (150, 200, 3), np.uint8)).resize((600, 450))
+    noise.save(tmp_path / "busy.jpg")
+    photos = tuple(replace(run.train.photos[0], name=f"p{i}", path=tmp_path / "busy.jpg") for i in range(100))
+    table = Table(run.train.tags, photos)
+    config = run.config.model_copy(update={"report": run.config.report.model_copy(update={"photos": 100})})
+    html = render(run, train=table, val=table, config=config, truth=lambda photo: None)
+    assert html.count('<article class="strip"') == 200
+    assert len(html) < 10e6
+    assert picture_width(30) > picture_width(2000) > 50
+
+
+def test_best_median_and_worst(run):
+    groups = choose(run.train.photos, run.folder / "masks", run.truth, 6, "masks")
+    assert [title for title, _ in groups] == ["Best", "Around the median", "Worst"]
+    best, middle, worst = ([shown.iou for shown in group] for _, group in groups)
+    every = sorted(
+        (photo_iou(run.truth(p), np.array(Image.open(run.folder / "masks" / f"{p.name}.png"))) for p in run.train.photos), reverse=True
+    )
+    assert best[0] == every[0] and worst[0] == every[-1]
+    assert min(best) > max(middle) and min(middle) > max(worst)
+    shown = [s.photo.name for _, group in groups for s in group]
+    assert len(set(shown)) == 6
+
+
+def test_few_true_masks_are_all_shown(run):
+    some = {photo.name for photo in run.train.photos[:4]}
+    groups = choose(run.train.photos, run.folder / "masks", lambda p: run.truth(p) if p.name in some else None, 6, "masks")
+    assert [(title, len(group)) for title, group in groups] == [("All, best first", 4)]
+
+
+def test_without_masks_the_choice_is_an_even_spread(run, tmp_path):
+    [(title, group)] = choose(run.train.photos, tmp_path / "none", run.truth, 3, "masks")
+    assert title == "" and group == [Shown(run.train.photos[i]) for i in (0, 5, 11)]
+
+
+def test_photo_iou_skips_true_255_and_counts_predicted_255_as_wrong():
+    truth = np.array([[0, 0, 1, 1, 255, 255]], np.uint8)
+    assert photo_iou(truth, np.array([[0, 0, 1, 1, 2, 2]], np.uint8)) == 1
+    assert photo_iou(truth, np.array([[0, 0, 1, 255, 1, 1]], np.uint8)) == pytest.approx((1 + 1 / 2) / 2)
+    assert photo_iou(truth, np.array([[0, 2, 1, 1, 0, 0]], np.uint8)) == pytest.approx((1 / 2 + 1 + 0) / 3)
+    assert photo_iou(np.full((2, 2), 255, np.uint8), np.zeros((2, 2), np.uint8)) is None
+
+
+def test_chart(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    rows = [{"step": s, "lr": 0.1, "seconds_per_step": 0.5, "mce": 0.5, "pce": 0.0, "loss": 1.0} for s in range(10, 1010, 10)]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    chart = read_chart(path)
+    assert [line.name for line in chart.lines] == ["loss", "mce"]  # pce is 0 throughout: off
+    assert chart.steps == 1000 and chart.seconds_per_step == 0.5
+    assert [text for _, text in chart.y_ticks] == ["0", "0.2", "0.4", "0.6", "0.8", "1"]
+    assert [text for _, text in chart.x_ticks] == ["0", "200", "400", "600", "800", "1000"]
+    assert chart.lines[0].smooth.startswith("M5.2,0.0") and chart.lines[0].smooth.endswith("L520.0,0.0")
+    path.write_text(json.dumps(rows[0]))
+    assert read_chart(path) is None
+    assert read_chart(tmp_path / "absent.jsonl") is None
+
+
+@pytest.mark.parametrize("high", [0.003, 0.7, 1, 4.2, 9.99, 55, 1140, 30000])
+def test_charts_of_any_height_have_ticks(tmp_path, high):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("\n".join(json.dumps({"step": s, "lr": 1, "seconds_per_step": 1, "loss": high}) for s in (1, 2)))
+    ticks = [float(text) for _, text in read_chart(path).y_ticks]
+    assert 3 <= len(ticks) <= 6 and ticks[0] == 0 and 0.5 * high < ticks[-1] <= high * 1.0001
+
+
+def test_picture_to_show_around(run):
+    render(run)
+    with Image.open(run.folder / "report" / "picture.jpg") as picture:
+        assert picture.width == 2 * 400 + 8  # the two best of six
+        assert picture.height > 3 * 300
