@@ -68,5 +68,5 @@ def test_files_and_names(tmp_path):
     assert make_clusters(["dog", "cat"], tmp_path / "mine.json").as_mapping == {"pets": ["dog", "cat"]}
     with pytest.raises(ClusterError, match="cow"):
         make_clusters(["cow"], str(tmp_path / "mine.json"))
-    with pytest.raises(ClusterError, match=r"no clusters called 'vocc': give a \.json file or one of auto"):
+    with pytest.raises(ClusterError, match=r"no clusters called 'vocc': give a \.json file or one of llm, auto"):
         make_clusters(VOC, "vocc")
