@@ -97,7 +97,9 @@ def test_heatmap_is_bright_where_the_score_is_high():
 
 def test_legend_wraps_and_shows_each_colour():
     classes = ("background", *(f"class {i}" for i in range(30)))
-    narrow, wide = legend(classes, 300), legend(classes, 1200)
+    narrow, wide = legend(classes, range(1, 31), 300), legend(classes, range(1, 31), 1200)
     assert narrow.width == 300 and narrow.height > 2 * wide.height
     pixels = {tuple(p) for p in np.array(wide).reshape(-1, 3).tolist()}
     assert {tuple(c) for c in class_colours(31)[1:].tolist()} <= pixels
+    only = {tuple(p) for p in np.array(legend(classes, [4], 300)).reshape(-1, 3).tolist()}
+    assert tuple(class_colours(31)[4].tolist()) in only and tuple(class_colours(31)[5].tolist()) not in only

@@ -1,6 +1,6 @@
 """Masks and score maps drawn on photos, in colours that stay apart and stay readable there."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -157,14 +157,14 @@ def heatmap(photo: Image.Image, score: np.ndarray) -> Image.Image:
     return Image.fromarray(mixed.clip(0, 255).astype(np.uint8))
 
 
-def legend(classes: Sequence[str], width: int) -> Image.Image:
-    """Class names, background first, to a white RGB picture `width` pixels wide with a colour swatch beside each name."""
+def legend(classes: Sequence[str], numbers: Iterable[int], width: int) -> Image.Image:
+    """The classes of these numbers to a white RGB picture `width` pixels wide: a swatch and a name each. `classes`: background first."""
     size, gap = 15, 10
-    image = ImageDraw.Draw(Image.new("RGB", (1, 1)))
+    ruler = ImageDraw.Draw(Image.new("RGB", (1, 1)))
     placed, x, y = [], gap, gap
-    for number, name in enumerate(classes[1:], 1):
-        text, font = _writable(name, number, size)
-        needed = int(image.textlength(text, font)) + size + 3 * gap
+    for number in numbers:
+        text, font = _writable(classes[number], number, size)
+        needed = int(ruler.textlength(text, font)) + size + 3 * gap
         if x + needed > width and x > gap:
             x, y = gap, y + size + gap
         placed.append((x, y, number, text, font))

@@ -167,7 +167,8 @@ def _write_picture(run_dir: Path, train: Table, chosen: list[Shown], scores: Sco
     if not columns:
         return
     width, height, gap = 400, 300, 8
-    names = legend(train.classes, len(columns) * (width + gap) - gap)
+    numbers = sorted({train.classes.index(tag) for photo in columns for tag in photo.tags})
+    names = legend(train.classes, numbers, len(columns) * (width + gap) - gap)
     rows = 2 if scores is None else 3
     sheet = Image.new("RGB", (names.width, rows * (height + gap) + names.height), "white")
     for column, photo in enumerate(columns):
