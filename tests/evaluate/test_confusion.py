@@ -171,5 +171,5 @@ def test_the_table_shows_every_class_that_occurs_and_says_what_the_mean_hides():
     console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
     console.print(result_table(result(SAID, TRUE, ("background", "cat", "dog", "[red]bird")), "pseudo masks"))
     text = console.export_text()
-    for part in ("33.3", "56.1", "mean of 3", "25.0% of dog is taken for cat", "counted as wrong: 8.3%", "in no mean: [red]bird"):
-        assert part.replace("%", "") in text.replace("%", ""), part
+    for part in ("33.3", "56.1", "mean of 3", "25.0 % of dog is taken for cat", "counted as wrong: 8.3 %", "in no mean: [red]bird"):
+        assert part in text, part

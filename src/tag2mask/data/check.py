@@ -15,12 +15,12 @@ import numpy as np
 from PIL import Image
 
 from tag2mask.data import read_rows
-from tag2mask.data.findings import Finding
+from tag2mask.data.findings import Finding, shorten
 from tag2mask.data.masks import Truth, read_mask
 from tag2mask.data.rows import Row, Rows, known_tags, nearest_tag, photo_names, row_findings
 from tag2mask.data.table import BACKGROUND, IGNORE, Photo, Table, open_image
 from tag2mask.errors import DataError
-from tag2mask.runs import track
+from tag2mask.runs import log, track
 
 MIN_SIDE = 32  # pixels: two patches of a ViT
 MAX_ASPECT = 4  # training resizes to a square
@@ -60,6 +60,15 @@ def check(
             findings += mask_findings(one, tags, masks, numbering)
         findings += stray_masks(sets, masks)
     return sorted(dict.fromkeys(findings), key=lambda finding: finding.severity)
+
+
+def require_sound(data: Path, val: Path | None = None, masks: Path | None = None, numbering: str = "auto") -> None:
+    """Before a training: log the warnings of `check`, raise DataError with its errors."""
+    findings = check(data, val, masks, numbering=numbering)
+    for finding in shorten(finding for finding in findings if finding.severity == "warning"):
+        log.info(f"warning: {finding}")
+    if errors := [finding for finding in findings if finding.severity == "error"]:
+        raise DataError([str(finding) for finding in shorten(errors)], data)
 
 
 def tag_findings(found: Rows, tags: Sequence[str]) -> Iterator[Finding]:

@@ -41,5 +41,10 @@ def findings_text(findings: Sequence[Finding]) -> Text:
     text = Text()
     for finding in shorten(sorted(findings, key=lambda finding: finding.severity)):
         text.append(f"{finding.severity:<8}", "red" if finding.severity == "error" else "yellow").append(f"{finding}\n")
-    errors = sum(finding.severity == "error" for finding in findings)
-    return text.append(f"{errors} errors, {len(findings) - errors} warnings" if findings else "nothing wrong was found")
+    return text.append(count(findings) if findings else "nothing wrong was found")
+
+
+def count(findings: Sequence[Finding]) -> str:
+    """'1 error, 2 warnings'."""
+    found = {name: sum(finding.severity == name for finding in findings) for name in ("error", "warning")}
+    return ", ".join(f"{number} {name}{'' if number == 1 else 's'}" for name, number in found.items())

@@ -34,8 +34,8 @@ def _caption(result: Result) -> str:
     if absent:
         lines.append(f"not in the truth, so in no mean: {', '.join(absent)}")
     if result.predicted_ignore:
-        lines.append(f"left at 255 by the prediction, counted as wrong: {_percent(result.predicted_ignore)} of the pixels")
-    lines += [f"{_percent(share)} of {true} is taken for {said}" for true, said, share in result.confusions(3)]
+        lines.append(f"left at 255 by the prediction, counted as wrong: {_percent(result.predicted_ignore)} % of the pixels")
+    lines += [f"{_percent(share)} % of {true} is taken for {said}" for true, said, share in result.confusions(3)]
     return "\n".join(lines)
 
 
