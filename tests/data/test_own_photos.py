@@ -113,6 +113,12 @@ def test_what_is_no_data_set_names_what_would_be_one(tmp_path):
         load_table(tmp_path)
 
 
+def test_a_folder_with_a_table_is_not_a_folder_per_tag(photos):
+    table_file(photos, "file_name,tags\na.jpg,cat\n", "train.csv")
+    with pytest.raises(DataError, match=r"holds train\.csv; name the file"):
+        load_table(photos)
+
+
 def test_validation_table_has_the_training_tables_tags(photos):
     train = load_table(table_file(photos, "file_name,tags\na.jpg,cat\nb.png,dog\n"))
     val = load_table(table_file(photos, "file_name,tags\nb.png,dog\na.jpg,\n", "val.csv"), tags=train.tags, untagged=True)

@@ -61,6 +61,9 @@ def read_jsonl(path: Path) -> Rows:
 
 def read_folder(path: Path) -> Rows:
     """A folder per tag: PATH/cat/*.jpg, PATH/dog/*.png; PATH/cat;dog/ holds pictures with both. Deeper folders belong to the first."""
+    listed = sorted(file.name for file in path.iterdir() if file.suffix.lower() in (".csv", ".jsonl"))
+    if listed:  # else its images/ and masks/ would be taken for tags
+        raise DataError(f"{path}: holds {', '.join(listed)}; name the file to read, not the folder")
     found = Rows(path)
     for file in pictures_below(path):
         relative = file.relative_to(path)

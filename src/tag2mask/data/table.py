@@ -83,10 +83,10 @@ def open_image(path: Path, at_least: int | None = None) -> Image.Image:
     With `at_least` [pixels] a JPEG may come out smaller by a power of 2, both sides still at least that: several times faster.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(path) as file:
             if at_least is not None:
-                image.draft(None, (at_least, at_least))
-            image = ImageOps.exif_transpose(image)
+                file.draft(None, (at_least, at_least))
+            image: Image.Image = ImageOps.exif_transpose(file)
             if image.has_transparency_data:
                 image = image.convert("RGBA")
                 white = Image.new("RGBA", image.size, "white")
