@@ -23,7 +23,7 @@ FORMATS: dict[str, tuple[Callable[[Path], bool], Callable[[Path], Rows]]] = {
     "csv": (lambda p: p.suffix.lower() == ".csv", read_csv),
     "jsonl": (lambda p: p.suffix.lower() == ".jsonl", read_jsonl),
     "voc": (is_voc, read_voc),
-    "coco": (lambda p: instances_file(p) is not None, lambda p: read_coco(p).rows()),
+    "coco": (lambda p: instances_file(p) is not None, lambda p: read_coco(p, outlines=False).rows()),
     "yolo": (lambda p: yolo_file(p) is not None, lambda p: read_yolo(p).rows()),
     "cvat": (lambda p: p.suffix.lower() == ".xml", lambda p: read_cvat(p).rows()),
     "metadata.csv": (lambda p: (p / "metadata.csv").is_file(), lambda p: read_csv(p / "metadata.csv")),
