@@ -22,7 +22,7 @@ class Points:
         return torch.full((4,), float(index)) + noise, torch.tensor(float(index % 2))
 
 
-class Stop(Exception):
+class Stopped(Exception):  # noqa: N818
     pass
 
 
@@ -34,7 +34,7 @@ def train(folder, stop_at=None, workers=0, explode=False):
     def loss(net, batch):
         seen.append(len(batch[0]))
         if stop_at is not None and len(seen) > stop_at:
-            raise Stop
+            raise Stopped
         x, y = batch
         value = nn.functional.binary_cross_entropy_with_logits(net(x)[:, 0], y)
         return {"loss": value * float("nan") if explode else value}
@@ -51,7 +51,7 @@ def train(folder, stop_at=None, workers=0, explode=False):
 def test_resume_equals_uninterrupted(tmp_path, monkeypatch, stop_at):
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
     whole, steps = train(tmp_path / "whole")
-    with pytest.raises(Stop):
+    with pytest.raises(Stopped):
         train(tmp_path / "cut", stop_at)
     resumed, rest = train(tmp_path / "cut")
     assert torch.equal(whole, resumed)
@@ -75,7 +75,7 @@ def test_reading_processes_do_not_change_the_result(tmp_path):
 def test_half_written_checkpoint_is_not_used(tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
     whole, _ = train(tmp_path / "whole")
-    with pytest.raises(Stop):
+    with pytest.raises(Stopped):
         train(tmp_path / "cut", 5)
     (tmp_path / "cut" / "checkpoint" / ".00000009.123.tmp").mkdir()
     assert torch.equal(train(tmp_path / "cut")[0], whole)

@@ -11,10 +11,10 @@ from tag2mask.config import Config, load_recipe, make_config, read_config, write
 from tag2mask.errors import DataError, RunError
 from tag2mask.pipeline import STAGES, run_stages
 from tag2mask.runs import console, log, rank, read_json, start_log
-from tag2mask.stages import Job
+from tag2mask.stages import Job, load_for_prediction
 
 if TYPE_CHECKING:
-    from tag2mask.segmenter import Prediction
+    from tag2mask.segmenter.predict import Prediction
 
 DEMO_SCENES = {"num_train": 480, "num_val": 120, "size": 192}
 
@@ -40,23 +40,21 @@ class Run:
 
     @cached_property
     def _segmenter(self) -> Any:
-        from tag2mask.segmenter import load_segmenter
-
-        return load_segmenter(self.folder / "segmenter" / "model.safetensors")
+        return load_for_prediction(self.folder)
 
     def predict(self, picture: Path | str | Image.Image) -> "Prediction":
-        """A picture to its mask, without tags: `.mask` (H, W) uint8, `.classes`, `.scores` (C, H, W), `.overlay()`. Raises DataError."""
+        """A picture to its mask: `.mask` (H, W) uint8, `.classes`, `.scores` (C, H, W), `.overlay()`. Raises DataError."""
         from tag2mask.data.table import open_image
-        from tag2mask.segmenter import predict_image
+        from tag2mask.segmenter.predict import predict
 
         image = picture.convert("RGB") if isinstance(picture, Image.Image) else open_image(Path(picture))
-        return predict_image(self._segmenter, image, self.config.segmenter)
+        return predict(self._segmenter, image, self.config.segmenter)
 
     def predict_to(self, pictures: Sequence[Path], out: Path, overlay: bool = False) -> int:
-        """Write a mask, `out`/NAME.png, for each picture and each picture below each folder; returns how many. Raises DataError at the end."""
+        """Write a mask, `out`/NAME.png, for each picture and each picture below each folder; returns how many. Raises DataError."""
         from tag2mask.data.masks import write_mask
         from tag2mask.data.table import Photo
-        from tag2mask.segmenter import predict_photos
+        from tag2mask.segmenter.predict import predict_photos
 
         photos = [Photo(name, path, ()) for path, name in _pictures(pictures)]
         self._segmenter  # noqa: B018  a missing model is an error before anything else is said

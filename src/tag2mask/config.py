@@ -127,9 +127,9 @@ class MaskSettings(Settings):
     flip: bool = True
     """Average with the scores of the mirrored photo."""
     labels: Literal["plain", "mask", "max_norm"] = "max_norm"
-    """plain: argmax over all classes; mask: only the photo's tags and background; max_norm: also each class divided by its largest score."""
+    """plain: argmax over all classes; mask: only the photo's tags and background; max_norm: and each class divided by its largest score."""
     background: float = Field(0.3, gt=0, lt=1)
-    """Evidence below which a patch is background, relative to a tag's largest in the photo (pooling = mean only)."""
+    """Evidence below which a patch is background, relative to a tag's largest in the photo (with pooling = mean)."""
     batch_size: int = Field(4, ge=1)
     """Photos per forward pass."""
     save_scores: bool = False
@@ -221,7 +221,9 @@ def load_recipe(name: str) -> Config:
     path = Path(name)
     if path.suffix != ".toml":
         if name not in recipes():
-            raise ConfigError(f"no recipe is called {name!r}{nearest(name, recipes())}; there are {', '.join(recipes())}, or give a .toml file")
+            raise ConfigError(
+                f"no recipe is called {name!r}{nearest(name, recipes())}; there are {', '.join(recipes())}, or give a .toml file"
+            )
         path = Path(str(files("tag2mask").joinpath("recipes", f"{name}.toml")))
     return read_config(path).model_copy(update={"recipe": name})
 
@@ -270,11 +272,11 @@ def parse_config(argv: list[str], prog: str) -> Config:
     """Command-line arguments over a recipe, or over the settings of the run folder that they name, to settings."""
     given = {key: _value(argv, key) for key in ("--recipe", "--out")}
     stored = Path(given["--out"]) / "config.toml" if given["--out"] else None
-    if given["--recipe"] is None and stored and stored.exists():
-        base = read_config(stored)
-    else:
-        base = load_recipe(given["--recipe"] or "photos")
-    return tyro.cli(Config, default=base, args=argv, prog=prog, description=f"Settings; the defaults shown are those of {stored or base.recipe}.")
+    resumes = given["--recipe"] is None and stored is not None and stored.exists()
+    base = read_config(stored) if resumes and stored else load_recipe(given["--recipe"] or "photos")
+    return tyro.cli(
+        Config, default=base, args=argv, prog=prog, description=f"Settings; the defaults shown are those of {stored or base.recipe}."
+    )
 
 
 def _value(argv: list[str], key: str) -> str | None:

@@ -76,7 +76,8 @@ def accelerator(precision: str) -> Accelerator:
     if precision == "auto":
         precision = "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
     return Accelerator(
-        mixed_precision=precision, kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True, gradient_as_bucket_view=True)]
+        mixed_precision=precision,
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True, gradient_as_bucket_view=True)],
     )
 
 
@@ -126,7 +127,13 @@ def fit(
             acc.unwrap_model(wrapped).load_state_dict(_weights(folder / "checkpoint" / f"{start:08d}"))
         first = max(start, first)
         draws = Draws(len(examples), batch_size, seed, first, phase.end, acc.process_index, acc.num_processes)
-        batches = DataLoader(examples, batch_sampler=draws, num_workers=workers, collate_fn=collate, pin_memory=acc.device.type == "cuda")  # type: ignore[arg-type]
+        batches: DataLoader[Any] = DataLoader(
+            examples,  # type: ignore[arg-type]
+            batch_sampler=draws,
+            num_workers=workers,
+            collate_fn=collate,
+            pin_memory=acc.device.type == "cuda",
+        )
         saved = time.monotonic()
         wrapped.train()
         for step, batch in enumerate(track(batches, what, total=phases[-1].end, done=first), first):
@@ -224,7 +231,12 @@ class _Metrics:
                 "Lower the learning rate, or use --classifier.precision no / --segmenter.precision no"
             )
         now = time.monotonic()
-        line = {"step": self.step, "lr": self.lr, "seconds_per_step": round((now - self.clock) / len(self.pending), 4), **{k: round(v, 6) for k, v in means.items()}}
+        line = {
+            "step": self.step,
+            "lr": self.lr,
+            "seconds_per_step": round((now - self.clock) / len(self.pending), 4),
+            **{k: round(v, 6) for k, v in means.items()},
+        }
         if self.write:
             with self.path.open("a") as stream:
                 stream.write(json.dumps(line) + "\n")

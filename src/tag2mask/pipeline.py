@@ -70,7 +70,9 @@ def _segment_inputs(job: Job) -> Inputs:
 
 def _evaluate_inputs(job: Job) -> Inputs:
     _need(job, "masks/done.json", "masks")
-    truths = {name: truth and [[p.name, truth.path(p).stat().st_size] for p in truth.photos_with_truth] for name, truth in job.truths.items()}
+    truths = {
+        name: truth and [[p.name, truth.path(p).stat().st_size] for p in truth.photos_with_truth] for name, truth in job.truths.items()
+    }
     return {
         "masks": fingerprint(job.folder / "masks", "*.png"),
         "segmenter/model.safetensors": fingerprint(_need(job, "segmenter/model.safetensors", "segment")),
@@ -142,7 +144,11 @@ def run_stage(job: Job, name: str) -> bool:
     seconds = time.monotonic() - clock
     barrier()
     if rank() == 0:
-        write_json(folder / "done.json", {"inputs": inputs, "counts": counts, "seconds": round(seconds, 1), "resumed": bool(started), "versions": versions()})
+        write_json(
+            folder / "done.json",
+            {"inputs": inputs, "counts": counts, "seconds": round(seconds, 1), "resumed": bool(started), "versions": versions()},
+        )
+        shutil.rmtree(folder / "checkpoint", ignore_errors=True)  # until here a kill would cost the training
     log.info(f"{name}: done in {seconds:.0f} s")
     return True
 
@@ -157,4 +163,8 @@ def _differences(old: Any, new: Any, at: str = "") -> list[str]:
         keys = dict.fromkeys([*old, *new])
         return [d for k in keys if old.get(k) != new.get(k) for d in _differences(old.get(k), new.get(k), f"{at}.{k}" if at else str(k))]
     short = [json.dumps(v, ensure_ascii=False) for v in (old, new)]
-    return [f"{at} has changed" if max(map(len, short)) > 40 or "." in at.split("/")[-1] and "safetensors" in at else f"{at} was {short[0]}, is {short[1]}"]
+    return [
+        f"{at} has changed"
+        if max(map(len, short)) > 40 or at.endswith((".safetensors", ".json"))
+        else f"{at} was {short[0]}, is {short[1]}"
+    ]

@@ -35,7 +35,7 @@ def writing(path: Path) -> Iterator[Path]:
         yield temporary
         if temporary.is_dir():
             shutil.rmtree(path, ignore_errors=True)
-        os.replace(temporary, path)
+        temporary.replace(path)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise RunError(f"no space left to write {path}; free some and give the same command again: it goes on from here") from None

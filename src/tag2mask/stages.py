@@ -1,6 +1,5 @@
 """What each stage does with a run folder. Rooms do not know each other: what one needs of another is handed over here."""
 
-import shutil
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -10,10 +9,10 @@ import numpy as np
 from tag2mask.clusters import Clusters, cluster_vector, load_clusters, make_clusters, membership
 from tag2mask.config import Config
 from tag2mask.data import load_table
-from tag2mask.data.masks import Truth, write_mask
+from tag2mask.data.masks import Truth
 from tag2mask.data.table import Photo, Table
 from tag2mask.errors import ConfigError, RunError
-from tag2mask.runs import barrier, console, log, rank, ranks, read_json, write_json
+from tag2mask.runs import barrier, console, log, rank, ranks, read_json, track, write_json
 
 
 class Job:
@@ -47,7 +46,9 @@ class Job:
         folder, numbering = self.config.val_masks, self.config.photos.numbering
         if table is None or folder is None:
             return None
-        if table is self.table and not any((folder / f"{Path(p.name).name}.png").exists() or (folder / f"{p.name}.png").exists() for p in table.photos):
+        if table is self.table and not any(
+            (folder / f"{Path(p.name).name}.png").exists() or (folder / f"{p.name}.png").exists() for p in table.photos
+        ):
             return None  # the folder holds only the test photos' masks
         return Truth(folder, table, None if numbering == "auto" else numbering)
 
@@ -61,7 +62,6 @@ class Job:
             photos = tuple(p for p in photos if p.name in wanted)
         return photos
 
-
     @cached_property
     def truths(self) -> dict[str, Truth | None]:
         """True masks of the training and of the test photos."""
@@ -69,10 +69,11 @@ class Job:
 
 
 def clusters(job: Job) -> dict[str, Any]:
-    clusters = make_clusters(job.table.tags, job.config.clusters.source, job.config.seed)
+    """Write clusters/clusters.json for the tags of the training photos."""
+    made = make_clusters(job.table.tags, job.config.clusters.source, job.config.seed)
     if rank() == 0:
-        clusters.save(job.folder / "clusters" / "clusters.json")
-    return {"clusters": clusters.num_clusters, "tags": job.table.num_tags}
+        made.save(job.folder / "clusters" / "clusters.json")
+    return {"clusters": made.num_clusters, "tags": job.table.num_tags}
 
 
 def _vectors(job: Job, table: Table) -> np.ndarray:
@@ -80,17 +81,16 @@ def _vectors(job: Job, table: Table) -> np.ndarray:
 
 
 def train(job: Job) -> dict[str, Any]:
+    """Write classifier/model.safetensors."""
     import torch
 
     from tag2mask.classifier import save_classifier, train_classifier
-    from tag2mask.loop import loader_workers
 
     config, vectors = job.config, torch.from_numpy(_vectors(job, job.table))
     folder = job.folder / "classifier"
-    model = train_classifier(job.table, vectors, config.classifier, folder, config.seed, loader_workers(config.photos.workers))
+    model = train_classifier(job.table, vectors, config.classifier, folder, config.seed, config.photos.workers)
     if rank() == 0:
         save_classifier(model, folder / "model.safetensors", job.table.tags, vectors.shape[1])
-        shutil.rmtree(folder / "checkpoint", ignore_errors=True)
     return {"photos": len(job.table), "weights": model.backbone.weights_used}
 
 
@@ -112,6 +112,7 @@ def mask_maker(job: Job) -> Any:
 
 
 def masks(job: Job) -> dict[str, Any]:
+    """Write masks/NAME.png for every training photo, and masks.json."""
     from tag2mask.loop import threads
     from tag2mask.masks import make_masks
 
@@ -123,20 +124,27 @@ def masks(job: Job) -> dict[str, Any]:
         settings = job.config.masks
         write_json(
             folder / "masks.json",
-            {"classes": list(job.table.classes), "ignore": 255, "labels": "given", "scores": settings.labels, "crf": settings.crf.iterations > 0, "photos": len(job.table)},
+            {
+                "classes": list(job.table.classes),
+                "ignore": 255,
+                "labels": "given",
+                "scores": settings.labels,
+                "crf": settings.crf.iterations > 0,
+                "photos": len(job.table),
+            },
         )
     return {"photos": len(job.table)}
 
 
 def segment(job: Job) -> dict[str, Any]:
-    from tag2mask.loop import loader_workers
-    from tag2mask.segmenter import save_segmenter, train_segmenter
+    """Write segmenter/model.safetensors."""
+    from tag2mask.segmenter.deeplab import save_segmenter
+    from tag2mask.segmenter.train import train_segmenter
 
     config, folder = job.config, job.folder / "segmenter"
-    model = train_segmenter(job.table, job.folder / "masks", config.segmenter, folder, config.seed, loader_workers(config.photos.workers))
+    model = train_segmenter(job.table, job.folder / "masks", config.segmenter, folder, config.seed, config.photos.workers)
     if rank() == 0:
-        save_segmenter(model, folder / "model.safetensors", job.table.tags)
-        shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+        save_segmenter(model, folder / "model.safetensors")
     return {"photos": len(job.table), "weights": model.weights_used}
 
 
@@ -153,7 +161,14 @@ def evaluate(job: Job) -> dict[str, Any]:
     train, val = job.truths["train"], job.truths["val"]
     sets = {
         "pseudo": (train, job.pseudo_photos, job.folder / "masks", config.masks.crf, "given", weights["classifier"]),
-        "segmenter": (val, val.photos_with_truth if val else (), folder / "predictions", config.segmenter.crf, "none", weights["segmenter"]),
+        "segmenter": (
+            val,
+            val.photos_with_truth if val else (),
+            folder / "predictions",
+            config.segmenter.crf,
+            "none",
+            weights["segmenter"],
+        ),
     }
     metrics: dict[str, Any] = {}
     for name, (truth, photos, masks, crf, labels, used) in sets.items():
@@ -161,7 +176,11 @@ def evaluate(job: Job) -> dict[str, Any]:
         if truth and photos:
             pairs = [(masks / f"{photo.name}.png", partial(truth.read, photo)) for photo in photos]
             result = evaluate_masks(pairs, job.table.classes, mean_over=config.evaluate.mean_over)
-            split = config.photos.pseudo_list.stem if name == "pseudo" and config.photos.pseudo_list else ("train" if name == "pseudo" else "val")
+            split = (
+                config.photos.pseudo_list.stem
+                if name == "pseudo" and config.photos.pseudo_list
+                else ("train" if name == "pseudo" else "val")
+            )
             stated = {"split": split, "labels": labels, "crf": crf.iterations > 0, "weights": used, "seed": config.seed}
             metrics[name] = result.summary(**stated, list_hash=list_hash([photo.name for photo in photos]))
             title = f"{'pseudo masks' if name == 'pseudo' else 'segmenter'}: mIoU {100 * result.miou:.1f} %"
@@ -174,17 +193,28 @@ def evaluate(job: Job) -> dict[str, Any]:
 
 
 def _predict(job: Job, table: Table, folder: Path) -> None:
-    from tag2mask.segmenter import load_segmenter, predict_photos
+    from tag2mask.segmenter.predict import predict_photos
 
-    model = load_segmenter(job.folder / "segmenter" / "model.safetensors")
+    model = load_for_prediction(job.folder)
     todo = [photo for photo in table.photos[rank() :: ranks()] if not (folder / f"{photo.name}.png").exists()]
-    for photo, prediction in predict_photos(model, todo, job.config.segmenter):
-        write_mask(folder / f"{photo.name}.png", prediction.mask)
+    predictions = predict_photos(model, todo, job.config.segmenter)
+    for photo, prediction in track(predictions, "predictions", total=len(table), done=len(table) - len(todo)):
+        prediction.save(folder / f"{photo.name}.png")
     barrier()
 
 
+def load_for_prediction(folder: Path) -> Any:
+    """The segmenter of a run folder, on the GPU if there is one. Raises RunError if it is missing."""
+    import torch
+
+    from tag2mask.segmenter.deeplab import load_segmenter
+
+    return load_segmenter(folder / "segmenter" / "model.safetensors").to("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def report(job: Job) -> dict[str, Any]:
-    from tag2mask.report import write_report
+    """Write report/index.html."""
+    from tag2mask.report.page import write_report
 
     maker, truths = mask_maker(job), job.truths
     names = {name: {p.name for p in truth.photos_with_truth} if truth else set() for name, truth in truths.items()}
@@ -198,5 +228,3 @@ def report(job: Job) -> dict[str, Any]:
     page = write_report(job.folder, job.config, job.table, job.val, lambda photo: maker.scores([photo])[0].numpy(), true_mask)
     log.info(f"report: {page}")
     return {"bytes": page.stat().st_size}
-
-

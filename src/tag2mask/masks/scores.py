@@ -16,7 +16,9 @@ Scorer = Callable[[Tensor, Tensor], Tensor]
 
 
 @torch.inference_mode()
-def patch_scores(score: Scorer, load: Callable[[int], Tensor], labels: Tensor, settings: MaskSettings, grid: Callable[[float], int]) -> Tensor:
+def patch_scores(
+    score: Scorer, load: Callable[[int], Tensor], labels: Tensor, settings: MaskSettings, grid: Callable[[float], int]
+) -> Tensor:
     """Mean of the patch scores over scales and mirror: (B, C, h, w), h x w that of the first scale.
 
     load: side of the square [pixels] -> photos (B, 3, side, side) in 0-1; grid: a wanted side -> the nearest side the backbone takes.

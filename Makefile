@@ -1,0 +1,28 @@
+# make demo: environment, install, the main job on the built-in scenes.  make test: environment if missing, the tests.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/
+
+demo: $(VENV)/installed
+	$(RUN)tag2mask demo --out runs/demo
+
+test: $(VENV)/installed
+	$(RUN)ruff check src tests benchmarks
+	$(RUN)ruff format --check src tests benchmarks
+	$(RUN)mypy
+	OMP_NUM_THREADS=1 $(RUN)pytest
+
+fast: $(VENV)/installed
+	OMP_NUM_THREADS=1 $(RUN)pytest -m "not slow and not real"
+
+# On a machine with a GPU, install PyTorch for it first; constraints.txt keeps the pair of versions that is tested.
+$(VENV)/installed: pyproject.toml constraints.txt
+	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	$(RUN)pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(RUN)pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) runs/demo
+
+.PHONY: demo test fast clean
