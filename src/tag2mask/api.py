@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from tag2mask.config import Config, load_recipe, make_config, read_config, write_config
+from tag2mask.data.check import require_sound
 from tag2mask.errors import DataError, RunError
-from tag2mask.pipeline import STAGES, run_stages
+from tag2mask.pipeline import STAGES, is_done, run_stages
 from tag2mask.runs import console, log, rank, read_json, start_log
 from tag2mask.stages import Job, load_for_prediction
 
@@ -58,8 +59,9 @@ class Run:
 
         photos = [Photo(name, path, ()) for path, name in _pictures(pictures)]
         self._segmenter  # noqa: B018  a missing model is an error before anything else is said
-        count, broken = 0, []
-        for photo, prediction in predict_photos(self._segmenter, photos, self.config.segmenter, broken.append):
+        count = 0
+        broken: list[DataError] = []
+        for photo, prediction in predict_photos(self._segmenter, photos, self.config.segmenter, on_error=broken.append):
             write_mask(out / f"{photo.name}.png", prediction.mask)
             if overlay:
                 prediction.overlay().save(out / f"{photo.name}.overlay.jpg", quality=90)
@@ -88,7 +90,10 @@ def run_config(config: Config, names: Sequence[str] = tuple(STAGES)) -> Run:
     config = config.model_copy(update=paths)
     job = Job(config)
     start_log(config.out, quiet=rank() > 0)
-    _check_data(job)
+    if "train" in names and rank() == 0 and not is_done(job, "train"):
+        log.info("checking the data")
+        assert config.data is not None  # else the table could not be read
+        require_sound(config.data, config.val, config.val_masks, config.photos.numbering)
     if rank() == 0:
         write_config(config, config.out / "config.toml")
     run_stages(job, list(names))
@@ -109,28 +114,18 @@ def run_demo(config: Config) -> Run:
     return run_config(config.model_copy(update=paths))
 
 
-def _check_data(job: Job) -> None:
-    """Stop before any training with everything that is wrong with the data. Raises DataError."""
-    job.table, job.val  # noqa: B018  reading is checking
-
-
-def check_config(config: Config) -> None:
-    """Print everything that is wrong with a data set."""
-    _check_data(Job(config))
-
-
 def _pictures(paths: Sequence[Path]) -> Iterator[tuple[Path, str]]:
     """Pictures, and those below folders, with the name of each one's mask. Raises DataError for what does not exist."""
     from tag2mask.data.plain import pictures_below
+    from tag2mask.data.rows import photo_names
 
     if missing := [f"{path}: no such picture or folder" for path in paths if not path.exists()]:
         raise DataError(missing)
-    for path in paths:
-        if path.is_dir():
-            for picture in pictures_below(path):
-                yield picture, picture.relative_to(path).with_suffix("").as_posix()
-        else:
-            yield path, path.stem
+    files = [path for path in paths if not path.is_dir()]
+    yield from zip(files, photo_names(files), strict=True)
+    for folder in (path for path in paths if path.is_dir()):
+        below = pictures_below(folder)
+        yield from zip(below, photo_names(below), strict=True)
 
 
 def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +17,9 @@ USAGE = """tag2mask turns image tags into a segmentation model.
   tag2mask run --data photos/tags.csv --out runs/a     tags -> clusters -> patch classifier -> pseudo masks -> segmenter -> report
   tag2mask predict runs/a picture.jpg folder/ --out masks/    masks for any pictures, no tags needed
   tag2mask check --data photos/tags.csv                everything wrong with a data set, at once
+  tag2mask convert | download | crf                    forms of data sets, the benchmarks' archives, the dense CRF alone
+  tag2mask evaluate --pred masks/ --truth truth/       figures for any masks, of any tool
+  tag2mask clusters --tags tags.csv --llm gpt-4o --out clusters.json;  clusters show | replay | stability clusters.json
 
 One stage of a run, with any setting changed (the later stages notice):
   tag2mask clusters | train | masks | segment | evaluate | report --out runs/a [--classifier.epochs 20 ...]
@@ -93,19 +97,39 @@ def _predict(argv: list[str]) -> None:
     tyro.cli(predict, args=argv, prog="tag2mask predict")
 
 
-def _check(argv: list[str]) -> None:
-    from tag2mask.api import check_config
-    from tag2mask.config import parse_config
+def _command(module: str, name: str) -> Callable[[list[str]], None]:
+    """A verb that is a function of a room; tyro makes its options from the signature."""
 
-    check_config(parse_config(argv, "tag2mask check"))
+    def verb(argv: list[str]) -> None:
+        tyro.cli(getattr(import_module(f"tag2mask.{module}.command"), name), args=argv, prog=f"tag2mask {name}")
+
+    return verb
+
+
+def _clusters(argv: list[str]) -> None:
+    if argv and argv[0] in ("show", "replay", "stability"):
+        _command("clusters", argv[0])(argv[1:])
+    elif "--tags" in argv:
+        _command("clusters", "clusters")(argv)
+    else:
+        _stage("clusters")(argv)
+
+
+def _evaluate(argv: list[str]) -> None:
+    (_command("evaluate", "evaluate") if "--pred" in argv else _stage("evaluate"))(argv)
 
 
 VERBS: dict[str, Callable[[list[str]], None]] = {
     "run": _run,
     "demo": _demo,
+    "clusters": _clusters,
+    **{name: _stage(name) for name in ("train", "masks", "segment", "report")},
+    "evaluate": _evaluate,
     "predict": _predict,
-    "check": _check,
-    **{name: _stage(name) for name in ("clusters", "train", "masks", "segment", "evaluate", "report")},
+    "check": _command("data", "check"),
+    "convert": _command("data", "convert"),
+    "download": _command("data", "download"),
+    "crf": _command("crf", "crf"),
 }
 
 if __name__ == "__main__":

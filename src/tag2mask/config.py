@@ -30,8 +30,8 @@ class DataSettings(Settings):
     """Processes that read and augment pictures; -1: one per core up to 8, none on two cores or fewer."""
     pseudo_list: Path | None = None
     """File with one photo name a line: pseudo masks are scored on these only (VOC's own `train` list)."""
-    numbering: Literal["auto", "own", "voc", "coco", "coco91"] = "auto"
-    """What the numbers in the true masks mean: the tags in alphabetical order (own), VOC 2012's classes, COCO's 80, COCO's 91 ids."""
+    numbering: Literal["auto", "table", "voc", "coco", "coco91"] = "auto"
+    """What the numbers in the true masks mean: the tags in alphabetical order (table), VOC 2012's classes, COCO's 80, COCO's 91 ids."""
 
 
 class ClusterSettings(Settings):

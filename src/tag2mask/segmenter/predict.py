@@ -20,6 +20,7 @@ from tag2mask.crf import CRFParams, dense_crf
 from tag2mask.data.masks import PALETTE, write_mask
 from tag2mask.data.table import BACKGROUND, Photo, image_size
 from tag2mask.data.transforms import to_tensor
+from tag2mask.errors import DataError
 from tag2mask.segmenter.deeplab import DeepLabV2
 
 A = TypeVar("A")
@@ -82,25 +83,35 @@ def predict(model: DeepLabV2, image: Image.Image, settings: SegmenterSettings | 
 
 
 def predict_photos(
-    model: DeepLabV2, photos: Iterable[Photo], settings: SegmenterSettings | None = None, threads: int | None = None
+    model: DeepLabV2,
+    photos: Iterable[Photo],
+    settings: SegmenterSettings | None = None,
+    threads: int | None = None,
+    on_error: Callable[[DataError], None] | None = None,
 ) -> Iterator[tuple[Photo, Prediction]]:
     """Photos to their Predictions, one at a time and in order; files are read and the CRF runs in threads beside the network.
 
-    At most two predictions a thread are under way: memory does not grow with the number of photos. Raises DataError for a file
-    that is no picture, when it comes up.
+    At most two predictions a thread are under way: memory does not grow with the number of photos. A file that is no
+    picture goes to `on_error` and is passed over; without `on_error` it raises DataError when it comes up.
     """
     settings = settings or model.settings
     threads = threads or os.cpu_count() or 1
 
-    def read(photo: Photo) -> tuple[Photo, Image.Image]:
-        return photo, photo.open(at_least=settings.test_size)
+    def read(photo: Photo) -> tuple[Photo, Image.Image] | None:
+        try:
+            return photo, photo.open(at_least=settings.test_size)
+        except DataError as error:
+            if on_error is None:
+                raise
+            on_error(error)
+            return None
 
     def finish(work: tuple[Photo, Image.Image, np.ndarray]) -> tuple[Photo, Prediction]:
         photo, small, probs = work
         return photo, Prediction(_refine(small, probs, settings), image_size(photo.path), small, model.classes)
 
-    def network(pictures: Iterable[tuple[Photo, Image.Image]]) -> Iterator[tuple[Photo, Image.Image, np.ndarray]]:
-        for photo, image in pictures:
+    def network(pictures: Iterable[tuple[Photo, Image.Image] | None]) -> Iterator[tuple[Photo, Image.Image, np.ndarray]]:
+        for photo, image in filter(None, pictures):
             small = _working(image, settings)
             yield photo, small, _probabilities(model, small, settings)
 

@@ -1,0 +1,188 @@
+"""The whole path on a small set of scenes: what is written, what is skipped, what a kill costs."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import tag2mask
+from tag2mask.config import load_recipe, make_config
+from tag2mask.data.scenes import make_scenes
+from tag2mask.errors import ConfigError, DataError, RunError
+
+SETTINGS = {
+    "clusters": {"source": "demo"},
+    "classifier": {"backbone": "test_vit", "weights": "none", "image_size": 64, "token_width": 16, "epochs": 2, "batch_size": 8},
+    "masks": {"image_size": 64, "crf": {"iterations": 2}},
+    "segmenter": {
+        "backbone": "test_efficientnet",
+        "weights": "none",
+        "crop_size": 65,
+        "batch_size": 4,
+        "steps": 6,
+        "test_size": 65,
+        "crf": {"iterations": 1},
+    },
+    "report": {"photos": 2},
+}
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data") / "scenes"
+    make_scenes(folder, num_train=20, num_val=4, size=96, seed=0)
+    return folder
+
+
+def data(scenes):
+    return {"data": scenes / "tags.csv", "val": scenes / "val.csv", "val_masks": scenes / "masks"}
+
+
+@pytest.fixture(scope="module")
+def finished(scenes, tmp_path_factory):
+    return tag2mask.run(out=tmp_path_factory.mktemp("runs") / "whole", **data(scenes), **SETTINGS)
+
+
+def log_of(run):
+    return (run.folder / "log.txt").read_text()
+
+
+def test_every_artefact_is_there_and_says_what_it_is(finished):
+    folder = finished.folder
+    assert {p.name for p in folder.iterdir()} >= {
+        "config.toml",
+        "clusters",
+        "classifier",
+        "masks",
+        "segmenter",
+        "evaluate",
+        "report",
+        "log.txt",
+    }
+    assert json.loads((folder / "clusters/clusters.json").read_text())["clusters"]["animals"]
+    for stage in ("clusters", "classifier", "masks", "segmenter", "evaluate", "report"):
+        done = json.loads((folder / stage / "done.json").read_text())
+        assert done["seconds"] >= 0 and done["versions"]["torch"]
+    masks = sorted((folder / "masks").glob("*.png"))
+    assert len(masks) == 20 and Image.open(masks[0]).mode == "P" and Image.open(masks[0]).size == (96, 96)
+    for name in ("pseudo", "segmenter"):
+        figures = finished.metrics[name]
+        assert 0 <= figures["miou"] <= 1 and figures["iou"].keys() >= {"background", "cat"}
+        assert figures["crf"] is True and figures["seed"] == 0 and "random weights" in figures["weights"]
+    assert (finished.metrics["pseudo"]["labels"], finished.metrics["segmenter"]["labels"]) == ("given", "none")
+    assert (finished.metrics["pseudo"]["images"], finished.metrics["segmenter"]["images"]) == (20, 4)
+    assert "http-equiv" in finished.report.read_text()
+    assert not list(folder.rglob("*.tmp")) and not (folder / "classifier/checkpoint").exists()
+
+
+def test_given_tags_bound_the_pseudo_masks(finished):
+    """With the tags given, no other class may appear."""
+    from tag2mask.data import load_table
+
+    table = load_table(finished.config.data)
+    for photo in table.photos:
+        found = set(np.unique(np.array(Image.open(finished.folder / "masks" / f"{photo.name}.png"))).tolist())
+        assert found <= {0, *(table.tags.index(tag) + 1 for tag in photo.tags)}
+
+
+def test_predict_needs_no_tags_and_keeps_the_size(finished, tmp_path):
+    for mode, size in (("L", (70, 33)), ("RGBA", (41, 64)), ("P", (90, 90))):
+        Image.effect_noise(size, 50).convert(mode).save(tmp_path / f"ä {mode}.png")
+        mask = finished.predict(tmp_path / f"ä {mode}.png").mask
+        assert mask.shape == size[::-1] and mask.dtype == np.uint8
+    assert tag2mask.load(finished.folder).predict(Image.new("RGB", (20, 30))).classes[0] == "background"
+    (tmp_path / "below").mkdir()
+    Image.new("RGB", (30, 30)).save(tmp_path / "below" / "x.webp")
+    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"broken\.jpg"):
+        finished.predict_to([tmp_path], tmp_path / "out")
+    assert {p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*.png")} == {
+        "ä L.png",
+        "ä RGBA.png",
+        "ä P.png",
+        "below/x.png",
+    }
+
+
+def test_running_again_does_nothing_and_a_change_says_what_runs(finished, scenes):
+    before = {p: p.stat().st_mtime_ns for p in finished.folder.rglob("*.png")}
+    again = tag2mask.run(out=finished.folder, **data(scenes), **SETTINGS)
+    assert {p: p.stat().st_mtime_ns for p in again.folder.rglob("*.png")} == before
+    assert log_of(again).count("done already") == 6
+    changed = tag2mask.run(out=finished.folder, **data(scenes), **{**SETTINGS, "masks": {"image_size": 64, "crf": {"iterations": 1}}})
+    assert "masks: starts anew, because masks.crf.iterations was 2, is 1" in log_of(changed)
+    assert log_of(changed).count("train: done already") == 2
+    tag2mask.run(out=finished.folder, **data(scenes), **SETTINGS)
+
+
+def test_a_stage_without_the_one_before_it_says_so(scenes, tmp_path):
+    from tag2mask.api import run_config
+
+    config = make_config({**load_recipe("photos").model_dump(), **data(scenes), "out": tmp_path / "r", **SETTINGS})
+    with pytest.raises(RunError, match="tag2mask train"):
+        run_config(config, ["clusters"]) and run_config(config, ["masks"])
+
+
+def test_no_data_and_bad_data_stop_before_any_training(tmp_path):
+    with pytest.raises(ConfigError, match="--data"):
+        from tag2mask.api import run_config
+
+        run_config(make_config({"out": tmp_path / "r"}))
+    (tmp_path / "tags.csv").write_text("file_name,tags\nabsent.jpg,cat\nalso.jpg,\n")
+    with pytest.raises(DataError, match=r"absent\.jpg(.|\n)*also\.jpg"):
+        tag2mask.run(tmp_path / "tags.csv", tmp_path / "r", **SETTINGS)
+    assert not (tmp_path / "r" / "classifier").exists()
+
+
+def test_no_mask_is_opened_while_training_from_tags(scenes, tmp_path, monkeypatch):
+    """The promise that the figures rest on."""
+    from tag2mask.api import run_config
+    from tag2mask.data import masks
+
+    opened = []
+    original = Image.open
+    monkeypatch.setattr(Image, "open", lambda path, *a, **k: (opened.append(Path(str(path))), original(path, *a, **k))[1])
+    config = make_config({**load_recipe("photos").model_dump(), **data(scenes), "out": tmp_path / "r", **SETTINGS})
+    monkeypatch.setattr("tag2mask.api.require_sound", lambda *a: None)  # the check before it may look at masks; nothing is kept of them
+    run_config(config, ["clusters", "train", "masks", "segment"])
+    assert masks and opened
+    assert not [path for path in opened if (scenes / "masks") in path.parents]
+
+
+COMMAND = "import sys, tag2mask.loop as l; l.CHECKPOINT_SECONDS = 0.0; from tag2mask.cli import main; sys.exit(main(sys.argv[1:]))"
+MIDDLE = {  # what lies in the run folder when a stage is under way
+    "train": "classifier/checkpoint/[0-9]*",
+    "masks": "masks/*.png",
+    "segment": "segmenter/checkpoint/[0-9]*",
+    "evaluate": "evaluate/predictions/*.png",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", MIDDLE)
+def test_kill_and_go_on_equals_uninterrupted(finished, scenes, tmp_path, stage):
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text((finished.folder / "config.toml").read_text())
+    out = tmp_path / "cut"
+    command = [sys.executable, "-c", COMMAND, "run", "--recipe", str(recipe), "--out", str(out)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 240
+    while not list(out.glob(MIDDLE[stage])):
+        assert process.poll() is None, process.stderr.read().decode()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    subprocess.run(command, env=environment, check=True, stderr=subprocess.DEVNULL)
+    for path in [*finished.folder.glob("masks/*.png"), *finished.folder.glob("evaluate/predictions/*.png")]:
+        assert path.read_bytes() == (out / path.relative_to(finished.folder)).read_bytes(), path
+    assert finished.metrics == tag2mask.load(out).metrics
+    assert not list(out.rglob("*.tmp"))
