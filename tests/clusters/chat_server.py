@@ -17,10 +17,11 @@ class Say:
     content: str | None
     finish: str = "stop"
     usage: bool = True
+    refusal: str | None = None
 
     @property
     def body(self) -> bytes:
-        message = {"role": "assistant", "content": self.content}
+        message = {"role": "assistant", "content": self.content, "refusal": self.refusal}
         usage = {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120}
         choice = {"index": 0, "finish_reason": self.finish, "message": message}
         whole = {"id": "x", "object": "chat.completion", "created": 1, "model": "fake-1", "choices": [choice]}

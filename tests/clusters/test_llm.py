@@ -118,9 +118,10 @@ def test_what_is_sent(no_waiting):
 
 
 def test_odd_contents_become_text(no_waiting):
-    with ChatServer(script(Say(None), Say("half \ud800 pair"))) as server:
+    with ChatServer(script(Say(None), Say(None, refusal="I will not"), Say("half \ud800 pair"))) as server:
         client = Client(model(server))
         assert client.ask(HELLO).text == ""
+        assert client.ask(HELLO).text == "I will not"
         assert client.ask(HELLO).text == "half ? pair"
 
 

@@ -14,7 +14,7 @@ def test_blobs_are_found_and_nobody_stays_alone():
 
     rng = np.random.default_rng(0)
     centres = np.eye(8)[[0] * 5 + [1] * 4 + [2] * 3 + [3]]
-    centres[-1] += np.eye(8)[1] * 0.6  # alone, and nearest to the second blob
+    centres[-1] += np.eye(8)[1] * 0.3  # alone, and nearest to the second blob
     points = centres + rng.normal(0, 0.05, centres.shape)
     labels = agglomerate(points / np.linalg.norm(points, axis=1, keepdims=True))
     blobs = {frozenset(np.flatnonzero(labels == label).tolist()) for label in set(labels)}

@@ -210,6 +210,26 @@ def test_overlapping_clusters(tmp_path, no_waiting):
     assert "may be in several" in server.requests[0]["messages"][0]["content"]
 
 
+def test_groups_that_overlap_may_come_out_the_same(tmp_path, no_waiting):
+    # Round 1 finds two groups in each half; round 2 puts the cats with either of two that hold dogs: the same tags twice.
+    parts = {
+        ("cat", "dog"): answer("cat dog", "cat").replace("group of cat", "both", 1),
+        ("car", "bus"): answer("car bus"),
+        ("both", "group of cat", "group of car"): json.dumps(
+            {
+                "clusters": [
+                    {"name": "pets", "tags": ["both", "group of cat"]},
+                    {"name": "dogs", "tags": ["both"]},
+                    {"name": "cars", "tags": ["group of car"]},
+                ]
+            }
+        ),
+    }
+    with ChatServer(lambda request: Say(parts[tuple(json.loads(request["messages"][1]["content"])["categories"])])) as server:
+        clusters = make(server, tmp_path / "c.json", ("cat", "dog", "car", "bus"), queries=1, overlap=True, tags_per_answer=3)
+    assert clusters.as_mapping == {"pets": ["cat", "dog"], "cars": ["car", "bus"]}
+
+
 def test_own_prompts(tmp_path, no_waiting):
     with ChatServer(lambda request: Say(A)) as server:
         make(server, tmp_path / "c.json", queries=1, prompts=replace(Prompts(), initial="By colour, please."))
