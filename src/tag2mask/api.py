@@ -92,8 +92,7 @@ def run_config(config: Config, names: Sequence[str] = tuple(STAGES)) -> Run:
     start_log(config.out, quiet=rank() > 0)
     if "train" in names and rank() == 0 and not is_done(job, "train"):
         log.info("checking the data")
-        assert config.data is not None  # else the table could not be read
-        require_sound(config.data, config.val, config.val_masks, config.photos.numbering)
+        require_sound(job.data, config.val, config.val_masks, config.photos.numbering)
     if rank() == 0:
         write_config(config, config.out / "config.toml")
     run_stages(job, list(names))

@@ -22,12 +22,17 @@ class Job:
     def __init__(self, config: Config):
         self.config, self.folder = config, config.out
 
+    @property
+    def data(self) -> Path:
+        """Where the training photos are named. Raises ConfigError if nothing says so."""
+        if self.config.data is None:
+            raise ConfigError("which photos? Give --data FILE.csv (columns file_name, tags), a .jsonl, or a folder with one folder per tag")
+        return self.config.data
+
     @cached_property
     def table(self) -> Table:
         """Training photos."""
-        if self.config.data is None:
-            raise ConfigError("which photos? Give --data FILE.csv (columns file_name, tags), a .jsonl, or a folder with one folder per tag")
-        return load_table(self.config.data)
+        return load_table(self.data)
 
     @cached_property
     def val(self) -> Table | None:

@@ -1,0 +1,88 @@
+"""The rules of the house: who imports whom, how large a file may be, how fast the command line answers."""
+
+import ast
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[1] / "src" / "tag2mask"
+ROOMS = ("clusters", "data", "classifier", "masks", "segmenter", "evaluate", "report", "crf")
+OPEN_TO_ALL = ("data", "crf")  # the table and its pictures and masks; the CRF, usable alone
+FACE = ("cli", "api", "pipeline", "stages")
+FILES = sorted(SOURCE.rglob("*.py"))
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("tag2mask"):
+            parts = node.module.split(".")
+            yield parts[1] if len(parts) > 1 else node.names[0].name
+        elif isinstance(node, ast.Import):
+            yield from (a.name.split(".")[1] for a in node.names if a.name.startswith("tag2mask."))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.relative_to(SOURCE).as_posix())
+def test_imports_run_one_way(path):
+    room = path.relative_to(SOURCE).parts[0].removesuffix(".py")
+    for other in imports(path):
+        if room in ROOMS:
+            assert other not in FACE, f"{path} imports {other}"
+            assert other == room or other not in ROOMS or other in OPEN_TO_ALL, f"the room {room} imports the room {other}"
+        elif room not in (*FACE, "__init__", "__main__"):
+            assert other not in (*FACE, *ROOMS), f"the shared tool {room} imports {other}"
+
+
+def test_files_stay_readable():
+    assert {p.name: n for p in FILES if (n := len(p.read_text(encoding="utf-8").splitlines())) > 400} == {}
+
+
+def test_help_answers_at_once_and_loads_nothing_heavy():
+    code = "import sys; from tag2mask.cli import main; main(['--help']); print([m for m in ('torch', 'timm', 'numpy', 'openai') if m in sys.modules])"
+    best = 9.0
+    for _ in range(3):
+        start = time.perf_counter()
+        answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        best = min(best, time.perf_counter() - start)
+    assert answer.splitlines()[-1] == "[]" and "tag2mask demo" in answer
+    assert best < 1.5, "a second on a quiet machine"
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["rum"], "did you mean 'run'?"),
+        (["run", "--recipe", "cpx"], "did you mean 'cpc'?"),
+        (["run", "--out", "X/r"], "which photos?"),
+        (["run", "--data", "X/absent.csv", "--out", "X/r"], "no such file"),
+        (["predict", "X/none", "X/a.jpg", "--out", "X/o"], "not a run folder"),
+        (["masks", "--data", "X/absent.csv", "--out", "X/r"], "no such file"),
+    ],
+)
+def test_errors_are_sentences_with_exit_code_2(argv, said, tmp_path, capfd):
+    from tag2mask.cli import main
+
+    assert main([word.replace("X", str(tmp_path)) for word in argv]) == 2
+    error = capfd.readouterr().err
+    assert said in error and "Traceback" not in error
+
+
+def test_an_unknown_setting_names_the_nearest(tmp_path, capfd):
+    from tag2mask.config import read_config
+    from tag2mask.errors import ConfigError
+
+    (tmp_path / "r.toml").write_text("[classifier]\nepoch = 3\nlr = -1\n[mask]\ncrf = 1\n")
+    with pytest.raises(ConfigError, match=r"did you mean 'epochs'(.|\n)*lr = -1(.|\n)*|lr = -1(.|\n)*did you mean 'epochs'") as caught:
+        read_config(tmp_path / "r.toml")
+    assert "did you mean 'masks'" in str(caught.value)
+
+
+def test_config_written_and_read_is_the_same(tmp_path):
+    from tag2mask.config import load_recipe, read_config, recipes, write_config
+
+    for name in recipes():
+        config = load_recipe(name)
+        write_config(config, tmp_path / "c.toml")
+        assert read_config(tmp_path / "c.toml") == config
