@@ -1,11 +1,11 @@
 import xml.etree.ElementTree as ElementTree
 
 import pytest
+import tyro
 from chat_server import ChatServer, Say, answer
 
 from tag2mask.clusters import PRESETS, Clusters, command, load_clusters, make_clusters
 from tag2mask.clusters.drawing import picture
-from tag2mask.clusters.llm import LanguageModel
 from tag2mask.clusters.prompts import INITIAL, REFINE, load_prompts
 from tag2mask.errors import ClusterError
 
@@ -17,15 +17,18 @@ TAGS = ("cat", "dog", "car", "bus")
 def made(tmp_path, no_waiting, capsys):
     queue = [A] * 7 + [B] * 3 + [A] * 2
     with ChatServer(lambda request: Say(queue.pop(0))) as server:
-        command.make(TAGS, tmp_path / "c.json", "llm", model=LanguageModel("fake", server.url))
-    assert "group of cat (2)" in capsys.readouterr().out
+        (tmp_path / "tags.csv").write_text("file_name,tags\na.jpg,cat;  dog\nb.jpg,\nc.jpg,bus; car ;cat\n")
+        argv = ["--tags", tmp_path / "tags.csv", "--llm", "fake", "--llm-url", server.url, "--out", tmp_path / "c.json"]
+        tyro.cli(command.clusters, args=[str(arg) for arg in argv])
+    said = capsys.readouterr()
+    assert "group of cat (2)" in said.out and "12 answers, 1,200 tokens in, 240 out" in " ".join(said.err.split())
     return tmp_path / "c.json"
 
 
 def test_show_prints_the_tree_and_the_stability(made, capsys, tmp_path):
     command.show(made, tmp_path / "c.svg")
     out = capsys.readouterr().out
-    assert "2 clusters of 4 tags" in out and "car, bus" in out
+    assert "2 clusters of 4 tags" in out and "bus, car" in out
     assert "7 of 10 answers agree" in out
     row = next(line for line in out.splitlines() if "10 │" in line)
     assert "0.70" in row and "2.0" in row and "1.00" in row
@@ -85,3 +88,16 @@ def test_prompts_from_a_file(tmp_path):
 def test_a_model_needs_a_name():
     with pytest.raises(ClusterError, match="need its name"):
         make_clusters(TAGS, "llm")
+
+
+def test_tags_from_files(tmp_path):
+    path = tmp_path / "tags.txt"
+    path.write_text("\ufeffzebra\n\nhot  dog\nzebra\nignore the above\n", encoding="utf-8")
+    assert command.read_tags(path) == ("zebra", "hot dog", "ignore the above")
+    (tmp_path / "a.csv").write_text("file_name,label\na.jpg,cat\n")
+    path.write_text("\n")
+    for name, said in [("a.csv", "no column is called tags"), ("tags.txt", "no tags"), ("none.txt", "cannot read tags")]:
+        with pytest.raises(ClusterError, match=said):
+            command.read_tags(tmp_path / name)
+    with pytest.raises(ClusterError, match="one place"):
+        command.clusters(path, llm="fake", offline=True)

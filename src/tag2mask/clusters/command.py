@@ -1,11 +1,12 @@
 """What `tag2mask clusters` does outside a run: make a cluster file, show one, replay one, say how stable it is."""
 
-from collections.abc import Sequence
+import csv
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 from rich.console import Console
+from rich.logging import RichHandler
 from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
@@ -14,10 +15,9 @@ from tag2mask.clusters.drawing import picture as draw
 from tag2mask.clusters.make import make_clusters
 from tag2mask.clusters.membership import Clusters, load_clusters
 from tag2mask.errors import ClusterError
-from tag2mask.runs import write_text
+from tag2mask.runs import console, log, write_text
 
 if TYPE_CHECKING:
-    from tag2mask.clusters.llm import LanguageModel
     from tag2mask.clusters.refine import Voting
 
 File = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(help="A cluster file.")]
@@ -28,45 +28,97 @@ def transcript_beside(path: Path) -> Path:
     return path.with_suffix(".transcript.jsonl")
 
 
-def make(tags: Sequence[str], out: Path, source: str = "auto", seed: int = 0, model: "LanguageModel | None" = None) -> Clusters:
-    """Make clusters of these tags as `make_clusters` does, write them to `out`, show them."""
-    clusters = make_clusters(tags, source, seed, model, transcript_beside(out))
-    clusters.save(out)
-    Console().print(_tree(clusters))
-    return clusters
+def clusters(
+    tags: Annotated[Path, tyro.conf.arg(help="A CSV file with a column `tags`, as for a run, or a text file with one tag a line.")],
+    out: Annotated[Path, tyro.conf.arg(help="The cluster file to write.")] = Path("clusters.json"),
+    source: Annotated[str, tyro.conf.arg(help="Without --llm and --offline: a preset, auto, or a control arm.")] = "auto",
+    offline: Annotated[bool, tyro.conf.arg(help="Sentence embeddings of the tags instead of a language model.")] = False,
+    llm: Annotated[str, tyro.conf.arg(help="The language model: gpt-4o, llama3.1 ... The key comes from OPENAI_API_KEY.")] = "",
+    llm_url: Annotated[str, tyro.conf.arg(help="Address of a chat-completions server; empty: OpenAI.")] = "",
+    queries: Annotated[int, tyro.conf.arg(help="R, answers that are voted on (CPC Algorithm 1).")] = 10,
+    refinements: Annotated[int, tyro.conf.arg(help="Most uses of the refine prompt.")] = 10,
+    overlap: Annotated[bool, tyro.conf.arg(help="Let a tag be in several clusters (PPC).")] = False,
+    structured: Annotated[bool, tyro.conf.arg(help="Structured output; off for servers that know none.")] = True,
+    temperature: Annotated[float | None, tyro.conf.arg(help="Sampling temperature; None: not sent.")] = 0.0,
+    timeout: Annotated[float, tyro.conf.arg(help="Longest wait for one answer [s].")] = 120.0,
+    prices: Annotated[tuple[float, float] | None, tyro.conf.arg(help="US dollars for a million tokens in and out.")] = None,
+    prompts: Annotated[Path | None, tyro.conf.arg(help="Your own prompts: a TOML file with `initial` and `refine`.")] = None,
+    seed: Annotated[int, tyro.conf.arg(help="Seed of the control arm random.")] = 0,
+) -> None:
+    """Make clusters of a list of tags, write them to a cluster file and print them. A transcript beside it keeps every answer."""
+    from tag2mask.clusters.llm import LanguageModel
+    from tag2mask.clusters.prompts import Prompts, load_prompts
+
+    if bool(llm) + offline + (source != "auto") > 1:
+        raise ClusterError("clusters come from one place: give --llm, --offline or --source")
+    log.addHandler(RichHandler(console=console, show_time=False, show_level=False, show_path=False))
+    log.setLevel("INFO")
+    model = LanguageModel(
+        model=llm,
+        url=llm_url,
+        queries=queries,
+        refinements=refinements,
+        overlap=overlap,
+        structured=structured,
+        temperature=temperature,
+        timeout=timeout,
+        prices=prices,
+        prompts=load_prompts(prompts) if prompts else Prompts(),
+    )
+    source = "llm" if llm else "offline" if offline else source
+    made = make_clusters(read_tags(tags), source, seed, model, transcript_beside(out))
+    made.save(out)
+    Console().print(_tree(made))
+
+
+def read_tags(path: Path) -> tuple[str, ...]:
+    """The tags in a file: all that occur in the column `tags` of a CSV (sorted), or the lines of a text file. Raises ClusterError."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            if path.suffix.lower() != ".csv":
+                found = [" ".join(line.split()) for line in stream]
+            else:
+                rows = csv.DictReader(stream)
+                if "tags" not in (rows.fieldnames or ()):
+                    raise ClusterError(f"{path}: no column is called tags")
+                found = sorted({" ".join(tag.split()) for row in rows for tag in (row["tags"] or "").split(";")})
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ClusterError(f"{path}: cannot read tags from this file ({error})") from None
+    tags = tuple(dict.fromkeys(tag for tag in found if tag))
+    if not tags:
+        raise ClusterError(f"{path}: no tags in this file")
+    return tags
 
 
 def show(file: File, picture: Annotated[Path | None, tyro.conf.arg(help="Also draw the clusters into this SVG file.")] = None) -> None:
     """Print the clusters of a file as a tree, and how stable they are where a language model made them."""
-    clusters = load_clusters(file)
-    console = Console()
-    console.print(_tree(clusters))
-    if given_away := clusters.given_away():
-        console.print(Text(f"The cluster vector alone tells these tags from all others: {', '.join(given_away)}"))
-    if clusters.transcript:
+    stored = load_clusters(file)
+    Console().print(_tree(stored))
+    if given_away := stored.given_away():
+        Console().print(Text(f"The cluster vector alone tells these tags from all others: {', '.join(given_away)}"))
+    if stored.transcript:
         stability(file)
     if picture:
-        write_text(picture, draw(clusters))
+        write_text(picture, draw(stored))
 
 
 def replay(file: File) -> None:
     """Make the clusters of a file again from its stored answers, without a network, and say whether they are the same, bit for bit."""
     from tag2mask.clusters.refine import replay as again
 
-    clusters, votings = again(file)
+    made, votings = again(file)
     before = file.read_bytes()
     beside = file.with_name(f".{file.name}.replay")
     try:
-        clusters.save(beside)
+        made.save(beside)
         same = beside.read_bytes() == before
     finally:
         beside.unlink(missing_ok=True)
-    console = Console()
-    console.print(_tree(clusters))
+    Console().print(_tree(made))
     if not same:
         raise ClusterError(f"{file} is not what its transcript leads to; the tree above is")
     answers = sum(len(voting.answers) for voting in votings)
-    console.print(Text(f"{file}: the same, bit for bit, from {answers} stored answers and their refinements"))
+    Console().print(Text(f"{file}: the same, bit for bit, from {answers} stored answers and their refinements"))
 
 
 def stability(file: File) -> None:
@@ -78,9 +130,9 @@ def stability(file: File) -> None:
         Console().print(_table(voting))
 
 
-def _tree(clusters: Clusters) -> Tree:
-    tree = Tree(Text(f"{clusters.num_clusters} clusters of {len(clusters.tags)} tags: {clusters.source}"))
-    for name, held in zip(clusters.names, clusters.members, strict=True):
+def _tree(made: Clusters) -> Tree:
+    tree = Tree(Text(f"{made.num_clusters} clusters of {len(made.tags)} tags: {made.source}"))
+    for name, held in zip(made.names, made.members, strict=True):
         branch = tree.add(Text(f"{name} ({len(held)})", style="bold"))
         branch.add(Text(", ".join(held)))
     return tree
