@@ -78,19 +78,19 @@ class ClassifierSettings(Settings):
     """Weight of ViT-PCM's equivariance loss."""
     classifier_l2: float = Field(0.0, ge=0)
     """L2 penalty on the patch classifier's weights (ViT-PCM: 0.01)."""
-    epochs: int = Field(12, ge=1)
+    epochs: int = Field(6, ge=1)
     """Passes over the training photos."""
     frozen_epochs: int = Field(1, ge=0)
     """First passes, with the backbone frozen."""
-    trained_blocks: int = Field(0, ge=0)
+    trained_blocks: int = Field(4, ge=0)
     """Last blocks of the backbone that train after the frozen epochs, with a ViT's final norm; 0: the whole backbone."""
     frozen_lr: float = Field(1e-3, gt=0)
     """Learning rate while the backbone is frozen (Adam)."""
     lr: float = Field(1e-4, gt=0)
     """Learning rate afterwards (Adam)."""
-    head_lr_factor: float = Field(1.0, gt=0)
+    head_lr_factor: float = Field(5.0, gt=0)
     """Learning rate of the new layers after the frozen epochs, relative to `lr`."""
-    lr_decay: Literal["none", "cosine"] = "none"
+    lr_decay: Literal["none", "cosine"] = "cosine"
     """Learning rate over the epochs after the frozen ones."""
     batch_size: int = Field(16, ge=1)
     """Photos per step, over all devices together."""
@@ -128,7 +128,7 @@ class MaskSettings(Settings):
     """Average with the scores of the mirrored photo."""
     labels: Literal["plain", "mask", "max_norm"] = "max_norm"
     """plain: argmax over all classes; mask: only the photo's tags and background; max_norm: and each class divided by its largest score."""
-    background: float = Field(0.3, gt=0, lt=1)
+    background: float = Field(0.4, gt=0, lt=1)
     """Evidence below which a patch is background, relative to a tag's largest in the photo (with pooling = mean)."""
     batch_size: int = Field(4, ge=1)
     """Photos per forward pass."""
