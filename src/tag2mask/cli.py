@@ -109,14 +109,14 @@ def _command(module: str, name: str) -> Callable[[list[str]], None]:
 def _clusters(argv: list[str]) -> None:
     if argv and argv[0] in ("show", "replay", "stability"):
         _command("clusters", argv[0])(argv[1:])
-    elif "--tags" in argv:
+    elif any(word.split("=")[0] == "--tags" for word in argv):
         _command("clusters", "clusters")(argv)
     else:
         _stage("clusters")(argv)
 
 
 def _evaluate(argv: list[str]) -> None:
-    (_command("evaluate", "evaluate") if "--pred" in argv else _stage("evaluate"))(argv)
+    (_command("evaluate", "evaluate") if any(word.split("=")[0] == "--pred" for word in argv) else _stage("evaluate"))(argv)
 
 
 VERBS: dict[str, Callable[[list[str]], None]] = {

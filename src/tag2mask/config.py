@@ -45,6 +45,8 @@ class ClusterSettings(Settings):
     """Address of any chat-completions server (Ollama, vLLM, llama.cpp); none: OpenAI."""
     queries: int = Field(10, ge=1)
     """R, queries of the language model before the vote (CPC Alg. 1)."""
+    overlap: bool = False
+    """Let the language model put a tag in several clusters (PPC) instead of exactly one (CPC)."""
 
 
 class ClassifierSettings(Settings):

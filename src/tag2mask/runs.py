@@ -126,7 +126,7 @@ def start_log(folder: Path, quiet: bool = False) -> None:
 
 class _Terminal(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        console.print(record.getMessage(), highlight=False, markup=False)
+        console.print(record.getMessage(), highlight=False, markup=False, soft_wrap=True)
 
 
 def track(items: Iterable[T], what: str, total: int | None = None, done: int = 0) -> Iterator[T]:

@@ -76,9 +76,19 @@ class Job:
 
 def clusters(job: Job) -> dict[str, Any]:
     """Write clusters/clusters.json for the tags of the training photos."""
-    made = make_clusters(job.table.tags, job.config.clusters.source, job.config.seed)
-    if rank() == 0:
-        made.save(job.folder / "clusters" / "clusters.json")
+    if rank() > 0:
+        return {}  # one process asks the language model, for all
+    from tag2mask.clusters.command import transcript_beside
+    from tag2mask.clusters.llm import LanguageModel
+
+    settings, path, model = job.config.clusters, job.folder / "clusters" / "clusters.json", None
+    source = "llm" if settings.source == "auto" and settings.llm else settings.source
+    if source == "llm":
+        if settings.llm is None:
+            raise ConfigError("which language model? Give --clusters.llm NAME, and --clusters.llm-url URL if it is not OpenAI's")
+        model = LanguageModel(settings.llm, settings.llm_url or "", settings.queries, overlap=settings.overlap)
+    made = make_clusters(job.table.tags, source, job.config.seed, model, transcript_beside(path))
+    made.save(path)
     return {"clusters": made.num_clusters, "tags": job.table.num_tags}
 
 
