@@ -6,7 +6,7 @@ from chat_server import ChatServer, Fail, Say
 
 from tag2mask.clusters.llm import Client, LanguageModel, bill
 from tag2mask.clusters.transcript import Reply
-from tag2mask.errors import ClusterError
+from tag2mask.errors import ClusterError, ConfigError
 
 HELLO = [{"role": "user", "content": "hello"}]
 KINDS = ["drop", "cut", "garbage", "html", "empty"]
@@ -104,6 +104,8 @@ def test_what_lacks_is_said_at_once(no_waiting):
         Client(LanguageModel("gpt-4o"))
     with pytest.raises(ClusterError, match="not an address"):
         Client(LanguageModel("fake", "localhost:11434/v1"))
+    with pytest.raises(ConfigError, match="queries is 0, less than 1, repairs is -1"):
+        LanguageModel("fake", queries=0, repairs=-1)
 
 
 def test_what_is_sent(no_waiting):

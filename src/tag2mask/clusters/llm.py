@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from tag2mask.clusters.answers import SCHEMA
 from tag2mask.clusters.prompts import Prompts
 from tag2mask.clusters.transcript import Messages, Reply
-from tag2mask.errors import ClusterError
+from tag2mask.errors import ClusterError, ConfigError
 from tag2mask.runs import log
 
 # US dollars for a million tokens, in and out, as OpenAI listed them in 2026; for other models give `prices`.
@@ -51,6 +51,11 @@ class LanguageModel:
     """US dollars for a million tokens in and out; None: those we know."""
     prompts: Prompts = field(default_factory=Prompts)
     """Initial and refine prompt."""
+
+    def __post_init__(self) -> None:
+        least = {"queries": 1, "refinements": 0, "repairs": 0, "retries": 0, "tags_per_answer": 2, "timeout": 0.001}
+        if wrong := [f"{name} is {getattr(self, name)}, less than {low}" for name, low in least.items() if getattr(self, name) < low]:
+            raise ConfigError(f"language model: {', '.join(wrong)}")
 
 
 class Client:
