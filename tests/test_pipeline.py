@@ -185,3 +185,17 @@ def test_kill_and_go_on_equals_uninterrupted(finished, scenes, tmp_path, stage):
         assert path.read_bytes() == (out / path.relative_to(finished.folder)).read_bytes(), path
     assert finished.metrics == tag2mask.load(out).metrics
     assert not list(out.rglob("*.tmp"))
+
+
+@pytest.mark.slow
+def test_two_processes_share_a_run(finished, scenes, tmp_path):
+    """torchrun: every stage ends, each mask and prediction is written once, and figures come out."""
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text((finished.folder / "config.toml").read_text())
+    out = tmp_path / "two"
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
+    command = [*launch, "-m", "tag2mask", "run", "--recipe", str(recipe), "--out", str(out)]
+    subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True, capture_output=True, timeout=300)
+    assert {p.name for p in (out / "masks").glob("*.png")} == {p.name for p in (finished.folder / "masks").glob("*.png")}
+    assert len(list((out / "evaluate/predictions").glob("*.png"))) == 4
+    assert tag2mask.load(out).metrics["segmenter"]["images"] == 4

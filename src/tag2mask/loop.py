@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
 
 from tag2mask.errors import TrainingError
-from tag2mask.runs import log, track, writing
+from tag2mask.runs import log, on_cpus, track, writing
 
 CHECKPOINT_SECONDS = 60.0
 
@@ -75,10 +75,8 @@ def accelerator(precision: str) -> Accelerator:
     """auto, no, bf16 or fp16 to an Accelerator; auto is bf16 on a GPU that has it (on CPUs the BiLSTM is slower in bf16)."""
     if precision == "auto":
         precision = "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
-    return Accelerator(
-        mixed_precision=precision,
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True, gradient_as_bucket_view=True)],
-    )
+    ddp = DistributedDataParallelKwargs(find_unused_parameters=True)  # the class token's part of a ViT may have no gradient
+    return Accelerator(mixed_precision=precision, cpu=on_cpus(), kwargs_handlers=[ddp])
 
 
 def loader_workers(workers: int) -> int:

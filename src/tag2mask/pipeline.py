@@ -158,6 +158,7 @@ def run_stage(job: Job, name: str) -> bool:
             {"inputs": inputs, "counts": counts, "seconds": round(seconds, 1), "resumed": bool(started), "versions": versions()},
         )
         shutil.rmtree(folder / "checkpoint", ignore_errors=True)  # until here a kill would cost the training
+    barrier()
     log.info(f"{name}: done in {seconds:.0f} s")
     return True
 

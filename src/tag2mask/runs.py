@@ -95,7 +95,14 @@ def barrier() -> None:
     if ranks() > 1:
         from accelerate import PartialState
 
-        PartialState().wait_for_everyone()
+        PartialState(cpu=on_cpus()).wait_for_everyone()
+
+
+def on_cpus() -> bool:
+    """Whether several processes share this run without a GPU: Accelerate has to be told."""
+    import torch
+
+    return ranks() > 1 and not torch.cuda.is_available()
 
 
 def versions() -> dict[str, str]:
