@@ -15,6 +15,7 @@ def test_logits_are_the_sum_of_four_dilated_heads(settings, stride, rates):
     model = DeepLabV2(settings.model_copy(update={"output_stride": stride}), ["background", "a", "b"]).eval()
     image = torch.rand(2, 3, 65, 49)
     features = model.net((image - model.mean) / model.std)[-1]
+    features = 5 * features / features.pow(2).sum(1, keepdim=True).sqrt()
     assert features.shape[2:] == (64 // stride + 1, 48 // stride + 1)
     heads = (F.conv2d(features, h.weight, h.bias, padding=r, dilation=r) for h, r in zip(model.heads, rates, strict=True))
     torch.testing.assert_close(model(image), sum(heads))
