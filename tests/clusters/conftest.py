@@ -9,5 +9,6 @@ def no_waiting(monkeypatch):
     pauses: list[float] = []
     monkeypatch.setattr(Client, "_pause", lambda self, seconds: pauses.append(seconds))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
     return pauses

@@ -102,8 +102,9 @@ def test_the_key_goes_to_the_server_and_nowhere_else(no_waiting, monkeypatch):
 def test_what_lacks_is_said_at_once(no_waiting):
     with pytest.raises(ClusterError, match="OPENAI_API_KEY is not set"):
         Client(LanguageModel("gpt-4o"))
-    with pytest.raises(ClusterError, match="not an address"):
-        Client(LanguageModel("fake", "localhost:11434/v1"))
+    for url in ("localhost:11434/v1", "http://", "http://[::1", "ftp://x"):
+        with pytest.raises(ClusterError, match="not an address"):
+            Client(LanguageModel("fake", url))
     with pytest.raises(ConfigError, match="queries is 0, less than 1, repairs is -1"):
         LanguageModel("fake", queries=0, repairs=-1)
 

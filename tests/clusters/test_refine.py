@@ -230,6 +230,16 @@ def test_groups_that_overlap_may_come_out_the_same(tmp_path, no_waiting):
     assert clusters.as_mapping == {"pets": ["cat", "dog"], "cars": ["car", "bus"]}
 
 
+def test_the_server_of_the_environment_is_written_down(tmp_path, no_waiting, monkeypatch):
+    with ChatServer(lambda request: Say(A)) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        clusters = make_clusters(TAGS, "llm", model=LanguageModel("fake", queries=1), transcript=tmp_path / "c.transcript.jsonl")
+    assert f"fake at {server.url}" in clusters.source and server.served == 3
+    monkeypatch.delenv("OPENAI_BASE_URL")
+    clusters.save(tmp_path / "c.json")
+    assert replay(tmp_path / "c.json")[0] == clusters
+
+
 def test_own_prompts(tmp_path, no_waiting):
     with ChatServer(lambda request: Say(A)) as server:
         make(server, tmp_path / "c.json", queries=1, prompts=replace(Prompts(), initial="By colour, please."))

@@ -66,10 +66,13 @@ class Client:
             import openai
         except ImportError:
             raise ClusterError("asking a language model takes the openai package: pip install 'tag2mask[llm]'") from None
-        where = urlsplit(settings.url)
+        try:
+            where = urlsplit(settings.url)
+        except ValueError:
+            where = urlsplit("")
         if where.username or where.password or where.query:
             raise ClusterError("keep keys out of the language model's address, which is written down; the key goes into OPENAI_API_KEY")
-        if settings.url and where.scheme not in ("http", "https"):
+        if settings.url and (where.scheme not in ("http", "https") or not where.hostname):
             raise ClusterError(f"{settings.url}: not an address of a language model; it looks like http://localhost:11434/v1")
         key = os.environ.get("OPENAI_API_KEY", "")
         if not key and not settings.url:

@@ -1,9 +1,10 @@
 """Algorithm 1 of PPC and CPC: many answers, a vote, then refinement until nothing changes; long lists of tags in rounds."""
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +174,7 @@ def ask_clusters(tags: Sequence[str], settings: LanguageModel, transcript: Path)
 
     Raises ClusterError when the server refuses or stays silent; what was answered until then is kept for the next call.
     """
+    settings = replace(settings, url=settings.url or os.environ.get("OPENAI_BASE_URL", ""))  # the client would use it unseen
     answers = Transcript(transcript)
     client = Client(settings)
     answers.start(json.loads(json.dumps(asdict(settings))), tags)
