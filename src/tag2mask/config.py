@@ -38,7 +38,7 @@ class ClusterSettings(Settings):
     """Tags to clusters."""
 
     source: Annotated[str, tyro.conf.arg(name="")] = "auto"
-    """A cluster file (JSON), a preset (voc, coco, demo), auto, llm, offline, or a control arm (none, random, onehot, supercategories)."""
+    """A cluster file (JSON), a preset (voc, voc-overlapping, coco, demo), auto, llm, offline, or a control arm (none, random, onehot, supercategories)."""
     llm: str | None = None
     """Name of the language model (gpt-4o, llama3.1); the key comes from OPENAI_API_KEY."""
     llm_url: str | None = None
@@ -47,6 +47,10 @@ class ClusterSettings(Settings):
     """R, queries of the language model before the vote (CPC Alg. 1)."""
     overlap: bool = False
     """Let the language model put a tag in several clusters (PPC) instead of exactly one (CPC)."""
+    structured: bool = True
+    """Have the server force the shape of the answers; off for servers that cannot."""
+    prompts: Path | None = None
+    """Prompts of your own: a TOML file with `initial` and `refine`."""
 
 
 class ClassifierSettings(Settings):

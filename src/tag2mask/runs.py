@@ -36,9 +36,10 @@ def writing(path: Path) -> Iterator[Path]:
         if temporary.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         temporary.replace(path)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise RunError(f"no space left to write {path}; free some and give the same command again: it goes on from here") from None
+    except Exception as error:  # safetensors and PyTorch have errors of their own for a full disk
+        said = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        if said or "No space left" in str(error) or shutil.disk_usage(path.parent).free < 1 << 20:
+            raise RunError(f"no space left to write {path}; free some and give the same command again: it goes on from here") from error
         raise
     finally:
         if temporary.is_dir():

@@ -80,13 +80,22 @@ def clusters(job: Job) -> dict[str, Any]:
         return {}  # one process asks the language model, for all
     from tag2mask.clusters.command import transcript_beside
     from tag2mask.clusters.llm import LanguageModel
+    from tag2mask.clusters.prompts import Prompts, load_prompts
 
     settings, path, model = job.config.clusters, job.folder / "clusters" / "clusters.json", None
     source = "llm" if settings.source == "auto" and settings.llm else settings.source
     if source == "llm":
         if settings.llm is None:
             raise ConfigError("which language model? Give --clusters.llm NAME, and --clusters.llm-url URL if it is not OpenAI's")
-        model = LanguageModel(settings.llm, settings.llm_url or "", settings.queries, overlap=settings.overlap)
+        prompts = load_prompts(settings.prompts) if settings.prompts else Prompts()
+        model = LanguageModel(
+            settings.llm,
+            settings.llm_url or "",
+            settings.queries,
+            overlap=settings.overlap,
+            structured=settings.structured,
+            prompts=prompts,
+        )
     made = make_clusters(job.table.tags, source, job.config.seed, model, transcript_beside(path))
     made.save(path)
     return {"clusters": made.num_clusters, "tags": job.table.num_tags}
