@@ -1,20 +1,34 @@
 """`dense_crf` and what stands around it: checking what came in, choosing labels, choosing the back end."""
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
+from importlib import import_module
+from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tag2mask.crf.params import CRFParams
+from tag2mask.crf.params import NO_ROOM, CRFParams
 from tag2mask.errors import DataError
+from tag2mask.runs import log
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+try:
+    _core: Any = import_module("tag2mask.crf._core")
+except ImportError:  # installed without a compiler
+    _core = None
+
+MOST_PIXELS = (2**31 - 1) // 6  # a pixel can touch six lattice points, and those are numbered in 31 bits
+SLACK = 1e-4  # how far outside 0..1 rounding may have taken a probability
+
 
 def backend() -> str:
-    """Which code `dense_crf` runs: "torch"."""
-    return "torch"
+    """Which code `dense_crf` runs: "c++ (avx2)", "c++ (portable)", or "torch" where the compiled core is missing."""
+    return f"c++ ({_core.isa})" if _core else "torch"
 
 
 def dense_crf(
@@ -38,12 +52,74 @@ def dense_crf(
     return refined
 
 
-def _infer(image: np.ndarray, probs: np.ndarray, params: CRFParams) -> np.ndarray:
-    import torch
+def dense_crf_many(
+    pairs: "Iterable[tuple[np.ndarray | Tensor, np.ndarray | Tensor]]",
+    params: CRFParams | None = None,
+    labels: Iterable[Sequence[int] | None] | None = None,
+    workers: int = 2,
+) -> Iterator[np.ndarray]:
+    """`dense_crf` of each (image, probs) pair, in the order given, on `workers` threads, each busy with one image.
 
+    `labels`: one choice of labels for each pair. Pairs are drawn as they are needed: at most `workers` + 1 are held at a time,
+    results that wait for their turn included. Raises what `dense_crf` raises, when the turn of that pair comes.
+    """
+    choices = repeat(None) if labels is None else iter(labels)
+    waiting: deque[Future[np.ndarray]] = deque()
+    with ThreadPoolExecutor(max(1, workers), thread_name_prefix="crf") as pool:
+        try:
+            for image, probs in pairs:
+                waiting.append(pool.submit(dense_crf, image, probs, params, next(choices)))
+                if len(waiting) > workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def dense_crf_batch(images: "Tensor", probs: "Tensor", params: CRFParams | None = None) -> "Tensor":
+    """As `dense_crf`, on many images of one size at once and on the device of `probs`, in PyTorch.
+
+    images (B, H, W, 3) uint8, probs (B, C, H, W) floating, in 0..1 -> (B, C, H, W) float32. Raises DataError.
+    """
     from tag2mask.crf.torch_backend import infer
 
-    return infer(torch.from_numpy(image)[None], torch.from_numpy(probs)[None], params)[0].numpy()
+    params = params or CRFParams()
+    if images.ndim != 4 or probs.ndim != 4 or images.shape != (len(probs), *probs.shape[2:], 3) or not probs.numel():
+        raise DataError(
+            f"a batch of images {tuple(images.shape)} and probabilities {tuple(probs.shape)}; give (B, H, W, 3) and (B, C, H, W)"
+        )
+    if str(images.dtype) != "torch.uint8" or not probs.is_floating_point() or not ((probs >= -SLACK) & (probs <= 1 + SLACK)).all():
+        raise DataError("give images of uint8 and probabilities of 0..1 (a softmax), without NaN")
+    if params.image == "deeplab_compat":
+        images = images.new_tensor(np.stack([deeplab_image(image) for image in images.cpu().numpy()]))
+    return infer(images, probs, params)
+
+
+@cache
+def _say_torch() -> None:
+    log.warning("the compiled CRF is not installed, PyTorch does its work, several times slower; install again with a C++ compiler")
+
+
+def _infer(image: np.ndarray, probs: np.ndarray, params: CRFParams, isa: str | None = None) -> np.ndarray:
+    if probs[0].size > MOST_PIXELS:
+        raise DataError(f"the image has {probs[0].size} pixels; the CRF takes up to {MOST_PIXELS}, so give it a smaller one")
+    if _core is None or isa == "torch":
+        import torch
+
+        from tag2mask.crf.torch_backend import infer
+
+        if _core is None:
+            _say_torch()
+        return infer(torch.from_numpy(image)[None], torch.from_numpy(probs)[None], params)[0].numpy()
+    kernels = (params.gaussian_sxy, params.gaussian_weight, params.bilateral_sxy, params.bilateral_srgb, params.bilateral_weight)
+    out = np.empty_like(probs)
+    try:
+        _core.run(image, probs, out, params.iterations, *kernels, isa or _core.isa)
+    except OverflowError:
+        raise DataError(NO_ROOM) from None
+    return out
 
 
 def _arrays(image: Any, probs: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -66,7 +142,7 @@ def _arrays(image: Any, probs: Any) -> tuple[np.ndarray, np.ndarray]:
         )
     if scores.dtype.kind == "f" and scores.size:
         low, high = float(scores.min()), float(scores.max())
-        if not (low >= -1e-4 and high <= 1 + 1e-4):  # also true of NaN
+        if not (low >= -SLACK and high <= 1 + SLACK):  # also true of NaN
             problems.append(f"the probabilities run from {low:.4g} to {high:.4g}; give 0..1 (a softmax), without NaN")
     if problems:
         raise DataError(problems, "what the CRF was given" if len(problems) > 1 else None)

@@ -1,10 +1,11 @@
 """What a dense CRF is told: two kernels and a number of iterations, and the settings that published work uses, by name."""
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
 from tag2mask.errors import ConfigError
+
+NO_ROOM = "sxy or srgb of the CRF is too small for a picture of this size: its lattice has no room"
 
 
 @dataclass(frozen=True)
@@ -28,14 +29,15 @@ class CRFParams:
         problems = []
         if not (isinstance(self.iterations, int) and 0 <= self.iterations <= 1000):
             problems.append(f"iterations is {self.iterations!r}; give a whole number from 0 to 1000")
-        for name in ("gaussian_sxy", "bilateral_sxy", "bilateral_srgb"):
+        # Below half a pixel the Gaussian sees no neighbour; the others have the bounds within which float32 can place a pixel.
+        for name, least in (("gaussian_sxy", 0.5), ("bilateral_sxy", 0.5), ("bilateral_srgb", 0.1)):
             value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                problems.append(f"{name} is {value!r}; give a number above 0")
+            if not least <= value <= 1e6:
+                problems.append(f"{name} is {value!r}; give a number from {least} to 1e6")
         for name in ("gaussian_weight", "bilateral_weight"):
             value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
-                problems.append(f"{name} is {value!r}; give 0 or a number above")
+            if not 0 <= value <= 1e6:
+                problems.append(f"{name} is {value!r}; give a number from 0 to 1e6")
         if self.image not in ("rgb", "deeplab_compat"):
             problems.append(f"image is {self.image!r}; give 'rgb' or 'deeplab_compat'")
         if problems:

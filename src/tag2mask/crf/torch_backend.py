@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-from tag2mask.crf.params import CRFParams
+from tag2mask.crf.params import NO_ROOM, CRFParams
 from tag2mask.errors import DataError
 
 
@@ -48,7 +48,7 @@ def build(features: Tensor, image: Tensor, images: int) -> Lattice:
         strides.append(strides[-1] * span)
     top = strides[-1] * int(high[d - 1] - low[d - 1] + 1)
     if top * images >= 2**63:
-        raise DataError("the CRF's sxy or srgb is too small for pictures of this size: its lattice has no room")
+        raise DataError(NO_ROOM)
     stride = torch.tensor([*strides, 0], device=features.device)
     first = ((points - low) * stride).sum(1) + image * top
     dropped = torch.zeros_like(points).scatter_(1, d - ranks, stride.expand_as(ranks)).cumsum(1)
