@@ -150,15 +150,17 @@ class SegmenterSettings(Settings):
     """Any timm CNN; used at stride 8. The papers: resnet101."""
     weights: str = "auto"
     """auto, hub, none, or a file, as in the classifier."""
-    output_stride: Literal[8, 16] = 8
-    """Pixels per cell of the network's output."""
-    crop_size: int = Field(321, ge=33)
+    output_stride: Literal[8, 16] = 16
+    """Pixels per cell of the network's output; DeepLabV2: 8, at three times the cost."""
+    feature_length: float = Field(5.0, ge=0)
+    """Length that the backbone's features are brought to before the heads, so that one learning rate serves all; 0: as they are."""
+    crop_size: int = Field(225, ge=33)
     """Side of the training crop [pixels]."""
     scale_range: tuple[float, float] = (0.5, 1.5)
     """Range of the random scale."""
     batch_size: int = Field(10, ge=1)
     """Crops per step, over all devices together."""
-    steps: int = Field(1500, ge=1)
+    steps: int = Field(1200, ge=1)
     """Training steps."""
     lr: float = Field(2.5e-3, gt=0)
     """Start of the poly schedule; the heads learn ten times as fast (SGD)."""
@@ -172,8 +174,8 @@ class SegmenterSettings(Settings):
     """As in the classifier."""
     test_scales: tuple[float, ...] = (1.0,)
     """Scales at test time."""
-    test_size: int = Field(513, ge=33)
-    """Longer side of a photo at scale 1 at test time, larger ones are reduced [pixels]; the mask has the photo's own size."""
+    test_size: int = Field(385, ge=33)
+    """Longer side of a photo at scale 1, larger ones are reduced, in training too [pixels]; a mask always has the photo's own size."""
     flip: bool = True
     """Average with the mirrored photo at test time."""
     crf: CRFSettings = CRFSettings()

@@ -5,9 +5,12 @@ before. That is why a training that was killed and goes on from its last checkpo
 was not, with any number of reading processes.
 """
 
+import contextlib
+import ctypes
 import json
 import math
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -79,6 +82,15 @@ def accelerator(precision: str) -> Accelerator:
     return Accelerator(mixed_precision=precision, cpu=on_cpus(), kwargs_handlers=[ddp])
 
 
+def keep_freed_memory() -> None:
+    """Have glibc keep what a training step frees: to fetch it anew from the system costs a step on a CPU up to a quarter of its time."""
+    if sys.platform == "linux" and not torch.cuda.is_available():
+        with contextlib.suppress(OSError, AttributeError):  # another C library
+            glibc = ctypes.CDLL("libc.so.6")
+            glibc.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
+            glibc.mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
+
+
 def loader_workers(workers: int) -> int:
     """The setting photos.workers to a number of processes."""
     cores = torch.multiprocessing.cpu_count()
@@ -106,6 +118,7 @@ def fit(
     Raises:
         TrainingError: the loss is not finite.
     """
+    keep_freed_memory()
     acc = accelerator(precision)
     start = _newest(folder / "checkpoint")
     metrics = _Metrics(folder / "metrics.jsonl", start, acc.is_main_process)

@@ -19,7 +19,7 @@ from tag2mask.runs import barrier, fingerprint, log, rank, read_json, start_log,
 from tag2mask.stages import Job
 
 Inputs = dict[str, Any]
-TEST_SETTINGS = {"test_scales", "test_size", "flip", "crf"}  # of the segmenter: they do not touch its training
+TEST_SETTINGS = {"test_scales", "flip", "crf"}  # of the segmenter: they do not touch its training
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,6 @@ from tag2mask.runs import writing
 from tag2mask.weights import create_backbone
 
 RATES = (6, 12, 18, 24)  # dilations of the heads at stride 8, half of these at 16
-# Differs from DeepLab: the features of every cell are brought to this length before the heads. The heads' largest stable learning
-# rate goes down with its square, which differs by tens between backbones and is 2,400 for EfficientNet-Lite0's linear last layer:
-# as it is, training diverges from a rate of 1e-3 on, and ends worse at any rate. So one rate serves all backbones.
-LENGTH = 5.0
 
 
 class DeepLabV2(nn.Module):
@@ -77,7 +73,11 @@ class DeepLabV2(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, C, h, w)."""
         x = ((image - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-        features = LENGTH * F.normalize(self.net(x)[-1].float(), dim=1)
+        features = self.net(x)[-1]
+        # Differs from DeepLab: the heads' largest stable learning rate goes down with the square of the features' length, which differs by
+        # tens between backbones (2,400 for EfficientNet-Lite0's linear last layer: training diverges from a rate of 1e-3 on).
+        if self.settings.feature_length:
+            features = self.settings.feature_length * F.normalize(features.float(), dim=1)
         return torch.stack([head(features) for head in self.heads]).sum(0)
 
 
