@@ -38,7 +38,8 @@ class ClusterSettings(Settings):
     """Tags to clusters."""
 
     source: Annotated[str, tyro.conf.arg(name="")] = "auto"
-    """A cluster file (JSON), a preset (voc, voc-overlapping, coco, demo), auto, llm, offline, or a control arm (none, random, onehot, supercategories)."""
+    """A cluster file (JSON), a preset (voc, voc-overlapping, coco, demo), auto, llm, offline, or a control arm: none, random, onehot,
+    supercategories."""
     llm: str | None = None
     """Name of the language model (gpt-4o, llama3.1); the key comes from OPENAI_API_KEY."""
     llm_url: str | None = None

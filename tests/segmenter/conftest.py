@@ -11,6 +11,7 @@ def settings():
     return SegmenterSettings(
         backbone="test_efficientnet",
         weights="none",
+        output_stride=8,
         crop_size=49,
         batch_size=4,
         steps=12,
