@@ -39,7 +39,10 @@ class Lattice:
 
 def build(features: Tensor, image: Tensor, images: int) -> Lattice:
     """The lattice of `features` (N, d) float32; features of different images (`image` (N) int64, each < `images`) never meet."""
-    d = features.shape[1]
+    pixels, d = features.shape
+    if pixels // images % 4:  # pydensecrf works in fours and fills the last four with pixels at the origin, which touch points too
+        features = torch.cat([features, features.new_zeros(images, d)])
+        image = torch.cat([image, torch.arange(images, device=image.device)])
     points, ranks, weight = simplex(features)
     # A point is (image, q_0 .. q_{d-1}, remainder), packed into one integer with room for a step to either side.
     low, high = points.amin(0) - 2, points.amax(0) + 2
@@ -57,13 +60,14 @@ def build(features: Tensor, image: Tensor, images: int) -> Lattice:
     unique, vertex = torch.unique(keys, return_inverse=True)
     neighbours = blur_neighbours(unique, stride, d)
 
+    vertex, weight = vertex[:pixels], weight[:pixels]
     flat = vertex.flatten()
     by_point = torch.argsort(flat, stable=True)
     count = torch.bincount(flat, minlength=len(unique))
     taps = features.new_tensor([1, 0.5, 0.5]).repeat(len(unique), 1)
     order = by_point // (d + 1)
     lattice = Lattice(vertex, weight, order, weight.flatten()[by_point], count.cumsum(0) - count, neighbours, taps)
-    norm = lattice.filter(features.new_ones(len(features), 1)).add_(1e-20).rsqrt_()
+    norm = lattice.filter(features.new_ones(pixels, 1)).add_(1e-20).rsqrt_()
     weight = weight * norm
     return Lattice(vertex, weight, order, weight.flatten()[by_point], lattice.start, neighbours, taps)
 

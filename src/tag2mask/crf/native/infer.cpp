@@ -236,7 +236,8 @@ class MeanField {
           blocks_((job.labels + B - 1) / B),
           stride_(blocks_ * B),
           gaussian_(job.iterations && job.gaussian_weight > 0),
-          bilateral_(job.iterations && job.bilateral_weight > 0) {
+          bilateral_(job.iterations && job.bilateral_weight > 0),
+          iterations_(gaussian_ || bilateral_ ? job.iterations : 0) {
         if (gaussian_) build_gaussian(job, grid_);
         if (bilateral_) build_bilateral(job, lattice_);
         unary_.reset((pixels_ + kTile) * job.labels);
@@ -248,10 +249,10 @@ class MeanField {
         label_.fill(0);
     }
     void run() {
-        GridValues<B> grid(grid_, blocks_, gaussian_ ? job_.iterations : 0);
+        GridValues<B> grid(grid_, blocks_, gaussian_ ? iterations_ : 0);
         LatticeValues<B> lattice(lattice_, blocks_);
-        for (int pass = 0; pass <= job_.iterations; ++pass) {
-            const bool last = pass == job_.iterations;
+        for (int pass = 0; pass <= iterations_; ++pass) {
+            const bool last = pass == iterations_;
             if (gaussian_) grid.begin();
             if (bilateral_) lattice.begin(last);
             for (size_t tile = 0, first = 0; first < pixels_; ++tile, first += kTile) {
@@ -336,6 +337,7 @@ class MeanField {
     size_t pixels_;
     int blocks_, stride_;
     bool gaussian_, bilateral_;
+    int iterations_;
     Grid grid_;
     Lattice lattice_;
     Buffer<float> unary_;  // (tiles, labels, kTile), base 2
