@@ -97,11 +97,11 @@ def _predict(argv: list[str]) -> None:
     tyro.cli(predict, args=argv, prog="tag2mask predict")
 
 
-def _command(module: str, name: str) -> Callable[[list[str]], None]:
+def _command(room: str, function: str) -> Callable[[list[str]], None]:
     """A verb that is a function of a room; tyro makes its options from the signature."""
 
     def verb(argv: list[str]) -> None:
-        tyro.cli(getattr(import_module(f"tag2mask.{module}.command"), name), args=argv, prog=f"tag2mask {name}")
+        tyro.cli(getattr(import_module(f"tag2mask.{room}.command"), function), args=argv, prog=f"tag2mask {function.split('_')[0]}")
 
     return verb
 
@@ -129,7 +129,7 @@ VERBS: dict[str, Callable[[list[str]], None]] = {
     "check": _command("data", "check"),
     "convert": _command("data", "convert"),
     "download": _command("data", "download"),
-    "crf": _command("crf", "crf"),
+    "crf": _command("crf", "crf_command"),
 }
 
 if __name__ == "__main__":
