@@ -1,0 +1,107 @@
+"""Pseudo masks: scores of the tags by hand, sizes, resuming, what is written."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tag2mask.config import CRFSettings, MaskSettings
+from tag2mask.data.masks import read_mask
+from tag2mask.data.table import Photo, Table
+from tag2mask.masks import MaskMaker, make_masks
+from tag2mask.masks.scores import patch_scores, tag_scores
+
+PLAIN = MaskSettings(image_size=32, flip=False, crf=CRFSettings(iterations=0))
+
+
+def test_tag_scores_by_hand():
+    z = torch.tensor([[[0.6, 0.2]], [[0.3, 0.2]], [[0.1, 0.6]]])  # background, a, b at two patches
+    plain = tag_scores(z, [0, 1, 2], MaskSettings(labels="plain"), evidence=False)
+    assert torch.allclose(plain, z)
+    masked = tag_scores(z, [0, 1], MaskSettings(labels="mask"), evidence=False)
+    assert torch.allclose(masked, torch.tensor([[[2 / 3, 0.5]], [[1 / 3, 0.5]]]))
+    normed = tag_scores(z, [0, 1], MaskSettings(labels="max_norm"), evidence=False)
+    first, second = torch.tensor([1.0, 1.0]), torch.tensor([1 / 3, 2 / 3])  # each class over its largest: 0.6 and 0.3
+    assert torch.allclose(normed, torch.stack([first / 2, second / second.sum()], -1)[:, None])
+
+
+def test_evidence_leaves_background_where_no_tag_reaches_its_share():
+    z = torch.tensor([[[0.0, 0.0, 0.0]], [[4.0, 1.0, 0.0]], [[0.0, 1.0, 5.0]]])
+    scores = tag_scores(z, [0, 1, 2], MaskSettings(background=0.4), evidence=True)
+    assert torch.allclose(scores.sum(0), torch.ones(1, 3))
+    assert scores.argmax(0).tolist() == [[1, 0, 2]]
+    assert scores[1, 0, 0] / scores[0, 0, 0] == pytest.approx(1 / 0.4)
+
+
+def test_flip_and_scales_are_averaged_in_place():
+    """A scorer that returns the picture's own brightness must give it back: mirrored scores are mirrored back, sizes brought together."""
+
+    def score(images, labels):
+        return torch.nn.functional.avg_pool2d(images, 16)
+
+    picture = torch.zeros(1, 3, 64, 64)
+    picture[..., :32] = 1
+
+    def load(side):
+        return torch.nn.functional.interpolate(picture, (side, side))
+
+    settings = MaskSettings(image_size=64, scales=(1.0, 2.0), flip=True)
+    scores = patch_scores(score, load, torch.ones(1, 1), settings, int)
+    assert scores.shape == (1, 3, 4, 4)
+    assert torch.allclose(scores[0, 0], torch.tensor([1.0, 1, 0, 0]).expand(4, 4), atol=0.13)
+    assert scores[0, 0, 0, 0] > 0.9 and scores[0, 0, 0, 3] < 0.1
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Two photos, red on the left and blue on the right, of odd sizes."""
+    made = []
+    for name, size in (("a/one", (41, 23)), ("two", (30, 57))):
+        pixels = np.zeros((size[1], size[0], 3), np.uint8)
+        pixels[:, : size[0] // 2, 0] = pixels[:, size[0] // 2 :, 2] = 255
+        path = tmp_path / "photos" / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+        made.append(Photo(name, path, ("red",)))
+    return Table(("blue", "red"), tuple(made))
+
+
+def colours(images, labels):
+    """Scores that are the colours: background where neither is strong."""
+    pooled = torch.nn.functional.avg_pool2d(images, 16)
+    return torch.stack([0.3 + 0 * pooled[:, 0], pooled[:, 2], pooled[:, 0]], 1).softmax(1)
+
+
+def test_masks_have_the_photos_size_and_only_given_tags(photos, tmp_path):
+    maker = MaskMaker(colours, int, False, photos.tags, PLAIN.model_copy(update={"labels": "mask", "save_scores": True}))
+    assert make_masks(photos, maker, tmp_path / "out", 2) == 2
+    one = read_mask(tmp_path / "out" / "a" / "one.png")
+    assert one.shape == (23, 41) and set(np.unique(one)) == {0, 2}
+    assert one[:, :10].min() == 2 and one[:, -10:].max() == 0  # blue is not among the tags: background
+    with np.load(tmp_path / "out" / "two.npz", allow_pickle=False) as saved:
+        assert saved["scores"].shape == (2, 2, 2) and saved["classes"].tolist() == [0, 2]
+    plain = MaskMaker(colours, int, False, photos.tags, PLAIN.model_copy(update={"labels": "plain"}))
+    assert set(np.unique(plain.mask(photos.photos[0], plain.scores(photos.photos[:1])[0]))) == {1, 2}
+
+
+def test_masks_that_exist_are_kept(photos, tmp_path):
+    asked = []
+
+    def counting(images, labels):
+        asked.append(len(images))
+        return colours(images, labels)
+
+    maker = MaskMaker(counting, int, False, photos.tags, PLAIN)
+    make_masks(photos, maker, tmp_path / "out", 1)
+    before = (tmp_path / "out" / "two.png").stat().st_mtime_ns
+    (tmp_path / "out" / "a" / "one.png").unlink()
+    asked.clear()
+    make_masks(photos, maker, tmp_path / "out", 1)
+    assert sum(asked) == 1 and (tmp_path / "out" / "two.png").stat().st_mtime_ns == before
+
+
+def test_an_error_in_a_thread_is_raised(photos, tmp_path):
+    maker = MaskMaker(colours, int, False, photos.tags, PLAIN)
+    photos.photos[1].path.write_bytes(b"no picture any more")
+    with pytest.raises(Exception, match="two"):
+        make_masks(photos, maker, tmp_path / "out", 1)
