@@ -44,7 +44,7 @@ def test_says_what_it_cannot_use(files):
         crf_command(*good[:2], folder / "mask.jpg")
     with pytest.raises(DataError, match="no such file"):
         crf_command(good[0], folder / "other.npy", good[2])
-    with pytest.raises(DataError, match="not a .npy file"):
+    with pytest.raises(DataError, match=r"not a \.npy file"):
         crf_command(good[0], good[0], good[2])
     np.savez(folder / "many.npz", a=np.zeros(3))
     with pytest.raises(DataError, match="several arrays"):

@@ -97,6 +97,7 @@ class LatticeValues {
         Row<B> last = Row<B>::zero(), own = Row<B>::at(slab + static_cast<size_t>(chain[0] & ~kEnd) * B);
         for (size_t i = 0; i < links; ++i) {
             const uint32_t entry = chain[i], keep = (entry >> 31) - 1;
+            Row<B>::fetch(slab + static_cast<size_t>(chain[i + kAhead] & ~kEnd) * B);
             const Row<B> after = Row<B>::at(slab + static_cast<size_t>(chain[i + 1] & ~kEnd) * B);
             own.blurred(last, after.kept(keep)).put(slab + static_cast<size_t>(entry & ~kEnd) * B);
             last = own.kept(keep);

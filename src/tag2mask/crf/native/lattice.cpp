@@ -25,13 +25,9 @@ class Table {
         while ((size_t{1} << bits_) < 2 * expected) ++bits_;
         slots_.reset(size_t{1} << bits_);
         slots_.fill(0xFF);
-        keys_.reset(size_t{1} << (bits_ - 1));
+        keys_.reset((size_t{1} << (bits_ - 1)) + 1);
     }
     void expect(uint64_t key) const { prefetch(&slots_[home(key)]); }
-    uint32_t find(uint64_t key) const {
-        for (size_t at = home(key);; at = (at + 1) & (slots_.size() - 1))
-            if (slots_[at].key == key || slots_[at].number == kNone) return slots_[at].number;
-    }
     uint32_t insert(uint64_t key) {
         size_t at = home(key);
         for (; slots_[at].number != kNone; at = (at + 1) & (slots_.size() - 1))
@@ -43,7 +39,7 @@ class Table {
         return number;
     }
     size_t count() const { return count_; }
-    uint64_t key(size_t number) const { return keys_[number]; }
+    Buffer<uint64_t>& keys() { return keys_; }
 
   private:
     struct Slot {
@@ -55,7 +51,7 @@ class Table {
         ++bits_;
         slots_.reset(size_t{1} << bits_);
         slots_.fill(0xFF);
-        keys_.grow(size_t{1} << (bits_ - 1), count_);
+        keys_.grow((size_t{1} << (bits_ - 1)) + 1, count_);
         for (size_t i = 0; i < count_; ++i) {
             size_t at = home(keys_[i]);
             while (slots_[at].number != kNone) at = (at + 1) & (slots_.size() - 1);
@@ -72,22 +68,19 @@ class Table {
 template <int D>
 struct Packing {
     int64_t low[D + 1];
-    uint64_t stride[D + 1], all;  // stride[D] is 0: the last coordinate follows from the others
+    int bits = 3;
+    uint64_t stride[D + 1], all = 0;  // stride[D] is 0: the last coordinate follows from the others
 
     explicit Packing(const float* top) {  // top: the largest value of each scaled feature; the smallest is 0
-        int shift = 3;
-        all = 0;
         for (int j = 0; j < D; ++j) {
             double high = 0;
             for (int k = j; k < D; ++k) high += top[k];
             low[j] = static_cast<int64_t>(std::floor(-(j ? j * double{top[j - 1]} : 0.0) / (D + 1))) - 4;
             const double span = high / (D + 1) + 8 - static_cast<double>(low[j]);
-            int bits = 1;
-            while (std::ldexp(1.0, bits) < span) ++bits;
-            if (shift + bits > 63) throw std::overflow_error("lattice");
-            stride[j] = uint64_t{1} << shift;
-            shift += bits;
+            stride[j] = uint64_t{1} << bits;
             all += stride[j];
+            for (double room = 1; room < span; room *= 2) ++bits;
+            if (bits > 63) throw std::overflow_error("lattice");
         }
         low[D] = 0;
         stride[D] = 0;
@@ -158,27 +151,53 @@ struct Tile {
     }
 };
 
-// Point numbers in chains along one axis; returns how many. `before` and `after` are scratch of one entry a point.
-template <int D>
-size_t link(const Table& table, const Packing<D>& packing, int axis, uint32_t* before, uint32_t* after, Buffer<uint32_t>& chain) {
-    const size_t points = table.count(), ahead = 16;
-    std::memset(after, 0xFF, points * sizeof(uint32_t));
-    for (size_t i = 0; i < points; ++i) {
-        if (i + ahead < points) table.expect(packing.before(table.key(i + ahead), axis));
-        before[i] = table.find(packing.before(table.key(i), axis));
-        if (before[i] != kNone) after[before[i]] = static_cast<uint32_t>(i);
+// Sorts `key` (one spare entry) of `bits` bits; place[i] is where the key at i went. Least significant digit first.
+void sort(Buffer<uint64_t>& key, size_t count, int bits, Buffer<uint32_t>& place) {
+    constexpr int kDigit = 11;
+    Buffer<uint64_t> other(count + 1);
+    Buffer<uint32_t> number(count), other_number(count);
+    for (size_t i = 0; i < count; ++i) number[i] = static_cast<uint32_t>(i);
+    for (int shift = 0; shift < bits; shift += kDigit) {
+        size_t start[(1 << kDigit) + 1] = {};
+        const auto digit = [&](size_t i) { return (key[i] >> shift) & ((1 << kDigit) - 1); };
+        for (size_t i = 0; i < count; ++i) ++start[digit(i) + 1];
+        for (int d = 0; d < 1 << kDigit; ++d) start[d + 1] += start[d];
+        for (size_t i = 0; i < count; ++i) {
+            const size_t to = start[digit(i)]++;
+            other[to] = key[i];
+            other_number[to] = number[i];
+        }
+        key.swap(other);
+        number.swap(other_number);
     }
-    size_t links = 0;
-    for (size_t i = 0; i < points; ++i) links += before[i] != kNone || after[i] != kNone;
-    chain.reset(links + 1);
+    for (size_t i = 0; i < count; ++i) place[number[i]] = static_cast<uint32_t>(i);
+}
+
+// Point numbers in chains along one axis; returns how many. As the keys are sorted, so are the keys that they look for, those with
+// and those without a remainder each by themselves: two fingers run along. `before` and `after` are scratch, one spare entry each.
+template <int D>
+size_t link(const Buffer<uint64_t>& key, size_t points, const Packing<D>& packing, int axis, Buffer<uint32_t>& before,
+            Buffer<uint32_t>& after, Buffer<uint32_t>& chain) {
+    after.fill(0xFF);
+    size_t finger[2] = {}, links = 0;
+    for (size_t i = 0; i < points; ++i) {
+        const uint64_t wanted = packing.before(key[i], axis);
+        size_t& at = finger[(key[i] & 7) != 0];
+        while (key[at] < wanted) ++at;
+        const bool found = key[at] == wanted;
+        before[i] = found ? static_cast<uint32_t>(at) : kNone;
+        after[found ? at : points] = static_cast<uint32_t>(i);
+    }
+    for (size_t i = 0; i < points; ++i) links += (before[i] != kNone) | (after[i] != kNone);
+    chain.reset(links + kSpare);
     size_t at = 0;
     for (size_t i = 0; i < points; ++i) {
-        if (before[i] != kNone || after[i] == kNone) continue;
+        if ((before[i] != kNone) | (after[i] == kNone)) continue;
         uint32_t p = static_cast<uint32_t>(i);
         for (; after[p] != kNone; p = after[p]) chain[at++] = p;
         chain[at++] = p | kEnd;
     }
-    chain[links] = 0;
+    std::memset(&chain[links], 0, kSpare * sizeof(uint32_t));
     return links;
 }
 
@@ -357,10 +376,14 @@ void build_bilateral(const CrfJob& job, Lattice& lattice) {
         tile.corners(0, packing, key, none);
         for (int j = 0; j < 6; ++j) table.insert(key[j]);
     }
-    lattice.points = table.count();
-    Buffer<uint32_t> before(lattice.points), after(lattice.points);
-    for (int axis = 0; axis < 6; ++axis)
-        lattice.links[axis] = link(table, packing, axis, before.data(), after.data(), lattice.chain[axis]);
+    const size_t points = lattice.points = table.count();
+    // In the order of their keys, points that meet when blurred lie along parallel streams.
+    Buffer<uint64_t>& sorted = table.keys();
+    Buffer<uint32_t> place(points), after(points + 1);
+    sort(sorted, points, packing.bits, place);
+    sorted[points] = UINT64_MAX;
+    for (size_t i = 0; i < pixels * 6; ++i) lattice.vertex[i] = place[lattice.vertex[i]];
+    for (int axis = 0; axis < 6; ++axis) lattice.links[axis] = link(sorted, points, packing, axis, place, after, lattice.chain[axis]);
 
     Buffer<float> value(lattice.points);
     value.fill(0);

@@ -41,7 +41,7 @@ struct Neighbours {
 };
 
 constexpr int kTile = 64;    // pixels worked on at a time
-constexpr int kAhead = 8;    // pixels between asking for memory and using it
+constexpr int kAhead = 12;
 constexpr size_t kSpare = kAhead;  // pixels' worth of entries after the last
 
 // log2e is folded into the weights, so that messages add to logits in base 2.
