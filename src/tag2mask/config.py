@@ -127,16 +127,17 @@ class CRFSettings(Settings):
 class MaskSettings(Settings):
     """Patch scores to pseudo masks."""
 
-    image_size: int = Field(480, ge=32)
+    image_size: int = Field(320, ge=32)
     """Side of the square that photos are resized to for their scores [pixels]."""
-    scales: tuple[float, ...] = (1.0,)
+    scales: tuple[float, ...] = (0.8, 1.2)
     """Scores are averaged over these multiples of image_size."""
     flip: bool = True
     """Average with the scores of the mirrored photo."""
     labels: Literal["plain", "mask", "max_norm"] = "max_norm"
     """plain: argmax over all classes; mask: only the photo's tags and background; max_norm: and each class divided by its largest score."""
-    background: float = Field(0.4, gt=0, lt=1)
-    """Evidence below which a patch is background, relative to a tag's largest in the photo (with pooling = mean)."""
+    background: Literal["otsu"] | Annotated[float, Field(gt=0, lt=1)] = "otsu"
+    """Evidence below which a patch is background, relative to a tag's largest in the photo (with pooling = mean); otsu finds it anew
+    in every photo for every tag."""
     batch_size: int = Field(4, ge=1)
     """Photos per forward pass."""
     save_scores: bool = False
@@ -161,7 +162,7 @@ class SegmenterSettings(Settings):
     """Range of the random scale."""
     batch_size: int = Field(10, ge=1)
     """Crops per step, over all devices together."""
-    steps: int = Field(1200, ge=1)
+    steps: int = Field(800, ge=1)
     """Training steps."""
     lr: float = Field(2.5e-3, gt=0)
     """Start of the poly schedule; the heads learn ten times as fast (SGD)."""

@@ -9,9 +9,9 @@ from tag2mask.config import CRFSettings, MaskSettings
 from tag2mask.data.masks import read_mask
 from tag2mask.data.table import Photo, Table
 from tag2mask.masks import MaskMaker, make_masks
-from tag2mask.masks.scores import patch_scores, tag_scores
+from tag2mask.masks.scores import otsu, patch_scores, tag_scores
 
-PLAIN = MaskSettings(image_size=32, flip=False, crf=CRFSettings(iterations=0))
+PLAIN = MaskSettings(image_size=32, scales=(1.0,), flip=False, crf=CRFSettings(iterations=0))
 
 
 def test_tag_scores_by_hand():
@@ -31,6 +31,20 @@ def test_evidence_leaves_background_where_no_tag_reaches_its_share():
     assert torch.allclose(scores.sum(0), torch.ones(1, 3))
     assert scores.argmax(0).tolist() == [[1, 0, 2]]
     assert scores[1, 0, 0] / scores[0, 0, 0] == pytest.approx(1 / 0.4)
+
+
+def test_otsu_parts_two_groups():
+    assert 0.15 < otsu(torch.tensor([[0.0, 0.1, 0.1], [0.9, 1.0, 0.15]])) < 0.9
+    assert otsu(torch.zeros(3, 3)) == 0.05  # no evidence anywhere: nothing to part
+    assert otsu(torch.ones(1, 1)) == 1.0
+    values = torch.rand(500, generator=torch.Generator().manual_seed(0)) ** 3
+
+    def within(t):  # the textbook's other form: least variance within the groups
+        low, high = values[values <= t], values[values > t]
+        return len(low) * low.var(correction=0) + len(high) * high.var(correction=0)
+
+    best = min(values.tolist()[:-1], key=lambda t: within(t) if values.max() > t else torch.tensor(torch.inf))
+    assert within(otsu(values)) <= within(best) * (1 + 1e-6)
 
 
 def test_flip_and_scales_are_averaged_in_place():
