@@ -16,7 +16,7 @@ fast: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(RUN)pytest -m "not slow and not real"
 
 # On a machine with a GPU, install PyTorch for it first; constraints.txt keeps the pair of versions that is tested.
-$(VENV)/installed: pyproject.toml constraints.txt
+$(VENV)/installed: pyproject.toml constraints.txt CMakeLists.txt $(wildcard src/tag2mask/crf/native/*)
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
 	$(RUN)pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	$(RUN)pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
