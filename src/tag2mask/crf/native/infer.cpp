@@ -81,9 +81,10 @@ class LatticeValues {
     }
     const float* old(int block) const { return values_[0].data() + block * lattice_.points * B; }
     float* now(int block) { return values_[1].data() + block * lattice_.points * B; }
-    void begin(bool last) {  // what was new is old; nothing new comes in the last pass
+    void begin(bool last) {  // what was new is old; the last pass brings nothing new, but touches the result for the first time
         values_[0].swap(values_[1]);
-        if (!last) values_[1].fill(0);
+        if (last) values_[1].release();
+        else values_[1].fill(0);
     }
     void blur() {
         for (int block = 0; block < blocks_; ++block)
