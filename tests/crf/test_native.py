@@ -22,7 +22,12 @@ def build(folder, compiler, isa, *flags):
     if shutil.which(compiler) is None:
         pytest.skip(f"{compiler} is not installed")
     objects = []
-    for source, contract in ((SOURCES / "lattice.cpp", "off"), (SOURCES / "infer.cpp", "fast"), (HERE / "native.cpp", "off")):
+    for source, contract in (
+        (SOURCES / "grid.cpp", "off"),
+        (SOURCES / "lattice.cpp", "off"),
+        (SOURCES / "infer.cpp", "fast"),
+        (HERE / "native.cpp", "off"),
+    ):
         objects.append(folder / f"{source.stem}.o")
         options = [
             "-std=c++17",

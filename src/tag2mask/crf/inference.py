@@ -27,7 +27,7 @@ SLACK = 1e-4  # how far outside 0..1 rounding may have taken a probability
 
 
 def backend() -> str:
-    """Which code `dense_crf` runs: "c++ (avx2)", "c++ (portable)", or "torch" where the compiled core is missing."""
+    """Which code `dense_crf` runs on arrays: "c++ (avx2)", "c++ (portable)", or "torch" where the compiled core is missing."""
     return f"c++ ({_core.isa})" if _core else "torch"
 
 
@@ -38,17 +38,19 @@ def dense_crf(
 
     `labels`: the class numbers that can be in the image (its tags and background). Only those compete, which costs less time;
     every other class gets 0 everywhere, where without `labels` it would keep the pixels it wins. Probabilities are clipped to
-    1e-5 and need not sum to 1: a factor common to all labels of a pixel changes nothing. Raises DataError with every problem.
+    1e-5 and need not sum to 1: a factor common to all labels of a pixel changes nothing. Where `probs` is a tensor on another
+    device than the CPU, PyTorch does the work there. Raises DataError with every problem.
     """
     params = params or CRFParams()
     pixels, scores = _arrays(image, probs)
     present = _labels(labels, len(scores))
     if params.image == "deeplab_compat":
         pixels = deeplab_image(pixels)
+    device = str(getattr(probs, "device", "cpu"))
     if present is None:
-        return _infer(pixels, scores, params)
+        return _infer(pixels, scores, params, device=device)
     refined = np.zeros(scores.shape, np.float32)
-    refined[present] = _infer(pixels, scores[present], params)
+    refined[present] = _infer(pixels, scores[present], params, device=device)
     return refined
 
 
@@ -102,17 +104,17 @@ def _say_torch() -> None:
     log.warning("the compiled CRF is not installed, PyTorch does its work, several times slower; install again with a C++ compiler")
 
 
-def _infer(image: np.ndarray, probs: np.ndarray, params: CRFParams, isa: str | None = None) -> np.ndarray:
+def _infer(image: np.ndarray, probs: np.ndarray, params: CRFParams, isa: str | None = None, device: str = "cpu") -> np.ndarray:
     if probs[0].size > MOST_PIXELS:
         raise DataError(f"the image has {probs[0].size} pixels; the CRF takes up to {MOST_PIXELS}, so give it a smaller one")
-    if _core is None or isa == "torch":
+    if _core is None or isa == "torch" or device != "cpu":
         import torch
 
         from tag2mask.crf.torch_backend import infer
 
         if _core is None:
             _say_torch()
-        return infer(torch.from_numpy(image)[None], torch.from_numpy(probs)[None], params)[0].numpy()
+        return infer(torch.from_numpy(image)[None], torch.from_numpy(probs)[None].to(device), params)[0].cpu().numpy()
     kernels = (params.gaussian_sxy, params.gaussian_weight, params.bilateral_sxy, params.bilateral_srgb, params.bilateral_weight)
     out = np.empty_like(probs)
     try:

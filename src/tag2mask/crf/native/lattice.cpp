@@ -1,14 +1,12 @@
-// Compiled without fused multiply-add: a pixel on the border of a simplex must fall to the side to which pydensecrf rounds it.
-#include "lattice.h"
-
-#include <cmath>
+// The bilateral kernel's lattice: points are found by hashing, their neighbours by sorting.
 #include <stdexcept>
+
+#include "simplex.h"
 
 namespace TAG2MASK_ISA {
 namespace {
 
 constexpr uint32_t kNone = 0xFFFFFFFFu;
-constexpr float kUntouched = -0.5f;  // below it: no pixel touches the cell (weights can round to just under 0)
 
 inline void prefetch(const void* p) {
 #if defined(__GNUC__)
@@ -89,67 +87,24 @@ struct Packing {
     uint64_t before(uint64_t key, int j) const { return (key & 7) ? key - 1 + stride[j] : key + D - (all - stride[j]); }
 };
 
-// A tile of features, then where they lie: coordinate-major, so that each loop runs over pixels.
+// Pixel i: the keys of the D + 1 corners of its simplex and its barycentric weights.
 template <int D>
-struct Tile {
-    float feature[D][kTile], elevated[D + 1][kTile], rest[D + 1][kTile], sum[kTile];
-    int32_t point[D + 1][kTile], rank[D + 1][kTile];
-
-    // Round to the nearest 0-coloured point, rank the differences, come back to the plane: (Adams et al. 2010), as pydensecrf.
-    void locate(const float* scale) {
-        const float down = 1.0f / (D + 1), up = D + 1, magic = 12582912.0f;  // adding 1.5 x 2^23 rounds half to even
-        for (int i = 0; i < kTile; ++i) {
-            float total = 0;
-            for (int j = D; j > 0; --j) {
-                const float step = feature[j - 1][i] * scale[j - 1];
-                elevated[j][i] = total - static_cast<float>(j) * step;
-                total += step;
-            }
-            elevated[0][i] = total;
-        }
-        for (int i = 0; i < kTile; ++i) sum[i] = 0;
-        for (int j = 0; j <= D; ++j)
-            for (int i = 0; i < kTile; ++i) {
-                const float rounded = (elevated[j][i] * down + magic) - magic;
-                rest[j][i] = elevated[j][i] - rounded * up;
-                point[j][i] = static_cast<int32_t>(rounded);
-                sum[i] += rounded;
-            }
-        for (int j = 0; j <= D; ++j)
-            for (int i = 0; i < kTile; ++i) rank[j][i] = static_cast<int32_t>(sum[i]);
-        for (int j = 0; j < D; ++j)
-            for (int k = j + 1; k <= D; ++k)
-                for (int i = 0; i < kTile; ++i) {
-                    const int32_t less = rest[j][i] < rest[k][i];
-                    rank[j][i] += less;
-                    rank[k][i] += 1 - less;
-                }
-        for (int j = 0; j <= D; ++j)
-            for (int i = 0; i < kTile; ++i) {
-                const int32_t shift = (rank[j][i] < 0 ? 1 : 0) - (rank[j][i] > D ? 1 : 0);
-                rank[j][i] += shift * (D + 1);
-                point[j][i] += shift;
-                rest[j][i] = (elevated[j][i] - static_cast<float>(point[j][i]) * up) * down;
-            }
+void corners(const Tile<D>& tile, int i, const Packing<D>& packing, uint64_t* key, float* weight) {
+    uint64_t dropped[D + 1], first = 0;
+    float by_rank[D + 1];
+    for (int j = 0; j <= D; ++j) {
+        const int at = D - tile.rank[j][i];
+        by_rank[at] = tile.rest[j][i];
+        dropped[at] = packing.stride[j];
+        first += static_cast<uint64_t>(tile.point[j][i] - packing.low[j]) * packing.stride[j];
     }
-    // Pixel i: the keys of the D + 1 corners of its simplex and its barycentric weights.
-    void corners(int i, const Packing<D>& packing, uint64_t* key, float* weight) const {
-        uint64_t dropped[D + 1], first = 0;
-        float by_rank[D + 1];
-        for (int j = 0; j <= D; ++j) {
-            const int at = D - rank[j][i];
-            by_rank[at] = rest[j][i];
-            dropped[at] = packing.stride[j];
-            first += static_cast<uint64_t>(point[j][i] - packing.low[j]) * packing.stride[j];
-        }
-        key[0] = first;
-        weight[0] = by_rank[0] + (1 - by_rank[D]);
-        for (int r = 1; r <= D; ++r) {
-            key[r] = key[r - 1] + 1 - dropped[r - 1];
-            weight[r] = by_rank[r] - by_rank[r - 1];
-        }
+    key[0] = first;
+    weight[0] = by_rank[0] + (1 - by_rank[D]);
+    for (int r = 1; r <= D; ++r) {
+        key[r] = key[r - 1] + 1 - dropped[r - 1];
+        weight[r] = by_rank[r] - by_rank[r - 1];
     }
-};
+}
 
 // Sorts `key` (one spare entry) of `bits` bits; place[i] is where the key at i went. Least significant digit first.
 void sort(Buffer<uint64_t>& key, size_t count, int bits, Buffer<uint32_t>& place) {
@@ -201,151 +156,7 @@ size_t link(const Buffer<uint64_t>& key, size_t points, const Packing<D>& packin
     return links;
 }
 
-// sqrt(factor) / sqrt(K 1) of one pixel, from a filter of ones; the filter's own constant and log2e included.
-float normaliser(const float* weight, const uint32_t* vertex, int corners, const float* filtered, float factor) {
-    const float alpha = 1 / (1 + std::ldexp(1.0f, 1 - corners));
-    float norm = 0;
-    for (int j = 0; j < corners; ++j) norm += weight[j] * alpha * filtered[vertex[j]];
-    return std::sqrt(factor * alpha * 1.44269504f) / std::sqrt(norm + 1e-20f);
-}
-
-template <int D>
-void scales(float* scale) {
-    const float spread = static_cast<float>(std::sqrt(2.0 / 3.0) * (D + 1));
-    for (int j = 0; j < D; ++j) scale[j] = static_cast<float>(1.0 / std::sqrt(static_cast<double>((j + 2) * (j + 1))) * spread);
-}
-
-// Walks over the pixels by tiles: positions / sxy in features 0 and 1.
-template <int D, class Use>
-void tiles(const CrfJob& job, float sxy, Use use) {
-    Tile<D> tile;
-    std::memset(&tile, 0, sizeof tile);
-    const size_t pixels = static_cast<size_t>(job.height) * job.width;
-    int x = 0, y = 0;
-    for (size_t first = 0; first < pixels; first += kTile) {
-        const int count = static_cast<int>(pixels - first < kTile ? pixels - first : kTile);
-        for (int i = 0; i < count; ++i) {
-            tile.feature[0][i] = static_cast<float>(x) / sxy;
-            tile.feature[1][i] = static_cast<float>(y) / sxy;
-            if (++x == job.width) x = 0, ++y;
-        }
-        use(tile, first, count);
-    }
-}
-
-template <class T>
-void reset_spare(Buffer<T>& buffer, size_t pixels, int corners) {
-    buffer.reset((pixels + kSpare) * corners);
-    std::memset(&buffer[pixels * corners], 0, kSpare * corners * sizeof(T));
-}
-
-// [.5 1 .5] along the three axes of a grid of single values
-void blur_ones(const Grid& grid, Buffer<float>& value) {
-    const size_t cells = grid.rows * grid.width;
-    Buffer<float> old(cells);
-    for (int axis = 0; axis < 3; ++axis) {
-        std::memcpy(old.data(), value.data(), cells * sizeof(float));
-        for (size_t row = 4; row + 4 < grid.rows; ++row) {
-            const Neighbours to(axis, row, grid.width);
-            for (uint32_t r = grid.run_of_row[row]; r < grid.run_of_row[row + 1]; ++r)
-                for (size_t at = row * grid.width + grid.run[2 * r]; at < row * grid.width + grid.run[2 * r + 1]; ++at)
-                    value[at] = old[at] + 0.5f * (old[at - to.above] + old[at + to.below]);
-        }
-    }
-}
-
-void find_runs(Grid& grid, const Buffer<float>& touched) {
-    size_t runs = 0;
-    for (int write = 0; write < 2; ++write) {
-        if (write) grid.run.reset(2 * runs);
-        runs = 0;
-        for (size_t row = 0; row < grid.rows; ++row) {
-            grid.run_of_row[row] = static_cast<uint32_t>(runs);
-            const float* at = &touched[row * grid.width];
-            for (size_t c = 0; c < grid.width; ++c) {
-                if (at[c] < kUntouched || (c && at[c - 1] >= kUntouched)) continue;
-                size_t end = c;
-                while (end < grid.width && at[end] >= kUntouched) ++end;
-                if (write) grid.run[2 * runs] = static_cast<uint32_t>(c), grid.run[2 * runs + 1] = static_cast<uint32_t>(end);
-                ++runs;
-            }
-        }
-        grid.run_of_row[grid.rows] = static_cast<uint32_t>(runs);
-    }
-}
-
-void find_rows(Grid& grid, size_t pixels) {
-    const size_t count = (pixels + kTile - 1) / kTile;
-    grid.first_row.reset(count + 1);
-    grid.last_row.reset(count);
-    uint32_t last = 0, first = static_cast<uint32_t>(grid.rows);
-    for (size_t t = 0; t < count; ++t) {
-        const size_t end = (t + 1) * kTile < pixels ? (t + 1) * kTile : pixels;
-        uint32_t low = UINT32_MAX;
-        for (size_t i = t * kTile * 3; i < end * 3; ++i) {
-            const uint32_t cell = grid.vertex[i];
-            if (cell > last) last = cell;
-            if (cell < low) low = cell;
-        }
-        grid.first_row[t] = low / static_cast<uint32_t>(grid.width);
-        grid.last_row[t] = last / static_cast<uint32_t>(grid.width);
-    }
-    grid.first_row[count] = first;
-    for (size_t t = count; t-- > 0;) {
-        if (grid.first_row[t] > first) grid.first_row[t] = first;
-        first = grid.first_row[t];
-        const size_t rows = grid.last_row[t] + 1 - first;
-        if (rows > grid.overlap) grid.overlap = rows;
-    }
-}
-
 }  // namespace
-
-void build_gaussian(const CrfJob& job, Grid& grid) {
-    const size_t pixels = static_cast<size_t>(job.height) * job.width;
-    const float sxy = job.gaussian_sxy;
-    float scale[2];
-    scales<2>(scale);
-    // Coordinate 2 counts rows, upwards: from -2 y scale_1; (coordinate 0 - coordinate 1) / 3 counts half cells: to 2 x scale_0 / 3.
-    const double high = 2.0 * (job.height - 1) / sxy * scale[1] + 6, wide = (job.width - 1) / sxy * scale[0] / 3 + 8;
-    if (high * wide >= kEnd) throw std::overflow_error("lattice");
-    const int64_t bottom = 8, left = 3;  // row of the highest coordinate, column of x = 0
-    grid.rows = static_cast<size_t>(high) + 14;
-    grid.width = static_cast<size_t>(wide);
-    reset_spare(grid.vertex, pixels, 3);
-    grid.weight.reset(pixels * 3);
-    grid.run_of_row.reset(grid.rows + 1);
-    Buffer<float> value(grid.rows * grid.width);
-    for (size_t i = 0; i < value.size(); ++i) value[i] = -1;
-    tiles<2>(job, sxy, [&](Tile<2>& tile, size_t first, int count) {
-        tile.locate(scale);
-        for (int i = 0; i < count; ++i) {
-            float by_rank[3];
-            for (int j = 0; j < 3; ++j) by_rank[2 - tile.rank[j][i]] = tile.rest[j][i];
-            float* weight = &grid.weight[(first + i) * 3];
-            weight[0] = by_rank[0] + (1 - by_rank[2]);
-            weight[1] = by_rank[1] - by_rank[0];
-            weight[2] = by_rank[2] - by_rank[1];
-            for (int r = 0; r < 3; ++r) {
-                int64_t q[3];
-                for (int j = 0; j < 3; ++j) q[j] = tile.point[j][i] - (tile.rank[j][i] > 2 - r);
-                const int64_t row = bottom - (3 * q[2] + r), column = left + ((q[0] - q[1] - (row & 1)) >> 1);
-                const size_t cell = static_cast<size_t>(row) * grid.width + static_cast<size_t>(column);
-                grid.vertex[(first + i) * 3 + r] = static_cast<uint32_t>(cell);
-                value[cell] = (value[cell] < kUntouched ? 0 : value[cell]) + weight[r];
-            }
-        }
-    });
-    find_runs(grid, value);
-    find_rows(grid, pixels);
-    for (size_t i = 0; i < value.size(); ++i)
-        if (value[i] < kUntouched) value[i] = 0;
-    blur_ones(grid, value);
-    for (size_t i = 0; i < pixels * 3; i += 3) {
-        const float norm = normaliser(&grid.weight[i], &grid.vertex[i], 3, value.data(), job.gaussian_weight);
-        for (int r = 0; r < 3; ++r) grid.weight[i + r] *= norm;
-    }
-}
 
 void build_bilateral(const CrfJob& job, Lattice& lattice) {
     const size_t pixels = static_cast<size_t>(job.height) * job.width;
@@ -363,7 +174,7 @@ void build_bilateral(const CrfJob& job, Lattice& lattice) {
             for (int c = 0; c < 3; ++c) tile.feature[2 + c][i] = job.image[(first + i) * 3 + c] / srgb;
         tile.locate(scale);
         for (int i = 0; i < count; ++i) {
-            tile.corners(i, packing, key + i * 6, &lattice.weight[(first + i) * 6]);
+            corners(tile, i, packing, key + i * 6, &lattice.weight[(first + i) * 6]);
             for (int j = 0; j < 6; ++j) table.expect(key[i * 6 + j]);
         }
         for (int i = 0; i < count * 6; ++i) lattice.vertex[first * 6 + i] = table.insert(key[i]);
@@ -373,7 +184,7 @@ void build_bilateral(const CrfJob& job, Lattice& lattice) {
         std::memset(&tile, 0, sizeof tile);
         tile.locate(scale);
         float none[6];
-        tile.corners(0, packing, key, none);
+        corners(tile, 0, packing, key, none);
         for (int j = 0; j < 6; ++j) table.insert(key[j]);
     }
     const size_t points = lattice.points = table.count();
