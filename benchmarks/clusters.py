@@ -1,4 +1,4 @@
-"""Writes clusters.md: the presets and the clusters that embeddings make, and how far they agree with the data sets' own groups."""
+"""Writes the last section of results.md: the presets and the clusters that embeddings make, and how far they agree with official groups."""
 
 from pathlib import Path
 
@@ -42,7 +42,9 @@ def main() -> None:
                 "",
                 *[f"- {cluster}: {', '.join(held)}" for cluster, held in made[source].as_mapping.items()],
             ]
-    Path(__file__).with_suffix(".md").write_text("\n".join([*lines, *shown]) + "\n", encoding="utf-8")
+    results = Path(__file__).with_name("results.md")
+    before = results.read_text(encoding="utf-8").partition(lines[0])[0]  # this is the page's last section
+    results.write_text(before + "\n".join([*lines, *shown]) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ def test_a_folder_replaces_the_one_before(tmp_path):
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "full"), RuntimeError("I/O error: No space left on device (os error 28)")])
 def test_a_full_disk_is_explained(tmp_path, error):
-    with pytest.raises(RunError, match="no space left to write .*x.json"), writing(tmp_path / "x.json"):
+    with pytest.raises(RunError, match=r"no space left to write .*x\.json"), writing(tmp_path / "x.json"):
         raise error
     assert not list(tmp_path.iterdir())
 

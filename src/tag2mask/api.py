@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from tag2mask.config import Config, load_recipe, make_config, read_config, write_config
+from tag2mask.config import Config, load_recipe, make_config, merged, read_config, write_config
 from tag2mask.data.check import require_sound
 from tag2mask.errors import DataError, RunError
 from tag2mask.pipeline import STAGES, is_done, run_stages
@@ -75,7 +75,7 @@ class Run:
 def run(data: Path | str, out: Path | str, recipe: str = "photos", **settings: Any) -> Run:
     """All stages on a data set; goes on where an earlier call stopped. `settings` as in a recipe: `classifier={"epochs": 5}`, `seed=1`."""
     base = load_recipe(recipe).model_dump()
-    config = make_config(_merged(base, {"data": Path(data), "out": Path(out), **settings}), "tag2mask.run")
+    config = make_config(merged(base, {"data": Path(data), "out": Path(out), **settings}), "tag2mask.run")
     return run_config(config)
 
 
@@ -125,7 +125,3 @@ def _pictures(paths: Sequence[Path]) -> Iterator[tuple[Path, str]]:
     for folder in (path for path in paths if path.is_dir()):
         below = pictures_below(folder)
         yield from zip(below, photo_names(below), strict=True)
-
-
-def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    return {**base, **{k: _merged(base[k], v) if isinstance(v, dict) and isinstance(base.get(k), dict) else v for k, v in over.items()}}

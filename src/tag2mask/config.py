@@ -235,13 +235,25 @@ def load_recipe(name: str) -> Config:
                 f"no recipe is called {name!r}{nearest(name, recipes())}; there are {', '.join(recipes())}, or give a .toml file"
             )
         path = Path(str(files("tag2mask").joinpath("recipes", f"{name}.toml")))
-    return read_config(path).model_copy(update={"recipe": name})
+    values = _read_toml(path)
+    if values.get("recipe") in set(recipes()) - {name}:  # a recipe that names another starts from it
+        values = merged(load_recipe(values["recipe"]).model_dump(), values)
+    return make_config(values, str(path)).model_copy(update={"recipe": name})
 
 
 def read_config(path: Path) -> Config:
     """A TOML file to settings. Raises ConfigError naming every fault and the nearest right name."""
+    return make_config(_read_toml(path), str(path))
+
+
+def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """Nested settings with those of `over` in place of those of `base`."""
+    return {**base, **{k: merged(base[k], v) if isinstance(v, dict) and isinstance(base.get(k), dict) else v for k, v in over.items()}}
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return make_config(tomllib.loads(path.read_text(encoding="utf-8")), str(path))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file") from None
     except tomllib.TOMLDecodeError as error:

@@ -9,7 +9,7 @@ import numpy as np
 from tag2mask.clusters import Clusters, cluster_vector, load_clusters, make_clusters, membership
 from tag2mask.config import Config
 from tag2mask.data import load_table
-from tag2mask.data.masks import Truth
+from tag2mask.data.masks import Truth, has_masks
 from tag2mask.data.plain import read_list
 from tag2mask.data.table import Photo, Table
 from tag2mask.errors import ConfigError, RunError
@@ -52,9 +52,7 @@ class Job:
         folder, numbering = self.config.val_masks, self.config.photos.numbering
         if table is None or folder is None:
             return None
-        if table is self.table and not any(
-            (folder / f"{Path(p.name).name}.png").exists() or (folder / f"{p.name}.png").exists() for p in table.photos
-        ):
+        if table is self.table and not has_masks(folder, [photo.name for photo in table.photos]):
             return None  # the folder holds only the test photos' masks
         return Truth(folder, table, numbering)
 

@@ -1,7 +1,7 @@
 """Mask files: 8-bit palette PNGs with a class number per pixel, and the folder of true masks that evaluation may read."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePath
 
 import numpy as np
@@ -59,6 +59,11 @@ NUMBERINGS: dict[str, dict[int, str]] = {
     "coco": dict(enumerate(COCO, 1)),
     "coco91": dict(zip(COCO_IDS, COCO, strict=True)),
 }
+
+
+def has_masks(folder: Path, names: Iterable[str]) -> bool:
+    """Whether a folder holds NAME.png for any of these photos, in the photos' tree or flat."""
+    return any((folder / f"{name}.png").is_file() or (folder / f"{PurePath(name).name}.png").is_file() for name in names)
 
 
 class Truth:
