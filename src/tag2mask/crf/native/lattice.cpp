@@ -143,11 +143,11 @@ size_t link(const Buffer<uint64_t>& key, size_t points, const Packing<D>& packin
         before[i] = found ? static_cast<uint32_t>(at) : kNone;
         after[found ? at : points] = static_cast<uint32_t>(i);
     }
-    for (size_t i = 0; i < points; ++i) links += (before[i] != kNone) | (after[i] != kNone);
+    for (size_t i = 0; i < points; ++i) links += before[i] != kNone || after[i] != kNone;
     chain.reset(links + kSpare);
     size_t at = 0;
     for (size_t i = 0; i < points; ++i) {
-        if ((before[i] != kNone) | (after[i] == kNone)) continue;
+        if (before[i] != kNone || after[i] == kNone) continue;
         uint32_t p = static_cast<uint32_t>(i);
         for (; after[p] != kNone; p = after[p]) chain[at++] = p;
         chain[at++] = p | kEnd;
