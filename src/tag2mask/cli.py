@@ -52,6 +52,8 @@ def main(argv: list[str] | None = None) -> int:
     except Tag2MaskError as error:
         print(f"tag2mask: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # `tag2mask ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         print("\ntag2mask: stopped; the same command goes on from here", file=sys.stderr)
         return 130
@@ -101,7 +103,9 @@ def _command(room: str, function: str) -> Callable[[list[str]], None]:
     """A verb that is a function of a room; tyro makes its options from the signature."""
 
     def verb(argv: list[str]) -> None:
-        tyro.cli(getattr(import_module(f"tag2mask.{room}.command"), function), args=argv, prog=f"tag2mask {function.split('_')[0]}")
+        said = tyro.cli(getattr(import_module(f"tag2mask.{room}.command"), function), args=argv, prog=f"tag2mask {function.split('_')[0]}")
+        if said:
+            print(said)
 
     return verb
 

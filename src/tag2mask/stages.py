@@ -136,6 +136,7 @@ def mask_maker(job: Job) -> Any:
 
 def masks(job: Job) -> dict[str, Any]:
     """Write masks/NAME.png for every training photo, and masks.json."""
+    from tag2mask.crf import backend
     from tag2mask.loop import threads
     from tag2mask.masks import make_masks
 
@@ -152,7 +153,7 @@ def masks(job: Job) -> dict[str, Any]:
                 "ignore": 255,
                 "labels": "given",
                 "scores": settings.labels,
-                "crf": settings.crf.iterations > 0,
+                "crf": backend() if settings.crf.iterations else False,
                 "photos": len(job.table),
             },
         )
