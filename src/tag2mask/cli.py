@@ -31,33 +31,33 @@ One stage of a run, with any setting changed (the later stages notice):
 def main(argv: list[str] | None = None) -> int:
     """Run a verb; returns the exit code: 0, or 2 with a message for an error that the user can mend."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin while they wait are several times slower on a shared machine
-    argv = list(sys.argv[1:] if argv is None else argv)
-    if not argv or argv[0] in ("-h", "--help", "help"):
-        from tag2mask.config import recipes
-
-        print(USAGE.format(recipes=", ".join(recipes())))
-        return 0
-    if argv[0] in ("-V", "--version"):
-        from tag2mask import __version__
-
-        print(__version__)
-        return 0
     try:
-        verb = VERBS.get(argv[0])
-        if verb is None:
-            from tag2mask.config import nearest
-
-            raise Tag2MaskError(f"unknown command {argv[0]!r}{nearest(argv[0], list(VERBS))} See `tag2mask --help`.")
-        verb(argv[1:])
+        _dispatch(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()
     except Tag2MaskError as error:
         print(f"tag2mask: {error}", file=sys.stderr)
         return 2
-    except BrokenPipeError:  # `tag2mask ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         print("\ntag2mask: stopped; the same command goes on from here", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # `tag2mask ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
+
+
+def _dispatch(argv: list[str]) -> None:
+    from tag2mask.config import nearest, recipes
+
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(USAGE.format(recipes=", ".join(recipes())))
+    elif argv[0] in ("-V", "--version"):
+        from tag2mask import __version__
+
+        print(__version__)
+    elif argv[0] in VERBS:
+        VERBS[argv[0]](argv[1:])
+    else:
+        raise Tag2MaskError(f"unknown command {argv[0]!r}{nearest(argv[0], list(VERBS))} See `tag2mask --help`.")
 
 
 def _run(argv: list[str]) -> None:
