@@ -155,7 +155,13 @@ def run_stage(job: Job, name: str) -> bool:
     if rank() == 0:
         write_json(
             folder / "done.json",
-            {"inputs": inputs, "counts": counts, "seconds": round(seconds, 1), "resumed": bool(started), "versions": versions()},
+            {
+                "inputs": inputs,
+                "counts": counts,
+                "seconds": round(seconds, 1),
+                "resumed": started is not None and before == inputs,
+                "versions": versions(),
+            },
         )
         shutil.rmtree(folder / "checkpoint", ignore_errors=True)  # until here a kill would cost the training
     barrier()

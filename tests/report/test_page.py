@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tag2mask.config import ClassifierSettings, MaskSettings
 from tag2mask.data.table import Table
 from tag2mask.report import write_report
 from tag2mask.report.curves import read_chart
@@ -123,9 +124,9 @@ def test_metrics_of_absent_classes_are_dashes_not_errors(run):
 def test_settings_mark_what_differs_from_the_defaults(run):
     html = render(run)
     marked = re.findall(r"<mark>(.*?)</mark>", html)
-    assert any(line.startswith("epochs = 77") and "# default: 12" in line for line in marked)
+    assert any(line.startswith("epochs = 77") and f"# default: {ClassifierSettings().epochs}" in line for line in marked)
     assert not any(line.startswith("batch_size") for line in marked)
-    assert "<span>scales = [1.0]</span>" in html
+    assert f"<span>scales = {list(MaskSettings().scales)}</span>" in html
 
 
 def test_the_page_stays_small(run, tmp_path):
