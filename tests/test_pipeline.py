@@ -193,7 +193,7 @@ def test_two_processes_share_a_run(finished, scenes, tmp_path):
     recipe = tmp_path / "recipe.toml"
     recipe.write_text((finished.folder / "config.toml").read_text())
     out = tmp_path / "two"
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command = [*launch, "-m", "tag2mask", "run", "--recipe", str(recipe), "--out", str(out)]
     subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True, capture_output=True, timeout=300)
     assert {p.name for p in (out / "masks").glob("*.png")} == {p.name for p in (finished.folder / "masks").glob("*.png")}
