@@ -206,7 +206,8 @@ def evaluate(job: Job) -> dict[str, Any]:
                 else ("train" if name == "pseudo" else "val")
             )
             stated = {"split": split, "labels": labels, "crf": crf.iterations > 0, "weights": used, "seed": config.seed}
-            metrics[name] = result.summary(**stated, list_hash=list_hash([photo.name for photo in photos]))
+            stated["list_hash"] = list_hash([photo.name for photo in photos])
+            metrics[name] = result.summary(**stated)
             title = f"{'pseudo masks' if name == 'pseudo' else 'segmenter'}: mIoU {100 * result.miou:.1f} %"
             console.print(result_table(result, title))
             log.info(f"{title} ({', '.join(f'{k} {v}' for k, v in stated.items())}, {result.images} images)")

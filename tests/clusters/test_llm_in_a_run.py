@@ -1,0 +1,42 @@
+"""`tag2mask run --clusters llm`: the clusters stage asks the server, keeps the answers, and is not paid for twice."""
+
+import json
+
+import pytest
+from chat_server import ChatServer, Say, answer
+from PIL import Image
+
+from tag2mask.api import run_config
+from tag2mask.cli import main
+from tag2mask.config import make_config
+from tag2mask.errors import ConfigError
+
+A = answer("cat dog", "car bus")
+
+
+@pytest.fixture
+def table(tmp_path):
+    for name in "abcd":
+        Image.new("RGB", (40, 40), "green").save(tmp_path / f"{name}.jpg")
+    (tmp_path / "tags.csv").write_text("file_name,tags\na.jpg,cat;dog\nb.jpg,car\nc.jpg,bus\nd.jpg,cat\n")
+    return tmp_path / "tags.csv"
+
+
+@pytest.mark.parametrize("source", ["llm", "auto"])
+def test_a_run_asks_the_language_model_once(table, tmp_path, no_waiting, source):
+    with ChatServer(lambda request: Say(A)) as server:
+        settings = {"source": source, "llm": "fake", "llm_url": server.url, "queries": 3}
+        config = make_config({"data": table, "out": tmp_path / "run", "clusters": settings})
+        run_config(config, ["clusters"])
+        asked = len(server.requests)
+        run_config(config, ["clusters"])
+        assert len(server.requests) == asked == 3 + 2
+    made = json.loads((tmp_path / "run/clusters/clusters.json").read_text())
+    assert {frozenset(tags) for tags in made["clusters"].values()} == {frozenset({"cat", "dog"}), frozenset({"car", "bus"})}
+    assert (tmp_path / "run/clusters" / made["transcript"]).exists()
+    assert main(["clusters", "replay", str(tmp_path / "run/clusters/clusters.json")]) == 0
+
+
+def test_a_run_without_a_name_for_the_model_says_what_to_give(table, tmp_path):
+    with pytest.raises(ConfigError, match=r"--clusters\.llm NAME"):
+        run_config(make_config({"data": table, "out": tmp_path / "run", "clusters": {"source": "llm"}}), ["clusters"])
