@@ -66,7 +66,8 @@ class Run:
             if overlay:
                 prediction.overlay().save(out / f"{photo.name}.overlay.jpg", quality=90)
             count += 1
-        console.print(f"{count} masks in {out}; class numbers: {', '.join(f'{i} {c}' for i, c in enumerate(self._segmenter.classes))}")
+        numbers = ", ".join(f"{i} {name}" for i, name in enumerate(self._segmenter.classes))
+        console.print(f"{count} masks in {out}; class numbers: {numbers}", soft_wrap=True, highlight=False)
         if broken:
             raise DataError([str(error) for error in broken])
         return count
@@ -121,7 +122,8 @@ def _pictures(paths: Sequence[Path]) -> Iterator[tuple[Path, str]]:
     if missing := [f"{path}: no such picture or folder" for path in paths if not path.exists()]:
         raise DataError(missing)
     files = [path for path in paths if not path.is_dir()]
-    yield from zip(files, photo_names(files), strict=True)
+    stems = [path.stem for path in files]
+    yield from zip(files, stems if len(set(stems)) == len(stems) else photo_names(files), strict=True)
     for folder in (path for path in paths if path.is_dir()):
         below = pictures_below(folder)
         yield from zip(below, photo_names(below), strict=True)

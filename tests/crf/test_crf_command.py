@@ -49,3 +49,12 @@ def test_says_what_it_cannot_use(files):
     np.savez(folder / "many.npz", a=np.zeros(3))
     with pytest.raises(DataError, match="several arrays"):
         crf_command(good[0], folder / "many.npz", good[2])
+
+
+def test_the_command_line_takes_picture_and_scores(folder, capsys):
+    from tag2mask.cli import main
+
+    assert main(["crf", str(folder / "image.png"), str(folder / "scores.npy"), "--out", str(folder / "m.png"), "--preset", "irn"]) == 0
+    assert "m.png" in capsys.readouterr().out and (folder / "m.png").exists()
+    assert main(["crf", str(folder / "image.png"), str(folder / "absent.npy"), "--out", str(folder / "m.png")]) == 2
+    assert "absent.npy: no such file" in capsys.readouterr().err

@@ -1,9 +1,10 @@
 """`tag2mask crf image.jpg scores.npy --out mask.png`: refine one picture's probabilities without a run or a model."""
 
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+import tyro
 from PIL import Image
 
 from tag2mask.crf.inference import backend, dense_crf
@@ -14,13 +15,14 @@ from tag2mask.runs import writing
 
 
 def crf_command(
-    image: Path, scores: Path, out: Path, preset: str = "vit_pcm", labels: Sequence[int] = (), params: CRFParams | None = None
+    image: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(help="The picture.")],
+    scores: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(help="Probabilities: .npy, (C, H, W), each in 0..1.")],
+    out: Annotated[Path, tyro.conf.arg(help=".png: class numbers, (H, W); .npy: probabilities, (C, H, W) float32.")],
+    preset: Annotated[str, tyro.conf.arg(help=f"Parameters by the work that uses them: {', '.join(PRESETS)}.")] = "vit_pcm",
+    labels: Annotated[tuple[int, ...], tyro.conf.arg(help="Class numbers that may win; all, where none is given.")] = (),
+    params: Annotated[CRFParams | None, tyro.conf.arg(help="Parameters one by one, instead of a preset.")] = None,
 ) -> str:
-    """Refine `scores` (.npy, (C, H, W), each in 0..1) along the edges of `image`, write what won where; returns what was done.
-
-    `out`: .png, an 8-bit mask of class numbers (H, W), or .npy, the probabilities (C, H, W) float32. `labels`: the class numbers
-    that may win, all where empty. `params` overrides `preset`. Raises ConfigError and DataError.
-    """
+    """Refine probabilities along the edges of a picture with the dense CRF and write what won where."""
     if params is None and preset not in PRESETS:
         raise ConfigError(f"no CRF preset {preset!r}; there are {', '.join(PRESETS)}")
     if out.suffix not in (".png", ".npy"):
