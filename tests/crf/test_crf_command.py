@@ -51,7 +51,8 @@ def test_says_what_it_cannot_use(files):
         crf_command(good[0], folder / "many.npz", good[2])
 
 
-def test_the_command_line_takes_picture_and_scores(folder, capsys):
+def test_the_command_line_takes_picture_and_scores(files, capsys):
+    folder, _, _ = files
     from tag2mask.cli import main
 
     assert main(["crf", str(folder / "image.png"), str(folder / "scores.npy"), "--out", str(folder / "m.png"), "--preset", "irn"]) == 0
