@@ -1,0 +1,41 @@
+"""The whole masks stage, with the dense CRF compiled and in PyTorch, side by side: `python benchmarks/masks.py RUN [PHOTOS]`.
+
+Both ways make the masks of the same photos of a finished run, in turns, twice; the smaller time of each counts.
+"""
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tag2mask.api import Run
+from tag2mask.crf import backend, inference
+from tag2mask.data.table import Table
+from tag2mask.loop import threads
+from tag2mask.masks import make_masks
+from tag2mask.stages import Job, mask_maker
+
+
+def main() -> None:
+    run = Run(sys.argv[1])
+    count = int(sys.argv[2]) if len(sys.argv) > 2 else 32
+    job = Job(run.config.model_copy(update={"out": run.folder}))
+    step = max(1, len(job.table) // count)
+    table = Table(job.table.tags, job.table.photos[::step][:count])
+    maker = mask_maker(job)
+    compiled = inference._core
+    best: dict[str, float] = {}
+    for _ in range(2):
+        for core in (compiled, None):
+            inference._core = core
+            with tempfile.TemporaryDirectory() as folder:
+                start = time.perf_counter()
+                make_masks(table, maker, Path(folder), threads())
+                seconds = time.perf_counter() - start
+            best[backend()] = min(seconds, best.get(backend(), seconds))
+    for name, seconds in best.items():
+        print(f"{name}: {count / seconds:.2f} photos a second")
+
+
+if __name__ == "__main__":
+    main()
