@@ -109,7 +109,6 @@ def fit(
     precision: str,
     workers: int,
     what: str,
-    collate: Callable[[list[Any]], Any] | None = None,
 ) -> nn.Module:
     """Train `model` in place with what `loss(model, batch)` returns under "loss"; returns it, unwrapped, on its device.
 
@@ -142,7 +141,6 @@ def fit(
             examples,  # type: ignore[arg-type]
             batch_sampler=draws,
             num_workers=workers,
-            collate_fn=collate,
             pin_memory=acc.device.type == "cuda",
         )
         saved = time.monotonic()
