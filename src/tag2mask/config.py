@@ -127,12 +127,14 @@ class CRFSettings(Settings):
 class MaskSettings(Settings):
     """Patch scores to pseudo masks."""
 
-    image_size: int = Field(320, ge=32)
+    image_size: int = Field(448, ge=32)
     """Side of the square that photos are resized to for their scores [pixels]."""
-    scales: tuple[float, ...] = (0.8, 1.2)
+    scales: tuple[float, ...] = (1.0,)
     """Scores are averaged over these multiples of image_size."""
     flip: bool = True
     """Average with the scores of the mirrored photo."""
+    affinity: bool = True
+    """Spread scores over patches whose features are alike (SEAM's correlation of patches, without its training)."""
     labels: Literal["plain", "mask", "max_norm"] = "max_norm"
     """plain: argmax over all classes; mask: only the photo's tags and background; max_norm: and each class divided by its largest score."""
     background: Literal["otsu"] | Annotated[float, Field(gt=0, lt=1)] = "otsu"

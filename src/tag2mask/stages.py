@@ -129,7 +129,7 @@ def mask_maker(job: Job) -> Any:
     M = membership(job.clusters, job.table.tags)
 
     def score(images: Any, labels: Any) -> Any:
-        return model.scores(images.to(device), cluster_vector(labels, M).to(device)).cpu()
+        return model.scores(images.to(device), cluster_vector(labels, M).to(device), job.config.masks.affinity).cpu()
 
     return MaskMaker(score, model.backbone.grid_size, model.evidence, job.table.tags, job.config.masks)
 

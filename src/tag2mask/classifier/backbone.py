@@ -34,11 +34,16 @@ class Backbone(nn.Module):
         except (TypeError, NotImplementedError) as error:
             raise ConfigError(f"backbone {name}: cannot give patch tokens of pictures of any size ({error})") from None
         if self.is_vit:
-            self.dim: int = self.net.embed_dim
             self.stride: int = self.net.patch_embed.patch_size[0]
+            depth = len(self.net.blocks)
+            self.depths = sorted({max(0, depth * third // 3 - 1) for third in (1, 2, 3)})  # blocks whose tokens are maps
+            self.dims: list[int] = [self.net.embed_dim] * len(self.depths)
         else:
-            self.dim = self.net.feature_info.channels()[-1]
-            self.stride = self.net.feature_info.reduction()[-1]
+            info = self.net.feature_info
+            self.stride = info.reduction()[-1]
+            self.depths = [i for i, stride in enumerate(info.reduction()) if stride >= CNN_STRIDE // 2]
+            self.dims = [info.channels()[i] for i in self.depths]
+        self.dim = self.dims[-1]
         cfg = self.net.pretrained_cfg
         self.register_buffer("mean", torch.tensor(cfg["mean"]).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(cfg["std"]).view(1, 3, 1, 1), persistent=False)
@@ -64,13 +69,23 @@ class Backbone(nn.Module):
         return [p for part in parts for p in part.parameters()]
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        maps, class_token = self.maps(image)
+        return maps[-1], class_token
+
+    def maps(self, image: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Pictures to feature maps, shallow to deep: (B, 3, H, W) -> [(B, h_l, w_l, D_l)], the last the patch tokens; class token (B, D).
+
+        Of a ViT the tokens after a third, two thirds and all of its blocks, of a CNN the stages at stride 8 and 16.
+        """
         x = (image - self.mean) / self.std
         if self.is_vit:
-            (tokens, prefix), *_ = self.net.forward_intermediates(
-                x, indices=1, norm=True, output_fmt="NCHW", intermediates_only=True, return_prefix_tokens=True
+            outputs = self.net.forward_intermediates(
+                x, indices=self.depths, norm=True, output_fmt="NCHW", intermediates_only=True, return_prefix_tokens=True
             )
-            tokens = tokens.permute(0, 2, 3, 1)  # (B, h, w, D)
+            maps = [tokens.permute(0, 2, 3, 1) for tokens, _ in outputs]
+            prefix = outputs[-1][1]
             has_class_token = prefix is not None and prefix.shape[1] > 0
-            return tokens, prefix[:, 0] if has_class_token else tokens.mean((1, 2))
-        tokens = self.net(x.contiguous(memory_format=torch.channels_last))[-1].permute(0, 2, 3, 1)
-        return tokens, tokens.mean((1, 2))
+            return maps, prefix[:, 0] if has_class_token else maps[-1].mean((1, 2))
+        outputs = self.net(x.contiguous(memory_format=torch.channels_last))
+        maps = [outputs[i].permute(0, 2, 3, 1) for i in self.depths]
+        return maps, maps[-1].mean((1, 2))

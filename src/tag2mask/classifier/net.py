@@ -4,6 +4,7 @@ B images, h x w patches, D = e + H width, L clusters, C classes (background 0).
 """
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from tag2mask.classifier.affinity import affinity, spread
 from tag2mask.classifier.backbone import Backbone
 from tag2mask.classifier.hv_bilstm import HVBiLSTM, ResidualHVBiLSTM
 from tag2mask.config import ClassifierSettings
@@ -35,10 +37,15 @@ class PatchClassifier(nn.Module):
         self.dropout = nn.Dropout(settings.dropout)
         self.classifier = nn.Linear(dim, num_classes, bias=False)  # W
         nn.init.normal_(self.classifier.weight, std=0.05)
+        for depth, width in enumerate(self.backbone.dims):
+            self.register_buffer(f"map_mean_{depth}", torch.zeros(width))  # of the backbone's maps, over the training photos
 
     def forward(self, image: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
         patch_tokens, class_token = self.backbone(image)  # (B, h, w, e), (B, e)
-        tokens = patch_tokens
+        return self._classify(patch_tokens, class_token, u)
+
+    def _classify(self, patch_tokens: Tensor, class_token: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+        tokens = patch_tokens  # (B, h, w, e)
         if self.token == "cluster":
             token = u @ self.cluster_embedding  # F_c = u^T G (eq. 1): (B, H)
             tokens = torch.cat([patch_tokens, token[:, None, None].expand(*patch_tokens.shape[:3], -1).to(patch_tokens.dtype)], -1)
@@ -52,14 +59,31 @@ class PatchClassifier(nn.Module):
         """Whether scores are evidence for each tag (0 or more, none for background) instead of a softmax with background."""
         return self.settings.pooling == "mean"
 
-    def scores(self, image: Tensor, u: Tensor) -> Tensor:
-        """Patch scores Z (eq. 2): (B, 3, H, W), (B, L) -> (B, C, h, w), summing to 1 over classes, or evidence, see there."""
-        logits = self(image, u)[0].float().permute(0, 3, 1, 2)
-        if not self.evidence:
-            return logits.softmax(1)
-        evidence = logits.relu()
-        evidence[:, 0] = 0
-        return evidence
+    @property
+    def map_means(self) -> list[Tensor]:
+        """Means of the backbone's feature maps over the training photos, (D_l,) each; set by `measure_maps`."""
+        return [self.get_buffer(f"map_mean_{depth}") for depth in range(len(self.backbone.dims))]
+
+    @torch.inference_mode()
+    def measure_maps(self, images: Iterable[Tensor]) -> None:
+        """Set the means of the backbone's feature maps from pictures, (3, H, W) each."""
+        means = [[features.float().mean((0, 1, 2)) for features in self.backbone.maps(image[None])[0]] for image in images]
+        for buffer, found in zip(self.map_means, zip(*means, strict=True), strict=True):
+            buffer.copy_(torch.stack(found).mean(0))
+
+    def scores(self, image: Tensor, u: Tensor, spread_scores: bool = False) -> Tensor:
+        """Patch scores Z (eq. 2): (B, 3, H, W), (B, L) -> (B, C, h, w), summing to 1 over classes, or evidence, see there.
+
+        `spread_scores`: over patches that look alike, see `affinity`.
+        """
+        maps, class_token = self.backbone.maps(image)
+        logits = self._classify(maps[-1], class_token, u)[0].float().permute(0, 3, 1, 2)
+        if self.evidence:
+            z = logits.relu()
+            z[:, 0] = 0
+        else:
+            z = logits.softmax(1)
+        return spread(z, affinity(maps, self.map_means, (z.shape[2], z.shape[3]))) if spread_scores else z
 
 
 def save_classifier(model: PatchClassifier, path: Path, tags: tuple[str, ...], num_clusters: int) -> None:

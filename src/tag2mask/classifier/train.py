@@ -16,6 +16,7 @@ from tag2mask.data.table import Table
 from tag2mask.data.transforms import AUGMENTATIONS, seeded, to_square
 
 PAPER_PATCHES = 24 * 24  # the grid for which k is given
+MEASURED = 256  # photos over which the means of the feature maps are taken
 
 
 class TaggedPhotos:
@@ -81,7 +82,11 @@ def train_classifier(
         what="patch classifier",
     )
     assert isinstance(trained, PatchClassifier)
-    return trained.eval()
+    trained.eval()
+    some = table.photos[:: max(1, len(table) // MEASURED)]
+    device = next(trained.parameters()).device
+    trained.measure_maps(to_square(photo.open(at_least=examples.size), examples.size).to(device) for photo in some)
+    return trained
 
 
 def classifier_loss(net: nn.Module, batch: tuple[Tensor, Tensor, Tensor], settings: ClassifierSettings) -> dict[str, Tensor]:
