@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <new>
+
 // Large buffers come from the system and go back to it at once: malloc keeps what it is given back, and the lattice is built in other
 // memory than it is used in. In huge pages, as lattices are read at random, for which 4 KB pages miss the TLB. Not under the address
 // sanitizer, which watches malloc's memory only.
@@ -77,7 +78,7 @@ class Buffer {
     size_t size() const { return size_; }
 
   private:
-    static constexpr size_t kLarge = size_t{4} << 20;  // bytes
+    static constexpr size_t kLarge = size_t{1} << 20;  // bytes
     void* start_ = nullptr;
     T* data_ = nullptr;
     size_t size_ = 0;

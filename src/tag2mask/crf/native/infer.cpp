@@ -96,7 +96,8 @@ class MeanField {
     void each_tile(Use use) const {
         for (size_t first = 0; first < pixels_; first += kTile) use(first, size_of(first));
     }
-    // Some values of each label of a tile: where they lie if the tile is whole, else a copy with room for a whole one.
+    // Some values of each label of a tile: where they lie if the tile is whole, else a copy with room for a whole one. The next tile's
+    // are asked for: as many streams as there are labels are too many for the processor to foresee.
     Planes planes(const float* from, size_t first, int count) {
         if (first + 2 * kTile <= pixels_)
             for (int c = 0; c < job_.labels; ++c)
