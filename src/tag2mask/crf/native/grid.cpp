@@ -15,10 +15,12 @@ void blur_ones(const Grid& grid, Buffer<float>& value) {
     for (int axis = 0; axis < 3; ++axis) {
         std::memcpy(old.data(), value.data(), cells * sizeof(float));
         for (size_t row = 4; row + 4 < grid.rows; ++row) {
-            const Neighbours to(axis, row, grid.width);
+            const Neighbours to(axis, row);
+            const float* above = &old[(row - to.rows) * grid.width + to.above];
+            const float* below = &old[(row + to.rows) * grid.width + to.below];
             for (uint32_t r = grid.run_of_row[row]; r < grid.run_of_row[row + 1]; ++r)
-                for (size_t at = row * grid.width + grid.run[2 * r]; at < row * grid.width + grid.run[2 * r + 1]; ++at)
-                    value[at] = old[at] + 0.5f * (old[at - to.above] + old[at + to.below]);
+                for (size_t c = grid.run[2 * r]; c < grid.run[2 * r + 1]; ++c)
+                    value[row * grid.width + c] += 0.5f * (above[c] + below[c]);
         }
     }
 }
@@ -45,9 +47,11 @@ void find_runs(Grid& grid, const Buffer<float>& touched) {
 
 void find_rows(Grid& grid, size_t pixels) {
     const size_t count = (pixels + kTile - 1) / kTile;
+    const uint32_t width = static_cast<uint32_t>(grid.width);
     grid.first_row.reset(count + 1);
     grid.last_row.reset(count);
-    uint32_t last = 0, first = static_cast<uint32_t>(grid.rows);
+    grid.ahead.reset(count);
+    uint32_t last = 0;
     for (size_t t = 0; t < count; ++t) {
         const size_t end = (t + 1) * kTile < pixels ? (t + 1) * kTile : pixels;
         uint32_t low = UINT32_MAX;
@@ -56,16 +60,20 @@ void find_rows(Grid& grid, size_t pixels) {
             if (cell > last) last = cell;
             if (cell < low) low = cell;
         }
-        grid.first_row[t] = low / static_cast<uint32_t>(grid.width);
-        grid.last_row[t] = last / static_cast<uint32_t>(grid.width);
+        grid.first_row[t] = low / width;
+        grid.last_row[t] = last / width;
     }
-    grid.first_row[count] = first;
-    for (size_t t = count; t-- > 0;) {
-        if (grid.first_row[t] > first) grid.first_row[t] = first;
-        first = grid.first_row[t];
-        const size_t rows = grid.last_row[t] + 1 - first;
-        if (rows > grid.overlap) grid.overlap = rows;
+    grid.first_row[count] = static_cast<uint32_t>(grid.rows);
+    for (size_t t = count; t-- > 0;)
+        if (grid.first_row[t] > grid.first_row[t + 1]) grid.first_row[t] = grid.first_row[t + 1];
+    // The three axes reach 1 + 1 + 2 rows down.
+    for (size_t t = 0, ahead = 0; t < count; ++t) {
+        while (ahead < count && grid.first_row[ahead] < grid.last_row[t] + 5) ++ahead;
+        grid.ahead[t] = static_cast<uint32_t>(ahead);
     }
+    for (size_t t = 0; t < count; ++t)
+        if (grid.last_row[t] + 1 < grid.first_row[t + 1]) grid.last_row[t] = grid.first_row[t + 1] - 1;
+    grid.window = grid.rows;
 }
 
 }  // namespace
@@ -113,6 +121,24 @@ void build_gaussian(const CrfJob& job, Grid& grid) {
     for (size_t i = 0; i < pixels * 3; i += 3) {
         const float norm = normaliser(&grid.weight[i], &grid.vertex[i], 3, value.data(), job.gaussian_weight);
         for (int r = 0; r < 3; ++r) grid.weight[i + r] *= norm;
+    }
+}
+
+void keep_window(Grid& grid, size_t pixels) {
+    const size_t count = grid.last_row.size();
+    grid.window = 0;
+    for (size_t t = 0; t < count; ++t) {  // rows stay until the tile before has been sliced
+        const size_t rows = grid.last_row[grid.ahead[t] - 1] + 1 - grid.first_row[t ? t - 1 : 0];
+        if (rows > grid.window) grid.window = rows;
+    }
+    const uint32_t places = static_cast<uint32_t>(grid.window * grid.width);
+    for (size_t t = 0; t < count; ++t) {
+        const uint32_t turn = grid.first_row[t] / static_cast<uint32_t>(grid.window) * places;
+        const size_t end = (t + 1) * kTile < pixels ? (t + 1) * kTile : pixels;
+        for (size_t i = t * kTile * 3; i < end * 3; ++i) {
+            const uint32_t place = grid.vertex[i] - turn;  // a tile's cells lie in the same turn or the next
+            grid.vertex[i] = place < places ? place : place - places;
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-// Mean field. One pass over the pixels an iteration: slice both lattices, softmax, splat both; Q is never written out.
+// Mean field, tile by tile: slice both lattices, softmax, splat both.
 #include "values.h"
 
 namespace TAG2MASK_ISA {
@@ -19,43 +19,12 @@ inline Wide exp2(Wide x) {
     return p * power(t);
 }
 
-// label (labels, kTile): logits in base 2 to probabilities
-inline void softmax(float* label, int labels) {
-    for (int g = 0; g < kTile; g += kWide) {
-        Wide top = load<Wide>(label + g), sum = same<Wide>(0);
-        for (int c = 1; c < labels; ++c) top = larger(top, load<Wide>(label + c * kTile + g));
-        for (int c = 0; c < labels; ++c) {
-            const Wide e = exp2(load<Wide>(label + c * kTile + g) - top);
-            sum += e;
-            store(label + c * kTile + g, e);
-        }
-        sum = 1.0f / sum;
-        for (int c = 0; c < labels; ++c) store(label + c * kTile + g, load<Wide>(label + c * kTile + g) * sum);
-    }
-}
-
-// log2 of normal positive numbers, by Cephes' polynomial
-inline void log2(const float* from, float* to, int count) {
-    for (int i = 0; i < count; ++i) {
-        int32_t bits;
-        std::memcpy(&bits, from + i, 4);
-        const int32_t e = (bits - 0x3F3504F3) >> 23;
-        bits -= e * (1 << 23);
-        float m;
-        std::memcpy(&m, &bits, 4);
-        const float f = m - 1, z = f * f;
-        float p = 7.0376836292e-2f;
-        p = p * f - 1.1514610310e-1f;
-        p = p * f + 1.1676998740e-1f;
-        p = p * f - 1.2420140846e-1f;
-        p = p * f + 1.4249322787e-1f;
-        p = p * f - 1.6668057665e-1f;
-        p = p * f + 2.0000714765e-1f;
-        p = p * f - 2.4999993993e-1f;
-        p = p * f + 3.3333331174e-1f;
-        to[i] = (f + (z * f * p - 0.5f * z)) * 1.44269504f + static_cast<float>(e);
-    }
-}
+// A tile of label planes: kTile values of each label, `stride` from one label to the next.
+struct Planes {
+    const float* start;
+    size_t stride;
+    const float* of(int label) const { return start + label * stride; }
+};
 
 template <int B>
 class MeanField {
@@ -65,49 +34,79 @@ class MeanField {
           pixels_(static_cast<size_t>(job.height) * job.width),
           blocks_((job.labels + B - 1) / B),
           stride_(blocks_ * B),
-          gaussian_(job.iterations && job.gaussian_weight > 0),
-          bilateral_(job.iterations && job.bilateral_weight > 0),
-          iterations_(gaussian_ || bilateral_ ? job.iterations : 0) {
-        if (gaussian_) build_gaussian(job, grid_);
-        if (bilateral_) build_bilateral(job, lattice_);
-        unary_.reset((pixels_ + kTile) * job.labels);
-        const size_t whole = pixels_ / kTile * kTile * job.labels;
-        std::memset(&unary_[whole], 0, (unary_.size() - whole) * sizeof(float));
-        rows_.reset(static_cast<size_t>(kTile) * stride_);
-        rows_.fill(0);
-        label_.reset(static_cast<size_t>(kTile) * job.labels);
-        label_.fill(0);
+          iterations_(job.gaussian_weight > 0 || job.bilateral_weight > 0 ? job.iterations : 0) {
+        if (iterations_ && job.bilateral_weight > 0) {
+            build_bilateral(job, lattice_);
+            bilateral_ = lattice_.points <= pixels_ ? kAtOnce : kLater;
+        }
+        if (iterations_ && job.gaussian_weight > 0) {
+            build_gaussian(job, grid_);
+            gaussian_ = grid_.rows * grid_.width <= pixels_ / 4 ? kAtOnce : kLater;
+            if (gaussian_ == kLater) keep_window(grid_, pixels_);
+        }
+        Buffer<float>* const tiles[] = {&rows_, &label_, &part_};
+        for (Buffer<float>* tile : tiles) {
+            tile->reset(static_cast<size_t>(kTile) * stride_);
+            tile->fill(0);
+        }
     }
     void run() {
-        GridValues<B> grid(grid_, blocks_, gaussian_ ? iterations_ : 0);
-        LatticeValues<B> lattice(lattice_, blocks_);
+        GridValues<B> grid(grid_, blocks_, gaussian_ == kAtOnce);
+        LatticeValues<B> lattice(lattice_, blocks_, bilateral_ == kAtOnce);
         for (int pass = 0; pass <= iterations_; ++pass) {
-            const bool last = pass == iterations_;
-            if (gaussian_) grid.begin();
-            if (bilateral_) lattice.begin(last);
-            for (size_t tile = 0, first = 0; first < pixels_; ++tile, first += kTile) {
-                const int count = static_cast<int>(pixels_ - first < kTile ? pixels_ - first : kTile);
-                if (pass == 0) start(first, count);
-                else {
-                    read(grid, lattice, first, count);
-                    add_messages(&unary_[first * job_.labels]);
-                    softmax(&label_[0], job_.labels);
-                }
-                if (last) {
-                    finish(first, count);
-                    continue;
-                }
-                to_rows();
-                if (gaussian_) grid.clear(tile);
-                write(grid, lattice, first, count);
-                if (gaussian_) grid.advance(tile);
+            const bool first = pass == 0, last = pass == iterations_;
+            if (!first && bilateral_ == kLater) {
+                lattice.begin();
+                each_tile([&](size_t at, int count) {
+                    to_rows(planes(job_.out, at, count));
+                    write<6>(lattice, lattice_, at, count);
+                });
+                lattice.finish();
             }
-            if (bilateral_ && !last) lattice.blur();
+            if (!last && bilateral_ == kAtOnce) lattice.begin();
+            grid.begin();
+            size_t ahead = 0;  // the next tile whose old Q goes into the grid: as far ahead of `at` as blurring needs
+            each_tile([&](size_t at, int count) {
+                if (!first && gaussian_ == kLater)
+                    for (; ahead < grid_.ahead[at / kTile] * size_t{kTile}; ahead += kTile) {
+                        to_rows(planes(job_.out, ahead, size_of(ahead)));
+                        write(grid, ahead, size_of(ahead));
+                    }
+                if (first) label_.fill(0);
+                else read(grid, lattice, at, count);
+                update(at, count);
+                if (last || gaussian_ == kLater || bilateral_ == kLater) keep(at, count);
+                if (last || (gaussian_ != kAtOnce && bilateral_ != kAtOnce)) return;
+                to_rows({&label_[0], kTile});
+                if (bilateral_ == kAtOnce) write<6>(lattice, lattice_, at, count);
+                if (gaussian_ == kAtOnce) write(grid, at, count);
+            });
+            if (!last && bilateral_ == kAtOnce) lattice.finish();
+            if (gaussian_ == kAtOnce) grid.finish();
         }
     }
 
   private:
-    // Both kernels' messages to a tile, pixel by pixel.
+    // When a kernel gets Q. At once: from the pass that makes it, next to the values that this pass still reads; where two sets of
+    // them would take too much memory, later: from the result's own memory, which then holds Q from the first pass on.
+    enum When { kNever, kAtOnce, kLater };
+
+    int size_of(size_t first) const { return static_cast<int>(pixels_ - first < kTile ? pixels_ - first : kTile); }
+    template <class Use>
+    void each_tile(Use use) const {
+        for (size_t first = 0; first < pixels_; first += kTile) use(first, size_of(first));
+    }
+    // Some values of each label of a tile: where they lie if the tile is whole, else a copy with room for a whole one. The next tile's
+    // are asked for: as many streams as there are labels are too many for the processor to foresee.
+    Planes planes(const float* from, size_t first, int count) {
+        if (first + 2 * kTile <= pixels_)
+            for (int c = 0; c < job_.labels; ++c)
+                for (int i = 0; i < kTile; i += 16) prefetch(from + c * pixels_ + first + kTile + i);
+        if (count == kTile) return {from + first, pixels_};
+        for (int c = 0; c < job_.labels; ++c) std::memcpy(&part_[c * kTile], from + c * pixels_ + first, count * sizeof(float));
+        return {&part_[0], kTile};
+    }
+    // Both kernels' messages to a tile, pixel by pixel, then label by label.
     void read(const GridValues<B>& grid, const LatticeValues<B>& lattice, size_t first, int count) {
         for (int b = 0; b < blocks_; ++b) {
             float* rows = &rows_[b * B];
@@ -115,64 +114,64 @@ class MeanField {
             if (bilateral_)
                 slice<B, 6>(lattice.old(b), &lattice_.vertex[first * 6], &lattice_.weight[first * 6], count, rows, stride_, gaussian_);
         }
-    }
-    void write(GridValues<B>& grid, LatticeValues<B>& lattice, size_t first, int count) {
-        for (int b = 0; b < blocks_; ++b) {
-            const float* rows = &rows_[b * B];
-            if (gaussian_) splat<B, 3>(grid.now(b), &grid_.vertex[first * 3], &grid_.weight[first * 3], count, rows, stride_);
-            if (bilateral_) splat<B, 6>(lattice.now(b), &lattice_.vertex[first * 6], &lattice_.weight[first * 6], count, rows, stride_);
-        }
-    }
-    // Probabilities to unaries and to the first Q: clipped, normalised.
-    void start(size_t first, int count) {
-        float sum[kTile] = {};
-        for (int c = 0; c < job_.labels; ++c) {
-            float* to = &label_[c * kTile];
-            const float* from = job_.probs + c * pixels_ + first;
-            for (int i = 0; i < count; ++i) {
-                to[i] = from[i] < 1e-5f ? 1e-5f : from[i] > 1.0f ? 1.0f : from[i];
-                sum[i] += to[i];
-            }
-            log2(to, &unary_[first * job_.labels + c * kTile], count);
-        }
-        for (int i = 0; i < count; ++i) sum[i] = 1 / sum[i];
-        for (int c = 0; c < job_.labels; ++c)
-            for (int i = 0; i < count; ++i) label_[c * kTile + i] *= sum[i];
-    }
-    // logits = unary + message, label by label
-    void add_messages(const float* unary) {
-        const int values = kTile * job_.labels;
-        for (int i = 0; i < values; i += 16) prefetch(unary + values + i);
         for (int c = 0; c < job_.labels; c += 4)
             for (int i = 0; i < kTile; i += kWide) {
-                Wide message[4];
-                gather(&rows_[i * stride_ + c], stride_, message);
-                for (int k = 0; k < 4 && c + k < job_.labels; ++k)
-                    store(&label_[(c + k) * kTile + i], load<Wide>(unary + (c + k) * kTile + i) + message[k]);
+                Wide label[4];
+                gather(&rows_[i * stride_ + c], stride_, label);
+                for (int k = 0; k < 4 && c + k < job_.labels; ++k) store(&label_[(c + k) * kTile + i], label[k]);
             }
     }
-    void to_rows() {
-        for (int c = 0; c < job_.labels; c += 4)
-            for (int i = 0; i < kTile; i += kWide) {
-                Wide q[4];
-                for (int k = 0; k < 4; ++k) q[k] = c + k < job_.labels ? load<Wide>(&label_[(c + k) * kTile + i]) : same<Wide>(0);
-                scatter(q, &rows_[i * stride_ + c], stride_);
+    // From messages to Q: probabilities x 2^message, normalised; pydensecrf's softmax without its logarithms.
+    void update(size_t first, int count) {
+        const Planes p = planes(job_.probs, first, count);
+        for (int i = 0; i < kTile; i += kWide) {
+            float* const label = &label_[i];
+            Wide top = load<Wide>(label), sum = same<Wide>(0);
+            for (int c = 1; c < job_.labels; ++c) top = larger(top, load<Wide>(label + c * kTile));
+            for (int c = 0; c < job_.labels; ++c) {
+                const Wide prior = smaller(larger(load<Wide>(p.of(c) + i), same<Wide>(1e-5f)), same<Wide>(1.0f));
+                const Wide q = prior * exp2(load<Wide>(label + c * kTile) - top);
+                sum += q;
+                store(label + c * kTile, q);
             }
+            sum = 1.0f / sum;
+            for (int c = 0; c < job_.labels; ++c) store(label + c * kTile, load<Wide>(label + c * kTile) * sum);
+        }
     }
-    void finish(size_t first, int count) {
+    void keep(size_t first, int count) {
         for (int c = 0; c < job_.labels; ++c) std::memcpy(job_.out + c * pixels_ + first, &label_[c * kTile], count * sizeof(float));
+    }
+    // Q of a tile, pixel by pixel.
+    void to_rows(Planes q) {
+        for (int c = 0; c < job_.labels; c += 4)
+            for (int i = 0; i < kTile; i += kWide) {
+                Wide label[4];
+                for (int k = 0; k < 4; ++k) label[k] = c + k < job_.labels ? load<Wide>(q.of(c + k) + i) : same<Wide>(0);
+                scatter(label, &rows_[i * stride_ + c], stride_);
+            }
+    }
+    // Those rows to a lattice.
+    template <int Corners, class Values, class Places>
+    void write(Values& to, const Places& places, size_t first, int count) {
+        for (int b = 0; b < blocks_; ++b)
+            splat<B, Corners>(to.now(b), &places.vertex[first * Corners], &places.weight[first * Corners], count, &rows_[b * B], stride_);
+    }
+    void write(GridValues<B>& grid, size_t first, int count) {
+        grid.clear(first / kTile);
+        write<3>(grid, grid_, first, count);
+        grid.advance(first / kTile);
     }
 
     const CrfJob& job_;
     size_t pixels_;
     int blocks_, stride_;
-    bool gaussian_, bilateral_;
     int iterations_;
+    When gaussian_ = kNever, bilateral_ = kNever;
     Grid grid_;
     Lattice lattice_;
-    Buffer<float> unary_;  // (tiles, labels, kTile), base 2
     Buffer<float> rows_;   // (kTile, blocks, B): one tile, pixel by pixel
-    Buffer<float> label_;  // (labels, kTile): one tile, label by label
+    Buffer<float> label_;  // (labels, kTile): one tile, label by label: messages, then Q
+    Buffer<float> part_;   // (labels, kTile): the last tile, where it is not whole
 };
 
 }  // namespace

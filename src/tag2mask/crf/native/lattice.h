@@ -21,22 +21,24 @@ struct Lattice {
 // and stay 0. Four empty rows stand before and after, an empty column on either side.
 struct Grid {
     size_t rows = 0, width = 0;
-    Buffer<uint32_t> vertex;      // (pixels, 3): row x width + column of the cells around each pixel
+    Buffer<uint32_t> vertex;      // (pixels, 3): row x width + column of the cells around each pixel, modulo window x width
     Buffer<float> weight;         // (pixels, 3), as above
     Buffer<uint32_t> run_of_row;  // (rows + 1): where each row's runs begin
     Buffer<uint32_t> run;         // (runs, 2): first and past-the-last column of cells that touch pixels
+    Buffer<uint32_t> last_row;    // (tiles): last row that is touched by this tile or before the next one's first
     Buffer<uint32_t> first_row;   // (tiles + 1): first row that a tile or a later one touches
-    Buffer<uint32_t> last_row;    // (tiles): last row that a tile or an earlier one touches
-    size_t overlap = 0;           // most rows from first_row to last_row, both included
+    Buffer<uint32_t> ahead;       // (tiles): how many tiles must have been splat before all rows that a tile touches can be blurred
+    size_t window = 0;            // how many rows are kept; row r lies where row r modulo `window` would
 };
 
-// How far away, in cells of the grid, the neighbours of a cell of `row` are along an axis.
+// Where the neighbours of a cell are along an axis: so many rows up and down, there so many columns to the right.
 struct Neighbours {
-    size_t above, below;
-    Neighbours(int axis, size_t row, size_t width) {
-        const size_t odd = row & 1;
-        above = axis == 2 ? 2 * width : axis == 0 ? width - odd + 1 : width - odd;
-        below = axis == 2 ? 2 * width : axis == 0 ? width + odd : width + odd - 1;
+    int rows, above, below;
+    Neighbours(int axis, size_t row) {
+        const int odd = row & 1;
+        rows = axis == 2 ? 2 : 1;
+        above = axis == 2 ? 0 : axis == 0 ? odd - 1 : odd;
+        below = axis == 2 ? 0 : axis == 0 ? odd : odd - 1;
     }
 };
 
@@ -47,5 +49,7 @@ constexpr size_t kSpare = kAhead;  // pixels' worth of entries after the last
 // log2e is folded into the weights, so that messages add to logits in base 2.
 void build_gaussian(const CrfJob& job, Grid& grid);
 void build_bilateral(const CrfJob& job, Lattice& lattice);
+// Makes do with as many rows of the grid as are in use at a time, where Q is splat `ahead` tiles before it is sliced.
+void keep_window(Grid& grid, size_t pixels);
 
 }  // namespace TAG2MASK_ISA

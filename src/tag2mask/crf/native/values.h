@@ -72,27 +72,28 @@ void splat(float* slab, const uint32_t* vertex, const float* weight, int count, 
     }
 }
 
-// Values of the bilateral lattice, of the pass before and of this one: slabs of (points, B), one for every B labels.
+// Values of the bilateral lattice: slabs of (points, B), one for every B labels. `old` is read from, `now` written
+// to: two buffers, or one after the other in the same.
 template <int B>
 class LatticeValues {
   public:
-    LatticeValues(const Lattice& lattice, int blocks) : lattice_(lattice), blocks_(blocks) {
-        for (Buffer<float>& values : values_) values.reset(lattice.points * blocks * B);
+    LatticeValues(const Lattice& lattice, int blocks, bool two) : lattice_(lattice), blocks_(blocks), two_(two) {
+        for (int i = 0; i <= two; ++i) values_[i].reset(lattice.points * blocks * B);
     }
     const float* old(int block) const { return values_[0].data() + block * lattice_.points * B; }
-    float* now(int block) { return values_[1].data() + block * lattice_.points * B; }
-    void begin(bool last) {  // what was new is old; the last pass brings nothing new, but touches the result for the first time
-        values_[0].swap(values_[1]);
-        if (last) values_[1].release();
-        else values_[1].fill(0);
+    float* now(int block) { return values_[two_].data() + block * lattice_.points * B; }
+    void begin() { values_[two_].fill(0); }
+    void finish() {
+        blur();
+        if (two_) values_[0].swap(values_[1]);
     }
+
+  private:
     void blur() {
         for (int block = 0; block < blocks_; ++block)
             for (int axis = 0; axis < 6; ++axis)
                 if (lattice_.links[axis]) blur(now(block), lattice_.chain[axis].data(), lattice_.links[axis]);
     }
-
-  private:
     // In place: each point is read and written once, its old value kept for the next in its chain. No branch at a chain's end.
     static void blur(float* slab, const uint32_t* chain, size_t links) {
         Row<B> last = Row<B>::zero(), own = Row<B>::at(slab + static_cast<size_t>(chain[0] & ~kEnd) * B);
@@ -107,33 +108,30 @@ class LatticeValues {
     }
     const Lattice& lattice_;
     int blocks_;
+    bool two_;
     Buffer<float> values_[2];
 };
 
-// Values of the Gaussian's grid. As pixels come row by row, its rows are blurred a few rows behind the splat, still in cache, and
-// one buffer holds both passes: this one's rows lie `overlap` rows before those of the last, over rows that nobody reads any more.
+// Values of the Gaussian's grid, of as many rows as are in use at a time: pixels come row by row, and a row of cells that no later
+// pixel touches is blurred, sliced from and forgotten while it is still in cache. Row r lies at r modulo `window`.
 template <int B>
 class GridValues {
   public:
-    GridValues(const Grid& grid, int blocks, int passes)
-        : grid_(grid), blocks_(blocks), row_(grid.width * B), slab_((grid.rows + grid.overlap * passes) * row_), at_(passes) {
-        values_.reset(slab_ * blocks);
-        saved_.reset(blocks * kSaved * row_);
+    GridValues(const Grid& grid, int blocks, bool two)
+        : grid_(grid), blocks_(blocks), two_(two), row_(grid.width * B), slab_(grid.window * row_), saved_(blocks * kSaved * row_) {
+        for (int i = 0; i <= two; ++i) values_[i].reset(slab_ * blocks);
     }
-    const float* old(int block) const { return values_.data() + block * slab_ + (at_ + 1) * grid_.overlap * row_; }
-    float* now(int block) { return values_.data() + block * slab_ + at_ * grid_.overlap * row_; }
+    const float* old(int block) const { return values_[0].data() + block * slab_; }
+    float* now(int block) { return values_[two_].data() + block * slab_; }
     void begin() {
-        --at_;
         cleared_ = 0;
         for (size_t& done : done_) done = 4;
         saved_.fill(0);
     }
     // Before tile `t` is splat: empty the rows that it is the first to touch.
     void clear(size_t t) {
-        const size_t rows = t + 1 < grid_.last_row.size() ? grid_.last_row[t] + 1 : grid_.rows;
-        if (rows <= cleared_) return;
-        for (int block = 0; block < blocks_; ++block) std::memset(now(block) + cleared_ * row_, 0, (rows - cleared_) * row_ * sizeof(float));
-        cleared_ = rows;
+        for (; cleared_ <= grid_.last_row[t]; ++cleared_)
+            for (int block = 0; block < blocks_; ++block) std::memset(at(cleared_, block), 0, row_ * sizeof(float));
     }
     // After it: blur the rows that no later tile touches, along axis 0, behind it 1, behind it 2.
     void advance(size_t t) {
@@ -146,26 +144,28 @@ class GridValues {
             whole = done_[axis];
         }
     }
+    void finish() { values_[0].swap(values_[1]); }
 
   private:
     static constexpr int kSaved = 2 + 2 + 3;  // unblurred rows kept for each axis: the current one and as many as it reaches up
 
+    float* at(size_t row, int block) { return now(block) + row % grid_.window * row_; }
     float* saved(int axis, size_t row, int block) {
         return saved_.data() + (block * kSaved + 2 * axis + row % (axis == 2 ? 3 : 2)) * row_;
     }
     void blur(int axis, size_t row, int block) {
-        const Neighbours to(axis, row, grid_.width);
-        const size_t reach = axis == 2 ? 2 : 1;
-        float *at = now(block) + row * row_, *keep = saved(axis, row, block);
-        const float *above = saved(axis, row - reach, block) + (reach * grid_.width - to.above) * B, *below = at + to.below * B;
+        const Neighbours to(axis, row);
+        float *own_row = at(row, block), *keep = saved(axis, row, block);
+        const float* above = saved(axis, row - to.rows, block) + to.above * B;
+        const float* below = at(row + to.rows, block) + to.below * B;
         size_t column = 0;
         for (uint32_t r = grid_.run_of_row[row]; r < grid_.run_of_row[row + 1]; ++r) {
             const size_t begin = grid_.run[2 * r], end = grid_.run[2 * r + 1];
             std::memset(keep + column * B, 0, (begin - column) * B * sizeof(float));
             for (size_t c = begin * B; c < end * B; c += B) {
-                const Row<B> own = Row<B>::at(at + c);
+                const Row<B> own = Row<B>::at(own_row + c);
                 own.put(keep + c);
-                own.blurred(Row<B>::at(above + c), Row<B>::at(below + c)).put(at + c);
+                own.blurred(Row<B>::at(above + c), Row<B>::at(below + c)).put(own_row + c);
             }
             column = end;
         }
@@ -173,8 +173,9 @@ class GridValues {
     }
     const Grid& grid_;
     int blocks_;
-    size_t row_, slab_, at_, cleared_ = 0, done_[3] = {};
-    Buffer<float> values_, saved_;
+    bool two_;
+    size_t row_, slab_, cleared_ = 0, done_[3] = {};
+    Buffer<float> values_[2], saved_;
 };
 
 }  // namespace

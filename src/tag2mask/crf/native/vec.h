@@ -20,6 +20,10 @@ template <class V>
 inline V larger(V a, V b) {
     return a > b ? a : b;
 }
+template <class V>
+inline V smaller(V a, V b) {
+    return a < b ? a : b;
+}
 
 #if defined(__GNUC__) && !defined(TAG2MASK_SCALAR)
 
