@@ -52,7 +52,7 @@ METHODS: dict[str, tuple[str, dict[str, Any], str]] = {
     "cpc": ("cpc", {}, "voc"),
     "ours": ("photos", {}, "voc"),
 }
-TOKENS = {
+TOKENS: dict[str, tuple[dict[str, Any], str]] = {
     "none": ({"token": "none"}, "none"),
     "class": ({"token": "class"}, "none"),
     **{source: ({}, source) for source in ("random", "onehot", "supercategories", "voc")},
@@ -69,13 +69,14 @@ def views(method: str, size: int) -> dict[str, dict[str, Any]]:
         return {
             f"{size} px": {**same, "image_size": size, "background": "best"},
             "448 px": {**same, "image_size": 448, "background": "best"},
-            "448 px, affinity": {**same, "image_size": 448, "affinity": True, "background": "best"},
             "448 px, affinity, Otsu": {},
         }
+    if ": " in method and METHODS[method][0] != "photos":
+        return {f"{size} px": {**same, "image_size": size}}
     if METHODS[method][0] != "photos":
         return {f"{size} px": {**same, "image_size": size}, "448 px, affinity": {**same, "image_size": 448, "affinity": True}}
     if method != "ours":
-        return {f"{size} px, Otsu": {**same, "image_size": size}, "448 px, affinity, Otsu": {}}
+        return {f"{size} px, Otsu": {**same, "image_size": size}}
     return {
         "448 px, Otsu": {**same, "image_size": 448},
         "448 px, affinity, Otsu": {},
@@ -262,7 +263,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--methods", nargs="+", default=["cam", "cpc", "ours"], choices=METHODS, metavar="NAME", help=", ".join(METHODS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--photos", type=int, default=400)
+    parser.add_argument("--photos", type=int, default=320)
     parser.add_argument("--size", type=int, default=320, help="side of the training photos [pixels]")
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--frozen", action="store_true", help="train the heads only: four times as fast")

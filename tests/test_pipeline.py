@@ -24,7 +24,9 @@ SETTINGS = {
     "segmenter": {
         "crop_size": 65,
         "batch_size": 4,
-        "steps": 10,
+        "steps": 20,
+        "rounds": 2,
+        "balanced": True,
         "lr": 0.05,
         "test_size": 65,
         "crf": {"iterations": 1},
@@ -78,17 +80,31 @@ def test_every_artefact_is_there_and_says_what_it_is(finished):
     assert (finished.metrics["pseudo"]["labels"], finished.metrics["segmenter"]["labels"]) == ("given", "none")
     assert (finished.metrics["pseudo"]["images"], finished.metrics["segmenter"]["images"]) == (20, 4)
     assert "http-equiv" in finished.report.read_text()
-    assert not list(folder.rglob("*.tmp")) and not (folder / "classifier/checkpoint").exists()
+    assert not list(folder.rglob("*.tmp")) and not list(folder.rglob("checkpoint"))
 
 
 def test_given_tags_bound_the_pseudo_masks(finished):
-    """With the tags given, no other class may appear."""
+    """With the tags given, no other class may appear; that holds of the masks that the segmenter makes for its next round too."""
     from tag2mask.data import load_table
 
     table = load_table(finished.config.data)
+    first, second = finished.folder / "masks", finished.folder / "segmenter/round-1/masks"
     for photo in table.photos:
-        found = set(np.unique(np.array(Image.open(finished.folder / "masks" / f"{photo.name}.png"))).tolist())
-        assert found <= {0, *(table.tags.index(tag) + 1 for tag in photo.tags)}
+        for folder in (first, second):
+            found = set(np.unique(np.array(Image.open(folder / f"{photo.name}.png"))).tolist())
+            assert found <= {0, *(table.tags.index(tag) + 1 for tag in photo.tags)}
+    assert any((first / p.name).read_bytes() != p.read_bytes() for p in second.glob("*.png"))
+
+
+def test_the_pseudo_masks_of_the_last_round_are_those_scored(finished, scenes):
+    from tag2mask.data import load_table
+    from tag2mask.data.masks import Truth
+    from tag2mask.evaluate import evaluate_masks
+
+    table = load_table(scenes / "tags.csv")
+    truth = Truth(scenes / "masks", table)
+    pairs = [(finished.folder / f"segmenter/round-1/masks/{p.name}.png", truth.read(p)) for p in truth.photos_with_truth]
+    assert finished.metrics["pseudo"]["miou"] == evaluate_masks(pairs, table.classes).miou
 
 
 def test_predict_needs_no_tags_and_keeps_the_size(finished, tmp_path):
@@ -162,7 +178,8 @@ COMMAND = "import sys, tag2mask.loop as l; l.CHECKPOINT_SECONDS = 0.0; from tag2
 MIDDLE = {  # what lies in the run folder when a stage is under way
     "train": "classifier/checkpoint/[0-9]*",
     "masks": "masks/*.png",
-    "segment": "segmenter/checkpoint/[0-9]*",
+    "segment": "segmenter/round-1/checkpoint/[0-9]*",
+    "second round": "segmenter/round-1/masks/*.png",
     "evaluate": "evaluate/predictions/*.png",
 }
 
@@ -184,7 +201,7 @@ def test_kill_and_go_on_equals_uninterrupted(finished, scenes, tmp_path, stage):
     process.send_signal(signal.SIGKILL)
     process.wait()
     subprocess.run(command, env=environment, check=True, stderr=subprocess.DEVNULL)
-    for path in [*finished.folder.glob("masks/*.png"), *finished.folder.glob("evaluate/predictions/*.png")]:
+    for path in finished.folder.rglob("*.png"):
         assert path.read_bytes() == (out / path.relative_to(finished.folder)).read_bytes(), path
     assert finished.metrics == tag2mask.load(out).metrics
     assert not list(out.rglob("*.tmp"))

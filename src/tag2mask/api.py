@@ -41,7 +41,7 @@ class Run:
 
     @cached_property
     def _segmenter(self) -> Any:
-        return load_for_prediction(self.folder)
+        return load_for_prediction(self.folder / "segmenter" / "model.safetensors")
 
     def predict(self, picture: Path | str | Image.Image) -> "Prediction":
         """A picture to its mask: `.mask` (H, W) uint8, `.classes`, `.scores` (C, H, W), `.overlay()`. Raises DataError."""

@@ -166,6 +166,8 @@ class SegmenterSettings(Settings):
     """Crops per step, over all devices together."""
     steps: int = Field(800, ge=1)
     """Training steps."""
+    rounds: int = Field(1, ge=1)
+    """Trainings in a row: each but the first learns from the masks that the one before makes of the training photos, given their tags."""
     lr: float = Field(2.5e-3, gt=0)
     """Start of the poly schedule; the heads learn ten times as fast (SGD)."""
     momentum: float = Field(0.9, ge=0, lt=1)
@@ -221,6 +223,10 @@ class Config(Settings):
     segmenter: SegmenterSettings = SegmenterSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     report: ReportSettings = ReportSettings()
+
+    def pseudo_masks(self, run_dir: Path) -> Path:
+        """The folder of the pseudo masks that the last training of the segmenter learns from."""
+        return run_dir / ("masks" if self.segmenter.rounds == 1 else f"segmenter/round-{self.segmenter.rounds - 1}/masks")
 
 
 def recipes() -> list[str]:

@@ -19,7 +19,7 @@ from tag2mask.runs import barrier, fingerprint, log, rank, read_json, start_log,
 from tag2mask.stages import Job
 
 Inputs = dict[str, Any]
-TEST_SETTINGS = {"test_scales", "flip", "crf"}  # of the segmenter: they do not touch its training
+TEST_SETTINGS = {"test_scales", "flip", "crf"}  # of the segmenter: they touch its training only where it learns from masks of its own
 
 
 @dataclass(frozen=True)
@@ -60,10 +60,11 @@ def _masks_inputs(job: Job) -> Inputs:
 
 def _segment_inputs(job: Job) -> Inputs:
     _need(job, "masks/done.json", "masks")
+    settings = job.config.segmenter
     return {
         "photos": job.table.fingerprint,
         "masks": fingerprint(job.folder / "masks", "*.png"),
-        "segmenter": job.config.segmenter.model_dump(mode="json", exclude=TEST_SETTINGS),
+        "segmenter": settings.model_dump(mode="json", exclude=TEST_SETTINGS if settings.rounds == 1 else set()),
         "seed": job.config.seed,
     }
 
@@ -74,7 +75,7 @@ def _evaluate_inputs(job: Job) -> Inputs:
         name: truth and [[p.name, truth.path(p).stat().st_size] for p in truth.photos_with_truth] for name, truth in job.truths.items()
     }
     return {
-        "masks": fingerprint(job.folder / "masks", "*.png"),
+        "masks": fingerprint(job.config.pseudo_masks(job.folder), "*.png"),
         "segmenter/model.safetensors": fingerprint(_need(job, "segmenter/model.safetensors", "segment")),
         "segmenter": job.config.segmenter.model_dump(mode="json", include=TEST_SETTINGS),
         "val": job.val and job.val.fingerprint,

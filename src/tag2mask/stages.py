@@ -1,5 +1,6 @@
 """What each stage does with a run folder. Rooms do not know each other: what one needs of another is handed over here."""
 
+import shutil
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -161,15 +162,25 @@ def masks(job: Job) -> dict[str, Any]:
 
 
 def segment(job: Job) -> dict[str, Any]:
-    """Write segmenter/model.safetensors."""
+    """Write segmenter/model.safetensors; of all rounds but the last segmenter/round-N/model.safetensors and masks/NAME.png."""
     from tag2mask.segmenter.deeplab import save_segmenter
     from tag2mask.segmenter.train import train_segmenter
 
-    config, folder = job.config, job.folder / "segmenter"
-    model = train_segmenter(job.table, job.folder / "masks", config.segmenter, folder, config.seed, config.photos.workers)
-    if rank() == 0:
-        save_segmenter(model, folder / "model.safetensors")
-    return {"photos": len(job.table), "weights": model.weights_used}
+    config, masks = job.config, job.folder / "masks"
+    rounds = config.segmenter.rounds
+    for number in range(1, rounds + 1):
+        folder = job.folder / "segmenter" / (f"round-{number}" if number < rounds else "")
+        if not (folder / "model.safetensors").exists():
+            model = train_segmenter(job.table, masks, config.segmenter, folder, config.seed, config.photos.workers)
+            barrier()
+            if rank() == 0:
+                save_segmenter(model, folder / "model.safetensors")
+            barrier()
+        if number < rounds:
+            shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+            masks = folder / "masks"
+            _predict(job, folder / "model.safetensors", job.table, masks, given_tags=True)
+    return {"photos": len(job.table), "weights": load_for_prediction(job.folder / "segmenter" / "model.safetensors").weights_used}
 
 
 def evaluate(job: Job) -> dict[str, Any]:
@@ -178,13 +189,20 @@ def evaluate(job: Job) -> dict[str, Any]:
 
     folder, config = job.folder / "evaluate", job.config
     if job.val:
-        _predict(job, job.val, folder / "predictions")
+        _predict(job, job.folder / "segmenter" / "model.safetensors", job.val, folder / "predictions")
     if rank() > 0:
         return {}
     weights = {stage: read_json(job.folder / stage / "done.json")["counts"]["weights"] for stage in ("classifier", "segmenter")}
     train, val = job.truths["train"], job.truths["val"]
     sets = {
-        "pseudo": (train, job.pseudo_photos, job.folder / "masks", config.masks.crf, "given", weights["classifier"]),
+        "pseudo": (
+            train,
+            job.pseudo_photos,
+            config.pseudo_masks(job.folder),
+            (config.masks if config.segmenter.rounds == 1 else config.segmenter).crf,
+            "given",
+            weights["classifier"],
+        ),
         "segmenter": (
             val,
             val.photos_with_truth if val else (),
@@ -217,24 +235,25 @@ def evaluate(job: Job) -> dict[str, Any]:
     return {name: m and m["images"] for name, m in metrics.items()}
 
 
-def _predict(job: Job, table: Table, folder: Path) -> None:
+def _predict(job: Job, weights: Path, table: Table, folder: Path, given_tags: bool = False) -> None:
+    """Write `folder`/NAME.png for every photo of `table` that has none yet."""
     from tag2mask.segmenter.predict import predict_photos
 
-    model = load_for_prediction(job.folder)
+    model = load_for_prediction(weights)
     todo = [photo for photo in table.photos[rank() :: ranks()] if not (folder / f"{photo.name}.png").exists()]
-    predictions = predict_photos(model, todo, job.config.segmenter)
+    predictions = predict_photos(model, todo, job.config.segmenter, given_tags=given_tags)
     for photo, prediction in track(predictions, "predictions", total=len(table), done=len(table) - len(todo)):
         prediction.save(folder / f"{photo.name}.png")
     barrier()
 
 
-def load_for_prediction(folder: Path) -> Any:
-    """The segmenter of a run folder, on the GPU if there is one. Raises RunError if it is missing."""
+def load_for_prediction(weights: Path) -> Any:
+    """A segmenter's file to the network, on the GPU if there is one. Raises RunError if it is missing."""
     import torch
 
     from tag2mask.segmenter.deeplab import load_segmenter
 
-    return load_segmenter(folder / "segmenter" / "model.safetensors").to("cuda" if torch.cuda.is_available() else "cpu")
+    return load_segmenter(weights).to("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def report(job: Job) -> dict[str, Any]:

@@ -129,3 +129,15 @@ def test_crf_follows_the_edges(settings):
     assert np.array_equal(refined.argmax(0), dense_crf(pixels, probs).argmax(0))  # classes left out change nothing
     assert not refined[2:].any()
     assert module._refine(Image.fromarray(pixels), probs, settings) is probs
+
+
+def test_given_tags_leave_the_other_classes_out(model, settings, tmp_path):
+    """Background and the photo's tag compete, each over its largest probability in the photo."""
+    noise(49, 65).save(tmp_path / "a.png")
+    settings = settings.model_copy(update={"crf": settings.crf.model_copy(update={"iterations": 0})})
+    photo = Photo("a", tmp_path / "a.png", ("box",))
+    ((_, free),) = predict_photos(model, [photo], settings)
+    ((_, given),) = predict_photos(model, [photo], settings, given_tags=True)
+    ratio = [free.probs[i] / free.probs[i].max() for i in (0, 2)]
+    assert np.array_equal(given.mask == 2, ratio[1] > ratio[0]) and set(np.unique(given.mask)) == {0, 2}
+    assert np.allclose(given.scores.sum(0), 1, atol=1e-5) and not given.scores[1].any()

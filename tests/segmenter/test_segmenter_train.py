@@ -175,6 +175,10 @@ def test_the_guard_tells_little_to_learn_from_too_little_learning(settings, data
     with torch.no_grad():
         model.heads[0].bias[2] = 1e5
     guard.check(model)
+    with torch.no_grad():
+        model.heads[0].bias[1] = torch.nan
+    with pytest.raises(TrainingError, match="not numbers; lower its learning rate"):
+        guard.check(model)
 
 
 def test_background_for_long_stops_it(settings, data):

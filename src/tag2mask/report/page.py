@@ -31,7 +31,7 @@ def write_report(run_dir: Path, config: Config, train: Table, val: Table | None,
     done = {stage: read_json(path) for stage in STAGES if (path := run_dir / stage / "done.json").exists()}
     metrics = _read(run_dir / "evaluate" / "metrics.json") or {}
     asked = scores if "classifier" in done else None
-    masks, predictions = run_dir / "masks", run_dir / "evaluate" / "predictions"
+    masks, predictions = config.pseudo_masks(run_dir) if "segmenter" in done else run_dir / "masks", run_dir / "evaluate" / "predictions"
     chosen = choose(train.photos, masks, truth, config.report.photos, "pseudo masks")
     chosen_val = choose(val.photos, predictions, truth, config.report.photos, "predictions") if val else []
     width = picture_width(sum(count_panels(shown.photo) for _, group in chosen + chosen_val for shown in group))
@@ -71,7 +71,7 @@ def write_report(run_dir: Path, config: Config, train: Table, val: Table | None,
     )
     page = run_dir / "report" / "index.html"
     write_text(page, html)
-    _write_picture(run_dir, train, chosen[0][1][:4], asked)
+    _write_picture(run_dir / "report" / "picture.jpg", train, chosen[0][1][:4], masks, asked)
     if "segmenter" in done:
         write_card(run_dir, config, train, metrics.get("segmenter"))
     return page
@@ -161,9 +161,9 @@ def _toml(key: str, value: Any) -> str:
     return tomli_w.dumps({key: value}).strip()
 
 
-def _write_picture(run_dir: Path, train: Table, chosen: list[Shown], scores: Scores | None) -> None:
-    """report/picture.jpg, to show around: a column for each photo, with its first tag's heatmap and its pseudo mask below."""
-    columns = [shown.photo for shown in chosen if mask_path(run_dir / "masks", shown.photo).exists()]
+def _write_picture(path: Path, train: Table, chosen: list[Shown], masks: Path, scores: Scores | None) -> None:
+    """One picture to show around: a column for each photo, with its first tag's heatmap and its pseudo mask below."""
+    columns = [shown.photo for shown in chosen if mask_path(masks, shown.photo).exists()]
     if not columns:
         return
     width, height, gap = 400, 300, 8
@@ -174,11 +174,11 @@ def _write_picture(run_dir: Path, train: Table, chosen: list[Shown], scores: Sco
     for column, photo in enumerate(columns):
         picture = photo.open(at_least=width)
         picture = picture.resize((width, round(width * picture.height / picture.width)))
-        cells = [picture, overlay(picture, read_mask(mask_path(run_dir / "masks", photo)), train.classes)]
+        cells = [picture, overlay(picture, read_mask(mask_path(masks, photo)), train.classes)]
         if scores is not None and photo.tags:
             cells.insert(1, heatmap(picture, scores(photo)[train.classes.index(photo.tags[0])]))
         for row, cell in enumerate(cells):
             sheet.paste(ImageOps.fit(cell, (width, height)), (column * (width + gap), row * (height + gap)))
     sheet.paste(names, (0, rows * (height + gap)))
-    with writing(run_dir / "report" / "picture.jpg") as temporary:
+    with writing(path) as temporary:
         sheet.save(temporary, "JPEG", quality=88)

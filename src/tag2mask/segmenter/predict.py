@@ -88,11 +88,13 @@ def predict_photos(
     settings: SegmenterSettings | None = None,
     threads: int | None = None,
     on_error: Callable[[DataError], None] | None = None,
+    given_tags: bool = False,
 ) -> Iterator[tuple[Photo, Prediction]]:
     """Photos to their Predictions, one at a time and in order; files are read and the CRF runs in threads beside the network.
 
     At most two predictions a thread are under way: memory does not grow with the number of photos. A file that is no
-    picture goes to `on_error` and is passed over; without `on_error` it raises DataError when it comes up.
+    picture goes to `on_error` and is passed over; without `on_error` it raises DataError when it comes up. `given_tags`: only
+    background and the photo's own tags compete.
     """
     settings = settings or model.settings
     threads = threads or os.cpu_count() or 1
@@ -113,7 +115,8 @@ def predict_photos(
     def network(pictures: Iterable[tuple[Photo, Image.Image] | None]) -> Iterator[tuple[Photo, Image.Image, np.ndarray]]:
         for photo, image in filter(None, pictures):
             small = _working(image, settings)
-            yield photo, small, _probabilities(model, small, settings)
+            probs = _probabilities(model, small, settings)
+            yield photo, small, _of_tags(probs, [0, *map(model.classes.index, photo.tags)]) if given_tags else probs
 
     with ThreadPoolExecutor(threads) as readers, ThreadPoolExecutor(threads) as refiners:
         yield from _ahead(refiners, finish, network(_ahead(readers, read, photos, threads)), threads)
@@ -152,6 +155,14 @@ def _probabilities(model: DeepLabV2, image: Image.Image, settings: SegmenterSett
         probs = logits.softmax(1)
         total = total + (probs[0] + probs[1].flip(-1) if settings.flip else probs[0])
     return (total / (len(settings.test_scales) * (1 + settings.flip))).cpu().numpy()  # type: ignore[union-attr]
+
+
+def _of_tags(probs: np.ndarray, present: list[int]) -> np.ndarray:
+    """Probabilities of the classes `present`, each divided by its largest, as the pseudo masks' scores are: (C, h, w), 0 for the others."""
+    some = probs[present]
+    scores = np.zeros_like(probs)
+    scores[present] = some / some.max((1, 2), keepdims=True).clip(1e-6)
+    return scores / scores.sum(0).clip(1e-6)
 
 
 def _refine(image: Image.Image, probs: np.ndarray, settings: SegmenterSettings) -> np.ndarray:

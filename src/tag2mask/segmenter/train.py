@@ -103,7 +103,10 @@ class BackgroundGuard:
             image, mask = self.examples[index, index]
             if not ((mask != BACKGROUND) & (mask != IGNORE)).any():
                 continue
-            if (model(image[None].to(device)).argmax(1) != BACKGROUND).any():
+            logits = model(image[None].to(device))
+            if not logits.isfinite().all():  # the last step can do this, after a last loss that was a number
+                raise TrainingError(f"the segmenter's scores are not numbers; lower its learning rate ({self.examples.settings.lr:g})")
+            if (logits.argmax(1) != BACKGROUND).any():
                 return
             tried += 1
             if tried == CROPS_TRIED:
