@@ -1,7 +1,8 @@
 """What each stage does with a run folder. Rooms do not know each other: what one needs of another is handed over here."""
 
 import shutil
-from functools import cached_property, partial
+from collections.abc import Callable
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,19 @@ def mask_maker(job: Job) -> Any:
     return MaskMaker(score, model.backbone.grid_size, model.evidence, job.table.tags, job.config.masks)
 
 
+def classifier_scores(job: Job) -> Callable[[Photo], np.ndarray]:
+    """What the trained classifier thinks of a photo: scores (C, h, w), summing to 1, 0 for classes other than background and its tags."""
+    made = cache(lambda: mask_maker(job))  # the classifier is read when the first photo is asked for
+
+    def scores(photo: Photo) -> np.ndarray:
+        found = made().scores([photo])[0].numpy()
+        whole = np.zeros((job.table.num_classes, *found.shape[1:]), np.float32)
+        whole[made().present(photo)] = found
+        return whole
+
+    return scores
+
+
 def masks(job: Job) -> dict[str, Any]:
     """Write masks/NAME.png for every training photo, and masks.json."""
     from tag2mask.crf import backend
@@ -179,7 +193,7 @@ def segment(job: Job) -> dict[str, Any]:
         if number < rounds:
             shutil.rmtree(folder / "checkpoint", ignore_errors=True)
             masks = folder / "masks"
-            _predict(job, folder / "model.safetensors", job.table, masks, given_tags=True)
+            _predict(job, folder / "model.safetensors", job.table, masks, classifier_scores(job))
     return {"photos": len(job.table), "weights": load_for_prediction(job.folder / "segmenter" / "model.safetensors").weights_used}
 
 
@@ -235,13 +249,13 @@ def evaluate(job: Job) -> dict[str, Any]:
     return {name: m and m["images"] for name, m in metrics.items()}
 
 
-def _predict(job: Job, weights: Path, table: Table, folder: Path, given_tags: bool = False) -> None:
+def _predict(job: Job, weights: Path, table: Table, folder: Path, given: Callable[[Photo], np.ndarray] | None = None) -> None:
     """Write `folder`/NAME.png for every photo of `table` that has none yet."""
     from tag2mask.segmenter.predict import predict_photos
 
     model = load_for_prediction(weights)
     todo = [photo for photo in table.photos[rank() :: ranks()] if not (folder / f"{photo.name}.png").exists()]
-    predictions = predict_photos(model, todo, job.config.segmenter, given_tags=given_tags)
+    predictions = predict_photos(model, todo, job.config.segmenter, given=given)
     for photo, prediction in track(predictions, "predictions", total=len(table), done=len(table) - len(todo)):
         prediction.save(folder / f"{photo.name}.png")
     barrier()
@@ -261,7 +275,6 @@ def report(job: Job) -> dict[str, Any]:
     from tag2mask.report.page import write_report
 
     truths = job.truths
-    makers: list[Any] = []  # the classifier is read when the first photo is asked for
     names = {name: {p.name for p in truth.photos_with_truth} if truth else set() for name, truth in truths.items()}
 
     def true_mask(photo: Photo) -> np.ndarray | None:
@@ -270,15 +283,6 @@ def report(job: Job) -> dict[str, Any]:
                 return truth.read(photo)
         return None
 
-    def scores(photo: Photo) -> np.ndarray:
-        """(C, h, w), 0 for the classes that the photo does not have."""
-        if not makers:
-            makers.append(mask_maker(job))
-        found = makers[0].scores([photo])[0].numpy()
-        whole = np.zeros((job.table.num_classes, *found.shape[1:]), np.float32)
-        whole[makers[0].present(photo)] = found
-        return whole
-
-    page = write_report(job.folder, job.config, job.table, job.val, scores, true_mask)
+    page = write_report(job.folder, job.config, job.table, job.val, classifier_scores(job), true_mask)
     log.info(f"report: {page}")
     return {"bytes": page.stat().st_size}
