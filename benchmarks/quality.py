@@ -231,11 +231,13 @@ def figure(values: list[float]) -> str:
     return f"{mean(values):.1f}" + (f" ± {stdev(values):.1f}" if len(values) > 1 else "")
 
 
-def sheet(options: argparse.Namespace, count: int = 5, width: int = 220) -> Path:
-    """A picture of the photos on which ours is best and worst, with the true masks and those of every other method."""
+def sheet(options: argparse.Namespace, count: int = 5, width: int = 220) -> Path | None:
+    """A picture of the photos on which ours is best and worst, with the true masks and those of every other method, if these were made."""
     _, scored, truth = tables(options.data, options.photos)
     wanted = ("cam, 448 px", "cpc, 448 px, affinity", "cam, 448 px, affinity, Otsu", "ours, 448 px, affinity, Otsu")
     columns = [name for name in wanted if (options.out / "masks" / name).exists()]
+    if not columns:
+        return None
     last = options.out / "masks" / columns[-1]
     ranked = sorted(scored.photos, key=lambda photo: -(photo_iou(truth.read(photo), read_mask(last / f"{photo.name}.png")) or 0))
     rows = [*ranked[:count], *ranked[-count:]]
@@ -281,8 +283,8 @@ def main() -> None:
     lines = table_of(options.out)
     (options.out / "table.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
-    if (options.out / "masks").exists():
-        print(sheet(options))
+    if picture := sheet(options):
+        print(picture)
 
 
 if __name__ == "__main__":

@@ -184,6 +184,8 @@ class SegmenterSettings(Settings):
     """Longer side of a photo at scale 1, larger ones are reduced, in training too [pixels]; a mask always has the photo's own size."""
     flip: bool = True
     """Average with the mirrored photo at test time."""
+    object_first: bool = True
+    """Without tags: background where no object is likelier than not, else the likeliest object; false: the likeliest class."""
     crf: CRFSettings = CRFSettings()
 
 

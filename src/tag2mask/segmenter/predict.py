@@ -79,7 +79,8 @@ def predict(model: DeepLabV2, image: Image.Image, settings: SegmenterSettings | 
     """An RGB picture to its Prediction; `settings` (sizes, scales, mirror, CRF) are the model's own unless given."""
     settings = settings or model.settings
     small = _working(image, settings)
-    return Prediction(_refine(small, _probabilities(model, small, settings), settings), image.size, image, model.classes)
+    probs = _object_first(_probabilities(model, small, settings), settings)
+    return Prediction(_refine(small, probs, settings), image.size, image, model.classes)
 
 
 def predict_photos(
@@ -117,7 +118,7 @@ def predict_photos(
         for photo, image in filter(None, pictures):
             small = _working(image, settings)
             probs = _probabilities(model, small, settings)
-            yield photo, small, _agree(probs, given(photo)) if given else probs
+            yield photo, small, _agree(probs, given(photo)) if given else _object_first(probs, settings)
 
     with ThreadPoolExecutor(threads) as readers, ThreadPoolExecutor(threads) as refiners:
         yield from _ahead(refiners, finish, network(_ahead(readers, read, photos, threads)), threads)
@@ -156,6 +157,21 @@ def _probabilities(model: DeepLabV2, image: Image.Image, settings: SegmenterSett
         probs = logits.softmax(1)
         total = total + (probs[0] + probs[1].flip(-1) if settings.flip else probs[0])
     return (total / (len(settings.test_scales) * (1 + settings.flip))).cpu().numpy()  # type: ignore[union-attr]
+
+
+def _object_first(probs: np.ndarray, settings: SegmenterSettings) -> np.ndarray:
+    """Probabilities (C, h, w) to the same with all that is not background given to the likeliest other class of each pixel.
+
+    So a pixel is background only where an object is less likely, not wherever several classes share the object: cow or sheep, but
+    surely no background.
+    """
+    if not settings.object_first:
+        return probs
+    first = np.zeros_like(probs)
+    first[BACKGROUND] = probs[BACKGROUND]
+    likeliest = probs[BACKGROUND + 1 :].argmax(0)[None]
+    np.put_along_axis(first[BACKGROUND + 1 :], likeliest, probs[None, BACKGROUND + 1 :].sum(1), 0)
+    return first
 
 
 def _agree(probs: np.ndarray, scores: np.ndarray) -> np.ndarray:
