@@ -88,7 +88,8 @@ def configure(method: str, options: argparse.Namespace) -> Config:
     """A method's recipe with what all methods share."""
     recipe, changes, source = METHODS[method]
     ours = load_recipe("photos").classifier
-    shared = {name: getattr(ours, name) for name in ("backbone", "weights", "trained_blocks", "batch_size", "lr_decay", "head_lr_factor")}
+    shared = {name: getattr(ours, name) for name in ("trained_blocks", "batch_size", "lr_decay", "head_lr_factor")}
+    shared |= {"backbone": options.backbone or ours.backbone, "weights": options.weights or ours.weights}
     shared |= {"image_size": options.size, "epochs": options.epochs, "frozen_epochs": options.epochs if options.frozen else 1}
     return make_config(merged(load_recipe(recipe).model_dump(), {"clusters": {"source": source}, "classifier": {**shared, **changes}}))
 
@@ -269,6 +270,8 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=320, help="side of the training photos [pixels]")
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--frozen", action="store_true", help="train the heads only: four times as fast")
+    parser.add_argument("--backbone", help="a timm model for all methods instead of EfficientNet-Lite0")
+    parser.add_argument("--weights", help="its weights file")
     parser.add_argument("--segment", nargs="*", default=[], metavar="NAME", help="segmenters: methods' names, or truth")
     parser.add_argument("--workers", type=int, default=2, help="processes, one thread each; 1: one process with all threads")
     options = parser.parse_args()
