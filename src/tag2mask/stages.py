@@ -180,19 +180,19 @@ def segment(job: Job) -> dict[str, Any]:
     from tag2mask.segmenter.deeplab import save_segmenter
     from tag2mask.segmenter.train import train_segmenter
 
-    config, masks, before = job.config, job.folder / "masks", None
+    config, masks = job.config, job.folder / "masks"
     rounds = config.segmenter.rounds
     for number in range(1, rounds + 1):
         folder = job.folder / "segmenter" / (f"round-{number}" if number < rounds else "")
         if not (folder / "model.safetensors").exists():
-            model = train_segmenter(job.table, masks, config.segmenter, folder, config.seed, config.photos.workers, agree_with=before)
+            model = train_segmenter(job.table, masks, config.segmenter, folder, config.seed, config.photos.workers)
             barrier()
             if rank() == 0:
                 save_segmenter(model, folder / "model.safetensors")
             barrier()
         if number < rounds:
             shutil.rmtree(folder / "checkpoint", ignore_errors=True)
-            before, masks = masks, folder / "masks"
+            masks = folder / "masks"
             _predict(job, folder / "model.safetensors", job.table, masks, classifier_scores(job))
     return {"photos": len(job.table), "weights": load_for_prediction(job.folder / "segmenter" / "model.safetensors").weights_used}
 

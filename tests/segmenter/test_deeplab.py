@@ -60,7 +60,7 @@ def test_loss_by_hand():
     mask[0, ::2, ::2] = torch.tensor([[0, 1], [2, 0]])
     expected = -(p[0, 0].log() + p[1, 1].log() + p[2, 2].log() + p[3, 0].log()) / 4
     assert segmentation_loss(logits, mask) == pytest.approx(expected.item())
-    balanced = -(p[0, 0].log() + p[3, 0].log()) / 2 - (p[1, 1].log() + p[2, 2].log()) / 2
+    balanced = (-(p[0, 0].log() + p[3, 0].log()) / 2 - (p[1, 1].log() + p[2, 2].log()) / 2) / 2
     assert segmentation_loss(logits, mask, balanced=True) == pytest.approx(balanced.item())
 
 

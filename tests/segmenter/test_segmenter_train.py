@@ -7,7 +7,7 @@ from painted import COLOURS, paint, shapes
 from PIL import Image
 
 from tag2mask import loop
-from tag2mask.data.masks import read_mask, write_mask
+from tag2mask.data.masks import write_mask
 from tag2mask.data.table import IGNORE, Photo, Table
 from tag2mask.errors import DataError, TrainingError
 from tag2mask.segmenter import train
@@ -113,21 +113,6 @@ def test_it_learns_a_few_pictures(settings, data, tmp_path):
     lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     assert lines[-1]["loss"] < lines[0]["loss"] / 3 and lines[-1]["objects"] > 0.05
     assert lines[-1]["lr"] < lines[0]["lr"] / 5
-
-
-def test_pixels_on_which_two_rounds_differ_are_ignored(settings, data, tmp_path):
-    table, masks = data
-    other = tmp_path / "other"
-    for photo in table.photos:
-        changed = read_mask(masks / f"{photo.name}.png").copy()
-        changed[:20] = 2
-        write_mask(other / f"{photo.name}.png", changed)
-    examples = PseudoMasked(table, masks, settings, 49, MEAN, agree_with=other)
-    for photo in table.photos:
-        truth, learnt = read_mask(masks / f"{photo.name}.png"), examples.read_mask(photo)
-        assert np.array_equal(learnt[20:], truth[20:])
-        assert np.array_equal(learnt[:20], np.where(truth[:20] == 2, 2, 255))
-    assert (learnt == 255).any()
 
 
 @pytest.mark.parametrize("balanced", [False, True])

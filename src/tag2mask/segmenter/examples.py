@@ -20,13 +20,12 @@ class PseudoMasked:
     """Photos and their masks in `folder` (NAME.png): [index, key] -> (3, S, S) RGB in 0-1, (S, S) class numbers, uint8; S is `side`.
 
     A photo whose longer side is over `test_size` is reduced to that, as at test time; then random scale, random place, mirror and
-    light colour changes. Outside the photo lie `mean` (3 numbers in 0-1, the backbone's mean colour) and 255, which also stands
-    where the mask in `agree_with`, if given, has another class.
+    light colour changes. Outside the photo lie `mean` (3 numbers in 0-1, the backbone's mean colour) and 255.
     Raises DataError for photos without a mask, and when a mask that comes up has another size or a number that is no class.
     """
 
-    def __init__(self, table: Table, folder: Path, settings: SegmenterSettings, side: int, mean: Tensor, agree_with: Path | None = None):
-        self.table, self.folder, self.settings, self.side, self.agree_with = table, folder, settings, side, agree_with
+    def __init__(self, table: Table, folder: Path, settings: SegmenterSettings, side: int, mean: Tensor):
+        self.table, self.folder, self.settings, self.side = table, folder, settings, side
         self.mean = mean.reshape(3, 1, 1)
         missing = [photo.name for photo in table.photos if not self.mask_path(photo).is_file()]
         if missing:
@@ -55,7 +54,7 @@ class PseudoMasked:
         return self.folder / f"{photo.name}.png"
 
     def read_mask(self, photo: Photo) -> np.ndarray:
-        """What to learn from a photo: (H, W) uint8. Raises DataError if it does not fit the photo or the classes."""
+        """The mask of a photo: (H, W) uint8. Raises DataError if it does not fit the photo or the classes."""
         path = self.mask_path(photo)
         mask = read_mask(path)
         width, height = image_size(photo.path)
@@ -64,8 +63,6 @@ class PseudoMasked:
         largest = int(mask.max(initial=0, where=mask != IGNORE))
         if largest >= self.table.num_classes:
             raise DataError(f"{path}: holds class {largest}, but the classes are 0 to {self.table.num_classes - 1}, and 255")
-        if self.agree_with:
-            mask = np.where(mask == read_mask(self.agree_with / path.name), mask, np.uint8(IGNORE))
         return mask
 
     def share_of_objects(self, photos: int) -> tuple[float, int, int]:

@@ -19,18 +19,8 @@ MASKS_READ = 500  # masks whose object pixels are counted before training
 CROPS_TRIED = 32  # crops with objects that a trained network must not call background altogether
 
 
-def train_segmenter(
-    table: Table,
-    masks: Path,
-    settings: SegmenterSettings,
-    folder: Path,
-    seed: int,
-    workers: int,
-    agree_with: Path | None = None,
-) -> DeepLabV2:
+def train_segmenter(table: Table, masks: Path, settings: SegmenterSettings, folder: Path, seed: int, workers: int) -> DeepLabV2:
     """Photos and a folder of masks (NAME.png) to a trained DeepLabV2 in eval mode; goes on from the newest checkpoint in `folder`.
-
-    `agree_with`: another folder of masks; pixels that have another class there are ignored.
 
     Raises:
         DataError: a mask is missing, of another size, or holds a number that is no class.
@@ -38,7 +28,7 @@ def train_segmenter(
     """
     with seeded(seed):
         model = DeepLabV2(settings, table.classes)
-    examples = PseudoMasked(table, masks, settings, model.side(settings.crop_size), model.mean.clone(), agree_with)
+    examples = PseudoMasked(table, masks, settings, model.side(settings.crop_size), model.mean.clone())
     guard = BackgroundGuard(examples)
     phase = Phase(settings.steps, lambda: optimizer(model, settings), lambda step: (1 - step / settings.steps) ** settings.poly_power)
 
