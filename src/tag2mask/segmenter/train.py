@@ -119,11 +119,14 @@ class BackgroundGuard:
     def _explain(self, fact: str) -> str:
         settings = self.examples.settings
         seen = f"{self.share:.1%} of the masks' pixels are objects ({self.with_objects} of {self.read} masks hold any)"
+        balanced = "" if settings.balanced else "--segmenter.balanced"
         if self.share < 0.03:
-            cause = f"That is very little: look at the masks in {self.examples.folder}; if they are right, try --segmenter.balanced"
+            cause = f"That is very little: look at the masks in {self.examples.folder}"
+            cause += f"; if they are right, try {balanced}" if balanced else ""
         else:
             cause = (
-                f"That is enough to learn from: the learning rate ({settings.lr:g}) or the number of steps ({settings.steps}) is too low, "
-                f"or the weights of {settings.backbone} do not fit; try --segmenter.lr {settings.lr * 4:g}, or --segmenter.balanced"
+                f"That is enough to learn from: the learning rate ({settings.lr:g}) is too low or too high, there are too few steps "
+                f"({settings.steps}), or the weights of {settings.backbone} do not fit; try --segmenter.lr {settings.lr * 4:g}, "
+                f"{settings.lr / 4:g}{f', or {balanced}' if balanced else ''}"
             )
         return f"the segmenter {fact}. {seen}. {cause}"
