@@ -15,11 +15,12 @@ from typing import Any
 
 from tag2mask import stages
 from tag2mask.errors import RunError
-from tag2mask.runs import barrier, fingerprint, log, rank, read_json, start_log, versions, write_json
+from tag2mask.runs import barrier, fingerprint, log, rank, read_json, remove_temporaries, start_log, versions, write_json
 from tag2mask.stages import Job
 
 Inputs = dict[str, Any]
-TEST_SETTINGS = {"test_scales", "flip", "crf"}  # of the segmenter: they touch its training only where it learns from masks of its own
+# Of the segmenter; they touch its training only where it learns from masks of its own, and object_first not even then.
+TEST_SETTINGS = {"test_scales", "flip", "object_first", "crf"}
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def _segment_inputs(job: Job) -> Inputs:
     return {
         "photos": job.table.fingerprint,
         "masks": fingerprint(job.folder / "masks", "*.png"),
-        "segmenter": settings.model_dump(mode="json", exclude=TEST_SETTINGS if settings.rounds == 1 else set()),
+        "segmenter": settings.model_dump(mode="json", exclude=TEST_SETTINGS if settings.rounds == 1 else {"object_first"}),
         "seed": job.config.seed,
     }
 
@@ -147,6 +148,7 @@ def run_stage(job: Job, name: str) -> bool:
     if rank() == 0:
         if before != inputs:
             shutil.rmtree(folder, ignore_errors=True)
+        remove_temporaries(folder)
         write_json(folder / "started.json", {"inputs": inputs})
     barrier()
     clock = time.monotonic()

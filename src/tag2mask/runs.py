@@ -48,6 +48,15 @@ def writing(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def remove_temporaries(folder: Path) -> None:
+    """Delete what `writing` left anywhere in `folder` when its process was killed."""
+    for temporary in list(folder.rglob(".*.tmp")):
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            temporary.unlink(missing_ok=True)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write `path` whole or not at all."""
     with writing(path) as temporary:
