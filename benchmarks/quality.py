@@ -113,6 +113,7 @@ def maker(folder: Path, config: Config, table: Table) -> MaskMaker:
         return model.scores(images, cluster_vector(labels, M), made.settings.affinity)
 
     made = MaskMaker(score, model.backbone.grid_size, model.evidence, table.tags, config.masks)
+    made.overall = made.measure(table.photos)
     return made
 
 
@@ -150,7 +151,7 @@ def score_view(name: str, method: str, view: str, changes: dict[str, Any], seed:
     for photo in scored.photos:
         raw, present, picture = raw_scores(made, photo), made.present(photo), np.asarray(photo.open())
         for way, found in zip(ways, masks, strict=True):
-            z = tag_scores(raw, list(range(len(present))), settings.model_copy(update=way), made.evidence)
+            z = tag_scores(raw, list(range(len(present))), settings.model_copy(update=way), made.evidence, made.overall)
             probs = to_pixels(z, *picture.shape[:2])
             found["before"].append(np.array(present, np.uint8)[probs.argmax(0)])
             found["after"].append(np.array(present, np.uint8)[dense_crf(picture, probs, CRFParams()).argmax(0)])

@@ -97,6 +97,14 @@ def test_given_tags_bound_the_pseudo_masks(finished):
     assert any((first / p.name).read_bytes() != p.read_bytes() for p in second.glob("*.png"))
 
 
+def test_later_stages_take_the_background_threshold_of_the_masks(finished):
+    from tag2mask.stages import Job, mask_maker
+
+    job = Job(finished.config.model_copy(update={"out": finished.folder}))
+    maker, stored = mask_maker(job), json.loads((finished.folder / "masks" / "masks.json").read_text())["threshold"]
+    assert stored == maker.overall == maker.measure(job.table.photos)
+
+
 def test_the_pseudo_masks_of_the_last_round_are_those_scored(finished, scenes):
     from tag2mask.data import load_table
     from tag2mask.data.masks import Truth

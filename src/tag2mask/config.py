@@ -138,8 +138,8 @@ class MaskSettings(Settings):
     labels: Literal["plain", "mask", "max_norm"] = "max_norm"
     """plain: argmax over all classes; mask: only the photo's tags and background; max_norm: and each class divided by its largest score."""
     background: Literal["otsu"] | Annotated[float, Field(gt=0, lt=1)] = "otsu"
-    """Evidence below which a patch is background, relative to a tag's largest in the photo (with pooling = mean); otsu finds it anew
-    in every photo for every tag."""
+    """Evidence below which a patch is background, relative to a tag's largest in the photo (with pooling = mean); otsu: the mean of
+    Otsu's thresholds for the tag in this photo and for all tags in many photos."""
     batch_size: int = Field(4, ge=1)
     """Photos per forward pass."""
     save_scores: bool = False

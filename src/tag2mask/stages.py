@@ -133,7 +133,10 @@ def mask_maker(job: Job) -> Any:
     def score(images: Any, labels: Any) -> Any:
         return model.scores(images.to(device), cluster_vector(labels, M).to(device), job.config.masks.affinity).cpu()
 
-    return MaskMaker(score, model.backbone.grid_size, model.evidence, job.table.tags, job.config.masks)
+    maker = MaskMaker(score, model.backbone.grid_size, model.evidence, job.table.tags, job.config.masks)
+    if (made := job.folder / "masks" / "masks.json").exists():
+        maker.overall = read_json(made).get("threshold")
+    return maker
 
 
 def classifier_scores(job: Job) -> Callable[[Photo], np.ndarray]:
@@ -157,7 +160,9 @@ def masks(job: Job) -> dict[str, Any]:
 
     folder = job.folder / "masks"
     table = Table(job.table.tags, job.table.photos[rank() :: ranks()], job.table.source)
-    make_masks(table, mask_maker(job), folder, threads())
+    maker = mask_maker(job)
+    maker.overall = maker.measure(job.table.photos)
+    make_masks(table, maker, folder, threads())
     barrier()
     if rank() == 0:
         settings = job.config.masks
@@ -168,6 +173,7 @@ def masks(job: Job) -> dict[str, Any]:
                 "ignore": 255,
                 "labels": "given",
                 "scores": settings.labels,
+                "threshold": maker.overall,
                 "crf": backend() if settings.crf.iterations else False,
                 "photos": len(job.table),
             },
@@ -193,7 +199,7 @@ def segment(job: Job) -> dict[str, Any]:
         if number < rounds:
             shutil.rmtree(folder / "checkpoint", ignore_errors=True)
             masks = folder / "masks"
-            _predict(job, folder / "model.safetensors", job.table, masks, classifier_scores(job))
+            _predict(job, folder / "model.safetensors", job.table, masks, mask_maker(job).with_segmenter)
     return {"photos": len(job.table), "weights": load_for_prediction(job.folder / "segmenter" / "model.safetensors").weights_used}
 
 
@@ -249,7 +255,7 @@ def evaluate(job: Job) -> dict[str, Any]:
     return {name: m and m["images"] for name, m in metrics.items()}
 
 
-def _predict(job: Job, weights: Path, table: Table, folder: Path, given: Callable[[Photo], np.ndarray] | None = None) -> None:
+def _predict(job: Job, weights: Path, table: Table, folder: Path, given: Callable[[Photo, np.ndarray], np.ndarray] | None = None) -> None:
     """Write `folder`/NAME.png for every photo of `table` that has none yet."""
     from tag2mask.segmenter.predict import predict_photos
 

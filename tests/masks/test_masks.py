@@ -8,6 +8,7 @@ from PIL import Image
 from tag2mask.config import CRFSettings, MaskSettings
 from tag2mask.data.masks import read_mask
 from tag2mask.data.table import Photo, Table
+from tag2mask.data.transforms import to_square
 from tag2mask.masks import MaskMaker, make_masks
 from tag2mask.masks.scores import otsu, patch_scores, tag_scores
 
@@ -31,6 +32,17 @@ def test_evidence_leaves_background_where_no_tag_reaches_its_share():
     assert torch.allclose(scores.sum(0), torch.ones(1, 3))
     assert scores.argmax(0).tolist() == [[1, 0, 2]]
     assert scores[1, 0, 0] / scores[0, 0, 0] == pytest.approx(1 / 0.4)
+
+
+def test_background_starts_between_the_photos_threshold_and_that_of_many():
+    z = torch.tensor([[[0.0, 0.0, 0.0, 0.0]], [[1.0, 1.0, 0.6, 0.5]]])  # a tag that fills its photo: Otsu parts it at 0.8
+    assert otsu(z[1]) == pytest.approx(0.8)
+    alone, both = (tag_scores(z, [0, 1], MaskSettings(), True, overall) for overall in (None, 0.3))
+    assert alone.argmax(0).tolist() == [[1, 1, 0, 0]]
+    assert both.argmax(0).tolist() == [[1, 1, 1, 0]]  # (0.8 + 0.3) / 2 = 0.55
+    assert both[1, 0, 2] / both[0, 0, 2] == pytest.approx(0.6 / 0.55)
+    fixed = tag_scores(z, [0, 1], MaskSettings(background=0.7), True, 0.3)
+    assert torch.equal(fixed, tag_scores(z, [0, 1], MaskSettings(background=0.7), True))
 
 
 def test_otsu_parts_two_groups():
@@ -96,6 +108,33 @@ def test_masks_have_the_photos_size_and_only_given_tags(photos, tmp_path):
         assert saved["scores"].shape == (2, 2, 2) and saved["classes"].tolist() == [0, 2]
     plain = MaskMaker(colours, int, False, photos.tags, PLAIN.model_copy(update={"labels": "plain"}))
     assert set(np.unique(plain.mask(photos.photos[0], plain.scores(photos.photos[:1])[0]))) == {1, 2}
+
+
+def test_the_common_threshold_is_otsus_over_all_evidence_of_the_tags(photos):
+    def evidence(images, labels):
+        return torch.nn.functional.avg_pool2d(torch.stack([0 * images[:, 0], images[:, 2], images[:, 0]], 1), 16) * labels.sum()
+
+    maker = MaskMaker(evidence, int, True, photos.tags, PLAIN)
+    found = [evidence(to_square(photo.open(), 32)[None], torch.ones(1))[0, 2] for photo in photos.photos]
+    assert maker.measure(photos.photos) == pytest.approx(otsu(torch.stack([z / z.max() for z in found])))
+    assert MaskMaker(evidence, int, False, photos.tags, PLAIN).measure(photos.photos) is None
+    fixed = PLAIN.model_copy(update={"background": 0.3})
+    assert MaskMaker(evidence, int, True, photos.tags, fixed).measure(photos.photos) is None
+
+
+def test_classifier_and_segmenter_are_evidence_alike(photos):
+    """By hand: red's evidence is 1 on the left half, 0 on the right; the segmenter says 0.1, 0.2 there, and much background."""
+    photo = photos.photos[0]
+    probs = np.zeros((3, 2, 2), np.float32)
+    probs[0], probs[1], probs[2] = 0.6, 0.3, [[0.1, 0.05], [0.2, 0.0]]
+
+    def halves(images, labels):
+        return torch.tensor([[0.0, 0], [0, 0], [3, 0]]).view(1, 3, 1, 2).expand(len(images), 3, 2, 2)
+
+    maker = MaskMaker(halves, int, True, photos.tags, PLAIN.model_copy(update={"background": 0.5}))
+    red = np.array([[0.75, 0.125], [1.0, 0.0]]) / 0.5  # mean of 1, 0 / 1, 0 and of 0.1, 0.05 / 0.2, 0 over their largest, 0.2
+    found = maker.with_segmenter(photo, probs)
+    assert np.allclose(found[2], red / (1 + red)) and np.allclose(found[0], 1 / (1 + red)) and not found[1].any()  # blue is no tag
 
 
 def test_masks_that_exist_are_kept(photos, tmp_path):

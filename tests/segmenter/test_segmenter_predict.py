@@ -142,18 +142,15 @@ def test_crf_follows_the_edges(settings):
     assert module._refine(Image.fromarray(pixels), probs, settings) is probs
 
 
-def test_given_scores_leave_the_other_classes_out(model, settings, tmp_path):
-    """The classes that the classifier allows compete, each over its largest probability; its scores are averaged in."""
+def test_what_is_given_takes_the_place_of_object_first(model, settings, tmp_path):
     noise(49, 65).save(tmp_path / "a.png")
     settings = settings.model_copy(update={"crf": settings.crf.model_copy(update={"iterations": 0})})
     photo = Photo("a", tmp_path / "a.png", ("box",))
     ((_, free),) = predict_photos(model, [photo], settings.model_copy(update={"object_first": False}))
-    scores = np.zeros((3, 7, 5), np.float32)
-    scores[0], scores[2] = 0.5, 0.5
-    ((_, given),) = predict_photos(model, [photo], settings, given=lambda photo: scores)
-    background, box = (free.probs[i] / free.probs[i].max() for i in (0, 2))
-    assert np.allclose(given.probs[2], (box / (background + box) + 0.5) / 2, atol=1e-6) and not given.probs[1].any()
-    assert np.allclose(given.scores.sum(0), 1, atol=1e-5)
-    scores[0], scores[2] = 0, 1
-    ((_, given),) = predict_photos(model, [photo], settings, given=lambda photo: scores)
-    assert set(np.unique(given.mask)) == {2}
+
+    def given(asked, probs):
+        assert asked is photo and np.array_equal(probs, free.probs)
+        return probs[[2, 0, 1]]
+
+    ((_, known),) = predict_photos(model, [photo], settings, given=given)
+    assert np.array_equal(known.probs, free.probs[[2, 0, 1]])

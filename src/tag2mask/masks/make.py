@@ -1,5 +1,6 @@
 """Pseudo masks: patch scores of every photo to palette PNGs, photo by photo, memory flat in their number."""
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,12 +15,19 @@ from tag2mask.crf import CRFParams, dense_crf
 from tag2mask.data.masks import write_mask
 from tag2mask.data.table import Photo, Table
 from tag2mask.data.transforms import to_square
-from tag2mask.masks.scores import Scorer, patch_scores, tag_scores, to_pixels
+from tag2mask.masks.scores import Scorer, otsu, patch_scores, relative, tag_scores, to_pixels
 from tag2mask.runs import track, writing
+
+MEASURED = 64  # photos over which the common threshold of background is taken
 
 
 class MaskMaker:
-    """Photos with tags to masks: knows the classifier (as a Scorer), the settings and the tags."""
+    """Photos with tags to masks: knows the classifier (as a Scorer), the settings and the tags.
+
+    overall: background's threshold over many photos, as `measure` finds it; without it each photo's own is used.
+    """
+
+    overall: float | None = None
 
     def __init__(self, score: Scorer, grid: Callable[[float], int], evidence: bool, tags: Sequence[str], settings: MaskSettings):
         self.score, self.grid, self.evidence, self.settings = score, grid, evidence, settings
@@ -32,8 +40,49 @@ class MaskMaker:
             return list(range(len(self.index) + 1))
         return [0, *sorted(self.index[tag] + 1 for tag in photo.tags)]
 
+    def measure(self, photos: Sequence[Photo]) -> float | None:
+        """Otsu's threshold over the evidence of all tags of these photos together; None where no threshold is looked for."""
+        if not self.evidence or self.settings.background != "otsu":
+            return None
+        some = photos[:: math.ceil(len(photos) / MEASURED)]
+        progress = track(some, "background's threshold")
+        found = []
+        for batch in self.batches(some):
+            for photo, z in zip(batch, self._maps(batch), strict=True):
+                next(progress)
+                found.append(relative(z[self.present(photo)[1:]].float()).flatten())
+        next(progress, None)
+        return otsu(torch.cat(found))
+
+    def batches(self, photos: Sequence[Photo]) -> Iterator[Sequence[Photo]]:
+        """Photos of one forward pass each."""
+        for i in range(0, len(photos), self.settings.batch_size):
+            yield photos[i : i + self.settings.batch_size]
+
     def scores(self, photos: Sequence[Photo]) -> list[Tensor]:
         """Patch scores of each photo's tags and background: (len(present), h, w) each."""
+        maps = self._maps(photos)
+        return [
+            tag_scores(z, self.present(photo), self.settings, self.evidence, self.overall) for z, photo in zip(maps, photos, strict=True)
+        ]
+
+    def with_segmenter(self, photo: Photo, probs: np.ndarray) -> np.ndarray:
+        """What classifier and segmenter together think of a photo: the segmenter's probabilities (C, h, w) to the same, 0 for other tags.
+
+        Both are evidence: of each tag the mean of the two, each over its largest in the photo, and background where no tag reaches its
+        threshold, as in the pseudo masks; the segmenter's own background is left out. (It knows background from masks that miss parts
+        of objects, and would miss more.)
+        """
+        present = self.present(photo)
+        theirs = relative(torch.from_numpy(probs[present]))
+        ours = relative(self._maps([photo])[0][present].float())
+        both = (theirs + torch.from_numpy(to_pixels(ours, *theirs.shape[1:]))) / 2
+        whole = np.zeros_like(probs)
+        whole[present] = tag_scores(both, list(range(len(present))), self.settings, True, self.overall)
+        return whole
+
+    def _maps(self, photos: Sequence[Photo]) -> list[Tensor]:
+        """Patch scores of all classes, (C, h, w) each."""
         labels = torch.zeros(len(photos), len(self.index))
         for row, photo in zip(labels, photos, strict=True):
             row[[self.index[tag] for tag in photo.tags]] = 1
@@ -43,8 +92,7 @@ class MaskMaker:
         def load(side: int) -> Tensor:
             return torch.stack([to_square(picture, side) for picture in pictures])
 
-        maps = patch_scores(self.score, load, labels, self.settings, self.grid)
-        return [tag_scores(z, self.present(photo), self.settings, self.evidence) for z, photo in zip(maps, photos, strict=True)]
+        return list(patch_scores(self.score, load, labels, self.settings, self.grid))
 
     def mask(self, photo: Photo, scores: Tensor) -> np.ndarray:
         """Scores (K, h, w) of the photo's classes to its pseudo mask (H, W) uint8: interpolation, CRF, argmax."""
@@ -63,14 +111,10 @@ def make_masks(table: Table, maker: MaskMaker, folder: Path, workers: int) -> in
     def finish(photo: Photo, scores: Tensor) -> None:
         write_mask(folder / f"{photo.name}.png", maker.mask(photo, scores))
 
-    def batches() -> Iterator[list[Photo]]:
-        for i in range(0, len(todo), maker.settings.batch_size):
-            yield todo[i : i + maker.settings.batch_size]
-
     with ThreadPoolExecutor(max(1, workers)) as pool:
         pending: deque[Future[None]] = deque()
         progress = track(todo, "pseudo masks", total=len(table), done=len(table) - len(todo))
-        for batch in batches():
+        for batch in maker.batches(todo):
             for photo, scores in zip(batch, maker.scores(batch), strict=True):
                 next(progress)
                 if maker.settings.save_scores:

@@ -33,22 +33,27 @@ def patch_scores(
     return torch.stack([m if m.shape[-2:] == size else F.interpolate(m, size, mode="bilinear") for m in maps]).mean(0)
 
 
-def tag_scores(scores: Tensor, present: list[int], settings: MaskSettings, evidence: bool) -> Tensor:
+def tag_scores(scores: Tensor, present: list[int], settings: MaskSettings, evidence: bool, overall: float | None = None) -> Tensor:
     """Patch scores (C, h, w) to scores of the classes `present` (background first), each patch summing to 1: (len(present), h, w).
 
     `plain` and `mask` keep Z as it is; `max_norm` is what ViT-PCM's code does and no paper says: each class is divided by its
     largest score in the photo, background too, so that a tag with low scores everywhere still gets its best patches. Evidence has no
-    score for background: after the division, background is where no tag reaches its threshold, `settings.background`.
+    score for background: after the division, background is where no tag reaches its threshold, `settings.background`: a number, or the
+    mean of Otsu's threshold in this photo and `overall`, that of many photos. Alone the first would part an animal that fills the photo.
     """
     z = scores[present].float()
+    if evidence or settings.labels == "max_norm":
+        z = relative(z)
     if evidence:
-        z = z / z.amax((1, 2), keepdim=True).clamp(min=1e-6)
         for tag in z[1:]:
-            tag /= otsu(tag) if settings.background == "otsu" else settings.background
+            tag /= settings.background if settings.background != "otsu" else otsu(tag) if overall is None else (otsu(tag) + overall) / 2
         z[BACKGROUND] = 1
-    elif settings.labels == "max_norm":
-        z = z / z.amax((1, 2), keepdim=True).clamp(min=1e-6)
     return z / z.sum(0).clamp(min=1e-6)
+
+
+def relative(scores: Tensor) -> Tensor:
+    """Each class's scores divided by its largest: (K, h, w) to the same."""
+    return scores / scores.amax((1, 2), keepdim=True).clamp(min=1e-6)
 
 
 def otsu(values: Tensor) -> float:

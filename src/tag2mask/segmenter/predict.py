@@ -89,14 +89,13 @@ def predict_photos(
     settings: SegmenterSettings | None = None,
     threads: int | None = None,
     on_error: Callable[[DataError], None] | None = None,
-    given: Callable[[Photo], np.ndarray] | None = None,
+    given: Callable[[Photo, np.ndarray], np.ndarray] | None = None,
 ) -> Iterator[tuple[Photo, Prediction]]:
     """Photos to their Predictions, one at a time and in order; files are read and the CRF runs in threads beside the network.
 
     At most two predictions a thread are under way: memory does not grow with the number of photos. A file that is no
     picture goes to `on_error` and is passed over; without `on_error` it raises DataError when it comes up. `given`:
-    what the patch classifier thinks of a photo, (C, h, w) summing to 1, 0 for classes other than background and the photo's tags; the
-    segmenter's probabilities of these classes are averaged with it.
+    what a photo's probabilities (C, h, w) become when its tags are known; without it, see `object_first`.
     """
     settings = settings or model.settings
     threads = threads or os.cpu_count() or 1
@@ -118,7 +117,7 @@ def predict_photos(
         for photo, image in filter(None, pictures):
             small = _working(image, settings)
             probs = _probabilities(model, small, settings)
-            yield photo, small, _agree(probs, given(photo)) if given else _object_first(probs, settings)
+            yield photo, small, given(photo, probs) if given else _object_first(probs, settings)
 
     with ThreadPoolExecutor(threads) as readers, ThreadPoolExecutor(threads) as refiners:
         yield from _ahead(refiners, finish, network(_ahead(readers, read, photos, threads)), threads)
@@ -172,18 +171,6 @@ def _object_first(probs: np.ndarray, settings: SegmenterSettings) -> np.ndarray:
     likeliest = probs[BACKGROUND + 1 :].argmax(0)[None]
     np.put_along_axis(first[BACKGROUND + 1 :], likeliest, probs[None, BACKGROUND + 1 :].sum(1), 0)
     return first
-
-
-def _agree(probs: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Mean of the segmenter's probabilities (C, h, w) and the classifier's scores (C, h', w'), over the classes that these allow.
-
-    Each class is divided by its largest probability first, as the scores of the pseudo masks are: a tag that is nowhere likely gets its
-    best place all the same.
-    """
-    relative = probs * (scores.max((1, 2), keepdims=True) > 0)
-    relative /= relative.max((1, 2), keepdims=True).clip(1e-6)
-    relative /= relative.sum(0).clip(1e-6)
-    return (relative + _enlarge(torch.from_numpy(scores), probs.shape[:0:-1]).numpy()) / 2
 
 
 def _refine(image: Image.Image, probs: np.ndarray, settings: SegmenterSettings) -> np.ndarray:
