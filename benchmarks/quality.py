@@ -30,12 +30,11 @@ from tag2mask.crf import CRFParams, dense_crf
 from tag2mask.data import load_table
 from tag2mask.data.masks import PALETTE, Truth, read_mask, write_mask
 from tag2mask.data.plain import read_list
-from tag2mask.data.table import Photo, Table
-from tag2mask.data.transforms import to_square
+from tag2mask.data.table import Table
 from tag2mask.evaluate import evaluate_masks
 from tag2mask.loop import keep_freed_memory
 from tag2mask.masks import MaskMaker, make_masks
-from tag2mask.masks.scores import patch_scores, tag_scores, to_pixels
+from tag2mask.masks.scores import tag_scores, to_pixels
 from tag2mask.report.pictures import photo_iou
 from tag2mask.segmenter.predict import predict_photos
 from tag2mask.segmenter.train import train_segmenter
@@ -149,9 +148,9 @@ def score_view(name: str, method: str, view: str, changes: dict[str, Any], seed:
     ways = [{"background": value} for value in THRESHOLDS] if background == "best" else [{}]
     masks: list[dict[str, list[np.ndarray]]] = [{"before": [], "after": []} for _ in ways]
     for photo in scored.photos:
-        raw, present, picture = raw_scores(made, photo), made.present(photo), np.asarray(photo.open())
+        (raw,), present, picture = made.maps([photo]), made.present(photo), np.asarray(photo.open())
         for way, found in zip(ways, masks, strict=True):
-            z = tag_scores(raw, list(range(len(present))), settings.model_copy(update=way), made.evidence, made.overall)
+            z = tag_scores(raw, settings.model_copy(update=way), made.evidence, made.overall)
             probs = to_pixels(z, *picture.shape[:2])
             found["before"].append(np.array(present, np.uint8)[probs.argmax(0)])
             found["after"].append(np.array(present, np.uint8)[dense_crf(picture, probs, CRFParams()).argmax(0)])
@@ -171,14 +170,6 @@ def score_view(name: str, method: str, view: str, changes: dict[str, Any], seed:
         for photo, mask in zip(scored.photos, kept, strict=True):
             write_mask(options.out / "masks" / f"{method}, {view}" / f"{photo.name}.png", mask)
     return [best]
-
-
-def raw_scores(made: MaskMaker, photo: Photo) -> torch.Tensor:
-    """Patch scores of a photo's background and tags, before any division: (K, h, w)."""
-    labels = torch.zeros(1, len(made.index))
-    labels[0, [made.index[tag] for tag in photo.tags]] = 1
-    picture = photo.open(at_least=int(made.settings.image_size * max(made.settings.scales)))
-    return patch_scores(made.score, lambda side: to_square(picture, side)[None], labels, made.settings, made.grid)[0][made.present(photo)]
 
 
 def segment(source: str, options: argparse.Namespace) -> None:

@@ -142,8 +142,6 @@ class MaskSettings(Settings):
     Otsu's thresholds for the tag in this photo and for all tags in many photos."""
     batch_size: int = Field(4, ge=1)
     """Photos per forward pass."""
-    save_scores: bool = False
-    """Also write each photo's scores, at patch resolution, as NAME.npz (float16)."""
     crf: CRFSettings = CRFSettings()
 
 

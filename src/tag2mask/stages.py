@@ -144,7 +144,7 @@ def classifier_scores(job: Job) -> Callable[[Photo], np.ndarray]:
     made = cache(lambda: mask_maker(job))  # the classifier is read when the first photo is asked for
 
     def scores(photo: Photo) -> np.ndarray:
-        found = made().scores([photo])[0].numpy()
+        found = made().scores(made().maps([photo])[0]).numpy()
         whole = np.zeros((job.table.num_classes, *found.shape[1:]), np.float32)
         whole[made().present(photo)] = found
         return whole
@@ -153,7 +153,7 @@ def classifier_scores(job: Job) -> Callable[[Photo], np.ndarray]:
 
 
 def masks(job: Job) -> dict[str, Any]:
-    """Write masks/NAME.png for every training photo, and masks.json."""
+    """Write masks/NAME.png and NAME.npz for every training photo, and masks.json."""
     from tag2mask.crf import backend
     from tag2mask.loop import threads
     from tag2mask.masks import make_masks
@@ -199,8 +199,16 @@ def segment(job: Job) -> dict[str, Any]:
         if number < rounds:
             shutil.rmtree(folder / "checkpoint", ignore_errors=True)
             masks = folder / "masks"
-            _predict(job, folder / "model.safetensors", job.table, masks, mask_maker(job).with_segmenter)
+            _predict(job, folder / "model.safetensors", job.table, masks, _with_tags(job))
     return {"photos": len(job.table), "weights": load_for_prediction(job.folder / "segmenter" / "model.safetensors").weights_used}
+
+
+def _with_tags(job: Job) -> Callable[[Photo, np.ndarray], np.ndarray]:
+    """What the segmenter's probabilities of a training photo become when its tags are known."""
+    from tag2mask.masks import read_maps
+
+    maker = mask_maker(job)
+    return lambda photo, probs: maker.with_segmenter(photo, read_maps(job.folder / "masks", photo), probs)
 
 
 def evaluate(job: Job) -> dict[str, Any]:

@@ -1,5 +1,5 @@
 """Patch scores to pseudo masks."""
 
-from tag2mask.masks.make import MaskMaker, make_masks
+from tag2mask.masks.make import MaskMaker, make_masks, read_maps
 
-__all__ = ["MaskMaker", "make_masks"]
+__all__ = ["MaskMaker", "make_masks", "read_maps"]

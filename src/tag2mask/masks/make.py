@@ -48,9 +48,9 @@ class MaskMaker:
         progress = track(some, "background's threshold")
         found = []
         for batch in self.batches(some):
-            for photo, z in zip(batch, self._maps(batch), strict=True):
+            for z in self.maps(batch):
                 next(progress)
-                found.append(relative(z[self.present(photo)[1:]].float()).flatten())
+                found.append(relative(z[1:]).flatten())
         next(progress, None)
         return otsu(torch.cat(found))
 
@@ -59,30 +59,8 @@ class MaskMaker:
         for i in range(0, len(photos), self.settings.batch_size):
             yield photos[i : i + self.settings.batch_size]
 
-    def scores(self, photos: Sequence[Photo]) -> list[Tensor]:
-        """Patch scores of each photo's tags and background: (len(present), h, w) each."""
-        maps = self._maps(photos)
-        return [
-            tag_scores(z, self.present(photo), self.settings, self.evidence, self.overall) for z, photo in zip(maps, photos, strict=True)
-        ]
-
-    def with_segmenter(self, photo: Photo, probs: np.ndarray) -> np.ndarray:
-        """What classifier and segmenter together think of a photo: the segmenter's probabilities (C, h, w) to the same, 0 for other tags.
-
-        Both are evidence: of each tag the mean of the two, each over its largest in the photo, and background where no tag reaches its
-        threshold, as in the pseudo masks; the segmenter's own background is left out. (It knows background from masks that miss parts
-        of objects, and would miss more.)
-        """
-        present = self.present(photo)
-        theirs = relative(torch.from_numpy(probs[present]))
-        ours = relative(self._maps([photo])[0][present].float())
-        both = (theirs + torch.from_numpy(to_pixels(ours, *theirs.shape[1:]))) / 2
-        whole = np.zeros_like(probs)
-        whole[present] = tag_scores(both, list(range(len(present))), self.settings, True, self.overall)
-        return whole
-
-    def _maps(self, photos: Sequence[Photo]) -> list[Tensor]:
-        """Patch scores of all classes, (C, h, w) each."""
+    def maps(self, photos: Sequence[Photo]) -> list[Tensor]:
+        """The classifier's patch scores of each photo's background and tags, as they are: (len(present), h, w) each."""
         labels = torch.zeros(len(photos), len(self.index))
         for row, photo in zip(labels, photos, strict=True):
             row[[self.index[tag] for tag in photo.tags]] = 1
@@ -92,7 +70,26 @@ class MaskMaker:
         def load(side: int) -> Tensor:
             return torch.stack([to_square(picture, side) for picture in pictures])
 
-        return list(patch_scores(self.score, load, labels, self.settings, self.grid))
+        found = patch_scores(self.score, load, labels, self.settings, self.grid)
+        return [z[self.present(photo)].float() for z, photo in zip(found, photos, strict=True)]
+
+    def scores(self, maps: Tensor) -> Tensor:
+        """`maps` of one photo to scores that sum to 1: (K, h, w) to the same, see `tag_scores`."""
+        return tag_scores(maps, self.settings, self.evidence, self.overall)
+
+    def with_segmenter(self, photo: Photo, maps: Tensor, probs: np.ndarray) -> np.ndarray:
+        """`maps` of a photo and the segmenter's probabilities (C, h, w) to what the two think together: (C, h, w), 0 for other tags.
+
+        Both are evidence: of each tag the mean of the two, each over its largest in the photo, and background where no tag reaches its
+        threshold, as in the pseudo masks. The segmenter is not asked about background, which it knows from masks that miss parts of
+        objects: it would miss more.
+        """
+        present = self.present(photo)
+        theirs = relative(torch.from_numpy(probs[present]))
+        both = (theirs + torch.from_numpy(to_pixels(relative(maps), *theirs.shape[1:]))) / 2
+        whole = np.zeros_like(probs)
+        whole[present] = tag_scores(both, self.settings, True, self.overall)
+        return whole
 
     def mask(self, photo: Photo, scores: Tensor) -> np.ndarray:
         """Scores (K, h, w) of the photo's classes to its pseudo mask (H, W) uint8: interpolation, CRF, argmax."""
@@ -105,7 +102,10 @@ class MaskMaker:
 
 
 def make_masks(table: Table, maker: MaskMaker, folder: Path, workers: int) -> int:
-    """Write `folder`/NAME.png for every photo that has none yet; returns how many are there. CRF runs in threads beside the network."""
+    """Write `folder`/NAME.png for every photo that has none yet; returns how many are there. CRF runs in threads beside the network.
+
+    Beside each lies NAME.npz: `scores`, the `maps` of the photo (K, h, w) float16, and `classes`, their numbers (K,).
+    """
     todo = [photo for photo in table.photos if not (folder / f"{photo.name}.png").exists()]
 
     def finish(photo: Photo, scores: Tensor) -> None:
@@ -115,11 +115,10 @@ def make_masks(table: Table, maker: MaskMaker, folder: Path, workers: int) -> in
         pending: deque[Future[None]] = deque()
         progress = track(todo, "pseudo masks", total=len(table), done=len(table) - len(todo))
         for batch in maker.batches(todo):
-            for photo, scores in zip(batch, maker.scores(batch), strict=True):
+            for photo, maps in zip(batch, maker.maps(batch), strict=True):
                 next(progress)
-                if maker.settings.save_scores:
-                    _save_scores(folder / f"{photo.name}.npz", scores, maker.present(photo))
-                pending.append(pool.submit(finish, photo, scores))
+                _write_maps(folder / f"{photo.name}.npz", maps, maker.present(photo))
+                pending.append(pool.submit(finish, photo, maker.scores(maps)))
             while len(pending) > 4 * workers:
                 pending.popleft().result()
         for future in pending:
@@ -128,6 +127,12 @@ def make_masks(table: Table, maker: MaskMaker, folder: Path, workers: int) -> in
     return len(table)
 
 
-def _save_scores(path: Path, scores: Tensor, present: list[int]) -> None:
+def _write_maps(path: Path, maps: Tensor, present: list[int]) -> None:
     with writing(path) as temporary, temporary.open("wb") as stream:
-        np.savez_compressed(stream, scores=scores.numpy().astype(np.float16), classes=np.array(present, np.uint8))
+        np.savez_compressed(stream, scores=maps.numpy().astype(np.float16), classes=np.array(present, np.uint8))
+
+
+def read_maps(folder: Path, photo: Photo) -> Tensor:
+    """The `maps` that `make_masks` has left of a photo: (K, h, w) float32."""
+    with np.load(folder / f"{photo.name}.npz", allow_pickle=False) as stored:
+        return torch.from_numpy(stored["scores"].astype(np.float32))
