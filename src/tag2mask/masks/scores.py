@@ -44,9 +44,13 @@ def tag_scores(scores: Tensor, settings: MaskSettings, evidence: bool, overall: 
     z = relative(scores) if evidence or settings.labels == "max_norm" else scores
     if evidence:
         for tag in z[1:]:
-            tag /= settings.background if settings.background != "otsu" else otsu(tag) if overall is None else (otsu(tag) + overall) / 2
+            tag /= settings.background if settings.background != "otsu" else _midway(otsu(tag), overall)
         z[BACKGROUND] = 1
     return z / z.sum(0).clamp(min=1e-6)
+
+
+def _midway(own: float, overall: float | None) -> float:
+    return own if overall is None else (own + overall) / 2
 
 
 def relative(scores: Tensor) -> Tensor:
