@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "crf.h"
+#include "memory.h"
 
 namespace TAG2MASK_ISA {
 void run(const CrfJob& job);
@@ -22,6 +23,7 @@ int main() {
         if (std::fread(probs.data(), sizeof(float), values, stdin) != values) return 1;
         int status = 0;
         try {
+            const Memory memory;
             TAG2MASK_ISA::run({image.data(), probs.data(), out.data(), head[0], head[1], head[2], head[3], settings[0], settings[1],
                                settings[2], settings[3], settings[4]});
         } catch (const std::overflow_error&) {

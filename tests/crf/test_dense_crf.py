@@ -4,6 +4,8 @@ import ctypes
 import itertools
 import sys
 import threading
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 
 import numpy as np
 import pytest
@@ -87,23 +89,33 @@ def test_takes_at_most_80_megabytes_above_the_inputs(preset, noise):
     """500 x 375, 21 labels; the result is counted. With a noise of 6, vit_pcm's lattice has more points than the image has pixels."""
     if backend() == "torch":
         pytest.skip("the compiled core is not installed")
+    with ProcessPoolExecutor(1, get_context("spawn")) as fresh:  # where no earlier image has left memory
+        first, second = fresh.submit(above_the_inputs, preset, noise).result()
+    assert first <= 80e6
+    assert second <= 80e6
+
+
+def above_the_inputs(preset, noise):
+    """Most bytes above the inputs while an image is refined, and while one more is, what is kept from the first counted."""
     image, probs = scene(375, 500, 21, noise=noise)
     dense_crf(image[:50, :50].copy(), probs[:, :50, :50].copy())
-    peak, done = [], threading.Event()
-
-    def watch():
-        while not done.wait(0.001):
-            peak.append(resident())
-
     ctypes.CDLL(None).malloc_trim(0)  # what is free is free, so that nothing hides in it
-    before = resident()
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    dense_crf(image, probs, PRESETS[preset])
-    done.set()
-    watcher.join()
-    assert len(peak) > 20
-    assert max(peak) - before <= 80e6
+    before, most = resident(), []
+    for _ in range(2):
+        peak, done = [], threading.Event()
+
+        def watch(peak=peak, done=done):
+            while not done.wait(0.001):
+                peak.append(resident())
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        dense_crf(image, probs, PRESETS[preset])
+        done.set()
+        watcher.join()
+        assert len(peak) > 20
+        most.append(max(peak) - before)
+    return most
 
 
 def resident():

@@ -9,12 +9,11 @@ inline Wide exp2(Wide x) {
     const Wide bias = same<Wide>(12582912.0f + 127.0f);
     x = larger(x, same<Wide>(-100.0f));
     const Wide t = x + bias, f = x - (t - bias);
-    Wide p = same<Wide>(1.535336188e-4f);  // Cephes' polynomial
-    p = p * f + 1.339887440e-3f;
-    p = p * f + 9.618437358e-3f;
-    p = p * f + 5.550332471e-2f;
-    p = p * f + 2.402264791e-1f;
-    p = p * f + 6.931472029e-1f;
+    Wide p = same<Wide>(1.326472721e-3f);  // least relative error for f in -0.5..0.5: 9e-8
+    p = p * f + 9.671512812e-3f;
+    p = p * f + 5.550733745e-2f;
+    p = p * f + 2.402224208e-1f;
+    p = p * f + 6.931469776e-1f;
     p = p * f + 1.0f;
     return p * power(t);
 }
@@ -59,7 +58,7 @@ class MeanField {
                 lattice.begin();
                 each_tile([&](size_t at, int count) {
                     to_rows(planes(job_.out, at, count));
-                    write<6>(lattice, lattice_, at, count);
+                    write(lattice, at, count);
                 });
                 lattice.finish();
             }
@@ -78,7 +77,7 @@ class MeanField {
                 if (last || gaussian_ == kLater || bilateral_ == kLater) keep(at, count);
                 if (last || (gaussian_ != kAtOnce && bilateral_ != kAtOnce)) return;
                 to_rows({&label_[0], kTile});
-                if (bilateral_ == kAtOnce) write<6>(lattice, lattice_, at, count);
+                if (bilateral_ == kAtOnce) write(lattice, at, count);
                 if (gaussian_ == kAtOnce) write(grid, at, count);
             });
             if (!last && bilateral_ == kAtOnce) lattice.finish();
@@ -155,6 +154,10 @@ class MeanField {
     void write(Values& to, const Places& places, size_t first, int count) {
         for (int b = 0; b < blocks_; ++b)
             splat<B, Corners>(to.now(b), &places.vertex[first * Corners], &places.weight[first * Corners], count, &rows_[b * B], stride_);
+    }
+    void write(LatticeValues<B>& lattice, size_t first, int count) {
+        lattice.clear(first / kTile);
+        write<6>(lattice, lattice_, first, count);
     }
     void write(GridValues<B>& grid, size_t first, int count) {
         grid.clear(first / kTile);

@@ -7,6 +7,7 @@ namespace TAG2MASK_ISA {
 namespace {
 
 constexpr uint32_t kNone = 0xFFFFFFFFu;
+constexpr size_t kBeyond = 4;  // entries after the last key, larger than any: link looks at four keys at a time
 
 inline void prefetch(const void* p) {
 #if defined(__GNUC__)
@@ -23,7 +24,7 @@ class Table {
         while ((size_t{1} << bits_) < 2 * expected) ++bits_;
         slots_.reset(size_t{1} << bits_);
         slots_.fill(0xFF);
-        keys_.reset((size_t{1} << (bits_ - 1)) + 1);
+        keys_.reset((size_t{1} << (bits_ - 1)) + kBeyond);
     }
     void expect(uint64_t key) const { prefetch(&slots_[home(key)]); }
     uint32_t insert(uint64_t key) {
@@ -46,10 +47,10 @@ class Table {
     };
     size_t home(uint64_t key) const { return static_cast<size_t>((key * 0x9E3779B97F4A7C15ull) >> (64 - bits_)); }
     void grow() {
-        ++bits_;
+        bits_ += 2;
         slots_.reset(size_t{1} << bits_);
         slots_.fill(0xFF);
-        keys_.grow((size_t{1} << (bits_ - 1)) + 1, count_);
+        keys_.grow((size_t{1} << (bits_ - 1)) + kBeyond, count_);
         for (size_t i = 0; i < count_; ++i) {
             size_t at = home(keys_[i]);
             while (slots_[at].number != kNone) at = (at + 1) & (slots_.size() - 1);
@@ -106,10 +107,10 @@ void corners(const Tile<D>& tile, int i, const Packing<D>& packing, uint64_t* ke
     }
 }
 
-// Sorts `key` (one spare entry) of `bits` bits; place[i] is where the key at i went. Least significant digit first.
+// Sorts `key` (kBeyond spare entries) of `bits` bits; place[i] is where the key at i went. Least significant digit first.
 void sort(Buffer<uint64_t>& key, size_t count, int bits, Buffer<uint32_t>& place) {
     constexpr int kDigit = 11;
-    Buffer<uint64_t> other(count + 1);
+    Buffer<uint64_t> other(count + kBeyond);
     Buffer<uint32_t> number(count), other_number(count);
     for (size_t i = 0; i < count; ++i) number[i] = static_cast<uint32_t>(i);
     for (int shift = 0; shift < bits; shift += kDigit) {
@@ -129,30 +130,41 @@ void sort(Buffer<uint64_t>& key, size_t count, int bits, Buffer<uint32_t>& place
 }
 
 // Point numbers in chains along one axis; returns how many. As the keys are sorted, so are the keys that they look for, those with
-// and those without a remainder each by themselves: two fingers run along. `before` and `after` are scratch, one spare entry each.
+// and those without a remainder each by themselves: two fingers run along, on few branches, as none of these can be foreseen.
+// `before` and `after` are scratch, `after` with one spare entry.
 template <int D>
 size_t link(const Buffer<uint64_t>& key, size_t points, const Packing<D>& packing, int axis, Buffer<uint32_t>& before,
             Buffer<uint32_t>& after, Buffer<uint32_t>& chain) {
     after.fill(0xFF);
-    size_t finger[2] = {}, links = 0;
+    size_t wrapped = 0, inside = 0, links = 0, starts = 0;
     for (size_t i = 0; i < points; ++i) {
         const uint64_t wanted = packing.before(key[i], axis);
-        size_t& at = finger[(key[i] & 7) != 0];
-        while (key[at] < wanted) ++at;
+        const bool wraps = (key[i] & 7) == 0;
+        size_t at = wraps ? wrapped : inside;
+        while (key[at + 3] < wanted) at += 4;
+        at += (key[at] < wanted) + (key[at + 1] < wanted) + (key[at + 2] < wanted);
         const bool found = key[at] == wanted;
         before[i] = found ? static_cast<uint32_t>(at) : kNone;
         after[found ? at : points] = static_cast<uint32_t>(i);
+        wrapped = wraps ? at : wrapped;
+        inside = wraps ? inside : at;
+        links += found;
     }
-    for (size_t i = 0; i < points; ++i) links += before[i] != kNone || after[i] != kNone;
-    chain.reset(links + kSpare);
-    size_t at = 0;
+    Buffer<uint32_t>& start = before;  // no entry is needed once its point has been looked at
     for (size_t i = 0; i < points; ++i) {
-        if (before[i] != kNone || after[i] == kNone) continue;
-        uint32_t p = static_cast<uint32_t>(i);
-        for (; after[p] != kNone; p = after[p]) chain[at++] = p;
-        chain[at++] = p | kEnd;
+        const bool starting = before[i] == kNone && after[i] != kNone;
+        start[starts] = static_cast<uint32_t>(i);
+        starts += starting;
     }
-    std::memset(&chain[links], 0, kSpare * sizeof(uint32_t));
+    links += starts;
+    chain.reset(links + kSpare);
+    uint32_t* to = chain.data();
+    for (size_t i = 0; i < starts; ++i) {
+        uint32_t p = start[i];
+        for (; after[p] != kNone; p = after[p]) *to++ = p;
+        *to++ = p | kEnd;
+    }
+    std::memset(to, 0, kSpare * sizeof(uint32_t));
     return links;
 }
 
@@ -168,11 +180,13 @@ void build_bilateral(const CrfJob& job, Lattice& lattice) {
     Table table(pixels / 4);
     reset_spare(lattice.vertex, pixels, 6);
     lattice.weight.reset(pixels * 6);
+    lattice.fresh_of.reset((pixels + kTile - 1) / kTile + 1);
     uint64_t key[kTile * 6];
     tiles<5>(job, sxy, [&](Tile<5>& tile, size_t first, int count) {
         for (int i = 0; i < count; ++i)
             for (int c = 0; c < 3; ++c) tile.feature[2 + c][i] = job.image[(first + i) * 3 + c] / srgb;
         tile.locate(scale);
+        lattice.fresh_of[first / kTile] = static_cast<uint32_t>(table.count());
         for (int i = 0; i < count; ++i) {
             corners(tile, i, packing, key + i * 6, &lattice.weight[(first + i) * 6]);
             for (int j = 0; j < 6; ++j) table.expect(key[i * 6 + j]);
@@ -192,7 +206,11 @@ void build_bilateral(const CrfJob& job, Lattice& lattice) {
     Buffer<uint64_t>& sorted = table.keys();
     Buffer<uint32_t> place(points), after(points + 1);
     sort(sorted, points, packing.bits, place);
-    sorted[points] = UINT64_MAX;
+    lattice.fresh_of[lattice.fresh_of.size() - 1] = static_cast<uint32_t>(points);
+    lattice.fresh.reset(points + kSpare);
+    std::memcpy(lattice.fresh.data(), place.data(), points * sizeof(uint32_t));
+    std::memset(&lattice.fresh[points], 0, kSpare * sizeof(uint32_t));
+    for (size_t k = 0; k < kBeyond; ++k) sorted[points + k] = UINT64_MAX;
     for (size_t i = 0; i < pixels * 6; ++i) lattice.vertex[i] = place[lattice.vertex[i]];
     for (int axis = 0; axis < 6; ++axis) lattice.links[axis] = link(sorted, points, packing, axis, place, after, lattice.chain[axis]);
 

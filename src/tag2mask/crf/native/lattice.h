@@ -14,6 +14,8 @@ struct Lattice {
     Buffer<float> weight;       // (pixels, 6): barycentric weight x normalisation x square root of the message's factor
     Buffer<uint32_t> chain[6];  // per axis; points without a neighbour along it are left out; a spare entry ends each
     size_t links[6] = {};       // entries of each chain
+    Buffer<uint32_t> fresh;     // points in the order in which pixels first touch them; spare entries at the end
+    Buffer<uint32_t> fresh_of;  // (tiles + 1): where in `fresh` those of each tile begin
 };
 
 // The two-dimensional lattice is a plane of triangles: rows of cells, odd rows half a cell to the right, rows in the order of the

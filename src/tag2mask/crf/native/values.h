@@ -82,13 +82,27 @@ class LatticeValues {
     }
     const float* old(int block) const { return values_[0].data() + block * lattice_.points * B; }
     float* now(int block) { return values_[two_].data() + block * lattice_.points * B; }
-    void begin() { values_[two_].fill(0); }
+    void begin() {
+        if constexpr (!kOneByOne) values_[two_].fill(0);
+    }
+    // Before tile `t` is splat: empty the points that it is the first to touch.
+    void clear(size_t t) {
+        if constexpr (!kOneByOne) return;
+        const uint32_t* const end = &lattice_.fresh[lattice_.fresh_of[t + 1]];
+        for (const uint32_t* point = &lattice_.fresh[lattice_.fresh_of[t]]; point < end; ++point)
+            for (int block = 0; block < blocks_; ++block) {
+                Row<B>::fetch(now(block) + static_cast<size_t>(point[kAhead]) * B);
+                Row<B>::zero().put(now(block) + static_cast<size_t>(*point) * B);
+            }
+    }
     void finish() {
         blur();
         if (two_) values_[0].swap(values_[1]);
     }
 
   private:
+    static constexpr bool kOneByOne = B >= 16;  // rows of a cache line or more are emptied when they are fetched, others all at once
+
     void blur() {
         for (int block = 0; block < blocks_; ++block)
             for (int axis = 0; axis < 6; ++axis)
