@@ -88,11 +88,10 @@ class _Handler(BaseHTTPRequestHandler):
             server.most_at_once = max(server.most_at_once, server._at_once)
             act = server.script(request)
             server.served += isinstance(act, Say)
-        try:
-            self._do(act)
-        finally:
-            with server.lock:
-                server._at_once -= 1
+        time.sleep(0.002)  # time for another request to come in beside this one
+        with server.lock:  # before it is answered: a client that has its answer, or has given up, may ask again at once
+            server._at_once -= 1
+        self._do(act)
 
     def _do(self, act: Say | Fail) -> None:
         if isinstance(act, Say):
