@@ -1,5 +1,5 @@
 // Large memory of a job, taken from a region that is left to the next job: pages fresh from the system must be cleared by it first,
-// which takes a tenth of the time of a small job.
+// which took 4 to 8 % of the time.
 #pragma once
 #include <cstddef>
 
