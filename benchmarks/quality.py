@@ -73,7 +73,13 @@ def views(method: str, size: int) -> dict[str, dict[str, Any]]:
     if ": " in method and METHODS[method][0] != "photos":
         return {f"{size} px": {**same, "image_size": size}}
     if METHODS[method][0] != "photos":
-        return {f"{size} px": {**same, "image_size": size}, "448 px, affinity": {**same, "image_size": 448, "affinity": True}}
+        return {
+            f"{size} px": {**same, "image_size": size},
+            f"{size} px, affinity": {**same, "image_size": size, "affinity": True},
+            "448 px, affinity": {**same, "image_size": 448, "affinity": True},
+            f"{size} px, logits, Otsu": {**same, "image_size": size, "labels": "evidence"},
+            "448 px, logits, affinity, Otsu": {**same, "image_size": 448, "labels": "evidence", "affinity": True},
+        }
     if method != "ours":
         return {f"{size} px, Otsu": {**same, "image_size": size}}
     return {
@@ -109,9 +115,10 @@ def maker(folder: Path, config: Config, table: Table) -> MaskMaker:
     M = membership(load_clusters(folder / "clusters.json"), table.tags)
 
     def score(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        return model.scores(images, cluster_vector(labels, M), made.settings.affinity)
+        u, settings = cluster_vector(labels, M), config.masks
+        return model.scores(images, u, evidence=settings.labels == "evidence", spread_scores=settings.affinity)
 
-    made = MaskMaker(score, model.backbone.grid_size, model.evidence, table.tags, config.masks)
+    made = MaskMaker(score, model.backbone.grid_size, table.tags, config.masks)
     made.overall = made.measure(table.photos)
     return made
 
@@ -150,7 +157,7 @@ def score_view(name: str, method: str, view: str, changes: dict[str, Any], seed:
     for photo in scored.photos:
         (raw,), present, picture = made.maps([photo]), made.present(photo), np.asarray(photo.open())
         for way, found in zip(ways, masks, strict=True):
-            z = tag_scores(raw, settings.model_copy(update=way), made.evidence, made.overall)
+            z = tag_scores(raw, settings.model_copy(update=way), made.overall)
             probs = to_pixels(z, *picture.shape[:2])
             found["before"].append(np.array(present, np.uint8)[probs.argmax(0)])
             found["after"].append(np.array(present, np.uint8)[dense_crf(picture, probs, CRFParams()).argmax(0)])
@@ -185,9 +192,9 @@ def segment(source: str, options: argparse.Namespace) -> None:
         for photo in table.photos:
             write_mask(masks / f"{photo.name}.png", truth.read(photo))
     else:
-        config = configure(source, options)
-        cam = {"background": 0.3, "affinity": False} if source == "cam" else {}
-        made = maker(options.out / f"{source}-0", config.model_copy(update={"masks": config.masks.model_copy(update=cam)}), table)
+        config, way = configure(source, options), {} if source == "ours" else next(iter(views(source, options.size).values()))
+        way |= {"background": 0.3} if source == "cam" else {}  # what `views` calls best, chosen on the truth
+        made = maker(options.out / f"{source}-0", config.model_copy(update={"masks": config.masks.model_copy(update=way)}), table)
         make_masks(table, made, masks, 1)
     model = train_segmenter(table, masks, settings, folder, 0, 0)
     val = load_table(options.data / "val.csv", tags=table.tags, untagged=True)

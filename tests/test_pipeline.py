@@ -56,6 +56,10 @@ def log_of(run):
     return (run.folder / "log.txt").read_text()
 
 
+def test_a_vit_under_mean_pooling_is_warned_of(finished):
+    assert "test_vit is a ViT" in log_of(finished) and "start from --recipe cpc" in log_of(finished)
+
+
 def test_every_artefact_is_there_and_says_what_it_is(finished):
     folder = finished.folder
     assert {p.name for p in folder.iterdir()} >= {

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import tomli_w
 import tyro
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tag2mask.errors import ConfigError
 from tag2mask.runs import write_text
@@ -135,10 +135,11 @@ class MaskSettings(Settings):
     """Average with the scores of the mirrored photo."""
     affinity: bool = True
     """Spread scores over patches whose features are alike (SEAM's correlation of patches, without its training)."""
-    labels: Literal["plain", "mask", "max_norm"] = "max_norm"
-    """plain: argmax over all classes; mask: only the photo's tags and background; max_norm: and each class divided by its largest score."""
+    labels: Literal["plain", "mask", "max_norm", "evidence"] = "evidence"
+    """Patch scores to a label each. Of the softmax with background, plain: the likeliest class; mask: only the photo's tags and background;
+    max_norm: and each class divided by its largest score. evidence: no softmax, the tags' positive logits; background where they are low"""
     background: Literal["otsu"] | Annotated[float, Field(gt=0, lt=1)] = "otsu"
-    """Evidence below which a patch is background, relative to a tag's largest in the photo (with pooling = mean); otsu: the mean of
+    """Evidence below which a patch is background, relative to a tag's largest in the photo (with labels = evidence); otsu: the mean of
     Otsu's thresholds for the tag in this photo and for all tags in many photos."""
     batch_size: int = Field(4, ge=1)
     """Photos per forward pass."""
@@ -223,6 +224,15 @@ class Config(Settings):
     segmenter: SegmenterSettings = SegmenterSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     report: ReportSettings = ReportSettings()
+
+    @model_validator(mode="after")
+    def _labels_fit_pooling(self) -> "Config":
+        if self.classifier.pooling == "mean" and self.masks.labels != "evidence":
+            raise ConfigError(
+                f"masks.labels = {self.masks.labels!r} reads a softmax with background, which classifier.pooling = 'mean' does not train; "
+                "use masks.labels = 'evidence' or classifier.pooling = 'top_k'"
+            )
+        return self
 
     def pseudo_masks(self, run_dir: Path) -> Path:
         """The folder of the pseudo masks that the last training of the segmenter learns from."""

@@ -131,9 +131,11 @@ def mask_maker(job: Job) -> Any:
     M = membership(job.clusters, job.table.tags)
 
     def score(images: Any, labels: Any) -> Any:
-        return model.scores(images.to(device), cluster_vector(labels, M).to(device), job.config.masks.affinity).cpu()
+        u = cluster_vector(labels, M).to(device)
+        return model.scores(images.to(device), u, evidence=settings.labels == "evidence", spread_scores=settings.affinity).cpu()
 
-    maker = MaskMaker(score, model.backbone.grid_size, model.evidence, job.table.tags, job.config.masks)
+    settings = job.config.masks
+    maker = MaskMaker(score, model.backbone.grid_size, job.table.tags, settings)
     if (made := job.folder / "masks" / "masks.json").exists():
         maker.overall = read_json(made).get("threshold")
     return maker

@@ -50,7 +50,7 @@ def test_the_classifier_knows_the_means_of_its_maps(backbone, tmp_path):
     maps, _ = net.backbone.maps(photos)
     for mean, features in zip(net.map_means, maps, strict=True):
         assert torch.allclose(mean, features.mean((0, 1, 2)), atol=1e-4)
-    plain, spread_out = net.scores(photos, torch.ones(3, 3)), net.scores(photos, torch.ones(3, 3), True)
+    plain, spread_out = net.scores(photos, torch.ones(3, 3)), net.scores(photos, torch.ones(3, 3), spread_scores=True)
     assert plain.shape == spread_out.shape and not torch.allclose(plain, spread_out)
     save_classifier(net, tmp_path / "m.safetensors", ("a", "b", "c"), 3)
-    assert torch.equal(load_classifier(tmp_path / "m.safetensors").scores(photos, torch.ones(3, 3), True), spread_out)
+    assert torch.equal(load_classifier(tmp_path / "m.safetensors").scores(photos, torch.ones(3, 3), spread_scores=True), spread_out)

@@ -28,7 +28,7 @@ def test_evidence_is_cam():
     with CAM(pooled := PooledClassifier(net).eval(), target_layer="maps", fc_layer="net.classifier") as extract:
         logits = pooled(image)
         (theirs,) = extract(2, logits, normalized=False)
-    ours = net.scores(image, torch.zeros(1, 0))[0, 2]
+    ours = net.scores(image, torch.zeros(1, 0), evidence=True)[0, 2]
     assert theirs.squeeze().shape == ours.shape
     assert torch.allclose(theirs.squeeze().relu(), ours, atol=1e-5) and ours.max() > 0
     assert torch.allclose(net(image, torch.zeros(1, 0))[0].mean((1, 2)), logits, atol=1e-5)

@@ -73,9 +73,11 @@ def test_variants_give_scores_that_sum_to_one(token, extra, mixer):
     assert scores.shape == (2, 4, 4, 6) and torch.allclose(scores.sum(1), torch.ones(2, 4, 6))
 
 
-def test_evidence_has_no_background():
-    scores = PatchClassifier(settings(pooling="mean"), 4, 3).eval().scores(torch.rand(1, 3, 64, 64), torch.ones(1, 3))
-    assert scores[:, 0].abs().max() == 0 and scores.min() >= 0 and scores.max() > 0
+def test_evidence_is_the_positive_logits_without_background():
+    net, image, u = PatchClassifier(settings(pooling="top_k"), 4, 3).eval(), torch.rand(1, 3, 64, 64), torch.ones(1, 3)
+    scores, logits = net.scores(image, u, evidence=True), net(image, u)[0].permute(0, 3, 1, 2)
+    assert scores[:, 0].abs().max() == 0 and scores.max() > 0
+    assert torch.equal(scores[:, 1:], logits[:, 1:].clamp(min=0))
 
 
 def test_save_and_load_give_the_same_scores(tmp_path):

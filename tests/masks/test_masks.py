@@ -13,22 +13,23 @@ from tag2mask.masks import MaskMaker, make_masks, read_maps
 from tag2mask.masks.scores import otsu, patch_scores, tag_scores
 
 PLAIN = MaskSettings(image_size=32, scales=(1.0,), flip=False, crf=CRFSettings(iterations=0))
+SOFTMAX = PLAIN.model_copy(update={"labels": "max_norm"})
 
 
 def test_tag_scores_by_hand():
     z = torch.tensor([[[0.6, 0.2]], [[0.3, 0.2]], [[0.1, 0.6]]])  # background, a, b at two patches
-    plain = tag_scores(z, MaskSettings(labels="plain"), evidence=False)
+    plain = tag_scores(z, MaskSettings(labels="plain"))
     assert torch.allclose(plain, z)
-    masked = tag_scores(z[:2], MaskSettings(labels="mask"), evidence=False)
+    masked = tag_scores(z[:2], MaskSettings(labels="mask"))
     assert torch.allclose(masked, torch.tensor([[[2 / 3, 0.5]], [[1 / 3, 0.5]]]))
-    normed = tag_scores(z[:2], MaskSettings(labels="max_norm"), evidence=False)
+    normed = tag_scores(z[:2], MaskSettings(labels="max_norm"))
     first, second = torch.tensor([1.0, 1.0]), torch.tensor([1 / 3, 2 / 3])  # each class over its largest: 0.6 and 0.3
     assert torch.allclose(normed, torch.stack([first / 2, second / second.sum()], -1)[:, None])
 
 
 def test_evidence_leaves_background_where_no_tag_reaches_its_share():
     z = torch.tensor([[[0.0, 0.0, 0.0]], [[4.0, 1.0, 0.0]], [[0.0, 1.0, 5.0]]])
-    scores = tag_scores(z, MaskSettings(background=0.4), evidence=True)
+    scores = tag_scores(z, MaskSettings(background=0.4))
     assert torch.allclose(scores.sum(0), torch.ones(1, 3))
     assert scores.argmax(0).tolist() == [[1, 0, 2]]
     assert scores[1, 0, 0] / scores[0, 0, 0] == pytest.approx(1 / 0.4)
@@ -37,12 +38,12 @@ def test_evidence_leaves_background_where_no_tag_reaches_its_share():
 def test_background_starts_between_the_photos_threshold_and_that_of_many():
     z = torch.tensor([[[0.0, 0.0, 0.0, 0.0]], [[1.0, 1.0, 0.6, 0.5]]])  # a tag that fills its photo: Otsu parts it at 0.8
     assert otsu(z[1]) == pytest.approx(0.8)
-    alone, both = (tag_scores(z, MaskSettings(), True, overall) for overall in (None, 0.3))
+    alone, both = (tag_scores(z, MaskSettings(), overall) for overall in (None, 0.3))
     assert alone.argmax(0).tolist() == [[1, 1, 0, 0]]
     assert both.argmax(0).tolist() == [[1, 1, 1, 0]]  # (0.8 + 0.3) / 2 = 0.55
     assert both[1, 0, 2] / both[0, 0, 2] == pytest.approx(0.6 / 0.55)
-    fixed = tag_scores(z, MaskSettings(background=0.7), True, 0.3)
-    assert torch.equal(fixed, tag_scores(z, MaskSettings(background=0.7), True))
+    fixed = tag_scores(z, MaskSettings(background=0.7), 0.3)
+    assert torch.equal(fixed, tag_scores(z, MaskSettings(background=0.7)))
 
 
 def test_otsu_parts_two_groups():
@@ -99,7 +100,7 @@ def colours(images, labels):
 
 
 def test_masks_have_the_photos_size_and_only_given_tags(photos, tmp_path):
-    maker = MaskMaker(colours, int, False, photos.tags, PLAIN.model_copy(update={"labels": "mask"}))
+    maker = MaskMaker(colours, int, photos.tags, PLAIN.model_copy(update={"labels": "mask"}))
     assert make_masks(photos, maker, tmp_path / "out", 2) == 2
     one = read_mask(tmp_path / "out" / "a" / "one.png")
     assert one.shape == (23, 41) and set(np.unique(one)) == {0, 2}
@@ -108,7 +109,7 @@ def test_masks_have_the_photos_size_and_only_given_tags(photos, tmp_path):
         assert saved["scores"].shape == (2, 2, 2) and saved["classes"].tolist() == [0, 2]
     (stored,) = maker.maps(photos.photos[1:])
     assert torch.allclose(read_maps(tmp_path / "out", photos.photos[1]), stored, atol=1e-3)
-    plain = MaskMaker(colours, int, False, photos.tags, PLAIN.model_copy(update={"labels": "plain"}))
+    plain = MaskMaker(colours, int, photos.tags, PLAIN.model_copy(update={"labels": "plain"}))
     assert set(np.unique(plain.mask(photos.photos[0], plain.scores(plain.maps(photos.photos[:1])[0])))) == {1, 2}
 
 
@@ -116,12 +117,12 @@ def test_the_common_threshold_is_otsus_over_all_evidence_of_the_tags(photos):
     def evidence(images, labels):
         return torch.nn.functional.avg_pool2d(torch.stack([0 * images[:, 0], images[:, 2], images[:, 0]], 1), 16) * labels.sum()
 
-    maker = MaskMaker(evidence, int, True, photos.tags, PLAIN)
+    maker = MaskMaker(evidence, int, photos.tags, PLAIN)
     found = [evidence(to_square(photo.open(), 32)[None], torch.ones(1))[0, 2] for photo in photos.photos]
     assert maker.measure(photos.photos) == pytest.approx(otsu(torch.stack([z / z.max() for z in found])))
-    assert MaskMaker(evidence, int, False, photos.tags, PLAIN).measure(photos.photos) is None
+    assert MaskMaker(evidence, int, photos.tags, SOFTMAX).measure(photos.photos) is None
     fixed = PLAIN.model_copy(update={"background": 0.3})
-    assert MaskMaker(evidence, int, True, photos.tags, fixed).measure(photos.photos) is None
+    assert MaskMaker(evidence, int, photos.tags, fixed).measure(photos.photos) is None
 
 
 def test_classifier_and_segmenter_are_evidence_alike(photos):
@@ -133,7 +134,7 @@ def test_classifier_and_segmenter_are_evidence_alike(photos):
     def halves(images, labels):
         return torch.tensor([[0.0, 0], [0, 0], [3, 0]]).view(1, 3, 1, 2).expand(len(images), 3, 2, 2)
 
-    maker = MaskMaker(halves, int, True, photos.tags, PLAIN.model_copy(update={"background": 0.5}))
+    maker = MaskMaker(halves, int, photos.tags, PLAIN.model_copy(update={"background": 0.5}))
     red = np.array([[0.75, 0.125], [1.0, 0.0]]) / 0.5  # mean of 1, 0 / 1, 0 and of 0.1, 0.05 / 0.2, 0 over their largest, 0.2
     found = maker.with_segmenter(photo, maker.maps([photo])[0], probs)
     assert np.allclose(found[2], red / (1 + red)) and np.allclose(found[0], 1 / (1 + red)) and not found[1].any()  # blue is no tag
@@ -146,7 +147,7 @@ def test_masks_that_exist_are_kept(photos, tmp_path):
         asked.append(len(images))
         return colours(images, labels)
 
-    maker = MaskMaker(counting, int, False, photos.tags, PLAIN)
+    maker = MaskMaker(counting, int, photos.tags, SOFTMAX)
     make_masks(photos, maker, tmp_path / "out", 1)
     before = (tmp_path / "out" / "two.png").stat().st_mtime_ns
     (tmp_path / "out" / "a" / "one.png").unlink()
@@ -156,7 +157,7 @@ def test_masks_that_exist_are_kept(photos, tmp_path):
 
 
 def test_an_error_in_a_thread_is_raised(photos, tmp_path):
-    maker = MaskMaker(colours, int, False, photos.tags, PLAIN)
+    maker = MaskMaker(colours, int, photos.tags, SOFTMAX)
     photos.photos[1].path.write_bytes(b"no picture any more")
     with pytest.raises(Exception, match="two"):
         make_masks(photos, maker, tmp_path / "out", 1)

@@ -55,11 +55,6 @@ class PatchClassifier(nn.Module):
         return self.classifier(self.dropout(refined)), refined
 
     @property
-    def evidence(self) -> bool:
-        """Whether scores are evidence for each tag (0 or more, none for background) instead of a softmax with background."""
-        return self.settings.pooling == "mean"
-
-    @property
     def map_means(self) -> list[Tensor]:
         """Means of the backbone's feature maps over the training photos, (D_l,) each; set by `measure_maps`."""
         return [self.get_buffer(f"map_mean_{depth}") for depth in range(len(self.backbone.dims))]
@@ -71,14 +66,14 @@ class PatchClassifier(nn.Module):
         for buffer, found in zip(self.map_means, zip(*means, strict=True), strict=True):
             buffer.copy_(torch.stack(found).mean(0))
 
-    def scores(self, image: Tensor, u: Tensor, spread_scores: bool = False) -> Tensor:
-        """Patch scores Z (eq. 2): (B, 3, H, W), (B, L) -> (B, C, h, w), summing to 1 over classes, or evidence, see there.
+    def scores(self, image: Tensor, u: Tensor, *, evidence: bool = False, spread_scores: bool = False) -> Tensor:
+        """Patch scores Z (eq. 2): (B, 3, H, W), (B, L) -> (B, C, h, w), summing to 1 over classes.
 
-        `spread_scores`: over patches that look alike, see `affinity`.
+        `evidence`: the tags' positive logits instead, 0 for background. `spread_scores`: over patches that look alike, see `affinity`.
         """
         maps, class_token = self.backbone.maps(image)
         logits = self._classify(maps[-1], class_token, u)[0].float().permute(0, 3, 1, 2)
-        if self.evidence:
+        if evidence:
             z = logits.relu()
             z[:, 0] = 0
         else:

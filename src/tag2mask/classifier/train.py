@@ -14,6 +14,7 @@ from tag2mask.classifier.views import second_view
 from tag2mask.config import ClassifierSettings
 from tag2mask.data.table import Table
 from tag2mask.data.transforms import AUGMENTATIONS, seeded, to_square
+from tag2mask.runs import log
 
 PAPER_PATCHES = 24 * 24  # the grid for which k is given
 MEASURED = 256  # photos over which the means of the feature maps are taken
@@ -47,6 +48,11 @@ def train_classifier(
     """
     torch.manual_seed(seed)
     model = PatchClassifier(settings, table.num_classes, cluster_vectors.shape[1])
+    if model.backbone.is_vit and settings.pooling == "mean":
+        log.warning(
+            f"{settings.backbone} is a ViT, whose patches have all seen the whole photo: with classifier.pooling = mean every one of them may "
+            "tell the tags, and objects come out far too large; with a ViT start from --recipe cpc"
+        )
     examples = TaggedPhotos(table, cluster_vectors, model.backbone.grid_size(settings.image_size), settings.augment)
     per_epoch = math.ceil(len(table) / settings.batch_size)
     frozen, total = per_epoch * min(settings.frozen_epochs, settings.epochs), per_epoch * settings.epochs

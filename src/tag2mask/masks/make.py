@@ -29,8 +29,8 @@ class MaskMaker:
 
     overall: float | None = None
 
-    def __init__(self, score: Scorer, grid: Callable[[float], int], evidence: bool, tags: Sequence[str], settings: MaskSettings):
-        self.score, self.grid, self.evidence, self.settings = score, grid, evidence, settings
+    def __init__(self, score: Scorer, grid: Callable[[float], int], tags: Sequence[str], settings: MaskSettings):
+        self.score, self.grid, self.settings = score, grid, settings
         self.index = {tag: i for i, tag in enumerate(tags)}
         self.crf = CRFParams(**settings.crf.model_dump())
 
@@ -42,7 +42,7 @@ class MaskMaker:
 
     def measure(self, photos: Sequence[Photo]) -> float | None:
         """Otsu's threshold over the evidence of all tags of these photos together; None where no threshold is looked for."""
-        if not self.evidence or self.settings.background != "otsu":
+        if self.settings.labels != "evidence" or self.settings.background != "otsu":
             return None
         some = photos[:: math.ceil(len(photos) / MEASURED)]
         progress = track(some, "background's threshold")
@@ -75,7 +75,7 @@ class MaskMaker:
 
     def scores(self, maps: Tensor) -> Tensor:
         """`maps` of one photo to scores that sum to 1: (K, h, w) to the same, see `tag_scores`."""
-        return tag_scores(maps, self.settings, self.evidence, self.overall)
+        return tag_scores(maps, self.settings, self.overall)
 
     def with_segmenter(self, photo: Photo, maps: Tensor, probs: np.ndarray) -> np.ndarray:
         """`maps` of a photo and the segmenter's probabilities (C, h, w) to what the two think together: (C, h, w), 0 for other tags.
@@ -88,7 +88,7 @@ class MaskMaker:
         theirs = relative(torch.from_numpy(probs[present]))
         both = (theirs + torch.from_numpy(to_pixels(relative(maps), *theirs.shape[1:]))) / 2
         whole = np.zeros_like(probs)
-        whole[present] = tag_scores(both, self.settings, True, self.overall)
+        whole[present] = tag_scores(both, self.settings.model_copy(update={"labels": "evidence"}), self.overall)
         return whole
 
     def mask(self, photo: Photo, scores: Tensor) -> np.ndarray:

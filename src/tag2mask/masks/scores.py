@@ -33,16 +33,16 @@ def patch_scores(
     return torch.stack([m if m.shape[-2:] == size else F.interpolate(m, size, mode="bilinear") for m in maps]).mean(0)
 
 
-def tag_scores(scores: Tensor, settings: MaskSettings, evidence: bool, overall: float | None = None) -> Tensor:
+def tag_scores(scores: Tensor, settings: MaskSettings, overall: float | None = None) -> Tensor:
     """Patch scores (K, h, w) of background and a photo's tags to the same, each patch summing to 1.
 
     `plain` and `mask` keep Z as it is; `max_norm` is what ViT-PCM's code does and no paper says: each class is divided by its
-    largest score in the photo, background too, so that a tag with low scores everywhere still gets its best patches. Evidence has no
-    score for background: after the division, background is where no tag reaches its threshold, `settings.background`: a number, or the
+    largest score in the photo, background too, so that a tag with low scores everywhere still gets its best patches. `evidence` has no
+    score for background: after the same division, background is where no tag reaches its threshold, `settings.background`: a number, or the
     mean of Otsu's threshold in this photo and `overall`, that of many photos. Alone the first would part an animal that fills the photo.
     """
-    z = relative(scores) if evidence or settings.labels == "max_norm" else scores
-    if evidence:
+    z = relative(scores) if settings.labels in ("max_norm", "evidence") else scores
+    if settings.labels == "evidence":
         for tag in z[1:]:
             tag /= settings.background if settings.background != "otsu" else _midway(otsu(tag), overall)
         z[BACKGROUND] = 1
