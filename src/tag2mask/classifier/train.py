@@ -50,8 +50,8 @@ def train_classifier(
     model = PatchClassifier(settings, table.num_classes, cluster_vectors.shape[1])
     if model.backbone.is_vit and settings.pooling == "mean":
         log.warning(
-            f"{settings.backbone} is a ViT, whose patches have all seen the whole photo: with classifier.pooling = mean every one of them may "
-            "tell the tags, and objects come out far too large; with a ViT start from --recipe cpc"
+            f"{settings.backbone} is a ViT, whose patches have all seen the whole photo: with classifier.pooling = mean every one of them "
+            "may tell the tags, and objects come out far too large; with a ViT start from --recipe cpc"
         )
     examples = TaggedPhotos(table, cluster_vectors, model.backbone.grid_size(settings.image_size), settings.augment)
     per_epoch = math.ceil(len(table) / settings.batch_size)
