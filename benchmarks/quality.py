@@ -41,7 +41,7 @@ from tag2mask.segmenter.train import train_segmenter
 
 SCORED = ("background", "cat", "dog", "horse", "cow", "sheep", "person", "chair", "sofa")
 THRESHOLDS = (0.2, 0.3, 0.4, 0.5)
-PLAIN = {"token": "none", "mixer": "none"}
+PLAIN = {"token": "none", "mixer": "none", "pooling": "mean"}
 
 # Name: (recipe, changes to its classifier, source of its clusters).
 METHODS: dict[str, tuple[str, dict[str, Any], str]] = {
@@ -49,6 +49,8 @@ METHODS: dict[str, tuple[str, dict[str, Any], str]] = {
     "vit_pcm": ("vit_pcm", {}, "none"),
     "ppc": ("ppc", {}, "voc-overlapping"),
     "cpc": ("cpc", {}, "voc"),
+    "mean": ("photos", {"pooling": "mean"}, "voc"),
+    "top_k": ("photos", {"pooling": "top_k"}, "voc"),
     "ours": ("photos", {}, "voc"),
 }
 TOKENS: dict[str, tuple[dict[str, Any], str]] = {
@@ -57,8 +59,11 @@ TOKENS: dict[str, tuple[dict[str, Any], str]] = {
     **{source: ({}, source) for source in ("random", "onehot", "supercategories", "voc")},
     "voc, dropout 0.5": ({"cluster_dropout": 0.5}, "voc"),
 }
-METHODS |= {f"{base}: {name}": (base, changes, source) for base in ("cpc", "photos") for name, (changes, source) in TOKENS.items()}
-METHODS |= {"cpc: voc, no PCE": ("cpc", {"pce_weight": 0.0}, "voc"), "photos: voc, no BiLSTM": ("photos", {"mixer": "none"}, "voc")}
+for base in ("cpc", "mean"):
+    recipe, own, _ = METHODS[base]
+    METHODS |= {f"{base}: {name}": (recipe, {**own, **changes}, source) for name, (changes, source) in TOKENS.items()}
+METHODS["cpc: voc, no PCE"] = ("cpc", {"pce_weight": 0.0}, "voc")
+METHODS["mean: voc, no BiLSTM"] = ("photos", {"mixer": "none", "pooling": "mean"}, "voc")
 
 
 def views(method: str, size: int) -> dict[str, dict[str, Any]]:
@@ -80,13 +85,8 @@ def views(method: str, size: int) -> dict[str, dict[str, Any]]:
             f"{size} px, logits, Otsu": {**same, "image_size": size, "labels": "evidence"},
             "448 px, logits, affinity, Otsu": {**same, "image_size": 448, "labels": "evidence", "affinity": True},
         }
-    if method != "ours":
-        return {f"{size} px, Otsu": {**same, "image_size": size}}
-    return {
-        "448 px, Otsu": {**same, "image_size": 448},
-        "448 px, affinity, Otsu": {},
-        "3 scales, affinity, Otsu": {"scales": [1.0, 0.75, 1.3]},
-    }
+    plain = {f"{size} px, Otsu": {**same, "image_size": size}}
+    return plain if ": " in method else {**plain, "448 px, affinity, Otsu": {}, "3 scales, affinity, Otsu": {"scales": [1.0, 0.75, 1.3]}}
 
 
 def configure(method: str, options: argparse.Namespace) -> Config:
@@ -234,7 +234,7 @@ def figure(values: list[float]) -> str:
 def sheet(options: argparse.Namespace, count: int = 5, width: int = 220) -> Path | None:
     """A picture of the photos on which ours is best and worst, with the true masks and those of every other method, if these were made."""
     _, scored, truth = tables(options.data, options.photos)
-    wanted = ("cam, 448 px", "cpc, 448 px, affinity", "cam, 448 px, affinity, Otsu", "ours, 448 px, affinity, Otsu")
+    wanted = ("cam, 448 px", "cpc, 320 px", "cpc, 320 px, logits, Otsu", "cam, 448 px, affinity, Otsu", "ours, 448 px, affinity, Otsu")
     columns = [name for name in wanted if (options.out / "masks" / name).exists()]
     if not columns:
         return None

@@ -60,7 +60,7 @@ def test_help_answers_at_once_and_loads_nothing_heavy():
         (["run", "--data", "X/absent.csv", "--out", "X/r"], "no such file"),
         (["predict", "X/none", "X/a.jpg", "--out", "X/o"], "not a run folder"),
         (["masks", "--data", "X/absent.csv", "--out", "X/r"], "no such file"),
-        (["run", "--masks.labels", "max_norm"], "which classifier.pooling = 'mean' does not train; use"),
+        (["run", "--classifier.pooling", "mean", "--masks.labels", "max_norm"], "which classifier.pooling = 'mean' does not train; use"),
     ],
 )
 def test_errors_are_sentences_with_exit_code_2(argv, said, tmp_path, capfd):

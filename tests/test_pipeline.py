@@ -56,7 +56,7 @@ def log_of(run):
     return (run.folder / "log.txt").read_text()
 
 
-def test_a_vit_under_mean_pooling_is_warned_of(finished):
+def test_a_vit_whose_mean_is_pooled_is_warned_of(finished):
     assert "test_vit is a ViT" in log_of(finished) and "start from --recipe cpc" in log_of(finished)
 
 

@@ -73,8 +73,8 @@ class ClassifierSettings(Settings):
     """HV-BiLSTM as in the papers, the same added to its input through a gate that starts at 0, or none."""
     dropout: float = Field(0.2, ge=0, lt=1)
     """Dropout before the HV-BiLSTM and before the classifier."""
-    pooling: Literal["top_k", "mean"] = "mean"
-    """Patch scores to image scores: top-k of the softmax (eq. 3), or the mean evidence of each tag with background from low evidence."""
+    pooling: Literal["top_k", "mean", "both"] = "both"
+    """Patches to what the tags supervise: top-k of the softmax with background (eq. 3), mean evidence of each tag (CAM), or both losses."""
     top_k: int = Field(6, ge=1)
     """k of eq. 3 on a grid of 24x24 patches; scaled with the number of patches."""
     pce_weight: float = Field(0.0, ge=0)
@@ -230,7 +230,7 @@ class Config(Settings):
         if self.classifier.pooling == "mean" and self.masks.labels != "evidence":
             raise ConfigError(
                 f"masks.labels = {self.masks.labels!r} reads a softmax with background, which classifier.pooling = 'mean' does not train; "
-                "use masks.labels = 'evidence' or classifier.pooling = 'top_k'"
+                "use masks.labels = 'evidence' or another pooling"
             )
         return self
 

@@ -7,7 +7,13 @@ from tag2mask.classifier.net import PatchClassifier
 from tag2mask.classifier.train import classifier_loss
 from tag2mask.config import load_recipe
 
-PARTS = {"cpc": {"mce", "pce"}, "ppc": {"mce"}, "vit_pcm": {"mce", "equivariance", "l2"}, "photos": {"evidence"}, "demo": {"evidence"}}
+PARTS = {
+    "cpc": {"mce", "pce"},
+    "ppc": {"mce"},
+    "vit_pcm": {"mce", "equivariance", "l2"},
+    "photos": {"mce", "evidence"},
+    "demo": {"mce", "evidence"},
+}
 
 
 @pytest.mark.parametrize("recipe", PARTS)

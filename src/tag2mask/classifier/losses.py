@@ -50,8 +50,9 @@ def pce(features: Tensor, scores: Tensor, labels: Tensor, threshold: float = 0.8
 def evidence_bce(logits: Tensor, labels: Tensor) -> Tensor:
     """Multi-label BCE on the mean patch evidence of each tag (CAM's loss): (B, N, C), (B, C) -> scalar; background takes no part.
 
-    # Differs from CPC: eq. 3 is satisfied by k patches, and everything else may become background, whose label is always 1:
-    # objects shrink while training goes on. The mean over all patches wants evidence wherever there is some.
+    # Differs from CPC: eq. 3 is satisfied by k patches, and everything else may become background, whose label is always 1. The mean over
+    # all patches wants evidence wherever there is some. With both losses the first keeps classes apart, patch by patch, and the second
+    # finds the objects' other parts.
     """
     return F.binary_cross_entropy_with_logits(logits[..., 1:].float().mean(1), labels[:, 1:])
 

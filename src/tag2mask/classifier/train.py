@@ -48,10 +48,10 @@ def train_classifier(
     """
     torch.manual_seed(seed)
     model = PatchClassifier(settings, table.num_classes, cluster_vectors.shape[1])
-    if model.backbone.is_vit and settings.pooling == "mean":
+    if model.backbone.is_vit and settings.pooling != "top_k":
         log.warning(
-            f"{settings.backbone} is a ViT, whose patches have all seen the whole photo: with classifier.pooling = mean every one of them "
-            "may tell the tags, and objects come out far too large; with a ViT start from --recipe cpc"
+            f"{settings.backbone} is a ViT, whose patches have all seen the whole photo: where their mean is asked for the tags "
+            f"(classifier.pooling = {settings.pooling}), objects come out far too large; with a ViT start from --recipe cpc"
         )
     examples = TaggedPhotos(table, cluster_vectors, model.backbone.grid_size(settings.image_size), settings.augment)
     per_epoch = math.ceil(len(table) / settings.batch_size)
@@ -105,12 +105,12 @@ def classifier_loss(net: nn.Module, batch: tuple[Tensor, Tensor, Tensor], settin
     scores = logits.float().softmax(-1)  # Z, eq. 2
     flat = scores.flatten(1, 2)
     parts: dict[str, Tensor] = {}
-    if settings.pooling == "top_k":
+    if settings.pooling != "mean":
         k = max(1, round(settings.top_k * flat.shape[1] / PAPER_PATCHES))
         parts["mce"] = mce(top_k_pool(flat, 1 if settings.top_k == 1 else k), labels)
-    else:
+    if settings.pooling != "top_k":
         parts["evidence"] = evidence_bce(logits.flatten(1, 2), labels)
-    (total,) = parts.values()
+    total = sum(parts.values(), torch.zeros((), device=logits.device))
     if settings.pce_weight:
         parts["pce"] = pce(features.flatten(1, 2), flat, labels, settings.pce_threshold)
         total = total + settings.pce_weight * parts["pce"]
