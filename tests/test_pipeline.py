@@ -27,7 +27,7 @@ SETTINGS = {
         "steps": 20,
         "rounds": 2,
         "balanced": True,
-        "lr": 0.03,
+        "lr": 0.01,
         "weight_decay": 2.5e-4,
         "test_size": 65,
         "crf": {"iterations": 1},
