@@ -192,7 +192,8 @@ def segment(source: str, options: argparse.Namespace) -> None:
         for photo in table.photos:
             write_mask(masks / f"{photo.name}.png", truth.read(photo))
     else:
-        config, way = configure(source, options), {} if source == "ours" else next(iter(views(source, options.size).values()))
+        config, own = configure(source, options), METHODS[source][0] == "photos" and source != "cam"
+        way = {} if own else next(iter(views(source, options.size).values()))
         way |= {"background": 0.3} if source == "cam" else {}  # what `views` calls best, chosen on the truth
         made = maker(options.out / f"{source}-0", config.model_copy(update={"masks": config.masks.model_copy(update=way)}), table)
         make_masks(table, made, masks, 1)

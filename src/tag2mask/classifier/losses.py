@@ -50,9 +50,8 @@ def pce(features: Tensor, scores: Tensor, labels: Tensor, threshold: float = 0.8
 def evidence_bce(logits: Tensor, labels: Tensor) -> Tensor:
     """Multi-label BCE on the mean patch evidence of each tag (CAM's loss): (B, N, C), (B, C) -> scalar; background takes no part.
 
-    # Differs from CPC: eq. 3 is satisfied by k patches, and everything else may become background, whose label is always 1. The mean over
-    # all patches wants evidence wherever there is some. With both losses the first keeps classes apart, patch by patch, and the second
-    # finds the objects' other parts.
+    # Differs from CPC: neither paper has this loss. Eq. 3 looks at k patches; the mean charges all patches of a photo for tags that it does
+    # not have. Under both losses (`pooling = "both"`) masks are better than under either: docs/what-holds-masks-back.md, section 9.
     """
     return F.binary_cross_entropy_with_logits(logits[..., 1:].float().mean(1), labels[:, 1:])
 
