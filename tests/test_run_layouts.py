@@ -12,7 +12,12 @@ from tag2mask.data.convert import convert
 from tag2mask.data.masks import read_mask
 
 TAGS = [("cat",), ("dog",), ("cat", "dog"), ("horse",), ("horse", "cat"), ("dog", "horse")]
-SMALL = {**SETTINGS, "clusters": {"source": "auto"}, "segmenter": {**SETTINGS["segmenter"], "steps": 25}}
+SMALL = {
+    **SETTINGS,
+    "clusters": {"source": "auto"},
+    "masks": {**SETTINGS["masks"], "background": 0.05},  # mostly objects: the training refuses a segmenter that sees only background
+    "segmenter": {**SETTINGS["segmenter"], "steps": 25},
+}
 
 
 def photos(prefix, count=12):
