@@ -81,6 +81,15 @@ def test_an_unknown_setting_names_the_nearest(tmp_path, capfd):
     assert "did you mean 'masks'" in str(caught.value)
 
 
+def test_settings_that_do_not_fit_together_name_their_file(tmp_path):
+    from tag2mask.config import read_config
+    from tag2mask.errors import ConfigError
+
+    (tmp_path / "r.toml").write_text('[classifier]\npooling = "mean"\n[masks]\nlabels = "max_norm"\n')
+    with pytest.raises(ConfigError, match=r"r\.toml: masks\.labels = 'max_norm' reads a softmax"):
+        read_config(tmp_path / "r.toml")
+
+
 def test_config_written_and_read_is_the_same(tmp_path):
     from tag2mask.config import load_recipe, read_config, recipes, write_config
 

@@ -284,6 +284,8 @@ def make_config(values: dict[str, Any], source: str = "settings") -> Config:
         return Config.model_validate(values)
     except ValidationError as error:
         raise ConfigError("\n".join(f"{source}: {_explain(e)}" for e in error.errors())) from None
+    except ConfigError as error:
+        raise ConfigError(f"{source}: {error}") from None
 
 
 def write_config(config: Config, path: Path) -> None:
