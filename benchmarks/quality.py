@@ -56,7 +56,7 @@ METHODS: dict[str, tuple[str, dict[str, Any], str]] = {
 TOKENS: dict[str, tuple[dict[str, Any], str]] = {
     "none": ({"token": "none"}, "none"),
     "class": ({"token": "class"}, "none"),
-    **{source: ({}, source) for source in ("random", "onehot", "supercategories", "voc")},
+    **{source: ({}, source) for source in ("random", "onehot", "supercategories", "offline", "voc")},
     "voc, dropout 0.5": ({"cluster_dropout": 0.5}, "voc"),
 }
 for base in ("cpc", "mean"):
@@ -123,11 +123,16 @@ def maker(folder: Path, config: Config, table: Table) -> MaskMaker:
     return made
 
 
+def file_name(method: str) -> str:
+    """What a method's files in OUT are called."""
+    return method.replace(": ", "-").replace(", ", "-").replace(" ", "_")
+
+
 def pseudo(method: str, seed: int, options: argparse.Namespace) -> None:
     """Train one method with one seed, score all its views, write OUT/NAME-SEED.json."""
     torch.set_num_threads(1 if options.workers > 1 else torch.get_num_threads())
     keep_freed_memory()
-    name = f"{method.replace(': ', '-').replace(', ', '-').replace(' ', '_')}-{seed}"
+    name = f"{file_name(method)}-{seed}"
     done = options.out / f"{name}.json"
     if done.exists():
         return
@@ -150,9 +155,9 @@ def score_view(name: str, method: str, view: str, changes: dict[str, Any], seed:
     """mIoU before and after the CRF for one way to make masks; with background "best" for the threshold that is best after it."""
     table, scored, truth = tables(options.data, options.photos)
     config, background = configure(method, options), changes.get("background")
-    settings = config.masks.model_copy(update={k: v for k, v in changes.items() if k != "background"})
-    made = maker(options.out / name, config.model_copy(update={"masks": settings}), table)
     ways = [{"background": value} for value in THRESHOLDS] if background == "best" else [{}]
+    settings = config.masks.model_copy(update={**changes, **ways[0]})
+    made = maker(options.out / name, config.model_copy(update={"masks": settings}), table)
     masks: list[dict[str, list[np.ndarray]]] = [{"before": [], "after": []} for _ in ways]
     for photo in scored.photos:
         (raw,), present, picture = made.maps([photo]), made.present(photo), np.asarray(photo.open())
@@ -182,7 +187,8 @@ def score_view(name: str, method: str, view: str, changes: dict[str, Any], seed:
 def segment(source: str, options: argparse.Namespace) -> None:
     """A segmenter from the masks of a method (seed 0) or from the true ones, scored on val; writes OUT/segmenter-NAME.json."""
     torch.set_num_threads(1 if options.workers > 1 else torch.get_num_threads())
-    done, folder = options.out / f"segmenter-{source}.json", options.out / f"segmenter-{source}"
+    name = f"segmenter-{file_name(source)}"
+    done, folder = options.out / f"{name}.json", options.out / name
     if done.exists():
         return
     table, *_ = tables(options.data, options.photos)
@@ -194,8 +200,11 @@ def segment(source: str, options: argparse.Namespace) -> None:
     else:
         config, own = configure(source, options), METHODS[source][0] == "photos" and source != "cam"
         way = {} if own else next(iter(views(source, options.size).values()))
-        way |= {"background": 0.3} if source == "cam" else {}  # what `views` calls best, chosen on the truth
-        made = maker(options.out / f"{source}-0", config.model_copy(update={"masks": config.masks.model_copy(update=way)}), table)
+        if source == "cam":  # the threshold that was best, chosen on the truth
+            way |= {"background": json.loads((options.out / "cam-0.json").read_text())["rows"][0]["background"]}
+        made = maker(
+            options.out / f"{file_name(source)}-0", config.model_copy(update={"masks": config.masks.model_copy(update=way)}), table
+        )
         make_masks(table, made, masks, 1)
     model = train_segmenter(table, masks, settings, folder, 0, 0)
     val = load_table(options.data / "val.csv", tags=table.tags, untagged=True)
@@ -272,7 +281,7 @@ def main() -> None:
     parser.add_argument("--frozen", action="store_true", help="train the heads only: four times as fast")
     parser.add_argument("--backbone", help="a timm model for all methods instead of EfficientNet-Lite0")
     parser.add_argument("--weights", help="its weights file")
-    parser.add_argument("--segment", nargs="*", default=[], metavar="NAME", help="segmenters: methods' names, or truth")
+    parser.add_argument("--segment", nargs="*", default=[], choices=[*METHODS, "truth"], metavar="NAME", help="or truth")
     parser.add_argument("--workers", type=int, default=2, help="processes, one thread each; 1: one process with all threads")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)

@@ -61,6 +61,7 @@ def test_help_answers_at_once_and_loads_nothing_heavy():
         (["predict", "X/none", "X/a.jpg", "--out", "X/o"], "not a run folder"),
         (["masks", "--data", "X/absent.csv", "--out", "X/r"], "no such file"),
         (["run", "--classifier.pooling", "mean", "--masks.labels", "max_norm"], "which classifier.pooling = 'mean' does not train; use"),
+        (["run", "--masks.labels", "plain", "--segmenter.rounds", "2"], "does not look at the tags, and segmenter.rounds above 1"),
     ],
 )
 def test_errors_are_sentences_with_exit_code_2(argv, said, tmp_path, capfd):

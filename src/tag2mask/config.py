@@ -74,7 +74,7 @@ class ClassifierSettings(Settings):
     dropout: float = Field(0.2, ge=0, lt=1)
     """Dropout before the HV-BiLSTM and before the classifier."""
     pooling: Literal["top_k", "mean", "both"] = "both"
-    """Patches to what the tags supervise: top-k of the softmax with background (eq. 3), mean evidence of each tag (CAM), or both losses."""
+    """Patches to what the tags supervise: top-k of the softmax with background (eq. 3), mean logit of each tag (CAM), or both losses."""
     top_k: int = Field(6, ge=1)
     """k of eq. 3 on a grid of 24x24 patches; scaled with the number of patches."""
     pce_weight: float = Field(0.0, ge=0)
@@ -150,7 +150,7 @@ class SegmenterSettings(Settings):
     """Pictures and pseudo masks to a segmentation network, DeepLabV2."""
 
     backbone: str = "tf_efficientnet_lite0"
-    """Any timm CNN; used at stride 8. The papers: resnet101."""
+    """Any timm CNN, used at `output_stride`. The papers: resnet101."""
     weights: str = "auto"
     """auto, hub, none, or a file, as in the classifier."""
     output_stride: Literal[8, 16] = 16
@@ -166,7 +166,8 @@ class SegmenterSettings(Settings):
     steps: int = Field(800, ge=1)
     """Training steps."""
     rounds: int = Field(1, ge=1)
-    """Trainings in a row: each but the first learns from the masks that the one before makes of the training photos, given their tags."""
+    """Trainings in a row: each but the first learns from the masks that the one before and the classifier make together of the training
+    photos, given their tags."""
     lr: float = Field(2.5e-3, gt=0)
     """Start of the poly schedule; the heads learn ten times as fast (SGD)."""
     momentum: float = Field(0.9, ge=0, lt=1)
@@ -226,11 +227,16 @@ class Config(Settings):
     report: ReportSettings = ReportSettings()
 
     @model_validator(mode="after")
-    def _labels_fit_pooling(self) -> "Config":
+    def _labels_fit(self) -> "Config":
         if self.classifier.pooling == "mean" and self.masks.labels != "evidence":
             raise ConfigError(
                 f"masks.labels = {self.masks.labels!r} reads a softmax with background, which classifier.pooling = 'mean' does not train; "
                 "use masks.labels = 'evidence' or another pooling"
+            )
+        if self.masks.labels == "plain" and self.segmenter.rounds > 1:
+            raise ConfigError(
+                "masks.labels = 'plain' does not look at the tags, and segmenter.rounds above 1 makes masks from them; "
+                "use another masks.labels or one round"
             )
         return self
 

@@ -50,6 +50,15 @@ def test_pce_equals_the_double_loop():
     assert got > 0.5
 
 
+def test_pce_is_as_exact_under_autocast():
+    torch.manual_seed(0)
+    features, labels = torch.randn(2, 400, 16) + 1, torch.ones(2, 2)
+    scores = (torch.randn(2, 400, 2) * 6).softmax(-1)
+    with torch.autocast("cpu", torch.bfloat16):
+        under = pce(features, scores, labels).item()
+    assert under == pytest.approx(pce(features, scores, labels).item(), rel=1e-6)
+
+
 def test_pce_by_hand_and_without_confident_patches():
     features = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]]])
     scores = torch.tensor([[[0.9], [0.9], [0.1]]])

@@ -4,8 +4,10 @@ import pytest
 import torch
 
 from tag2mask.classifier.net import PatchClassifier
-from tag2mask.classifier.train import classifier_loss
+from tag2mask.classifier.train import classifier_loss, train_classifier
 from tag2mask.config import load_recipe
+from tag2mask.data.table import Photo, Table
+from tag2mask.errors import ConfigError
 
 PARTS = {
     "cpc": {"mce", "pce"},
@@ -47,3 +49,10 @@ def test_the_loss_is_the_weighted_sum_of_its_parts():
     parts = classifier_loss(net, (torch.rand(2, 3, 64, 64), torch.ones(2, 1), torch.ones(2, 1)), settings)
     assert parts["pce"] > 0
     assert parts["loss"].item() == pytest.approx((parts["mce"] + 0.5 * parts["pce"] + 0.1 * parts["l2"]).item())
+
+
+def test_a_grid_that_the_equivariance_loss_cannot_halve_is_refused(tmp_path):
+    settings = load_recipe("vit_pcm").classifier.model_copy(update={"backbone": "test_vit", "weights": "none", "image_size": 80})
+    table = Table(("cat",), (Photo("a", tmp_path / "a.jpg", ("cat",)),))
+    with pytest.raises(ConfigError, match=r"image_size = 80 gives 5 x 5 patches.*use 64 or 96"):
+        train_classifier(table, torch.zeros(1, 0), settings, tmp_path, 0, 0)

@@ -37,8 +37,9 @@ def pce(features: Tensor, scores: Tensor, labels: Tensor, threshold: float = 0.8
     high = (z > threshold).float() * labels[:, None]  # (B, N, C)
     low = (z < 1 - threshold).float() * labels[:, None]
     n_high, n_low = high.sum(1), low.sum(1)  # (B, C)
-    sum_high = torch.einsum("bnc,bnd->bcd", high, f)
-    sum_low = torch.einsum("bnc,bnd->bcd", low, f)
+    with torch.autocast(features.device.type, enabled=False):  # a difference of large sums, which bf16 would lose
+        sum_high = torch.einsum("bnc,bnd->bcd", high, f)
+        sum_low = torch.einsum("bnc,bnd->bcd", low, f)
     pairs_pos, pairs_neg = n_high * (n_high - 1), n_high * n_low
     cos_pos = (sum_high.square().sum(-1) - n_high) / pairs_pos.clamp(min=1)  # mean cosine of the pairs
     cos_neg = (sum_high * sum_low).sum(-1) / pairs_neg.clamp(min=1)
@@ -48,10 +49,10 @@ def pce(features: Tensor, scores: Tensor, labels: Tensor, threshold: float = 0.8
 
 
 def evidence_bce(logits: Tensor, labels: Tensor) -> Tensor:
-    """Multi-label BCE on the mean patch evidence of each tag (CAM's loss): (B, N, C), (B, C) -> scalar; background takes no part.
+    """Multi-label BCE on the mean logit of each tag over all patches (CAM's loss): (B, N, C), (B, C) -> scalar; background takes no part.
 
     # Differs from CPC: neither paper has this loss. Eq. 3 looks at k patches; the mean charges all patches of a photo for tags that it does
-    # not have. Under both losses (`pooling = "both"`) masks are better than under either: docs/what-holds-masks-back.md, section 9.
+    # not have. What the two losses do together (`pooling = "both"`): docs/what-holds-masks-back.md, section 9.
     """
     return F.binary_cross_entropy_with_logits(logits[..., 1:].float().mean(1), labels[:, 1:])
 

@@ -14,6 +14,7 @@ from tag2mask.classifier.views import second_view
 from tag2mask.config import ClassifierSettings
 from tag2mask.data.table import Table
 from tag2mask.data.transforms import AUGMENTATIONS, seeded, to_square
+from tag2mask.errors import ConfigError
 from tag2mask.runs import log
 
 PAPER_PATCHES = 24 * 24  # the grid for which k is given
@@ -44,7 +45,8 @@ def train_classifier(
 ) -> PatchClassifier:
     """Photos, tags and their cluster vectors (N, L) to a trained patch classifier; goes on from a checkpoint in `folder`.
 
-    Schedule of the papers: `frozen_epochs` with the backbone frozen at `frozen_lr`, the rest at `lr` with a fresh Adam.
+    Learning rates of the papers: `frozen_lr` for `frozen_epochs`, then `lr`. Freezing the backbone at first and a fresh Adam behind it are
+    ViT-PCM's code. Raises ConfigError for a grid of patches that the equivariance loss cannot halve.
     """
     torch.manual_seed(seed)
     model = PatchClassifier(settings, table.num_classes, cluster_vectors.shape[1])
@@ -53,7 +55,13 @@ def train_classifier(
             f"{settings.backbone} is a ViT, whose patches have all seen the whole photo: where their mean is asked for the tags "
             f"(classifier.pooling = {settings.pooling}), objects come out far too large; with a ViT start from --recipe cpc"
         )
-    examples = TaggedPhotos(table, cluster_vectors, model.backbone.grid_size(settings.image_size), settings.augment)
+    side, stride = model.backbone.grid_size(settings.image_size), model.backbone.stride
+    if settings.equivariance_weight and side // stride % 2:
+        raise ConfigError(
+            f"classifier.image_size = {settings.image_size} gives {side // stride} x {side // stride} patches, and the equivariance loss "
+            f"halves them; use {side - stride} or {side + stride}"
+        )
+    examples = TaggedPhotos(table, cluster_vectors, side, settings.augment)
     per_epoch = math.ceil(len(table) / settings.batch_size)
     frozen, total = per_epoch * min(settings.frozen_epochs, settings.epochs), per_epoch * settings.epochs
     new = [p for name, p in model.named_parameters() if not name.startswith("backbone.")]

@@ -14,7 +14,7 @@ CROP = 1 / 3  # side of the crop relative to the photo: 128 of 384 pixels
 def second_view(images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Photos (B, 3, S, S) and their patch scores (B, h, h, C) to transformed ones, (B // 4, 3, S, S) and (B // 4, h, h, C).
 
-    Each photo is mirrored, transposed, with probability 0.3 cropped on the patch grid, changed in brightness and contrast,
+    Each photo is mirrored, transposed, with probability 0.3 cropped on the patch grid, changed in contrast,
     reduced to half its side, and put into a corner of a tile; its scores follow. B below 4 is filled up by repetition.
     """
     B, _, S, _ = images.shape

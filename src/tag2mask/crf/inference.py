@@ -1,8 +1,7 @@
 """`dense_crf` and what stands around it: checking what came in, choosing labels, choosing the back end."""
 
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from importlib import import_module
 from itertools import repeat
@@ -12,7 +11,7 @@ import numpy as np
 
 from tag2mask.crf.params import NO_ROOM, CRFParams
 from tag2mask.errors import DataError
-from tag2mask.runs import log
+from tag2mask.runs import ahead, log
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,19 +64,9 @@ def dense_crf_many(
     `labels`: one choice of labels for each pair. Pairs are drawn as they are needed: at most `workers` + 1 are held at a time,
     results that wait for their turn included. Raises what `dense_crf` raises, when the turn of that pair comes.
     """
-    choices = repeat(None) if labels is None else iter(labels)
-    waiting: deque[Future[np.ndarray]] = deque()
+    work = zip(pairs, repeat(None)) if labels is None else zip(pairs, labels, strict=True)
     with ThreadPoolExecutor(max(1, workers), thread_name_prefix="crf") as pool:
-        try:
-            for image, probs in pairs:
-                waiting.append(pool.submit(dense_crf, image, probs, params, next(choices)))
-                if len(waiting) > workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
+        yield from ahead(pool, lambda job: dense_crf(*job[0], params, job[1]), work, workers)
 
 
 def dense_crf_batch(images: "Tensor", probs: "Tensor", params: CRFParams | None = None) -> "Tensor":

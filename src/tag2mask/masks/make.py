@@ -1,9 +1,8 @@
 """Pseudo masks: patch scores of every photo to palette PNGs, photo by photo, memory flat in their number."""
 
 import math
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ from tag2mask.data.masks import write_mask
 from tag2mask.data.table import Photo, Table
 from tag2mask.data.transforms import to_square
 from tag2mask.masks.scores import Scorer, otsu, patch_scores, relative, tag_scores, to_pixels
-from tag2mask.runs import track, writing
+from tag2mask.runs import ahead, track, writing
 
 MEASURED = 64  # photos over which the common threshold of background is taken
 
@@ -108,22 +107,21 @@ def make_masks(table: Table, maker: MaskMaker, folder: Path, workers: int) -> in
     """
     todo = [photo for photo in table.photos if not (folder / f"{photo.name}.png").exists()]
 
-    def finish(photo: Photo, scores: Tensor) -> None:
-        write_mask(folder / f"{photo.name}.png", maker.mask(photo, scores))
-
-    with ThreadPoolExecutor(max(1, workers)) as pool:
-        pending: deque[Future[None]] = deque()
-        progress = track(todo, "pseudo masks", total=len(table), done=len(table) - len(todo))
+    def network() -> Iterator[tuple[Photo, Tensor]]:
         for batch in maker.batches(todo):
             for photo, maps in zip(batch, maker.maps(batch), strict=True):
-                next(progress)
                 _write_maps(folder / f"{photo.name}.npz", maps, maker.present(photo))
-                pending.append(pool.submit(finish, photo, maker.scores(maps)))
-            while len(pending) > 4 * workers:
-                pending.popleft().result()
-        for future in pending:
-            future.result()
-        next(progress, None)
+                yield photo, maps
+
+    def finish(work: tuple[Photo, Tensor]) -> None:
+        photo, maps = work
+        write_mask(folder / f"{photo.name}.png", maker.mask(photo, maker.scores(maps)))
+
+    progress = track(todo, "pseudo masks", total=len(table), done=len(table) - len(todo))
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        for _ in ahead(pool, finish, network(), 4 * workers):
+            next(progress)
+    next(progress, None)
     return len(table)
 
 

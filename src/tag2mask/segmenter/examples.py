@@ -1,5 +1,6 @@
 """Training examples of the segmenter: a random crop of a photo and of its mask."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -67,7 +68,7 @@ class PseudoMasked:
 
     def share_of_objects(self, photos: int) -> tuple[float, int, int]:
         """Share of object pixels in up to `photos` masks, evenly spread; how many of these masks have any; and how many were read."""
-        chosen = self.table.photos[:: max(1, len(self) // photos)]
+        chosen = self.table.photos[:: math.ceil(len(self) / photos)]
         shares = [float(((mask != BACKGROUND) & (mask != IGNORE)).mean()) for mask in map(self.read_mask, chosen)]
         return float(np.mean(shares)), int(np.count_nonzero(shares)), len(shares)
 

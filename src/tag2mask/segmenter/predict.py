@@ -1,13 +1,11 @@
 """Any pictures to masks: multi-scale, mirrored, refined by the dense CRF on request, as a stream of bounded memory."""
 
 import os
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -21,10 +19,8 @@ from tag2mask.data.masks import PALETTE, write_mask
 from tag2mask.data.table import BACKGROUND, Photo, image_size
 from tag2mask.data.transforms import to_tensor
 from tag2mask.errors import DataError
+from tag2mask.runs import ahead
 from tag2mask.segmenter.deeplab import DeepLabV2
-
-A = TypeVar("A")
-B = TypeVar("B")
 
 CRF_LEAST = 0.05  # classes that nowhere reach this probability stay out of the CRF, which costs time per class
 
@@ -40,7 +36,10 @@ class Prediction:
 
     @property
     def scores(self) -> np.ndarray:
-        """Probability of every class at every pixel of the picture: (C, H, W) float32. Large for large pictures."""
+        """Scores of every class at every pixel, summing to 1: (C, H, W) float32, the picture's size. Large for large pictures.
+
+        The mask is made of them: they are what `object_first` and the CRF leave, not the network's bare probabilities.
+        """
         return _enlarge(torch.from_numpy(self.probs), self.size).numpy()
 
     @cached_property
@@ -120,18 +119,7 @@ def predict_photos(
             yield photo, small, given(photo, probs) if given else _object_first(probs, settings)
 
     with ThreadPoolExecutor(threads) as readers, ThreadPoolExecutor(threads) as refiners:
-        yield from _ahead(refiners, finish, network(_ahead(readers, read, photos, threads)), threads)
-
-
-def _ahead(pool: ThreadPoolExecutor, function: Callable[[A], B], items: Iterable[A], depth: int) -> Iterator[B]:
-    """`map` in order, with up to `depth` results being worked on while the caller uses one."""
-    pending: deque[Future[B]] = deque()
-    for item in items:
-        pending.append(pool.submit(function, item))
-        if len(pending) > depth:
-            yield pending.popleft().result()
-    while pending:
-        yield pending.popleft().result()
+        yield from ahead(refiners, finish, network(ahead(readers, read, photos, threads)), threads)
 
 
 def _working(image: Image.Image, settings: SegmenterSettings) -> Image.Image:
