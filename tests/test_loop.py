@@ -1,6 +1,10 @@
 """The training loop: same numbers however often it is stopped, whoever reads the pictures; NaN is explained."""
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -96,3 +100,42 @@ def test_draws_cover_every_photo_once_an_epoch_and_split_over_ranks():
     halves = [list(loop.Draws(10, 4, 0, 0, 5, rank, 2)) for rank in (0, 1)]
     assert [sorted(a + b) for a, b in zip(*halves, strict=True)] == [sorted(batch) for batch in whole]
     assert list(loop.Draws(10, 4, 0, 3, 5)) == whole[3:]
+
+
+def linear(folder, batch_size):
+    """Three steps of a linear model to its weights."""
+    torch.manual_seed(0)
+    model = nn.Linear(4, 1)
+    phases = [loop.Phase(3, lambda: torch.optim.SGD(model.parameters(), lr=0.1))]
+
+    def loss(net, batch):
+        x, y = batch
+        return {"loss": nn.functional.binary_cross_entropy_with_logits(net(x)[:, 0], y)}
+
+    loop.fit(model, loss, Points(), phases, folder, batch_size=batch_size, seed=3, precision="no", workers=0, what="test")
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_does(tmp_path):
+    """A batch of five is three and two: the gradient is that of the five. A batch of one is not enough for two."""
+    script = tmp_path / "two.py"
+    script.write_text(
+        """
+import sys, torch
+from pathlib import Path
+from tag2mask.errors import ConfigError
+from test_loop import linear
+folder = Path(sys.argv[1])
+try:
+    linear(folder / "few", 1)
+except ConfigError as error:
+    (folder / "error").write_text(str(error))
+torch.save(linear(folder / "two", 5), folder / "weights.pt")
+"""
+    )
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script), str(tmp_path)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
+    subprocess.run(launch, env=environment, check=True, capture_output=True, timeout=300)
+    torch.testing.assert_close(torch.load(tmp_path / "weights.pt"), linear(tmp_path / "one", 5))
+    assert "batch_size = 1 is less than one for each of the 2 processes" in (tmp_path / "error").read_text()

@@ -24,7 +24,7 @@ from accelerate.utils import DistributedDataParallelKwargs, broadcast
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
 
-from tag2mask.errors import TrainingError
+from tag2mask.errors import ConfigError, TrainingError
 from tag2mask.runs import log, on_cpus, track, writing
 
 CHECKPOINT_SECONDS = 60.0
@@ -115,10 +115,15 @@ def fit(
     Writes `folder`/metrics.jsonl and checkpoints under `folder`/checkpoint; goes on from the newest of these.
 
     Raises:
+        ConfigError: more processes than examples in a batch.
         TrainingError: the loss is not finite.
     """
     keep_freed_memory()
     acc = accelerator(precision)
+    mine = len(range(acc.process_index, batch_size, acc.num_processes))
+    if batch_size < acc.num_processes:
+        raise ConfigError(f"{what}: batch_size = {batch_size} is less than one for each of the {acc.num_processes} processes")
+    share = mine * acc.num_processes / batch_size  # the ranks' gradients are averaged as if all had equal parts of the batch
     start = _newest(folder / "checkpoint")
     metrics = _Metrics(folder / "metrics.jsonl", start, acc.is_main_process)
     if start:
@@ -151,7 +156,7 @@ def fit(
             torch.manual_seed(_key(seed, step, acc.process_index))
             with acc.autocast():
                 parts = loss(wrapped, _to(batch, acc.device))
-            acc.backward(parts["loss"])
+            acc.backward(parts["loss"] * share)
             optimizer.step()
             wrapped.zero_grad()  # of all parameters: those that no optimizer has yet must not gather gradients
             metrics.add(step, parts, optimizer.param_groups[0]["lr"])

@@ -16,7 +16,15 @@ from tag2mask.weights import create_backbone
 
 import timm  # isort: skip
 
-BACKBONES = ["test_vit", "test_efficientnet", "vit_tiny_patch16_224", "deit_tiny_patch16_224", "tf_efficientnet_lite0", "resnet18"]
+BACKBONES = [
+    "test_vit",
+    "vit_medium_patch16_gap_240",
+    "test_efficientnet",
+    "vit_tiny_patch16_224",
+    "deit_tiny_patch16_224",
+    "tf_efficientnet_lite0",
+    "resnet18",
+]
 
 
 def settings(**changes):

@@ -82,8 +82,9 @@ class Backbone(nn.Module):
             outputs = self.net.forward_intermediates(
                 x, indices=self.depths, norm=True, output_fmt="NCHW", intermediates_only=True, return_prefix_tokens=True
             )
-            maps = [tokens.permute(0, 2, 3, 1) for tokens, _ in outputs]
-            prefix = outputs[-1][1]
+            pairs = [output if isinstance(output, tuple) else (output, None) for output in outputs]  # bare where timm has no class token
+            maps = [tokens.permute(0, 2, 3, 1) for tokens, _ in pairs]
+            prefix = pairs[-1][1]
             has_class_token = prefix is not None and prefix.shape[1] > 0
             return maps, prefix[:, 0] if has_class_token else maps[-1].mean((1, 2))
         outputs = self.net(x.contiguous(memory_format=torch.channels_last))
