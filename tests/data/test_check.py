@@ -195,6 +195,18 @@ def test_validation_tags_must_be_known(tmp_path):
     assert (found.kind, found.do) == ("unknown tag", 'did you mean "cat"?')
 
 
+def test_masks_of_test_photos_are_no_masks_of_training_photos_of_the_same_name(tmp_path):
+    for i, (split, tags) in enumerate((("train", "cat dog"), ("test", "dog cat"))):
+        (tmp_path / f"{split}.csv").write_text(
+            "file_name,tags\n" + "".join(f"{split}/{j}.png,{tags.split()[j // 10]}\n" for j in range(20))
+        )
+        for j in range(20):
+            picture(tmp_path / split / f"{j}.png", seed=20 * i + j)
+    for j in range(20):
+        write_mask(tmp_path / "masks" / f"{j}.png", mask(("dog", "cat")[j // 10 : j // 10 + 1], {"cat": 1, "dog": 2}))
+    assert check(tmp_path / "train.csv", tmp_path / "test.csv", tmp_path / "masks") == []
+
+
 def test_animations(tmp_path):
     path = csv(tmp_path, balanced())
     frames = [Image.fromarray(np.random.default_rng(i).integers(0, 255, (48, 64), dtype=np.uint8)) for i in range(3)]

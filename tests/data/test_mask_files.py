@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -5,7 +6,7 @@ import pytest
 from PIL import Image
 
 from tag2mask.data.classes import COCO, COCO_IDS, COCO_SUPERCATEGORIES, VOC
-from tag2mask.data.masks import PALETTE, Truth, read_mask, write_mask
+from tag2mask.data.masks import PALETTE, Truth, read_mask, true_photos, write_mask
 from tag2mask.data.table import Photo, Table
 from tag2mask.errors import DataError
 
@@ -123,6 +124,20 @@ def test_photos_in_folders_and_masks_in_one(tmp_path):
     same = Table(flat.tags, tuple(Photo(f"x{i}/0", p.path, p.tags) for i, p in enumerate(flat.photos)))
     with pytest.raises(DataError, match=r"the first should be x0/0\.png, the folder holds 0\.png, 1\.png"):
         Truth(tmp_path / "masks", same)
+
+
+def test_masks_of_other_photos_of_the_same_name_are_not_the_training_photos(tmp_path):
+    def photos(*files: str) -> Table:
+        return Table((), tuple(Photo(file.split("/", 1)[1], tmp_path / f"{file}.jpg", ()) for file in files))
+
+    train = photos("train/1", "train/cat/2", "train/dog/3", "train/4")
+    assert true_photos(train, None) is train
+    assert [photo.name for photo in true_photos(train, photos("test/1", "test/2", "test/bird/4")).photos] == ["dog/3"]
+    assert len(true_photos(train, photos("train/1", "test/5", "test/bird/3", "test/fish/3")).photos) == 4
+    other = replace(
+        train, photos=tuple(replace(photo, path=tmp_path / "x" / ".." / photo.path.relative_to(tmp_path)) for photo in train.photos)
+    )
+    assert true_photos(train, other) == train
 
 
 @pytest.mark.real

@@ -16,7 +16,7 @@ from PIL import Image
 
 from tag2mask.data import read_rows
 from tag2mask.data.findings import Finding, shorten
-from tag2mask.data.masks import Truth, has_masks, read_mask
+from tag2mask.data.masks import Truth, has_masks, read_mask, true_photos
 from tag2mask.data.rows import Row, Rows, known_tags, nearest_tag, photo_names, row_findings
 from tag2mask.data.table import BACKGROUND, IGNORE, Photo, Table, open_image
 from tag2mask.errors import DataError
@@ -56,10 +56,12 @@ def check(
         sets.append(found_val)
     findings += picture_findings(sets)
     if masks is not None:
-        for one in sets:
-            tested = len(sets) == 1 or one is not found  # with photos to test on, masks of the training photos are a gift
-            if tested or has_masks(masks, photo_names([row.path for row in one.rows])):
-                findings += mask_findings(one, tags, masks, numbering)
+        tables = [_existing_table(one, tags) for one in sets]
+        if len(tables) > 1:  # with photos to test on, masks of the training photos are a gift
+            train = true_photos(*tables)
+            tables = [train, tables[1]] if has_masks(masks, [photo.name for photo in train.photos]) else tables[1:]
+        for table in tables:
+            findings += mask_findings(table, masks, numbering)
         findings += stray_masks(sets, masks)
     return sorted(dict.fromkeys(findings), key=lambda finding: finding.severity)
 
@@ -179,12 +181,8 @@ def _shape_findings(where: str, seen: _Seen) -> Iterator[Finding]:
         yield warning("animation", where, f"{seen.frames} frames, of which only the first is used")
 
 
-def mask_findings(found: Rows, tags: Sequence[str], folder: Path, numbering: str = "auto") -> Iterator[Finding]:
+def mask_findings(table: Table, folder: Path, numbering: str = "auto") -> Iterator[Finding]:
     """True masks that are unreadable, of another size, hold unknown numbers, or show other things than the tags say."""
-    rows = _existing(found)
-    names = photo_names([row.path for row in rows])
-    photos = (Photo(name, row.path, tuple(t for t in row.tags if t in tags)) for name, row in zip(names, rows, strict=True))
-    table = Table(tuple(tags), tuple(photos), str(found.source))
     if not table.photos:
         return
     try:
@@ -244,6 +242,13 @@ def _existing(found: Rows) -> list[Row]:
     """The first row of each picture that exists."""
     rows = {row.path: row for row in reversed(found.rows)}
     return [rows[path] for path in dict.fromkeys(row.path for row in found.rows) if path.is_file()]
+
+
+def _existing_table(found: Rows, tags: Sequence[str]) -> Table:
+    rows = _existing(found)
+    names = photo_names([row.path for row in rows])
+    photos = (Photo(name, row.path, tuple(t for t in row.tags if t in tags)) for name, row in zip(names, rows, strict=True))
+    return Table(tuple(tags), tuple(photos), str(found.source))
 
 
 def _listed(tags: Sequence[str]) -> str:

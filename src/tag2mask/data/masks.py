@@ -2,13 +2,14 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePath
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from tag2mask.data.classes import COCO, COCO_IDS, VOC
-from tag2mask.data.rows import tag_key
+from tag2mask.data.rows import absolute, tag_key
 from tag2mask.data.table import BACKGROUND, IGNORE, Photo, Table, image_size
 from tag2mask.errors import DataError
 from tag2mask.runs import writing
@@ -64,6 +65,19 @@ NUMBERINGS: dict[str, dict[int, str]] = {
 def has_masks(folder: Path, names: Iterable[str]) -> bool:
     """Whether a folder holds NAME.png for any of these photos, in the photos' tree or flat."""
     return any((folder / f"{name}.png").is_file() or (folder / f"{PurePath(name).name}.png").is_file() for name in names)
+
+
+def true_photos(table: Table, val: Table | None) -> Table:
+    """The training photos whose masks can be their own: not train/1.jpg where `val` has test/1.jpg, for 1.png is the mask of that."""
+    if val is None:
+        return table
+    paths = {photo.name: absolute(photo.path) for photo in val.photos}
+    owner = {place: paths[name] for name, places in _places(val).items() for place in places}
+
+    def own(photo: Photo) -> bool:
+        return {owner.get(place) for place in (photo.name, PurePath(photo.name).name)} <= {None, absolute(photo.path)}
+
+    return replace(table, photos=tuple(filter(own, table.photos)))
 
 
 class Truth:
@@ -142,12 +156,16 @@ def _values(path: Path) -> set[int] | None:
 
 
 def _find_masks(folder: Path, table: Table) -> dict[str, Path]:
-    """Photo name -> its mask: NAME.png in the same folders as the photos, or all in one folder where that is unambiguous."""
+    """Photo name -> its mask."""
+    files = ((name, folder / f"{place}.png") for name, places in _places(table).items() for place in reversed(places))
+    return {name: path for name, path in files if path.is_file()}
+
+
+def _places(table: Table) -> dict[str, list[str]]:
+    """Photo name -> where its mask may lie, without .png: in the same folders as the photos, or all in one where that is unambiguous."""
     last = {photo.name: PurePath(photo.name).name for photo in table.photos}
     count = Counter(last.values())
-    places = {name: [name, end] if count[end] == 1 else [name] for name, end in last.items()}
-    files = ((name, folder / f"{place}.png") for name, options in places.items() for place in reversed(options))
-    return {name: path for name, path in files if path.is_file()}
+    return {name: [name, end] if count[end] == 1 else [name] for name, end in last.items()}
 
 
 def _to_table(classes: dict[int, str], tags: Sequence[str]) -> np.ndarray:

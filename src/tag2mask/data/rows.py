@@ -48,11 +48,11 @@ def split_tags(tags: str | Iterable[str]) -> tuple[str, ...]:
 
 def photo_names(paths: Sequence[Path]) -> list[str]:
     """Unique names for pictures: their paths below the common folder of all, without extension unless two would collide (a.jpg, a.png)."""
-    absolute = [_absolute(path) for path in paths]
-    if not absolute:
+    whole = [absolute(path) for path in paths]
+    if not whole:
         return []
-    root = os.path.commonpath([path.parent for path in absolute])
-    full = [path.relative_to(root).as_posix() for path in absolute]
+    root = os.path.commonpath([path.parent for path in whole])
+    full = [path.relative_to(root).as_posix() for path in whole]
     names = [name.removesuffix(suffix) if (suffix := PurePath(name).suffix).lower() in PICTURES else name for name in full]
     while True:
         count = Counter(names)
@@ -91,7 +91,7 @@ def row_findings(found: Rows, tags: Sequence[str] | None = None, untagged: bool 
     given = tags is not None or found.tags is not None
     seen: dict[Path, str] = {}
     for row in found.rows:
-        first = seen.setdefault(_absolute(row.path), row.where)
+        first = seen.setdefault(absolute(row.path), row.where)
         if not row.path.is_file():
             yield Finding("missing picture", row.where, f"no such file: {row.path}", "correct the name or take the row out")
         elif first != row.where:
@@ -135,5 +135,6 @@ def _first(rows: Sequence[Row], tag: str) -> str:
     return next(row.where for row in rows if tag in row.tags)
 
 
-def _absolute(path: Path) -> Path:
+def absolute(path: Path) -> Path:
+    """A path from the root, one for each way to write it."""
     return Path(os.path.normpath(path.absolute()))  # not resolve(): a link keeps the name its owner gave it
