@@ -69,6 +69,20 @@ def test_voc_keeps_vocs_numbers(tmp_path):
         assert np.array_equal(read_mask(there / "SegmentationClass" / f"{name}.png"), read_mask(root / "SegmentationClass" / f"{name}.png"))
 
 
+@pytest.mark.parametrize("to", ["csv", "jsonl", "masks", "voc"])
+@pytest.mark.parametrize("tags", [("zebra", "apple"), ("dog", "cat"), ("toothbrush", "bear")])
+@pytest.mark.parametrize("whole", [False, True], ids=["own categories", "all 80"])
+def test_classes_keep_their_pixels_whatever_the_order_of_the_source(tmp_path, to, tags, whole):
+    """Every photo has both tags: only the numbers in the masks can tell which is which."""
+    source = make_coco(tmp_path / "in", {"a": tags, "b": tags}, categories=None if whole else {tags[0]: 1, tags[1]: 2})
+    there = convert(source, to, tmp_path / "there")
+    table = load_table(source if to == "masks" else there)
+    truth = Truth({"masks": there, "voc": there / "SegmentationClass"}.get(to, tmp_path / "there" / "masks"), table)
+    for photo in truth.photos_with_truth:
+        assert np.array_equal(truth.read(photo), mask(tags, {tag: i for i, tag in enumerate(table.tags, 1)}))
+    assert len(truth.photos_with_truth) == 2 and truth.numbering == "table"
+
+
 @pytest.mark.parametrize("make", [make_labelme, make_cvat], ids=["labelme", "cvat"])
 def test_corrected_masks_come_back_from_labelling_tools(tmp_path, make):
     folder = convert(make(tmp_path / "in", ANIMALS), "masks", tmp_path / "out")

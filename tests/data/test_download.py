@@ -143,6 +143,15 @@ def test_a_file_put_there_by_hand_is_used_and_checked(server, tmp_path):
     assert Server.requests == [] and (tmp_path / "x").read_bytes() == NOISE
 
 
+def test_half_a_file_put_there_by_hand_stays(server, tmp_path):
+    server("a.zip", zipped(x=NOISE))
+    (tmp_path / "archives").mkdir()
+    (tmp_path / "archives" / "a.zip").write_bytes(b"half")
+    with pytest.raises(DataError, match=r"a\.zip: not, or not yet, the official file \(sha256 .*delete it(.|\n)*By hand"):
+        download("tiny", tmp_path)
+    assert Server.requests == [] and (tmp_path / "archives" / "a.zip").read_bytes() == b"half"
+
+
 def test_what_the_server_refuses(server, tmp_path):
     server("a.zip", zipped(x=b""))
     Server.files.clear()

@@ -5,7 +5,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from tag2mask.data.rows import to_table
 from tag2mask.data.shapes import draw, rle_coder
 from tag2mask.data.table import BACKGROUND, IGNORE, Photo, Table, image_size
 from tag2mask.errors import DataError
-from tag2mask.runs import track, write_json, write_text
+from tag2mask.runs import log, track, write_json, write_text
 
 Masks = dict[str, Callable[[], np.ndarray]]  # name of a photo that has a mask -> reads it: (H, W) uint8 in the table's numbers
 
@@ -61,7 +61,7 @@ def to_csv(table: Table, masks: Masks, out: Path) -> Path:
     writer.writerow(("file_name", "tags"))
     writer.writerows((_from(out, photo.path), ";".join(photo.tags)) for photo in table.photos)
     write_text(out / "tags.csv", text.getvalue())
-    _write_masks(masks, out / "masks")
+    _write_masks(masks, out / "masks", _renumbered(table, _named(table)))
     return out / "tags.csv"
 
 
@@ -69,14 +69,15 @@ def to_jsonl(table: Table, masks: Masks, out: Path) -> Path:
     """OUT/tags.jsonl, pictures staying where they are, and OUT/masks/NAME.png."""
     lines = (json.dumps({"file_name": _from(out, photo.path), "tags": photo.tags}, ensure_ascii=False) for photo in table.photos)
     write_text(out / "tags.jsonl", "".join(f"{line}\n" for line in lines))
-    _write_masks(masks, out / "masks")
+    _write_masks(masks, out / "masks", _renumbered(table, _named(table)))
     return out / "tags.jsonl"
 
 
 def to_masks(table: Table, masks: Masks, out: Path) -> Path:
-    """OUT/NAME.png alone: 8-bit palette PNGs in the table's numbers (COCO: 1 to 80, the field's 81 classes)."""
+    """OUT/NAME.png alone: 8-bit palette PNGs in the numbers of the data set itself (COCO: 1 to 80, the field's 81 classes)."""
     _need(masks)
-    _write_masks(masks, out)
+    log.info(f"numbers in the masks: {', '.join(f'{i} {tag}' for i, tag in enumerate(table.tags, 1))}")
+    _write_masks(masks, out, np.arange(256, dtype=np.uint8))
     return out
 
 
@@ -88,11 +89,9 @@ def to_voc(table: Table, masks: Masks, out: Path) -> Path:
         name = names[photo.name]
         _copy(photo.path, root / "JPEGImages" / f"{name}{photo.path.suffix}")
         write_text(root / "Annotations" / f"{name}.xml", _voc_xml(f"{name}{photo.path.suffix}", photo))
-    numbers = np.arange(256, dtype=np.uint8)
-    if set(table.tags) <= set(VOC):  # then the reader takes the masks for VOC's own
-        numbers[1 : table.num_classes] = [VOC.index(tag) + 1 for tag in table.tags]
-    for name, read in masks.items():
-        write_mask(root / "SegmentationClass" / f"{names[name]}.png", numbers[read()])
+    named = _named(table)
+    numbers = _renumbered(table, VOC if set(named) <= set(VOC) else named)  # as `read_voc` decides
+    _write_masks({names[name]: read for name, read in masks.items()}, root / "SegmentationClass", numbers)
     write_text(root / "ImageSets" / "Segmentation" / "train.txt", "".join(f"{names[photo.name]}\n" for photo in table.photos))
     return root
 
@@ -144,9 +143,21 @@ def _need(masks: Masks) -> None:
         raise DataError("this form needs masks: nobody drew outlines in the data set, and no folder of masks was given")
 
 
-def _write_masks(masks: Masks, folder: Path) -> None:
+def _write_masks(masks: Masks, folder: Path, numbers: np.ndarray) -> None:
     for name, read in track(list(masks.items()), "masks"):
-        write_mask(folder / f"{name}.png", read())
+        write_mask(folder / f"{name}.png", numbers[read()])
+
+
+def _named(table: Table) -> tuple[str, ...]:
+    """The tags that a reader finds in the photos' rows, in its order."""
+    return tuple(sorted({tag for photo in table.photos for tag in photo.tags}))
+
+
+def _renumbered(table: Table, tags: Sequence[str]) -> np.ndarray:
+    """The table's class number -> the number among `tags`: (256,) uint8; ignore where they lack the class."""
+    numbers = np.full(256, IGNORE, np.uint8)
+    numbers[: table.num_classes] = [BACKGROUND, *(tags.index(tag) + 1 if tag in tags else IGNORE for tag in table.tags)]
+    return numbers
 
 
 def _coco_shapes(table: Table, photo: Photo, mask: np.ndarray) -> Iterator[dict[str, Any]]:
