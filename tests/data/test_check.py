@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from layouts import ANIMALS, SIZE, make_voc, mask, picture, xml
-from PIL import Image
+from PIL import Image, ImageFile
 
 from tag2mask.data.check import check
 from tag2mask.data.classes import VOC
@@ -215,6 +215,13 @@ def test_animations(tmp_path):
         file.write("a.gif,cat\n")
     (found,) = check(path)
     assert found.kind == "animation" and "3 frames" in found.what
+
+
+def test_frames_that_cannot_be_counted(tmp_path, monkeypatch):
+    path = csv(tmp_path, {f"{i}.bmp": "cat" if i < 10 else "dog" for i in range(20)})
+    assert check(path) == []
+    monkeypatch.setattr(ImageFile.ImageFile, "n_frames", property(lambda _: None + 1), raising=False)
+    assert {finding.kind for finding in check(path)} == {"unreadable picture"}
 
 
 def test_a_common_fault_is_not_shown_a_thousand_times(tmp_path):

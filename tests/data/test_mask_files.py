@@ -50,7 +50,7 @@ def test_grey_masks_are_read_others_refused(tmp_path):
     Image.new("RGB", (4, 4)).save(tmp_path / "rgb.png")
     Image.new("L", (4, 4)).save(tmp_path / "grey.jpg")
     (tmp_path / "cut.png").write_bytes((tmp_path / "grey.png").read_bytes()[:50])
-    for name, part in (("rgb.png", "not RGB"), ("grey.jpg", "not JPEG"), ("cut.png", "not a readable mask"), ("none.png", "no such mask")):
+    for name, part in (("rgb.png", "not RGB"), ("grey.jpg", "not JPEG"), ("cut.png", "not a readable mask"), ("none.png", "no such file")):
         with pytest.raises(DataError, match=part):
             read_mask(tmp_path / name)
 

@@ -1,14 +1,17 @@
 import json
+import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageFile, ImageOps
 
 from tag2mask.data import find_format, load_table
+from tag2mask.data.masks import read_mask
 from tag2mask.data.rows import photo_names
+from tag2mask.data.table import image_size, open_image
 from tag2mask.errors import DataError
 
 
@@ -148,14 +151,47 @@ def test_names_are_unique_and_stay_inside(paths):
     assert not any(name.startswith("/") or ".." in name.split("/") for name in names)
 
 
-def test_wide_files_read_upright(tmp_path):
-    from tag2mask.data.table import image_size
-
+@pytest.mark.parametrize("kind", ["jpg", "png", "webp", "tif"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_pictures_are_read_upright(tmp_path, kind, orientation):
     exif = Image.Exif()
-    exif[274] = 6
-    Image.fromarray(np.zeros((4, 10, 3), np.uint8)).save(tmp_path / "r.jpg", exif=exif)
-    table = load_table(table_file(tmp_path, "file_name,tags\nr.jpg,cat\n"))
-    assert image_size(tmp_path / "r.jpg") == table.photos[0].open().size == (4, 10)
+    exif[274] = orientation
+    stored = np.zeros((32, 80, 3), np.uint8)
+    stored[:16, :40] = 255  # where the first row and the first column meet
+    path = tmp_path / f"p.{kind}"
+    Image.fromarray(stored).save(path, **({"tiffinfo": {274: orientation}} if kind == "tif" else {"exif": exif}))
+    upright = np.asarray(open_image(path))[..., 0] > 127
+    assert image_size(path) == upright.shape[::-1] == ((80, 32) if orientation < 5 else (32, 80))
+    top, left = orientation in (1, 2, 5, 6), orientation in (1, 4, 5, 8)
+    height, width = upright.shape
+    corner = (slice(0, height // 2) if top else slice(height // 2, None), slice(0, width // 2) if left else slice(width // 2, None))
+    assert upright[corner].mean() > 0.9 and upright.mean() < 0.27
+
+
+def test_pictures_with_broken_exif_are_read(tmp_path):
+    path = tmp_path / "a.jpg"
+    exif = Image.Exif()
+    exif[274], exif[271] = 6, "Camera"
+    Image.new("RGB", (60, 40)).save(path, exif=exif)
+    path.write_bytes(path.read_bytes().replace(b"\x01\x0f\x00\x02", b"\x01\x55\x00\x02"))  # text where a number belongs
+    with Image.open(path) as image, pytest.raises(struct.error):
+        ImageOps.exif_transpose(image)
+    assert open_image(path).size == image_size(path) == (40, 60)
+
+
+@pytest.mark.parametrize("error", [struct.error, AttributeError, TypeError, KeyError, RuntimeError])
+def test_whatever_pillow_raises_is_an_unreadable_picture(tmp_path, monkeypatch, error):
+    def fail(*_):
+        raise error("broken")
+
+    path = tmp_path / "a.png"
+    Image.new("L", (6, 4)).save(path)
+    monkeypatch.setattr(ImageFile.ImageFile, "load", fail)
+    for read in (open_image, read_mask):
+        with pytest.raises(DataError, match=r"a\.png: not a readable"):
+            read(path)
+    monkeypatch.setattr(Image.Image, "getexif", fail)
+    assert image_size(picture(tmp_path / "b.bmp")) == (6, 4)
 
 
 @pytest.mark.real

@@ -12,13 +12,12 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from tag2mask.data import read_rows
 from tag2mask.data.findings import Finding, shorten
 from tag2mask.data.masks import Truth, has_masks, read_mask, true_photos
 from tag2mask.data.rows import Row, Rows, known_tags, nearest_tag, photo_names, row_findings
-from tag2mask.data.table import BACKGROUND, IGNORE, Photo, Table, open_image
+from tag2mask.data.table import BACKGROUND, IGNORE, Photo, Table, open_image, reading
 from tag2mask.errors import DataError
 from tag2mask.runs import log, track
 
@@ -155,13 +154,11 @@ def picture_findings(sets: Sequence[Rows]) -> Iterator[Finding]:
 
 def _look(path: Path) -> _Seen:
     try:
-        with Image.open(path) as file:
+        with reading(path) as file:
             frames = getattr(file, "n_frames", 1)
         image = open_image(path)
     except DataError as error:
-        return _Seen(error=str(error))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        return _Seen(error=f"not a readable picture ({error})")
+        return _Seen(error=str(error).removeprefix(f"{path}: "))
     pixels = hashlib.sha256(repr(image.size).encode() + image.tobytes()).hexdigest()
     return _Seen("", image.size, pixels, image.getcolors(1) is not None, frames)
 

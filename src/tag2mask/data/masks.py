@@ -6,11 +6,11 @@ from dataclasses import replace
 from pathlib import Path, PurePath
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from tag2mask.data.classes import COCO, COCO_IDS, VOC
 from tag2mask.data.rows import absolute, tag_key
-from tag2mask.data.table import BACKGROUND, IGNORE, Photo, Table, image_size
+from tag2mask.data.table import BACKGROUND, IGNORE, Photo, Table, image_size, reading
 from tag2mask.errors import DataError
 from tag2mask.runs import writing
 
@@ -33,17 +33,12 @@ PALETTE = voc_palette()
 
 def read_mask(path: Path) -> np.ndarray:
     """A palette or grey 8-bit PNG to class numbers: (H, W) uint8. Raises DataError."""
-    try:
-        with Image.open(path) as image:
-            if image.mode not in ("P", "L", "1"):
-                raise DataError(f"{path}: a mask must be an 8-bit palette or grey picture with a class number per pixel, not {image.mode}")
-            if image.format != "PNG":
-                raise DataError(f"{path}: a mask must be a PNG, not {image.format}; other formats change the numbers")
-            return np.array(image, np.uint8)
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such mask") from None
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: not a readable mask ({error})") from None
+    with reading(path, "mask") as image:
+        if image.mode not in ("P", "L", "1"):
+            raise DataError(f"{path}: a mask must be an 8-bit palette or grey picture with a class number per pixel, not {image.mode}")
+        if image.format != "PNG":
+            raise DataError(f"{path}: a mask must be a PNG, not {image.format}; other formats change the numbers")
+        return np.array(image, np.uint8)
 
 
 def write_mask(path: Path, mask: np.ndarray) -> None:
