@@ -56,6 +56,10 @@ def test_help_answers_at_once_and_loads_nothing_heavy():
     [
         (["rum"], "did you mean 'run'?"),
         (["run", "--recipe", "cpx"], "did you mean 'cpc'?"),
+        (["run", "--recipe", "X/typo.toml"], "did you mean 'best'?"),
+        (["demo", "--recipe=bset"], "did you mean 'best'?"),
+        (["demo", "--data", "X/tags.csv"], "the demo makes its own photos"),
+        (["run", "--data", "X/absent.csv", "--out", "X/typo.toml"], "exists"),
         (["run", "--out", "X/r"], "which photos?"),
         (["run", "--data", "X/absent.csv", "--out", "X/r"], "no such file"),
         (["predict", "X/none", "X/a.jpg", "--out", "X/o"], "not a run folder"),
@@ -67,6 +71,7 @@ def test_help_answers_at_once_and_loads_nothing_heavy():
 def test_errors_are_sentences_with_exit_code_2(argv, said, tmp_path, capfd):
     from tag2mask.cli import main
 
+    (tmp_path / "typo.toml").write_text('recipe = "bset"')
     assert main([word.replace("X", str(tmp_path)) for word in argv]) == 2
     error = capfd.readouterr().err
     assert said in error and "Traceback" not in error

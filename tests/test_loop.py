@@ -76,12 +76,14 @@ def test_reading_processes_do_not_change_the_result(tmp_path):
     assert torch.equal(train(tmp_path / "a")[0], train(tmp_path / "b", workers=2)[0])
 
 
-def test_half_written_checkpoint_is_not_used(tmp_path, monkeypatch):
+def test_half_written_checkpoint_and_line_are_not_used(tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
     whole, _ = train(tmp_path / "whole")
     with pytest.raises(Stopped):
         train(tmp_path / "cut", 5)
     (tmp_path / "cut" / "checkpoint" / ".00000009.123.tmp").mkdir()
+    with (tmp_path / "cut" / "metrics.jsonl").open("a") as stream:
+        stream.write('{"step": 6, "l')
     assert torch.equal(train(tmp_path / "cut")[0], whole)
 
 

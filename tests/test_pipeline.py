@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,9 +14,11 @@ import pytest
 from PIL import Image
 
 import tag2mask
-from tag2mask.config import load_recipe, make_config
+from tag2mask.config import load_recipe, make_config, merged
+from tag2mask.data.masks import write_mask
 from tag2mask.data.scenes import make_scenes
-from tag2mask.errors import ConfigError, DataError, RunError
+from tag2mask.errors import ConfigError, DataError, RunError, Tag2MaskError
+from tag2mask.runs import locked
 
 SETTINGS = {
     "clusters": {"source": "demo"},
@@ -151,6 +154,131 @@ def test_running_again_does_nothing_and_a_change_says_what_runs(finished, scenes
     assert "masks: starts anew, because masks.crf.iterations was 2, is 1" in log_of(changed)
     assert log_of(changed).count("train: done already") == 2
     tag2mask.run(out=finished.folder, **data(scenes), **SETTINGS)
+
+
+def copy_of(finished, tmp_path):
+    shutil.copytree(finished.folder, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def rerun(folder, scenes, stages, **changes):
+    from tag2mask.api import run_config
+
+    values = merged({**load_recipe("photos").model_dump(), **data(scenes), "out": folder}, merged(SETTINGS, changes))
+    return run_config(make_config(values), stages)
+
+
+def test_folders_that_no_run_wrote_are_left_alone(scenes, tmp_path):
+    """People keep their own masks beside their photos, and may name that folder as --out."""
+    shutil.copytree(scenes / "masks", tmp_path / "masks")
+    before = {p.name: p.read_bytes() for p in (tmp_path / "masks").iterdir()}
+    with pytest.raises(RunError, match=r"masks holds files that no run wrote.*another --out"):
+        tag2mask.run(out=tmp_path, **data(scenes), **SETTINGS)
+    assert {p.name: p.read_bytes() for p in (tmp_path / "masks").iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("stage", "changes"),
+    [
+        ("train", {"classifier": {"backbone": "test_vti"}}),
+        ("train", {"classifier": {"weights": "absent.safetensors"}}),
+        ("segment", {"segmenter": {"weights": "absent.pth"}}),
+        ("clusters", {"clusters": {"source": "absent.json"}}),
+    ],
+)
+def test_a_setting_that_cannot_work_loses_nothing(finished, scenes, tmp_path, stage, changes):
+    folder = copy_of(finished, tmp_path)
+    before = {p: p.read_bytes() for p in folder.rglob("*") if p.parent != folder and p.is_file()}
+    with pytest.raises(Tag2MaskError):
+        rerun(folder, scenes, [stage], **changes)
+    assert {p: p.read_bytes() for p in folder.rglob("*") if p.parent != folder and p.is_file()} == before
+    rerun(folder, scenes, [stage])
+    assert (folder / "log.txt").read_text().splitlines()[-1].endswith(" s)"), "done already"
+
+
+def test_a_stage_does_not_build_on_what_has_changed(finished, scenes, tmp_path):
+    folder = copy_of(finished, tmp_path)
+    for stage, changes in (("segment", {"masks": {"crf": {"iterations": 0}}}), ("report", {"classifier": {"epochs": 77}})):
+        with pytest.raises(RunError, match=r"(iterations was 2, is 0|epochs was 2, is 77).*run `tag2mask (masks|train)"):
+            rerun(folder, scenes, [stage], **changes)
+
+
+def test_a_mask_that_is_gone_is_made_again(finished, scenes, tmp_path):
+    folder = copy_of(finished, tmp_path)
+    gone = next((folder / "masks").glob("*.png"))
+    before = gone.read_bytes()
+    gone.unlink()
+    rerun(folder, scenes, ["masks", "segment"])
+    assert gone.read_bytes() == before
+    assert "segment: done already" in (folder / "log.txt").read_text().splitlines()[-1]
+
+
+def test_figures_follow_the_true_masks(finished, scenes, tmp_path):
+    folder, own = copy_of(finished, tmp_path), tmp_path / "scenes"
+    shutil.copytree(scenes, own)
+    rerun(folder, own, ["evaluate"])
+    mask = sorted((own / "masks").iterdir())[0]
+    write_mask(mask, np.zeros_like(np.array(Image.open(mask))))
+    rerun(folder, own, ["evaluate"])
+    assert "evaluate: starts anew, because truth" in (folder / "log.txt").read_text()
+    with pytest.raises(DataError, match="mean over unicorn: no such class"):
+        rerun(folder, own, ["evaluate"], evaluate={"mean_over": ("unicorn",)})
+    (tmp_path / "list.txt").write_text("0001.jpg\n0002.jpg\n")
+    with pytest.raises(DataError, match=r"none of its 2 names .* named like 0\d+ in .*list\.txt"):
+        rerun(folder, own, ["evaluate"], photos={"pseudo_list": tmp_path / "list.txt"})
+
+
+def test_test_photos_named_like_training_photos_keep_their_masks(finished, scenes, tmp_path):
+    """train/0001.jpg and test/0001.jpg: 0001.png is the mask of the test photo, and says nothing of the other."""
+    folder = copy_of(finished, tmp_path)
+    for source, part in (("val.csv", "test"), ("tags.csv", "train")):
+        (tmp_path / part).mkdir()
+        lines = (scenes / source).read_text().splitlines()[: 5 if part == "test" else None]
+        rows = [line.partition(",") for line in lines[1:]]
+        for number, (file, _, _) in enumerate(rows):
+            shutil.copy(scenes / file, tmp_path / part / f"{number:04d}{Path(file).suffix}")
+        named = [f"{part}/{number:04d}{Path(file).suffix},{tags}" for number, (file, _, tags) in enumerate(rows)]
+        (tmp_path / f"{part}.csv").write_text("\n".join(["file_name,tags", *named]))
+    (tmp_path / "masks").mkdir()
+    for number, line in enumerate((scenes / "val.csv").read_text().splitlines()[1:5]):
+        shutil.copy(scenes / "masks" / f"{Path(line.partition(',')[0]).stem}.png", tmp_path / "masks" / f"{number:04d}.png")
+    from tag2mask.stages import Job
+
+    job = Job(
+        tag2mask.load(folder).config.model_copy(
+            update={"data": tmp_path / "train.csv", "val": tmp_path / "test.csv", "val_masks": tmp_path / "masks", "out": folder}
+        )
+    )
+    assert job.truths["train"] is None and job.pseudo_photos == ()
+    assert len(job.truths["val"].photos_with_truth) == 4
+
+
+def test_two_commands_do_not_share_a_run_folder(finished, scenes, tmp_path):
+    folder = copy_of(finished, tmp_path)
+    with locked(folder), pytest.raises(RunError, match="another tag2mask command is at work"):
+        rerun(folder, scenes, ["report"])
+    rerun(folder, scenes, ["report"])
+
+
+def test_masks_are_never_written_over_pictures_or_each_other(finished, tmp_path):
+    for name in ("a/1.jpg", "b/1.jpg", "deep/2024/1.jpg", "pngs/x.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (30, 20), "green").save(tmp_path / name)
+    before = (tmp_path / "pngs/x.png").read_bytes()
+    with pytest.raises(DataError, match=r"x\.png: the mask would be written over this picture"):
+        finished.predict_to([tmp_path / "pngs"], tmp_path / "pngs")
+    assert (tmp_path / "pngs/x.png").read_bytes() == before
+    for pictures, names in (
+        ([tmp_path / "a", tmp_path / "b"], {"a/1.png", "b/1.png"}),
+        ([tmp_path / "a/1.jpg", tmp_path / "b"], {"a/1.png", "b/1.png"}),
+        ([tmp_path / "deep"], {"2024/1.png"}),
+    ):
+        out = tmp_path / f"out{len(list(tmp_path.iterdir()))}"
+        assert finished.predict_to(pictures, out) == len(names)
+        assert {p.relative_to(out).as_posix() for p in out.rglob("*.png")} == names
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="no pictures below"):
+        finished.predict_to([tmp_path / "empty"], tmp_path / "out")
 
 
 def test_a_stage_without_the_one_before_it_says_so(scenes, tmp_path):

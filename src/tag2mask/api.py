@@ -1,17 +1,18 @@
 """tag2mask from Python: `run`, `load`, and the `Run` that both return."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from tag2mask.config import Config, load_recipe, make_config, merged, read_config, write_config
+from tag2mask.config import Config, load_recipe, make_config, merged, read_config, with_whole_paths, write_config
 from tag2mask.data.check import require_sound
 from tag2mask.errors import DataError, RunError
 from tag2mask.pipeline import STAGES, is_done, run_stages
-from tag2mask.runs import console, log, rank, read_json, start_log
+from tag2mask.runs import console, locked, log, rank, read_json, start_log
 from tag2mask.stages import Job, load_for_prediction
 
 if TYPE_CHECKING:
@@ -52,12 +53,21 @@ class Run:
         return predict(self._segmenter, image, self.config.segmenter)
 
     def predict_to(self, pictures: Sequence[Path], out: Path, overlay: bool = False) -> int:
-        """Write a mask, `out`/NAME.png, for each picture and each picture below each folder; returns how many. Raises DataError."""
+        """Write a mask, `out`/NAME.png, for each picture and each picture below each folder; returns how many. Raises DataError.
+
+        No mask is written over one of the pictures.
+        """
         from tag2mask.data.masks import write_mask
         from tag2mask.data.table import Photo
         from tag2mask.segmenter.predict import predict_photos
 
         photos = [Photo(name, path, ()) for path, name in _pictures(pictures)]
+        read = {photo.path.resolve() for photo in photos}
+        targets = [out / f"{photo.name}{kind}" for photo in photos for kind in (".png", ".overlay.jpg")[: 1 + overlay]]
+        if covered := [
+            f"{path}: the mask would be written over this picture; give another --out" for path in targets if path.resolve() in read
+        ]:
+            raise DataError(covered)
         self._segmenter  # noqa: B018  a missing model is an error before anything else is said
         count = 0
         broken: list[DataError] = []
@@ -86,17 +96,19 @@ def load(folder: Path | str) -> Run:
 
 
 def run_config(config: Config, names: Sequence[str] = tuple(STAGES)) -> Run:
-    """Run these stages with these settings and keep the settings in the run folder."""
-    paths = {key: getattr(config, key) and getattr(config, key).resolve() for key in ("data", "val", "val_masks")}
-    config = config.model_copy(update=paths)
+    """Run these stages with these settings and keep the settings in the run folder. Raises RunError if another command is at work there."""
+    config = with_whole_paths(config)
     job = Job(config)
-    start_log(config.out, quiet=rank() > 0)
-    if "train" in names and rank() == 0 and not is_done(job, "train"):
-        log.info("checking the data")
-        require_sound(job.data, config.val, config.val_masks, config.photos.numbering)
-    if rank() == 0:
-        write_config(config, config.out / "config.toml")
-    run_stages(job, list(names))
+    with locked(config.out) if rank() == 0 else nullcontext():
+        start_log(config.out, quiet=rank() > 0)
+        if rank() == 0:
+            if "train" in names and not is_done(job, "train"):
+                log.info("checking the data")
+                require_sound(job.data, config.val, config.val_masks, config.photos.numbering)
+            if "evaluate" in names:
+                job.check_evaluation()
+            write_config(config, config.out / "config.toml")
+        run_stages(job, list(names))
     finished = Run(config.out)
     if "report" in names:
         log.info(f"The report page: {finished.report}")
@@ -114,16 +126,16 @@ def run_demo(config: Config) -> Run:
     return run_config(config.model_copy(update=paths))
 
 
-def _pictures(paths: Sequence[Path]) -> Iterator[tuple[Path, str]]:
-    """Pictures, and those below folders, with the name of each one's mask. Raises DataError for what does not exist."""
+def _pictures(paths: Sequence[Path]) -> list[tuple[Path, str]]:
+    """Pictures, and those below folders, with the name of each one's mask: its path below the folder given. Raises DataError."""
     from tag2mask.data.plain import pictures_below
     from tag2mask.data.rows import photo_names
 
     if missing := [f"{path}: no such picture or folder" for path in paths if not path.exists()]:
         raise DataError(missing)
-    files = [path for path in paths if not path.is_dir()]
-    stems = [path.stem for path in files]
-    yield from zip(files, stems if len(set(stems)) == len(stems) else photo_names(files), strict=True)
-    for folder in (path for path in paths if path.is_dir()):
-        below = pictures_below(folder)
-        yield from zip(below, photo_names(below), strict=True)
+    found = [(file, path) for path in paths for file in (pictures_below(path) if path.is_dir() else [path])]
+    if not found:
+        raise DataError(f"no pictures below {', '.join(map(str, paths))}")
+    files = [file for file, _ in found]
+    names = [file.relative_to(path).with_suffix("").as_posix() if path.is_dir() else file.stem for file, path in found]
+    return list(zip(files, names if len(set(names)) == len(names) else photo_names(files), strict=True))

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import tyro
 
-from tag2mask.errors import Tag2MaskError
+from tag2mask.errors import ConfigError, Tag2MaskError
 
 USAGE = """tag2mask turns image tags into a segmentation model.
 
@@ -42,6 +42,9 @@ def main(argv: list[str] | None = None) -> int:
         return 130
     except BrokenPipeError:  # `tag2mask ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:  # a folder where a file is wanted, no permission
+        print(f"tag2mask: {error}", file=sys.stderr)
+        return 2
     return 0
 
 
@@ -81,7 +84,10 @@ def _demo(argv: list[str]) -> None:
     from tag2mask.api import run_demo
     from tag2mask.config import parse_config
 
-    run_demo(parse_config(["--recipe", "demo", *argv] if "--recipe" not in argv else argv, "tag2mask demo"))
+    named = {word.split("=")[0] for word in argv}
+    if own := sorted(named & {"--data", "--val", "--val-masks"}):
+        raise ConfigError(f"{', '.join(own)}: the demo makes its own photos; for yours there is `tag2mask run`")
+    run_demo(parse_config(argv if "--recipe" in named else ["--recipe", "demo", *argv], "tag2mask demo"))
 
 
 def _predict(argv: list[str]) -> None:

@@ -16,6 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from tag2mask.errors import ConfigError
 from tag2mask.runs import write_text
 
+FILES = (".json", ".safetensors", ".pth")  # what names a file among the settings that may also be a word (clusters, weights)
+
 
 class Settings(BaseModel):
     """Frozen settings; a key that does not exist is an error."""
@@ -110,17 +112,17 @@ class ClassifierSettings(Settings):
 class CRFSettings(Settings):
     """Dense CRF; the defaults are ViT-PCM's and deeplab-pytorch's."""
 
-    iterations: int = Field(10, ge=0)
+    iterations: int = Field(10, ge=0, le=1000)
     """Mean-field steps; 0: no CRF."""
-    gaussian_sxy: float = Field(1, gt=0)
+    gaussian_sxy: float = Field(1, ge=0.5, le=1e6)
     """Reach of the smoothness kernel [pixels]."""
-    gaussian_weight: float = Field(3, ge=0)
+    gaussian_weight: float = Field(3, ge=0, le=1e6)
     """Weight of the smoothness kernel."""
-    bilateral_sxy: float = Field(67, gt=0)
+    bilateral_sxy: float = Field(67, ge=0.5, le=1e6)
     """Reach of the appearance kernel [pixels]."""
-    bilateral_srgb: float = Field(3, gt=0)
+    bilateral_srgb: float = Field(3, ge=0.1, le=1e6)
     """Colour reach of the appearance kernel [0-255]."""
-    bilateral_weight: float = Field(4, ge=0)
+    bilateral_weight: float = Field(4, ge=0, le=1e6)
     """Weight of the appearance kernel."""
 
 
@@ -129,7 +131,7 @@ class MaskSettings(Settings):
 
     image_size: int = Field(448, ge=32)
     """Side of the square that photos are resized to for their scores [pixels]."""
-    scales: tuple[float, ...] = (1.0,)
+    scales: tuple[Annotated[float, Field(gt=0)], ...] = Field((1.0,), min_length=1)
     """Scores are averaged over these multiples of image_size."""
     flip: bool = True
     """Average with the scores of the mirrored photo."""
@@ -178,7 +180,7 @@ class SegmenterSettings(Settings):
     """Mean the loss over background and over objects apart (class-balanced cross-entropy)."""
     precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
     """As in the classifier."""
-    test_scales: tuple[float, ...] = (1.0,)
+    test_scales: tuple[Annotated[float, Field(gt=0)], ...] = Field((1.0,), min_length=1)
     """Scales at test time."""
     test_size: int = Field(385, ge=33)
     """Longer side of a photo at scale 1, larger ones are reduced, in training too [pixels]; a mask always has the photo's own size."""
@@ -216,7 +218,7 @@ class Config(Settings):
     """The run folder."""
     recipe: str = "photos"
     """A recipe that comes with tag2mask, or a TOML file."""
-    seed: int = 0
+    seed: int = Field(0, ge=0)
     """Seed of everything random."""
     photos: DataSettings = DataSettings()
     clusters: ClusterSettings = ClusterSettings()
@@ -260,8 +262,9 @@ def load_recipe(name: str) -> Config:
             )
         path = Path(str(files("tag2mask").joinpath("recipes", f"{name}.toml")))
     values = _read_toml(path)
-    if values.get("recipe") in set(recipes()) - {name}:  # a recipe that names another starts from it
-        values = merged(load_recipe(values["recipe"]).model_dump(), values)
+    base = values.get("recipe", name)
+    if base != name and not base.endswith(".toml"):  # a recipe that names another starts from it; a run's own settings are whole
+        values = merged(load_recipe(base).model_dump(), values)
     return make_config(values, str(path)).model_copy(update={"recipe": name})
 
 
@@ -280,7 +283,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file") from None
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not valid TOML ({error})") from None
 
 
@@ -292,6 +295,22 @@ def make_config(values: dict[str, Any], source: str = "settings") -> Config:
         raise ConfigError("\n".join(f"{source}: {_explain(e)}" for e in error.errors())) from None
     except ConfigError as error:
         raise ConfigError(f"{source}: {error}") from None
+
+
+def with_whole_paths(config: Config) -> Config:
+    """The same settings with every file they name as an absolute path, so that they mean the same from any folder."""
+
+    def whole(value: Any) -> Any:
+        if isinstance(value, Path):
+            return value.resolve()
+        if isinstance(value, Settings):
+            return value.model_copy(
+                update={key: whole(getattr(value, key)) for key in type(value).model_fields if key not in ("out", "recipe")}
+            )
+        return str(Path(value).resolve()) if isinstance(value, str) and value.endswith(FILES) and Path(value).is_file() else value
+
+    changed: Config = whole(config)
+    return changed
 
 
 def write_config(config: Config, path: Path) -> None:

@@ -225,7 +225,9 @@ class _Metrics:
         self.pending: list[dict[str, Tensor]] = []
         self.step, self.lr, self.clock = start, 0.0, time.monotonic()
         if write:
-            kept = [line for line in path.read_text().splitlines() if json.loads(line)["step"] <= start] if path.exists() else []
+            lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+            whole = [line.strip() for line in lines if line.endswith("\n")]  # a kill or a full disk can leave half a line
+            kept = [line for line in whole if json.loads(line)["step"] <= start]
             with writing(path) as temporary:
                 temporary.write_text("".join(f"{line}\n" for line in kept))
 

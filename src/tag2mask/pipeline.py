@@ -2,7 +2,8 @@
 
 A stage reads what the stages before it wrote, writes into its own folder of the run and ends with done.json, which names what
 went in. A stage whose done.json still matches is skipped; when something that went in has changed, the run says what, and the stage
-starts anew; when a stage was cut short, it goes on from what lies in its folder.
+starts anew; when a stage was cut short, it goes on from what lies in its folder. What a finished stage wrote is kept aside until the
+new is done, and comes back if that cannot even start.
 """
 
 import json
@@ -30,6 +31,7 @@ class Stage:
     folder: str
     inputs: Callable[[Job], Inputs]
     run: Callable[[Job], dict[str, Any]]  # returns counts for done.json
+    whole: Callable[[Job], bool] = lambda job: True  # whether what a finished stage wrote is still there
 
 
 # ---- what goes in ----------------------------------------------------------------------------------------------------------------
@@ -37,8 +39,8 @@ class Stage:
 
 def _clusters_inputs(job: Job) -> Inputs:
     settings = job.config.clusters
-    file = {"file": fingerprint(Path(settings.source))} if settings.source.endswith(".json") and Path(settings.source).exists() else {}
-    return {"tags": list(job.table.tags), "clusters": settings.model_dump(mode="json"), "seed": job.config.seed, **file}
+    files = _contents(file=settings.source, prompts=settings.prompts)
+    return {"tags": list(job.table.tags), "clusters": settings.model_dump(mode="json"), "seed": job.config.seed, **files}
 
 
 def _train_inputs(job: Job) -> Inputs:
@@ -47,6 +49,7 @@ def _train_inputs(job: Job) -> Inputs:
         "clusters.json": fingerprint(_need(job, "clusters/clusters.json", "clusters")),
         "classifier": job.config.classifier.model_dump(mode="json"),
         "seed": job.config.seed,
+        **_contents(weights=job.config.classifier.weights),
     }
 
 
@@ -67,20 +70,20 @@ def _segment_inputs(job: Job) -> Inputs:
         "masks": fingerprint(job.folder / "masks", "*.png"),
         "segmenter": settings.model_dump(mode="json", exclude=TEST_SETTINGS if settings.rounds == 1 else {"object_first"}),
         "seed": job.config.seed,
+        **_contents(weights=settings.weights),
     }
 
 
 def _evaluate_inputs(job: Job) -> Inputs:
     _need(job, "masks/done.json", "masks")
-    truths = {
-        name: truth and [[p.name, truth.path(p).stat().st_size] for p in truth.photos_with_truth] for name, truth in job.truths.items()
-    }
+    truths = {name: truth and [[p.name, fingerprint(truth.path(p))] for p in truth.photos_with_truth] for name, truth in job.truths.items()}
     return {
         "masks": fingerprint(job.config.pseudo_masks(job.folder), "*.png"),
         "segmenter/model.safetensors": fingerprint(_need(job, "segmenter/model.safetensors", "segment")),
         "segmenter": job.config.segmenter.model_dump(mode="json", include=TEST_SETTINGS),
         "val": job.val and job.val.fingerprint,
         "truth": truths,
+        "numbering": job.config.photos.numbering,
         "pseudo": [p.name for p in job.pseudo_photos],
         "evaluate": job.config.evaluate.model_dump(mode="json"),
     }
@@ -93,6 +96,15 @@ def _report_inputs(job: Job) -> Inputs:
     }
 
 
+def _has_every_mask(job: Job) -> bool:
+    return all((job.folder / "masks" / f"{photo.name}.png").exists() for photo in job.table.photos)
+
+
+def _contents(**files: Path | str | None) -> Inputs:
+    """What lies in those settings that name files."""
+    return {name: fingerprint(Path(file)) for name, file in files.items() if file and Path(file).is_file()}
+
+
 def _need(job: Job, path: str, stage: str) -> Path:
     if not (job.folder / path).exists():
         raise RunError(f"{job.folder / path} is missing; run `tag2mask {stage} --out {job.folder}` first")
@@ -102,7 +114,7 @@ def _need(job: Job, path: str, stage: str) -> Path:
 STAGES: dict[str, Stage] = {
     "clusters": Stage("clusters", _clusters_inputs, stages.clusters),
     "train": Stage("classifier", _train_inputs, stages.train),
-    "masks": Stage("masks", _masks_inputs, stages.masks),
+    "masks": Stage("masks", _masks_inputs, stages.masks, _has_every_mask),
     "segment": Stage("segmenter", _segment_inputs, stages.segment),
     "evaluate": Stage("evaluate", _evaluate_inputs, stages.evaluate),
     "report": Stage("report", _report_inputs, stages.report),
@@ -129,30 +141,53 @@ def is_done(job: Job, name: str) -> bool:
 
 
 def run_stage(job: Job, name: str) -> bool:
-    """Run one stage unless its done.json matches what would go in; says whether it ran."""
+    """Run one stage unless its done.json matches what would go in; says whether it ran.
+
+    Raises:
+        RunError: a stage before it would now read something else than it has read, or the folder holds what no run wrote.
+    """
     stage = STAGES[name]
     folder = job.folder / stage.folder
+    for earlier in list(STAGES)[: list(STAGES).index(name)]:
+        if changed := _changed(job, earlier):
+            raise RunError(
+                f"{earlier} is not what it was done with ({changed}); run `tag2mask {earlier} --out {job.folder}` first, or `run`"
+            )
     inputs = _plain(stage.inputs(job))
     done, started = _read(folder / "done.json"), _read(folder / "started.json")
     barrier()
-    if done and done["inputs"] == inputs:
+    if done and done["inputs"] == inputs and stage.whole(job):
         log.info(f"{name}: done already ({done['seconds']:.0f} s)")
         return False
     before = (done or started or {}).get("inputs")
+    if before is None and any(not path.name.startswith(".") for path in folder.glob("*")):
+        raise RunError(f"{folder} holds files that no run wrote, and `{name}` would write there; give another --out")
     if before is not None and before != inputs:
         log.info(f"{name}: starts anew, because {'; '.join(_differences(before, inputs))}")
     elif started:
         log.info(f"{name}: goes on where it stopped")
     else:
         log.info(f"{name}: starts")
+    aside = job.folder / f".{stage.folder}.old"
     if rank() == 0:
         if before != inputs:
-            shutil.rmtree(folder, ignore_errors=True)
+            if done:
+                shutil.rmtree(aside, ignore_errors=True)
+                folder.rename(aside)
+            else:
+                _remove(folder)
         remove_temporaries(folder)
         write_json(folder / "started.json", {"inputs": inputs})
     barrier()
     clock = time.monotonic()
-    counts = stage.run(job)
+    try:
+        counts = stage.run(job)
+    except BaseException:
+        if rank() == 0 and aside.exists() and [path.name for path in folder.iterdir()] == ["started.json"]:
+            _remove(folder)
+            aside.rename(folder)
+            log.info(f"{name}: could not start; what {folder} held before is back")
+        raise
     seconds = time.monotonic() - clock
     barrier()
     if rank() == 0:
@@ -167,9 +202,25 @@ def run_stage(job: Job, name: str) -> bool:
             },
         )
         shutil.rmtree(folder / "checkpoint", ignore_errors=True)  # until here a kill would cost the training
+        shutil.rmtree(aside, ignore_errors=True)
     barrier()
     log.info(f"{name}: done in {seconds:.0f} s")
     return True
+
+
+def _changed(job: Job, name: str) -> str:
+    """What a finished stage would now read otherwise, in words; nothing if it is as it was, or has not been finished."""
+    done = _read(job.folder / STAGES[name].folder / "done.json")
+    return "; ".join(_differences(done["inputs"], _plain(STAGES[name].inputs(job)))) if done else ""
+
+
+def _remove(folder: Path) -> None:
+    """Delete a folder; a kill on the way leaves none that looks like a stage's."""
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    if folder.exists():
+        folder.rename(temporary)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _plain(inputs: Inputs) -> Inputs:

@@ -11,10 +11,10 @@ import numpy as np
 from tag2mask.clusters import Clusters, cluster_vector, load_clusters, make_clusters, membership
 from tag2mask.config import Config
 from tag2mask.data import load_table
-from tag2mask.data.masks import Truth, has_masks
+from tag2mask.data.masks import Truth, has_masks, true_photos
 from tag2mask.data.plain import read_list
 from tag2mask.data.table import Photo, Table
-from tag2mask.errors import ConfigError, RunError
+from tag2mask.errors import ConfigError, DataError, RunError
 from tag2mask.runs import barrier, console, log, rank, ranks, read_json, track, write_json
 
 
@@ -54,19 +54,33 @@ class Job:
         folder, numbering = self.config.val_masks, self.config.photos.numbering
         if table is None or folder is None:
             return None
-        if table is self.table and not has_masks(folder, [photo.name for photo in table.photos]):
-            return None  # the folder holds only the test photos' masks
+        if table is self.table:
+            table = true_photos(table, self.val)
+            if not has_masks(folder, [photo.name for photo in table.photos]):
+                return None  # the folder holds only the test photos' masks
         return Truth(folder, table, numbering)
 
     @cached_property
     def pseudo_photos(self) -> tuple[Photo, ...]:
-        """Training photos whose pseudo masks are scored."""
-        truth = self.truth(self.table)
+        """Training photos whose pseudo masks are scored. Raises DataError if there are true masks, but none of a photo on the list."""
+        truth, wanted = self.truths["train"], self.config.photos.pseudo_list
         photos = truth.photos_with_truth if truth else ()
+        if not (wanted and photos):
+            return photos
+        names = set(read_list(wanted))
+        if not (scored := tuple(p for p in photos if p.name in names)):
+            raise DataError(
+                f"none of its {len(names)} names is a training photo with a true mask; these are named like {photos[0].name}", wanted
+            )
+        return scored
+
+    def check_evaluation(self) -> None:
+        """Nothing, or the error with which the evaluate stage would end. Raises DataError."""
+        from tag2mask.evaluate import check_mean_over
+
+        check_mean_over(self.config.evaluate.mean_over, self.table.classes)
         if self.config.photos.pseudo_list:
-            wanted = set(read_list(self.config.photos.pseudo_list))
-            photos = tuple(p for p in photos if p.name in wanted)
-        return photos
+            self.pseudo_photos  # noqa: B018
 
     @cached_property
     def truths(self) -> dict[str, Truth | None]:
@@ -291,11 +305,11 @@ def report(job: Job) -> dict[str, Any]:
     from tag2mask.report.page import write_report
 
     truths = job.truths
-    names = {name: {p.name for p in truth.photos_with_truth} if truth else set() for name, truth in truths.items()}
+    paths = {name: {p.path for p in truth.photos_with_truth} if truth else set() for name, truth in truths.items()}
 
     def true_mask(photo: Photo) -> np.ndarray | None:
         for name, truth in truths.items():
-            if truth and photo.name in names[name]:
+            if truth and photo.path in paths[name]:
                 return truth.read(photo)
         return None
 

@@ -142,6 +142,15 @@ def test_crf_follows_the_edges(settings):
     assert module._refine(Image.fromarray(pixels), probs, settings) is probs
 
 
+def test_crf_of_a_network_unsure_between_many_classes(settings):
+    """Of 81 classes none may be likely: COCO after too few steps."""
+    settings = settings.model_copy(update={"crf": settings.crf.model_copy(update={"iterations": 2}), "object_first": False})
+    model = DeepLabV2(settings, tuple(f"c{i}" for i in range(81))).eval()
+    for head in model.heads:
+        torch.nn.init.zeros_(head.weight)
+    assert predict(model, noise(49, 65), settings).mask.shape == (49, 65)
+
+
 def test_what_is_given_takes_the_place_of_object_first(model, settings, tmp_path):
     noise(49, 65).save(tmp_path / "a.png")
     settings = settings.model_copy(update={"crf": settings.crf.model_copy(update={"iterations": 0})})

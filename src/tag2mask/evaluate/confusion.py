@@ -34,6 +34,12 @@ def count_pixels(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
     return np.bincount(pairs.ravel(), minlength=1 << 16).reshape(256, 256)
 
 
+def check_mean_over(mean_over: Sequence[str], classes: Sequence[str]) -> None:
+    """Nothing, or DataError naming those of `mean_over` that are no classes."""
+    if unknown := set(mean_over) - set(classes):
+        raise DataError(f"mean over {', '.join(sorted(unknown))}: no such class; there are {', '.join(classes)}")
+
+
 @dataclass(frozen=True)
 class Result:
     """A confusion matrix and the figures that follow from it."""
@@ -45,8 +51,7 @@ class Result:
     mean_over: tuple[str, ...] = field(default=())  # classes that mIoU is the mean of; none: all that occur in the truth
 
     def __post_init__(self) -> None:
-        if unknown := set(self.mean_over) - set(self.classes):
-            raise DataError(f"mean over {', '.join(sorted(unknown))}: no such class; there are {', '.join(self.classes)}")
+        check_mean_over(self.mean_over, self.classes)
 
     @property
     def in_mean(self) -> np.ndarray:

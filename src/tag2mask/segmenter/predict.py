@@ -166,6 +166,7 @@ def _refine(image: Image.Image, probs: np.ndarray, settings: SegmenterSettings) 
     if not settings.crf.iterations:
         return probs
     likely = [number for number, most in enumerate(probs.max((1, 2))) if most > CRF_LEAST]
+    likely = likely or np.unique(probs.argmax(0)).tolist()  # where a network is unsure between many classes, none reaches it
     return dense_crf(np.array(image), probs, CRFParams(**settings.crf.model_dump()), likely)
 
 
