@@ -183,6 +183,7 @@ def test_folders_that_no_run_wrote_are_left_alone(scenes, tmp_path):
         ("train", {"classifier": {"backbone": "test_vti"}}),
         ("train", {"classifier": {"weights": "absent.safetensors"}}),
         ("segment", {"segmenter": {"weights": "absent.pth"}}),
+        ("segment", {"segmenter": {"backbone": "vgg11"}}),
         ("clusters", {"clusters": {"source": "absent.json"}}),
     ],
 )
@@ -211,6 +212,18 @@ def test_a_mask_that_is_gone_is_made_again(finished, scenes, tmp_path):
     rerun(folder, scenes, ["masks", "segment"])
     assert gone.read_bytes() == before
     assert "segment: done already" in (folder / "log.txt").read_text().splitlines()[-1]
+
+
+def test_a_damaged_network_is_named_and_made_again_when_deleted(finished, scenes, tmp_path):
+    folder = copy_of(finished, tmp_path)
+    model = folder / "segmenter/model.safetensors"
+    whole = model.read_bytes()
+    model.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(RunError, match=r"model\.safetensors is damaged .*delete it and run `tag2mask segment` again"):
+        tag2mask.load(folder).predict(Image.new("RGB", (20, 30)))
+    model.unlink()
+    rerun(folder, scenes, ["segment"])
+    assert model.read_bytes() == whole
 
 
 def test_figures_follow_the_true_masks(finished, scenes, tmp_path):

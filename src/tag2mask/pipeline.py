@@ -96,6 +96,10 @@ def _report_inputs(job: Job) -> Inputs:
     }
 
 
+def _has(path: str) -> Callable[[Job], bool]:
+    return lambda job: (job.folder / path).exists()
+
+
 def _has_every_mask(job: Job) -> bool:
     return all((job.folder / "masks" / f"{photo.name}.png").exists() for photo in job.table.photos)
 
@@ -112,10 +116,10 @@ def _need(job: Job, path: str, stage: str) -> Path:
 
 
 STAGES: dict[str, Stage] = {
-    "clusters": Stage("clusters", _clusters_inputs, stages.clusters),
-    "train": Stage("classifier", _train_inputs, stages.train),
+    "clusters": Stage("clusters", _clusters_inputs, stages.clusters, _has("clusters/clusters.json")),
+    "train": Stage("classifier", _train_inputs, stages.train, _has("classifier/model.safetensors")),
     "masks": Stage("masks", _masks_inputs, stages.masks, _has_every_mask),
-    "segment": Stage("segmenter", _segment_inputs, stages.segment),
+    "segment": Stage("segmenter", _segment_inputs, stages.segment, _has("segmenter/model.safetensors")),
     "evaluate": Stage("evaluate", _evaluate_inputs, stages.evaluate),
     "report": Stage("report", _report_inputs, stages.report),
 }

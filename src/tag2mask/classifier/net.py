@@ -8,16 +8,15 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from tag2mask.classifier.affinity import affinity, spread
 from tag2mask.classifier.backbone import Backbone
 from tag2mask.classifier.hv_bilstm import HVBiLSTM, ResidualHVBiLSTM
 from tag2mask.config import ClassifierSettings
-from tag2mask.errors import RunError
 from tag2mask.runs import writing
+from tag2mask.weights import read_tensors
 
 
 class PatchClassifier(nn.Module):
@@ -94,13 +93,10 @@ def save_classifier(model: PatchClassifier, path: Path, tags: tuple[str, ...], n
 
 
 def load_classifier(path: Path) -> PatchClassifier:
-    """A file of `save_classifier` to the network, in eval mode. Raises RunError if it is missing."""
-    if not path.exists():
-        raise RunError(f"{path} is missing; run `tag2mask train` first")
-    with safe_open(path, "pt") as file:
-        meta = file.metadata()
+    """A file of `save_classifier` to the network, in eval mode. Raises RunError if it is missing or damaged."""
+    meta, state = read_tensors(path, "train")
     settings = ClassifierSettings.model_validate_json(meta["settings"])
     model = PatchClassifier(settings.model_copy(update={"weights": "none"}), len(json.loads(meta["tags"])) + 1, int(meta["num_clusters"]))
-    model.load_state_dict(load_file(path))
+    model.load_state_dict(state)
     model.backbone.weights_used = meta["weights_used"]
     return model.eval()

@@ -173,7 +173,7 @@ def _write_picture(path: Path, train: Table, chosen: list[Shown], masks: Path, s
     sheet = Image.new("RGB", (names.width, rows * (height + gap) + names.height), "white")
     for column, photo in enumerate(columns):
         picture = photo.open(at_least=width)
-        picture = picture.resize((width, round(width * picture.height / picture.width)))
+        picture = picture.resize((width, max(1, round(width * picture.height / picture.width))))
         cells = [picture, overlay(picture, read_mask(mask_path(masks, photo)), train.classes)]
         if scores is not None and photo.tags:
             cells.insert(1, heatmap(picture, scores(photo)[train.classes.index(photo.tags[0])]))

@@ -7,14 +7,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from tag2mask.config import SegmenterSettings
-from tag2mask.errors import ConfigError, RunError
+from tag2mask.errors import ConfigError
 from tag2mask.runs import writing
-from tag2mask.weights import create_backbone
+from tag2mask.weights import create_backbone, read_tensors
 
 RATES = (6, 12, 18, 24)  # dilations of the heads at stride 8, half of these at 16
 
@@ -39,8 +38,10 @@ class DeepLabV2(nn.Module):
             self.net, self.weights_used = create_backbone(
                 settings.backbone, settings.weights, features_only=True, output_stride=settings.output_stride
             )
-        except (TypeError, NotImplementedError) as error:
-            raise ConfigError(f"segmenter.backbone {settings.backbone}: not a CNN that timm can give any output stride ({error})") from None
+        except (TypeError, NotImplementedError, AssertionError) as error:  # as timm's models refuse arguments
+            raise ConfigError(
+                f"segmenter.backbone {settings.backbone}: not a CNN that timm can give any output stride ({str(error) or 'its stride is fixed'})"
+            ) from None
         if self.net.feature_info.reduction()[-1] != self.stride:
             raise ConfigError(f"segmenter.backbone {settings.backbone}: cannot have output stride {self.stride}; take another CNN")
         width = self.net.feature_info.channels()[-1]
@@ -89,13 +90,10 @@ def save_segmenter(model: DeepLabV2, path: Path) -> None:
 
 
 def load_segmenter(path: Path) -> DeepLabV2:
-    """A file of `save_segmenter` to the network, in eval mode. Raises RunError if it is missing."""
-    if not path.exists():
-        raise RunError(f"{path} is missing; run `tag2mask segment` first")
-    with safe_open(path, "pt") as file:
-        meta = file.metadata()
+    """A file of `save_segmenter` to the network, in eval mode. Raises RunError if it is missing or damaged."""
+    meta, state = read_tensors(path, "segment")
     settings = SegmenterSettings.model_validate_json(meta["settings"])
     model = DeepLabV2(settings.model_copy(update={"weights": "none"}), json.loads(meta["classes"]))
-    model.load_state_dict(load_file(path))
+    model.load_state_dict(state)
     model.settings, model.weights_used = settings, meta["weights_used"]
     return model.eval()
