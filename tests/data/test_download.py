@@ -147,7 +147,7 @@ def test_half_a_file_put_there_by_hand_stays(server, tmp_path):
     server("a.zip", zipped(x=NOISE))
     (tmp_path / "archives").mkdir()
     (tmp_path / "archives" / "a.zip").write_bytes(b"half")
-    with pytest.raises(DataError, match=r"a\.zip: not, or not yet, the official file \(sha256 .*delete it(.|\n)*By hand"):
+    with pytest.raises(DataError, match=r"a\.zip: not, or not yet, the official file \(sha256 .*or call it a\.zip\.part(.|\n)*By hand"):
         download("tiny", tmp_path)
     assert Server.requests == [] and (tmp_path / "archives" / "a.zip").read_bytes() == b"half"
 

@@ -1,4 +1,5 @@
 import json
+import math
 import pickle
 import shutil
 from pathlib import Path
@@ -144,6 +145,34 @@ def test_coco_faults_are_named(tmp_path):
         load_table(path)
 
 
+@pytest.mark.parametrize(
+    "key, index, change, part",
+    [
+        ("annotations", 1, None, "entry 1 of annotations is no object but None"),
+        ("annotations", 1, {"area": "big"}, "entry 1 of annotations has 'big' as area"),
+        ("annotations", 1, {"category_id": [1]}, r"entry 1 of annotations has \[1\] as category_id"),
+        ("images", 0, {"file_name": None}, "entry 0 of images has no file_name"),
+        ("images", 0, {"width": "64"}, "entry 0 of images has '64' as width"),
+        ("images", 1, {"id": 1}, r"image 1: 2007_000001\.jpg and 2007_000002\.jpg both have this id"),
+        ("images", 0, {"file_name": "a" * 300}, r"image 1 \(a{300}\): no such file"),
+        ("categories", 0, {"name": ""}, "entry 0 of categories has no name"),
+        ("categories", 0, {"name": "background"}, r'image 1 \(2007_000001\.jpg\): "background" is the name of class 0'),
+    ],
+)
+def test_coco_entries_that_are_none(tmp_path, key, index, change, part):
+    path = make_coco(tmp_path, ANIMALS, "default", {"cat": 1, "dog": 2, "sofa": 3})
+    values = json.loads(path.read_text())
+    values[key][index] = change and {**values[key][index], **change}
+    path.write_text(json.dumps(values))
+    with pytest.raises(DataError, match=part):
+        load_table(path)
+
+
+def test_coco_ids_may_be_numbers_and_texts(tmp_path):
+    path = make_coco(tmp_path, {"a": ("cat", "dog")}, "default", {"cat": "x", "dog": 2})
+    assert load_table(path).tags == ("dog", "cat")
+
+
 def test_yolo_by_file_folder_and_split(tmp_path):
     names = ["sofa", "dog", "cat"]
     path = make_yolo(tmp_path, ANIMALS, names)
@@ -159,6 +188,88 @@ def test_yolo_by_file_folder_and_split(tmp_path):
     (tmp_path / "labels" / "train" / "2007_000002.txt").write_text("7 0.5 0.5 0.1 0.1\nx\n")
     with pytest.raises(DataError, match=r"2007_000002\.txt line 1: not a class(.|\n)*line 2"):
         load_table(path)
+
+
+def test_roboflow_names_a_folder_above_that_lies_beside(tmp_path):
+    path = make_yolo(tmp_path, ANIMALS, ["sofa", "dog", "cat"])
+    path.write_text('train: ../train/images\n"names": [sofa, dog, cat]\n')
+    (tmp_path / "train").mkdir()
+    for kind in ("images", "labels"):
+        (tmp_path / kind / "train").rename(tmp_path / "train" / kind)
+    assert tags_by_name(load_table(tmp_path)) == WANTED
+
+
+def test_yaml_files_of_other_tools_are_not_yolos(tmp_path):
+    picture(tmp_path / "photos" / "cat" / "a.jpg")
+    (tmp_path / "compose.yml").write_text("hostnames:\n- a\nservice:\n  names: [b]\n")
+    (tmp_path / "folder.yaml").mkdir()
+    assert find_format(tmp_path / "photos") == "folder"
+
+
+@pytest.mark.parametrize("names", ["{0: cat, x: dog}", "cat", "[cat, '  ']", "[cat, null]", "[cat", "null"])
+def test_yolo_names_that_are_none(tmp_path, names):
+    make_yolo(tmp_path, {"a": ("cat",)}, ["cat"]).write_text(f"names: {names}\n")
+    with pytest.raises(DataError, match=r"data\.yaml: not a YOLO data file with names"):
+        load_table(tmp_path)
+
+
+def test_yolo_faults_are_named(tmp_path):
+    path = make_yolo(tmp_path, dict.fromkeys("abc", ("cat",)), ["cat"])
+    labels = tmp_path / "labels" / "train"
+    (labels / "a.txt").write_text("0 .1 .1 nan .1 .5 .5\n0 .1 .1 .5 .1 .5 inf\n")
+    (labels / "b.txt").write_bytes("0 .1 .1 .2 .2 # Bär".encode("latin-1"))
+    with pytest.raises(DataError) as caught:
+        load_table(path)
+    first, second, third = caught.value.problems
+    assert "a.txt line 1: not a class" in first and "a.txt line 2" in second and "b.txt: not UTF-8 text (byte 17)" in third
+
+
+def spaced(tags: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(f" {tag.replace(' ', '   ')} " for tag in tags)
+
+
+def test_spaces_around_and_in_labels_do_not_count(tmp_path):
+    photos = {"a": spaced(("traffic light", "cat")), "b": spaced(("cat",))}
+    sources = {
+        "coco": make_coco(tmp_path / "coco", photos, "default", {" cat ": 1, " traffic   light ": 2}),
+        "yolo": make_yolo(tmp_path / "yolo", photos, [" cat ", " traffic   light "]),
+        "labelme": make_labelme(tmp_path / "labelme", photos),
+        "cvat": make_cvat(tmp_path / "cvat", photos),
+    }
+    numbers = {"cat": 1, "traffic light": 2}
+    for form, path in sources.items():
+        table = load_table(path)
+        assert table.tags == ("cat", "traffic light") and tags_by_name(table)["a"] == {"cat", "traffic light"}
+        assert np.array_equal(draw(OUTLINES[form](path).pictures[0], numbers), mask(("traffic light", "cat"), numbers)), form
+
+
+@pytest.mark.parametrize(
+    "point, part",
+    [('"x"', "could not convert"), ("null", "TypeError"), ("NaN", "no number")],
+)
+def test_labelme_points_that_are_none(tmp_path, point, part):
+    make_labelme(tmp_path, ANIMALS)
+    file = tmp_path / "2007_000002.json"
+    file.write_text(file.read_text().replace("[[4,", f"[[{point},"))
+    with pytest.raises(DataError, match=rf"2007_000002\.json: not a LabelMe file.*{part}"):
+        load_table(tmp_path)
+
+
+def test_cvat_faults_are_named_all_at_once(tmp_path):
+    path = make_cvat(tmp_path, ANIMALS)
+    text = path.read_text().replace(' width="64"', "", 1).replace('rle="0, ', 'rle="7, ', 1).replace("4.00,6.00", "nan,6.00")
+    path.write_text(text.replace('label="dog"', 'label=" "', 1))
+    with pytest.raises(DataError) as caught:
+        load_table(path)
+    said = "\n".join(caught.value.problems)
+    for part in (
+        "image 0 (2007_000001.jpg): not an image",
+        "KeyError: 'width'",
+        "image 2 (2007_000003.jpg)",
+        "without a name",
+        "no number",
+    ):
+        assert part in said
 
 
 def test_labelme_and_cvat(tmp_path):
@@ -209,7 +320,19 @@ def test_crowds_and_outlines_that_are_none(tmp_path):
     counts = [0, 48 * 2, 48 * 62]  # the two leftmost columns
     crowd = Shape("cat", {"size": [48, 64], "counts": counts})
     assert (draw(Outlined(tmp_path, "", [crowd], SIZE), {"cat": 1})[:, :2] == 1).all()
-    for outline in ([[1, 2, 3]], {"size": [3, 3], "counts": [9]}, {"counts": [1]}):
+    size = [48, 64]
+    for outline in (
+        [[1, 2, 3]],
+        [[1, 2, "a", 4, 5, 6]],
+        [[1, 2, math.nan, 4, 5, 6]],  # these three would kill the process
+        [[1, 2, math.inf, 4, 5, 6]],
+        [[1, 2, 1e12, 4, 5, 6]],
+        {"size": [3, 3], "counts": [9]},
+        {"counts": [1]},
+        {"size": size, "counts": [5, 5]},
+        {"size": size, "counts": [-5, 48 * 64 + 5]},
+        {"size": size, "counts": "é"},
+    ):
         with pytest.raises(DataError, match="picture 7: the outline of a cat cannot be drawn"):
             draw(Outlined(tmp_path, "picture 7", [Shape("cat", outline)], SIZE), {"cat": 1})
 

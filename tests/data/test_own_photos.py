@@ -1,5 +1,7 @@
 import json
+import os
 import struct
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFile, ImageOps
 
 from tag2mask.data import find_format, load_table
+from tag2mask.data.check import check
 from tag2mask.data.masks import read_mask
 from tag2mask.data.rows import photo_names
 from tag2mask.data.table import image_size, open_image
@@ -86,6 +89,8 @@ def test_all_problems_come_at_once_with_file_and_row(photos):
     [
         ("file,tags\na.jpg,cat\n", 'no column "file_name" among file, tags; rename "file"?'),
         ("file_name,tags,mood\na.jpg,cat,good\n", 'unknown column "mood"'),
+        ("file_name,tags,tags\na.jpg,cat,dog\n", '2 columns "tags"'),
+        ("file_name,tags\n" + "a" * 300 + ".jpg,cat\n", "no such file"),
         ("", 'no column "file_name" among none'),
         ("file_name,tags\n", "no picture at all"),
         ('file_name,tags\n"a.jpg,cat\n', "not valid CSV"),
@@ -101,6 +106,51 @@ def test_jsonl_problems_name_the_line(photos):
     with pytest.raises(DataError) as caught:
         load_table(path)
     assert [p.split(":")[0] for p in caught.value.problems] == ["row 1 (a.jpg)", "row 2", "row 3", "row 4"]
+
+
+@pytest.mark.parametrize("name", ["metadata.csv", "metadata.jsonl"])
+def test_unusual_line_ends_within_a_text_end_no_row(photos, name):
+    note = "a\u2028b\x85c"
+    rows = (
+        f"file_name,tags,note\na.jpg,cat,{note}\n"
+        if name.endswith("csv")
+        else f'{{"file_name": "a.jpg", "tags": "cat", "note": "{note}"}}\n'
+    )
+    assert [photo.tags for photo in load_table(table_file(photos, rows, name)).photos] == [("cat",)]
+
+
+@pytest.mark.parametrize("name", ["x.csv", "x.jsonl", "x.json", "x.xml", "x.yaml"])
+def test_a_folder_called_as_a_file(tmp_path, name):
+    (tmp_path / name).mkdir()
+    with pytest.raises(DataError, match="Is a directory"):
+        load_table(tmp_path / name)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_names_that_make_trouble_later(tmp_path):
+    for name in ("a" + "写" * 79, "ab" + "写" * 79):
+        picture(tmp_path / "cat" / f"{name}.jpg")
+    picture(tmp_path / "cat" / os.fsdecode(b"caf\xe9.jpg"))
+    with pytest.raises(DataError) as caught:
+        load_table(tmp_path)
+    long, other = caught.value.problems
+    assert long.startswith("cat/ab") and "a name of 239 bytes; its mask could not be written" in long
+    assert other == "cat/caf\\udce9.jpg: not UTF-8; rename the file or its folder"
+    str(caught.value).encode()
+
+
+def test_pictures_of_kinds_that_are_not_read_are_counted(tmp_path, caplog):
+    picture(tmp_path / "cat" / "a.jpg")
+    for name in ("IMG_1.HEIC", "IMG_2.heic", "b.avif"):
+        (tmp_path / "cat" / name).write_bytes(b"x")
+    said = "3 pictures are of kinds that are not read (.avif, .heic) and are left out; convert them to JPEG"
+    with caplog.at_level("INFO"):
+        assert len(load_table(tmp_path)) == 1
+    assert said in caplog.text
+    assert [(f.severity, f"{f.what}; {f.do}") for f in check(tmp_path) if f.kind == "unread pictures"] == [("warning", said)]
+    (tmp_path / "cat" / "a.jpg").unlink()
+    with pytest.raises(DataError, match=r"3 pictures are of kinds(.|\n)*no picture at all"):
+        load_table(tmp_path)
 
 
 def test_latin1_file_is_refused_with_the_way_out(tmp_path):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tag2mask.data.coco import instances_file, read_coco
 from tag2mask.data.plain import pictures_below, read_csv, read_folder, read_jsonl
-from tag2mask.data.rows import Rows, to_table
+from tag2mask.data.rows import PICTURES, UNREAD, Rows, to_table
 from tag2mask.data.shapes import Outlines
 from tag2mask.data.table import Photo, Table
 from tag2mask.data.tools import is_labelme, read_cvat, read_labelme, read_yolo, yolo_file
@@ -29,7 +29,7 @@ FORMATS: dict[str, tuple[Callable[[Path], bool], Callable[[Path], Rows]]] = {
     "metadata.csv": (lambda p: (p / "metadata.csv").is_file(), lambda p: read_csv(p / "metadata.csv")),
     "metadata.jsonl": (lambda p: (p / "metadata.jsonl").is_file(), lambda p: read_jsonl(p / "metadata.jsonl")),
     "labelme": (is_labelme, lambda p: read_labelme(p).rows()),
-    "folder": (lambda p: p.is_dir() and bool(pictures_below(p)), read_folder),
+    "folder": (lambda p: p.is_dir() and bool(pictures_below(p, PICTURES | UNREAD)), read_folder),
 }
 
 # Formats with outlines that people drew, from which true masks can be made.

@@ -16,7 +16,7 @@ import numpy as np
 from tag2mask.data import read_rows
 from tag2mask.data.findings import Finding, shorten
 from tag2mask.data.masks import Truth, has_masks, read_mask, true_photos
-from tag2mask.data.rows import Row, Rows, known_tags, nearest_tag, photo_names, row_findings
+from tag2mask.data.rows import Row, Rows, is_file, known_tags, nearest_tag, photo_names, row_findings
 from tag2mask.data.table import BACKGROUND, IGNORE, Photo, Table, open_image, reading
 from tag2mask.errors import DataError
 from tag2mask.runs import log, track
@@ -238,7 +238,7 @@ def _rows(path: Path, findings: list[Finding]) -> Rows | None:
 def _existing(found: Rows) -> list[Row]:
     """The first row of each picture that exists."""
     rows = {row.path: row for row in reversed(found.rows)}
-    return [rows[path] for path in dict.fromkeys(row.path for row in found.rows) if path.is_file()]
+    return [rows[path] for path in dict.fromkeys(row.path for row in found.rows) if is_file(path)]
 
 
 def _existing_table(found: Rows, tags: Sequence[str]) -> Table:

@@ -2,16 +2,24 @@
 
 import json
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from tag2mask.data.classes import COCO
-from tag2mask.data.findings import Finding
+from tag2mask.data.findings import Finding, shorten
+from tag2mask.data.plain import read_text
+from tag2mask.data.rows import clean_tag, is_file
 from tag2mask.data.shapes import Outlined, Outlines, Shape
 from tag2mask.errors import DataError
 from tag2mask.runs import log
 
-KEYS = ("images", "annotations", "categories")
+# What a file must hold: list -> what each entry of it needs.
+ENTRIES: dict[str, dict[str, Any]] = {
+    "images": {"id": int | str, "file_name": str, "width": int | float, "height": int | float},
+    "annotations": {"image_id": int | str, "category_id": int | str, "area": int | float | None},
+    "categories": {"id": int | str, "name": int | str},
+}
 
 
 def instances_file(path: Path) -> Path | None:
@@ -37,9 +45,14 @@ def read_coco(path: Path, outlines: bool = True) -> Outlines:
         raise DataError(f"{path}: no annotations/instances*.json")
     values = _load(file, outlines)
     found = Outlines(file)
-    names = {category["id"]: str(category["name"]).strip() for category in sorted(values["categories"], key=lambda c: c["id"])}
+    categories = sorted(values["categories"], key=lambda category: (isinstance(category["id"], str), category["id"]))
+    names = {category["id"]: clean_tag(category["name"]) for category in categories}
+    images: dict[Any, dict[str, Any]] = {}
+    for image in values["images"]:
+        if (first := images.setdefault(image["id"], image)) is not image:
+            what = f"{first['file_name']} and {image['file_name']} both have this id"
+            found.findings.append(Finding("annotation", f"image {image['id']}", what, "give each picture its own"))
     shapes: dict[Any, list[Shape]] = defaultdict(list)
-    images = {image["id"]: image for image in values["images"]}
     for annotation in values["annotations"]:
         where = f"annotation {annotation.get('id')}"
         if annotation.get("category_id") not in names:
@@ -54,35 +67,42 @@ def read_coco(path: Path, outlines: bool = True) -> Outlines:
     folder = _picture_folder(file, [image["file_name"] for image in list(images.values())[:50]])
     for number, image in images.items():
         if number in shapes:
-            size = (image["width"], image["height"])
+            size = (int(image["width"]), int(image["height"]))
             found.pictures.append(Outlined(folder / image["file_name"], f"image {number} ({image['file_name']})", shapes[number], size))
     if empty := len(images) - len(found.pictures):
         log.info(f"{file.name}: {empty} of {len(images)} pictures have no object and are left out")
-    found.tags = COCO if set(names.values()) == set(COCO) else tuple(dict.fromkeys(n for n in names.values() if n in _used(found)))
+    used = {shape.tag for picture in found.pictures for shape in picture.shapes}
+    found.tags = COCO if set(names.values()) == set(COCO) else tuple(dict.fromkeys(name for name in names.values() if name in used))
     return found
 
 
 def _load(file: Path, outlines: bool) -> dict[str, list[dict[str, Any]]]:
     try:
-        values = json.loads(file.read_text(encoding="utf-8"), object_hook=None if outlines else _without_outline)
-    except FileNotFoundError:
-        raise DataError(f"{file}: no such file") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        values = json.loads(read_text(file), object_hook=None if outlines else _without_outline)
+    except json.JSONDecodeError as error:
         raise DataError(f"{file}: not valid JSON ({error})") from None
-    missing = [key for key in KEYS if not isinstance(values, dict) or not isinstance(values.get(key), list)]
+    missing = [key for key in ENTRIES if not isinstance(values, dict) or not isinstance(values.get(key), list)]
     if missing:
         raise DataError(f"{file}: not an instances file of COCO: no list {', '.join(missing)}")
-    needed = {"images": ("id", "file_name", "width", "height"), "categories": ("id", "name")}
     problems = [
-        f"{file}: entry {i} of {key} has no {name}"
-        for key, names in needed.items()
+        Finding("entry", str(file), f"entry {i} of {key} {what}")
+        for key, kinds in ENTRIES.items()
         for i, entry in enumerate(values[key])
-        for name in names
-        if name not in entry
+        for what in _wrong(entry, kinds)
     ]
     if problems:
-        raise DataError(problems[:20])
+        raise DataError([str(problem) for problem in shorten(problems)], file)
     return values
+
+
+def _wrong(entry: Any, kinds: dict[str, Any]) -> Iterator[str]:
+    if not isinstance(entry, dict):
+        yield f"is no object but {entry!r}"
+        return
+    for name, kind in kinds.items():
+        value = entry.get(name)
+        if value == "" or not isinstance(value, kind):
+            yield f"has no {name}" if value in (None, "") else f"has {value!r} as {name}"
 
 
 def _without_outline(value: dict[str, Any]) -> dict[str, Any]:
@@ -94,8 +114,4 @@ def _picture_folder(file: Path, names: list[str]) -> Path:
     """Where the pictures lie: COCO keeps train2014/ beside annotations/, other tools images/ or the JSON's own folder."""
     root, split = file.parent.parent, file.stem.split("_")[-1]
     options = [root / split, root / "images" / split, root / "images", root, file.parent]
-    return max(options, key=lambda folder: sum((folder / name).is_file() for name in names))
-
-
-def _used(found: Outlines) -> set[str]:
-    return {shape.tag for picture in found.pictures for shape in picture.shapes}
+    return max(options, key=lambda folder: sum(is_file(folder / name) for name in names))

@@ -106,9 +106,8 @@ def fetch(archive: Archive, folder: Path, instructions: str) -> Path:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != archive.sha256:
         if kept == path:  # somebody's own, perhaps still on its way
-            raise DataError(
-                f"{path}: not, or not yet, the official file (sha256 {found}); if nothing writes it any more, delete it.\n{instructions}"
-            )
+            ways = f"let it be finished, or delete it, or call it {part.name} to go on from its end"
+            raise DataError(f"{path}: not, or not yet, the official file (sha256 {found}); {ways}.\n{instructions}")
         part.unlink()
         raise DataError(f"{archive.url}: another file than the official one (sha256 {found}); it was deleted.\n{instructions}")
     kept.replace(path)

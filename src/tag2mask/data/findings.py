@@ -20,7 +20,8 @@ class Finding:
     severity: Literal["error", "warning"] = "error"
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.what}" + (f"; {self.do}" if self.do else "")
+        text = f"{self.where}: {self.what}" + (f"; {self.do}" if self.do else "")
+        return text.encode("utf-8", "backslashreplace").decode()  # file names that are not UTF-8 cannot be printed
 
 
 def shorten(findings: Iterable[Finding]) -> list[Finding]:

@@ -1,15 +1,16 @@
 """Own photos: a CSV or JSONL file with `file_name` and `tags` (Hugging Face metadata files too), or a folder per tag."""
 
 import csv
+import io
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path, PurePath
 from typing import Any
 
 from tag2mask.data.findings import Finding
-from tag2mask.data.rows import PICTURES, Row, Rows, split_tags
+from tag2mask.data.rows import PICTURES, UNREAD, Row, Rows, is_file, split_tags
 from tag2mask.errors import DataError
 
 COLUMNS = ("file_name", "tags")
@@ -18,8 +19,7 @@ COLUMNS = ("file_name", "tags")
 def read_csv(path: Path) -> Rows:
     """A CSV file with the columns `file_name` (relative to the file, or absolute) and `tags` (separated by ";")."""
     found = Rows(path)
-    text = _text(path)
-    reader = csv.reader(text.splitlines(keepends=True), strict=True)
+    reader = csv.reader(io.StringIO(read_text(path)), strict=True)
     try:
         header = [name.strip() for name in next(reader, [])]
         _check_columns(header, found)
@@ -40,7 +40,7 @@ def read_csv(path: Path) -> Rows:
 def read_jsonl(path: Path) -> Rows:
     """A file with a JSON object a line: {"file_name": "a.jpg", "tags": ["cat", "dog"]}; tags may be one ";"-separated string."""
     found = Rows(path)
-    for number, line in enumerate(_text(path).splitlines(), 1):
+    for number, line in enumerate(read_text(path).split("\n"), 1):
         if not line.strip():
             continue
         where = f"row {number}"
@@ -69,36 +69,48 @@ def read_folder(path: Path) -> Rows:
         relative = file.relative_to(path)
         tags = split_tags(relative.parts[0]) if len(relative.parts) > 1 else ()
         found.rows.append(Row(file, tags, relative.as_posix()))
+    found.findings += unread_pictures(path)
     return found
 
 
-def pictures_below(folder: Path) -> list[Path]:
+def pictures_below(folder: Path, kinds: Container[str] = PICTURES) -> list[Path]:
     """All picture files of a folder and its subfolders, hidden ones left out, sorted."""
-    files = (file for file in folder.rglob("*") if file.suffix.lower() in PICTURES and file.is_file())
+    files = (file for file in folder.rglob("*") if file.suffix.lower() in kinds and file.is_file())
     return sorted(file for file in files if not any(part.startswith(".") for part in file.relative_to(folder).parts))
+
+
+def unread_pictures(folder: Path) -> list[Finding]:
+    """A warning if pictures of kinds that are not read lie in a folder or its subfolders."""
+    files = pictures_below(folder, UNREAD)
+    kinds = ", ".join(sorted({file.suffix.lower() for file in files}))
+    what = f"{len(files)} pictures are of kinds that are not read ({kinds}) and are left out"
+    return [Finding("unread pictures", str(folder), what, "convert them to JPEG", "warning")] if files else []
+
+
+def read_text(path: Path) -> str:
+    """A text file, with or without a byte order mark. Raises DataError."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
 
 
 def read_list(path: Path) -> list[str]:
     """A list file to names: one a line, or pairs of paths ("/JPEGImages/a.jpg /SegmentationClassAug/a.png"). Raises DataError."""
-    lines = [line.strip() for line in _text(path).splitlines() if line.strip()]
+    lines = [line.strip() for line in read_text(path).splitlines() if line.strip()]
     return [PurePath(line.split()[0]).stem if line.startswith("/") else line for line in lines]
 
 
 def picture_path(name: str, folder: Path) -> Path:
     """The path that a file names: relative to the folder of that file, or absolute; backslashes as Windows writes them are understood."""
     path = folder / name
-    if "\\" in name and not path.exists():
+    if "\\" in name and not is_file(path):
         path = folder / name.replace("\\", "/")
     return Path(os.path.normpath(path))
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
 
 
 def _check_columns(header: Iterable[str], found: Rows, where: str = "header") -> None:
@@ -108,6 +120,8 @@ def _check_columns(header: Iterable[str], found: Rows, where: str = "header") ->
             near = get_close_matches(name, names, n=1, cutoff=0.5)
             do = f'rename "{near[0]}"?' if near else ""
             found.findings.append(Finding("columns", where, f'no column "{name}" among {", ".join(names) or "none"}', do))
+        elif names.count(name) > 1:
+            found.findings.append(Finding("columns", where, f'{names.count(name)} columns "{name}"', "make them one"))
     # Hugging Face metadata files hold whatever else their owner noted; in a file made for this tool another column is a mistake.
     if found.source.stem != "metadata":
         do = f"the columns are {' and '.join(COLUMNS)}"

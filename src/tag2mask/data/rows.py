@@ -11,8 +11,11 @@ from pathlib import Path, PurePath
 from tag2mask.data.findings import Finding, shorten
 from tag2mask.data.table import Photo, Table
 from tag2mask.errors import DataError
+from tag2mask.runs import log
 
 PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".jfif"}
+UNREAD = {".heic", ".heif", ".avif", ".jxl"}  # pictures too, but Pillow does not open them everywhere
+MAX_NAME = 238  # bytes: with what is added while its mask is written (.NAME.png.4194304.tmp) a name has 255
 MAX_TAGS = 254  # masks are 8-bit: 0 is background, 255 is ignore
 
 
@@ -43,7 +46,12 @@ def tag_key(tag: str) -> str:
 def split_tags(tags: str | Iterable[str]) -> tuple[str, ...]:
     """Tags of one picture, from "cat; dog" or ["cat", "dog"]: stripped, without empty ones and repetitions."""
     parts = tags.split(";") if isinstance(tags, str) else tags
-    return tuple(dict.fromkeys(tag for part in parts if (tag := " ".join(str(part).split()))))
+    return tuple(dict.fromkeys(tag for part in parts if (tag := clean_tag(part))))
+
+
+def clean_tag(tag: object) -> str:
+    """A tag or label as a file holds it, without needless spaces: " traffic  light" -> "traffic light"."""
+    return " ".join(str(tag).split())
 
 
 def photo_names(paths: Sequence[Path]) -> list[str]:
@@ -64,10 +72,12 @@ def photo_names(paths: Sequence[Path]) -> list[str]:
 
 
 def to_table(found: Rows, tags: Sequence[str] | None = None, untagged: bool = False) -> Table:
-    """Rows to the table; parameters as in `load_table`. Raises DataError with every fault of `row_findings`."""
+    """Rows to the table; parameters as in `load_table`. Raises DataError with every fault of `row_findings`; mere warnings are logged."""
     findings = list(row_findings(found, tags, untagged))
-    if findings:
+    if any(finding.severity == "error" for finding in findings):
         raise DataError([str(finding) for finding in shorten(findings)], found.source)
+    for finding in findings:
+        log.info(f"warning: {finding}")
     known = known_tags(found, tags)
     order = {tag: i for i, tag in enumerate(known)}
     names = photo_names([row.path for row in found.rows])
@@ -85,24 +95,28 @@ def known_tags(found: Rows, tags: Sequence[str] | None = None) -> tuple[str, ...
 def row_findings(found: Rows, tags: Sequence[str] | None = None, untagged: bool = False) -> Iterator[Finding]:
     """Every fault that makes the table impossible: missing and repeated pictures, rows without tags, tags unknown or spelt in two ways."""
     yield from found.findings
-    if not found.rows and not found.findings:
+    if not found.rows and all(finding.severity == "warning" for finding in found.findings):
         yield Finding("empty", str(found.source), "no picture at all", f"known kinds are {', '.join(sorted(PICTURES))}")
     known = known_tags(found, tags)
     given = tags is not None or found.tags is not None
     seen: dict[Path, str] = {}
-    for row in found.rows:
+    for row, name in zip(found.rows, photo_names([row.path for row in found.rows]), strict=True):
         first = seen.setdefault(absolute(row.path), row.where)
-        if not row.path.is_file():
+        if not is_file(row.path):
             yield Finding("missing picture", row.where, f"no such file: {row.path}", "correct the name or take the row out")
         elif first != row.where:
             yield Finding("repeated row", row.where, f"the same picture as {first}", "give each picture one row with all its tags")
+        elif (length := len(os.fsencode(PurePath(name).name))) > MAX_NAME:
+            yield Finding("file name", row.where, f"a name of {length} bytes; its mask could not be written", f"give it at most {MAX_NAME}")
+        if any("\ud800" <= letter <= "\udfff" for letter in str(row.path)):  # what Python makes of bytes that are not UTF-8
+            yield Finding("file name", row.where, "not UTF-8", "rename the file or its folder")
         if not row.tags and not untagged:
             yield Finding("no tags", row.where, "no tags", "write what is in the picture, or take the row out")
         for tag in row.tags if given else ():
             if tag not in known:
                 yield Finding("unknown tag", row.where, f'tag "{tag}" is not one of the {len(known)} known tags', nearest_tag(tag, known))
-    if not given:
-        yield from _spelling(found.rows)
+    if tags is None:
+        yield from _spelling(found.rows, known)
     if not known and untagged:
         yield Finding("no tags", str(found.source), "no photo has a tag", "give the tags of the training table")
     if len(known) > MAX_TAGS:
@@ -115,9 +129,10 @@ def nearest_tag(tag: str, known: Sequence[str]) -> str:
     return f'did you mean "{near[0]}"?' if near else ""
 
 
-def _spelling(rows: Sequence[Row]) -> Iterator[Finding]:
+def _spelling(rows: Sequence[Row], known: Sequence[str]) -> Iterator[Finding]:
     """Tags that differ only in case, spaces or punctuation, and the reserved one."""
     count = Counter(tag for row in rows for tag in row.tags)
+    count.update(dict.fromkeys(known, 0))
     spellings = defaultdict(list)
     for tag in count:
         spellings[tag_key(tag)].append(tag)
@@ -132,7 +147,15 @@ def _spelling(rows: Sequence[Row]) -> Iterator[Finding]:
 
 
 def _first(rows: Sequence[Row], tag: str) -> str:
-    return next(row.where for row in rows if tag in row.tags)
+    return next((row.where for row in rows if tag in row.tags), f'tag "{tag}"')
+
+
+def is_file(path: Path) -> bool:
+    """Whether a file is there; where the name is too long for one, none is."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def absolute(path: Path) -> Path:

@@ -1,8 +1,10 @@
 """Outlines that people drew (COCO, YOLO, LabelMe, CVAT), one form for all: they give tags to train from, and masks for evaluation."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
+from math import isfinite
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,6 +15,8 @@ from tag2mask.data.findings import Finding
 from tag2mask.data.rows import Row, Rows, photo_names, split_tags
 from tag2mask.data.table import BACKGROUND, image_size
 from tag2mask.errors import DataError
+
+FAR = 1e6  # pixels from the picture's corner; pycocotools crashes on corners a thousand times as far away
 
 
 @dataclass(frozen=True)
@@ -67,15 +71,31 @@ def draw(picture: Outlined, numbers: Mapping[str, int]) -> np.ndarray:
     for shape in picture.shapes:
         if not shape.outline:
             continue  # a tag or a box: nobody drew the object
-        try:
+        with _naming(picture, shape.tag):
             code = _run_lengths(coder, shape.outline, scale, height, width)
-        except (ValueError, TypeError, KeyError, IndexError) as error:
-            raise DataError(f"{picture.where}: the outline of a {shape.tag} cannot be drawn ({error})") from None
         drawn.append((float(coder.area(code)) if shape.area is None else shape.area, code, shape.tag))
     mask = np.full((height, width), BACKGROUND, np.uint8)
     for _, code, tag in reversed(sorted(drawn, key=lambda entry: entry[0])):  # noqa: C413, of equals the first is on top
-        mask[coder.decode(code).astype(bool)] = numbers[tag]
+        with _naming(picture, tag):
+            mask[_decode(coder, code)] = numbers[tag]
     return mask
+
+
+def polygon(numbers: Iterable[Any]) -> list[float]:
+    """Corners x1, y1, x2, y2, ... as a file holds them. Raises ValueError or TypeError where one is no finite number."""
+    corners = [float(number) for number in numbers]
+    if not all(map(isfinite, corners)):
+        raise ValueError("a corner that is no number")
+    return corners
+
+
+@contextmanager
+def _naming(picture: Outlined, tag: str) -> Iterator[None]:
+    """Errors of one outline with the picture that has it."""
+    try:
+        yield
+    except (ValueError, TypeError, LookupError, OverflowError) as error:
+        raise DataError(f"{picture.where}: the outline of a {tag} cannot be drawn ({error})") from None
 
 
 @cache
@@ -90,8 +110,22 @@ def rle_coder() -> ModuleType:
 
 def _run_lengths(coder: ModuleType, outline: Any, scale: np.ndarray, height: int, width: int) -> Any:
     if not isinstance(outline, Mapping):
-        polygons = [(np.reshape(polygon, (-1, 2)) * scale).ravel().tolist() for polygon in outline]
-        return coder.merge(coder.frPyObjects([polygon for polygon in polygons if len(polygon) >= 6], height, width))
+        polygons = [np.asarray(corners, float).reshape(-1, 2) * scale for corners in outline]
+        if not all((np.abs(corners) < FAR).all() for corners in polygons):  # NaN is not
+            raise ValueError("a corner that is no number, or far outside the picture")
+        return coder.merge(coder.frPyObjects([corners.ravel().tolist() for corners in polygons if corners.size >= 6], height, width))
     if list(outline["size"]) != [height, width]:
         raise ValueError(f"its code is for {outline['size']}, the picture has height {height} and width {width}")
-    return coder.frPyObjects(outline, height, width) if isinstance(outline["counts"], list) else outline
+    if not isinstance(outline["counts"], list):
+        return outline
+    if (length := sum(outline["counts"])) != height * width:
+        raise ValueError(f"its run lengths cover {length} pixels, the picture has {height * width}")
+    return coder.frPyObjects(outline, height, width)
+
+
+def _decode(coder: ModuleType, code: Any) -> np.ndarray:
+    """Run lengths to (H, W) bool. Where they end early pycocotools leaves whatever was in memory, which is refused here."""
+    region = coder.decode(code)
+    if region.sum() != coder.area(code):
+        raise ValueError("its run lengths do not fill the picture")
+    return region.astype(bool)

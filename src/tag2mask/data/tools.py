@@ -1,6 +1,7 @@
 """What labelling tools write: YOLO folders, LabelMe JSON files, "CVAT for images" XML. Outlines become masks, boxes tags only."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,12 @@ from xml.etree import ElementTree
 import numpy as np
 
 from tag2mask.data.findings import Finding
-from tag2mask.data.plain import picture_path, pictures_below
-from tag2mask.data.rows import PICTURES
-from tag2mask.data.shapes import Outlined, Outlines, Shape
+from tag2mask.data.plain import picture_path, pictures_below, read_text, unread_pictures
+from tag2mask.data.rows import PICTURES, clean_tag
+from tag2mask.data.shapes import Outlined, Outlines, Shape, polygon
 from tag2mask.errors import DataError
+
+NAMES = re.compile(r"""^["']?names["']?\s*:""", re.MULTILINE)  # at the top level: other tools have YAML files too
 
 
 def yolo_file(path: Path) -> Path | None:
@@ -20,7 +23,8 @@ def yolo_file(path: Path) -> Path | None:
     if path.suffix.lower() in (".yaml", ".yml"):
         return path
     folders = [path, *path.absolute().parents[:2]] if path.is_dir() else []
-    return next((file for folder in folders for file in sorted(folder.glob("*.y*ml")) if "names:" in file.read_text(errors="ignore")), None)
+    files = (file for folder in folders for file in sorted(folder.glob("*.y*ml")) if file.is_file())
+    return next((file for file in files if NAMES.search(file.read_text(errors="ignore"))), None)
 
 
 def read_yolo(path: Path) -> Outlines:
@@ -35,26 +39,27 @@ def read_yolo(path: Path) -> Outlines:
     if file is None:
         raise DataError(f"{path}: no data.yaml with class names")
     try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
-        names = values["names"] if isinstance(values["names"], dict) else dict(enumerate(values["names"]))
-    except (yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError) as error:
+        values = yaml.safe_load(read_text(file))
+        names = _yolo_names(values["names"])
+    except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
         raise DataError(f"{file}: not a YOLO data file with names ({error})") from None
     if path.is_dir() and not (path / file.name).is_file():
         folder = path
     else:
-        root = file.parent / str(values.get("path") or ".")
-        folder = (root if root.is_dir() else file.parent) / str(values.get("train") or "images")
+        root, train = file.parent / str(values.get("path") or "."), str(values.get("train") or "images")
+        folder = (root if root.is_dir() else file.parent) / train
+        if not folder.is_dir() and train.startswith("../"):  # Roboflow writes it so, and has the folder beside the file
+            folder = file.parent / train.removeprefix("../")
     if not folder.is_dir():
         raise DataError(f"{file}: its training pictures should be in {folder}, which is no folder")
-    found = Outlines(path, tags=tuple(str(names[i]) for i in sorted(names)))
+    found = Outlines(path, tags=tuple(dict.fromkeys(names[i] for i in sorted(names))))
     for picture in pictures_below(folder):
         labels = _yolo_labels(picture)
-        lines = labels.read_text(encoding="utf-8").splitlines() if labels.is_file() else []
-        shapes = [
-            shape for i, line in enumerate(lines, 1) if line.strip() and (shape := _yolo_shape(line, names, f"{labels} line {i}", found))
-        ]
+        lines = enumerate(_yolo_lines(labels, found), 1)
+        shapes = [shape for i, line in lines if line.strip() and (shape := _yolo_shape(line, names, f"{labels} line {i}", found))]
         if shapes:
             found.pictures.append(Outlined(picture, picture.relative_to(folder).as_posix(), shapes, relative=True))
+    found.findings += unread_pictures(folder)
     return found
 
 
@@ -64,9 +69,9 @@ def read_labelme(path: Path) -> Outlines:
     for file in _labelme_files(path):
         try:
             values = json.loads(file.read_text(encoding="utf-8"))
-            shapes = [Shape(str(shape["label"]), _labelme_outline(shape)) for shape in values["shapes"]]
+            shapes = [Shape(_label(shape["label"]), _labelme_outline(shape)) for shape in values["shapes"]]
             picture = picture_path(values["imagePath"], file.parent)
-        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             found.findings.append(Finding("annotation", file.name, f"not a LabelMe file ({type(error).__name__}: {error})"))
             continue
         found.pictures.append(Outlined(picture, file.name, shapes))
@@ -82,24 +87,49 @@ def read_cvat(path: Path) -> Outlines:
     """A "CVAT for images" XML file, its pictures in images/ or beside it, to pictures with outlines."""
     try:
         root = ElementTree.parse(path).getroot()
-    except (ElementTree.ParseError, FileNotFoundError) as error:
+    except (ElementTree.ParseError, OSError) as error:
         raise DataError(f"{path}: not readable XML ({error})") from None
     if root.tag != "annotations":
         raise DataError(f"{path}: not an export of CVAT for images: it begins with <{root.tag}>")
     found = Outlines(path)
     folder = path.parent / "images" if (path.parent / "images").is_dir() else path.parent
     for image in root.iter("image"):
-        size = (int(image.attrib["width"]), int(image.attrib["height"]))
-        shapes = [Shape(thing.attrib["label"], _cvat_outline(thing, size)) for thing in image if "label" in thing.attrib]
-        name = image.attrib["name"]
-        found.pictures.append(Outlined(picture_path(name, folder), f"image {image.attrib.get('id')} ({name})", shapes, size))
+        where = f"image {image.attrib.get('id')} ({image.attrib.get('name')})"
+        try:
+            size = (int(image.attrib["width"]), int(image.attrib["height"]))
+            shapes = [Shape(_label(thing.attrib["label"]), _cvat_outline(thing, size)) for thing in image if "label" in thing.attrib]
+            found.pictures.append(Outlined(picture_path(image.attrib["name"], folder), where, shapes, size))
+        except (KeyError, ValueError) as error:
+            found.findings.append(Finding("annotation", where, f"not an image as CVAT writes it ({type(error).__name__}: {error})"))
     return found
 
 
-def _yolo_shape(line: str, names: dict[int, Any], where: str, found: Outlines) -> Shape | None:
+def _label(value: Any) -> str:
+    """The tag of an object. Raises ValueError if it has none."""
+    if value is None or not (tag := clean_tag(value)):
+        raise ValueError("an object or class without a name")
+    return tag
+
+
+def _yolo_names(listed: Any) -> dict[int, str]:
+    if not isinstance(listed, list | dict):
+        raise TypeError(f"names are {listed!r}, neither a list nor numbered")
+    return {int(i): _label(name) for i, name in (listed.items() if isinstance(listed, dict) else enumerate(listed))}
+
+
+def _yolo_lines(labels: Path, found: Outlines) -> list[str]:
+    try:
+        return read_text(labels).splitlines() if labels.is_file() else []
+    except DataError as error:
+        found.findings.append(Finding("annotation", str(labels), str(error).removeprefix(f"{labels}: ")))
+        return []
+
+
+def _yolo_shape(line: str, names: dict[int, str], where: str, found: Outlines) -> Shape | None:
     try:
         kind, *numbers = line.split()
-        return Shape(str(names[int(kind)]), [[float(number) for number in numbers]] if len(numbers) >= 6 else ())
+        corners = polygon(numbers)
+        return Shape(names[int(kind)], [corners] if len(corners) >= 6 else ())
     except (ValueError, KeyError):
         found.findings.append(Finding("annotation", where, f"not a class of data.yaml and numbers: {line[:60]!r}"))
         return None
@@ -117,18 +147,18 @@ def _yolo_labels(picture: Path) -> Path:
 
 def _labelme_files(folder: Path) -> Iterator[Path]:
     beside = {picture.with_suffix("") for picture in folder.iterdir() if picture.suffix.lower() in PICTURES}
-    return (file for file in sorted(folder.glob("*.json")) if file.with_suffix("") in beside)
+    return (file for file in sorted(folder.glob("*.json")) if file.with_suffix("") in beside and file.is_file())
 
 
 def _labelme_outline(shape: dict[str, Any]) -> list[list[float]]:
     """The points of a polygon; of a box, circle or line nothing: it says that the object is there, not where its edge is."""
     drawn = shape.get("shape_type", "polygon") == "polygon"
-    return [[float(value) for point in shape["points"] for value in point]] if drawn else []
+    return [polygon(value for point in shape["points"] for value in point)] if drawn else []
 
 
 def _cvat_outline(thing: ElementTree.Element, size: tuple[int, int]) -> Any:
     if thing.tag == "polygon":
-        return [[float(number) for point in thing.attrib["points"].split(";") for number in point.split(",")]]
+        return [polygon(number for point in thing.attrib["points"].split(";") for number in point.split(","))]
     return _cvat_mask(thing, size) if thing.tag == "mask" else ()
 
 
