@@ -129,6 +129,11 @@ def test_predict_needs_no_tags_and_keeps_the_size(finished, tmp_path):
         mask = finished.predict(tmp_path / f"ä {mode}.png").mask
         assert mask.shape == size[::-1] and mask.dtype == np.uint8
     assert tag2mask.load(finished.folder).predict(Image.new("RGB", (20, 30))).classes[0] == "background"
+    lying = Image.effect_noise((50, 30), 50)
+    lying.getexif()[0x0112] = 6
+    lying.save(tmp_path / "lying.png", exif=lying.getexif())
+    assert np.array_equal(finished.predict(Image.open(tmp_path / "lying.png")).mask, finished.predict(tmp_path / "lying.png").mask)
+    (tmp_path / "lying.png").unlink()
     assert finished.predict_to([tmp_path / "ä L.png", finished.config.data.parent / "photos" / "0001.jpg"], tmp_path / "flat") == 2
     assert sorted(p.name for p in (tmp_path / "flat").iterdir()) == ["0001.png", "ä L.png"]
     (tmp_path / "flat").rename(tmp_path.parent / f"{tmp_path.name} flat")

@@ -46,10 +46,10 @@ class Run:
 
     def predict(self, picture: Path | str | Image.Image) -> "Prediction":
         """A picture to its mask: `.mask` (H, W) uint8, `.classes`, `.scores` (C, H, W), `.overlay()`. Raises DataError."""
-        from tag2mask.data.table import open_image
+        from tag2mask.data.table import open_image, upright_rgb
         from tag2mask.segmenter.predict import predict
 
-        image = picture.convert("RGB") if isinstance(picture, Image.Image) else open_image(Path(picture))
+        image = upright_rgb(picture) if isinstance(picture, Image.Image) else open_image(Path(picture))
         return predict(self._segmenter, image, self.config.segmenter)
 
     def predict_to(self, pictures: Sequence[Path], out: Path, overlay: bool = False) -> int:
@@ -128,12 +128,14 @@ def run_demo(config: Config) -> Run:
 
 def _pictures(paths: Sequence[Path]) -> list[tuple[Path, str]]:
     """Pictures, and those below folders, with the name of each one's mask: its path below the folder given. Raises DataError."""
-    from tag2mask.data.plain import pictures_below
+    from tag2mask.data.plain import pictures_below, unread_pictures
     from tag2mask.data.rows import photo_names
 
     if missing := [f"{path}: no such picture or folder" for path in paths if not path.exists()]:
         raise DataError(missing)
     found = [(file, path) for path in paths for file in (pictures_below(path) if path.is_dir() else [path])]
+    for finding in (finding for path in paths if path.is_dir() for finding in unread_pictures(path)):
+        console.print(str(finding), highlight=False, markup=False, soft_wrap=True)
     if not found:
         raise DataError(f"no pictures below {', '.join(map(str, paths))}")
     files = [file for file, _ in found]

@@ -100,17 +100,22 @@ def open_image(path: Path, at_least: int | None = None) -> Image.Image:
         if at_least is not None:
             file.draft(None, (at_least, at_least))
         file.load()
-        orientation = _orientation(file)
-        image: Image.Image = file.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else file
-        if image.has_transparency_data:
-            image = image.convert("RGBA")
-            white = Image.new("RGBA", image.size, "white")
-            return Image.alpha_composite(white, image).convert("RGB")
-        if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-            pixels = np.asarray(image, np.float32)
-            top = max(float(pixels.max()), 1.0)
-            return Image.fromarray((pixels * (255 / top)).clip(0, 255).astype(np.uint8)).convert("RGB")
-        return image.convert("RGB")
+        return upright_rgb(file)
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """A picture of any mode to an upright RGB picture; transparent parts become white, 16 bits are brought to 8 by the largest value."""
+    orientation = _orientation(image)
+    image = image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image).convert("RGB")
+    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+        pixels = np.asarray(image, np.float32)
+        top = max(float(pixels.max()), 1.0)
+        return Image.fromarray((pixels * (255 / top)).clip(0, 255).astype(np.uint8)).convert("RGB")
+    return image.convert("RGB")
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -134,7 +139,7 @@ def reading(path: Path, what: str = "picture") -> Iterator[ImageFile]:
         raise DataError(f"{path}: not a readable {what} ({error})") from None
 
 
-def _orientation(image: ImageFile) -> int:
+def _orientation(image: Image.Image) -> int:
     """How a picture lies in its file, 1 to 8 as in EXIF; 1 where nobody can tell."""
     if image.format == "TIFF":
         return 1  # Pillow turns these by itself

@@ -40,7 +40,7 @@ class DeepLabV2(nn.Module):
             )
         except (TypeError, NotImplementedError, AssertionError) as error:  # as timm's models refuse arguments
             raise ConfigError(
-                f"segmenter.backbone {settings.backbone}: not a CNN that timm can give any output stride ({str(error) or 'its stride is fixed'})"
+                f"segmenter.backbone {settings.backbone}: no CNN with a choice of output stride ({str(error) or 'its stride is fixed'})"
             ) from None
         if self.net.feature_info.reduction()[-1] != self.stride:
             raise ConfigError(f"segmenter.backbone {settings.backbone}: cannot have output stride {self.stride}; take another CNN")
