@@ -118,6 +118,16 @@ def test_refusals(photos, tmp_path):
         convert(photos[0], "csv", photos[1])
 
 
+def test_a_conversion_cut_short_can_be_given_again(photos, tmp_path, monkeypatch):
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("tag2mask.data.convert.write_mask", stop)
+        convert(photos[0], "csv", tmp_path / "out", photos[1])
+    assert convert(photos[0], "csv", tmp_path / "out", photos[1]).exists()
+
+
 def test_boxes_are_tags_not_masks(tmp_path):
     path = make_yolo(tmp_path / "in", {"a": ("cat",)}, ["cat", "dog"])
     with (tmp_path / "in" / "labels" / "train" / "a.txt").open("a") as file:

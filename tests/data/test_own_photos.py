@@ -12,7 +12,7 @@ from PIL import Image, ImageFile, ImageOps
 
 from tag2mask.data import find_format, load_table
 from tag2mask.data.check import check
-from tag2mask.data.masks import read_mask
+from tag2mask.data.masks import Truth, read_mask
 from tag2mask.data.rows import photo_names
 from tag2mask.data.table import image_size, open_image
 from tag2mask.errors import DataError
@@ -89,6 +89,7 @@ def test_all_problems_come_at_once_with_file_and_row(photos):
     [
         ("file,tags\na.jpg,cat\n", 'no column "file_name" among file, tags; rename "file"?'),
         ("file_name,tags,mood\na.jpg,cat,good\n", 'unknown column "mood"'),
+        ("file_name\na.jpg\nb.png\n", 'no column "tags" among file_name'),
         ("file_name,tags,tags\na.jpg,cat,dog\n", '2 columns "tags"'),
         ("file_name,tags\n" + "a" * 300 + ".jpg,cat\n", "no such file"),
         ("", 'no column "file_name" among none'),
@@ -105,7 +106,7 @@ def test_jsonl_problems_name_the_line(photos):
     path = table_file(photos, '{"file_name": "a.jpg", "tags": [1]}\n[]\n{"file_name": "b.png"\n{"file_name": "b.png"}\n', "x.jsonl")
     with pytest.raises(DataError) as caught:
         load_table(path)
-    assert [p.split(":")[0] for p in caught.value.problems] == ["row 1 (a.jpg)", "row 2", "row 3", "row 4"]
+    assert [p.split(":")[0] for p in caught.value.problems] == ["row 1 (a.jpg)", "row 2", "row 3", "row 4 (b.png)"]
 
 
 @pytest.mark.parametrize("name", ["metadata.csv", "metadata.jsonl"])
@@ -178,6 +179,16 @@ def test_validation_table_has_the_training_tables_tags(photos):
     assert val.tags == ("cat", "dog") and val.labels.tolist() == [[0, 1], [0, 0]]
     with pytest.raises(DataError, match=r'row 2 \(b.png\): tag "Dog" is not one of the 2 known tags; did you mean "dog"'):
         load_table(table_file(photos, "file_name,tags\nb.png,Dog\n", "bad.csv"), tags=train.tags)
+
+
+@pytest.mark.parametrize(("name", "text"), [("val.csv", "file_name\na.jpg\n"), ("val.jsonl", '{"file_name": "a.jpg"}\n')])
+def test_photos_to_test_on_need_no_tags(photos, name, text):
+    path = table_file(photos, text, name)
+    assert [photo.tags for photo in load_table(path, tags=("cat",), untagged=True).photos] == [()]
+    (photos / "masks").mkdir()
+    Image.new("L", (30, 20), 1).save(photos / "masks" / "a.png")
+    with pytest.raises(DataError, match=r"none of the photos .* has tags.*give --photos\.numbering: table"):
+        Truth(photos / "masks", load_table(path, tags=("cat",), untagged=True))
 
 
 def test_more_tags_than_a_mask_can_hold(photos):

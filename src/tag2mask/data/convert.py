@@ -36,7 +36,12 @@ def convert(data: Path, to: str, out: Path, masks: Path | None = None, numbering
         raise DataError(f'no form is called "{to}"; there are {", ".join(WRITERS)}')
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(f"{out}: exists; give a new folder, nothing is overwritten")
-    return WRITERS[to](*_load(data, masks, numbering), out)
+    loaded = _load(data, masks, numbering)
+    try:
+        return WRITERS[to](*loaded, out)
+    except BaseException:  # Ctrl-C too: what is half written would be in the way of the next try
+        shutil.rmtree(out, ignore_errors=True)
+        raise
 
 
 def _load(data: Path, masks: Path | None, numbering: str) -> tuple[Table, Masks]:

@@ -125,6 +125,11 @@ class Truth:
         tagged = [photo for photo in self.photos_with_truth if photo.tags]
         looked = [(photo, _values(self.path(photo))) for photo in tagged[:: max(1, len(tagged) // SAMPLE)][:SAMPLE]]
         sample = [(photo, values) for photo, values in looked if values is not None]
+        if not sample:
+            raise DataError(
+                f"{self.folder}: none of the photos with a mask here has tags, so nothing tells which class the numbers in the masks mean; "
+                f"give --photos.numbering: {', '.join(numberings)}"
+            )
         agree = dict.fromkeys(numberings, 0)
         for name, classes in numberings.items():
             numbers = _to_table(classes, table.tags)
@@ -132,7 +137,7 @@ class Truth:
                 mapped = {int(numbers[value]) for value in values}
                 agree[name] += mapped - {IGNORE} == {table.tags.index(tag) + 1 for tag in photo.tags}
         best = max(agree, key=agree.__getitem__)  # the first of equals: the table's own order
-        if sample and agree[best] >= AGREE * len(sample):
+        if agree[best] >= AGREE * len(sample):
             return best
         shown = "; ".join(f"{photo.name}.png holds {sorted(values)}, tags {', '.join(photo.tags)}" for photo, values in sample if values)
         counts = ", ".join(f"{name} {count}" for name, count in agree.items())

@@ -17,7 +17,7 @@ COLUMNS = ("file_name", "tags")
 
 
 def read_csv(path: Path) -> Rows:
-    """A CSV file with the columns `file_name` (relative to the file, or absolute) and `tags` (separated by ";")."""
+    """A CSV file with the columns `file_name` (relative to the file, or absolute) and `tags` (separated by ";"; test photos need none)."""
     found = Rows(path)
     reader = csv.reader(io.StringIO(read_text(path)), strict=True)
     try:
@@ -119,7 +119,11 @@ def _check_columns(header: Iterable[str], found: Rows, where: str = "header") ->
         if name not in names:
             near = get_close_matches(name, names, n=1, cutoff=0.5)
             do = f'rename "{near[0]}"?' if near else ""
-            found.findings.append(Finding("columns", where, f'no column "{name}" among {", ".join(names) or "none"}', do))
+            missing = Finding("columns", where, f'no column "{name}" among {", ".join(names) or "none"}', do)
+            if name == "tags" and names:
+                found.no_tags = missing if where == "header" else found.no_tags  # a row of a JSONL file: as if it had none
+            else:
+                found.findings.append(missing)
         elif names.count(name) > 1:
             found.findings.append(Finding("columns", where, f'{names.count(name)} columns "{name}"', "make them one"))
     # Hugging Face metadata files hold whatever else their owner noted; in a file made for this tool another column is a mistake.
@@ -129,7 +133,7 @@ def _check_columns(header: Iterable[str], found: Rows, where: str = "header") ->
 
 
 def _add(found: Rows, value: dict[str, Any], where: str) -> None:
-    name, tags = value["file_name"], value["tags"]
+    name, tags = value["file_name"], value.get("tags", "")
     if not isinstance(name, str) or not name.strip():
         found.findings.append(Finding("format", where, "no file_name"))
         return

@@ -36,6 +36,7 @@ class Rows:
     rows: list[Row] = field(default_factory=list)
     tags: tuple[str, ...] | None = None  # the ordered list, where the format fixes one (VOC's 20, COCO's 80)
     findings: list[Finding] = field(default_factory=list)
+    no_tags: Finding | None = None  # that the file has no place for tags, which only photos to train on need
 
 
 def tag_key(tag: str) -> str:
@@ -95,6 +96,8 @@ def known_tags(found: Rows, tags: Sequence[str] | None = None) -> tuple[str, ...
 def row_findings(found: Rows, tags: Sequence[str] | None = None, untagged: bool = False) -> Iterator[Finding]:
     """Every fault that makes the table impossible: missing and repeated pictures, rows without tags, tags unknown or spelt in two ways."""
     yield from found.findings
+    if found.no_tags and not untagged:
+        yield found.no_tags
     if not found.rows and all(finding.severity == "warning" for finding in found.findings):
         yield Finding("empty", str(found.source), "no picture at all", f"known kinds are {', '.join(sorted(PICTURES))}")
     known = known_tags(found, tags)
@@ -110,7 +113,7 @@ def row_findings(found: Rows, tags: Sequence[str] | None = None, untagged: bool 
             yield Finding("file name", row.where, f"a name of {length} bytes; its mask could not be written", f"give it at most {MAX_NAME}")
         if any("\ud800" <= letter <= "\udfff" for letter in str(row.path)):  # what Python makes of bytes that are not UTF-8
             yield Finding("file name", row.where, "not UTF-8", "rename the file or its folder")
-        if not row.tags and not untagged:
+        if not row.tags and not untagged and not found.no_tags:
             yield Finding("no tags", row.where, "no tags", "write what is in the picture, or take the row out")
         for tag in row.tags if given else ():
             if tag not in known:
