@@ -68,6 +68,9 @@ def test_check_prints_and_stops_at_errors(tmp_path, capsys):
     clusters.write_text(json.dumps({"clusters": {"pets": list(VOC[:-1])}}))
     with pytest.raises(DataError, match="2 errors"):
         run(check_command, "--data", root, "--clusters", clusters)
+    clusters.write_text('{"pets": ["cat"]}')
+    with pytest.raises(DataError, match=r"clusters\.json: a cluster file reads"):
+        run(check_command, "--data", root, "--clusters", clusters)
     assert 'tag "tvmonitor": in no cluster' in capsys.readouterr().out
 
 

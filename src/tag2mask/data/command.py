@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from tag2mask.data.findings import count, findings_text
+from tag2mask.data.plain import read_text
 from tag2mask.errors import DataError
 
 Data = Annotated[Path, tyro.conf.arg(help="CSV, JSONL, folder per tag, VOC, COCO, YOLO, LabelMe or CVAT: anything that --data takes.")]
@@ -26,11 +27,18 @@ def check(
     """Print everything that is wrong with a data set. Every picture and mask is opened. Errors would stop a training, warnings not."""
     from tag2mask.data.check import check as find
 
-    named = json.loads(clusters.read_text(encoding="utf-8"))["clusters"] if clusters else None
-    findings = find(data, val, val_masks, named, numbering)
+    findings = find(data, val, val_masks, _clusters(clusters) if clusters else None, numbering)
     Console().print(findings_text(findings), soft_wrap=True)
     if errors := [finding for finding in findings if finding.severity == "error"]:
         raise DataError(f"{data}: {count(errors).split(',')[0]}; a training would not start")
+
+
+def _clusters(path: Path) -> dict[str, list[str]]:
+    try:
+        found: dict[str, list[str]] = json.loads(read_text(path))["clusters"]
+        return {name: list(tags) for name, tags in found.items()}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise DataError(f'{path}: a cluster file reads {{"clusters": {{"pets": ["cat", "dog"]}}, "source": "who made it"}}') from None
 
 
 def convert(
