@@ -11,14 +11,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import tag2mask
+import tag2mask.cli
 from tag2mask.config import load_recipe, make_config, merged
 from tag2mask.data.masks import write_mask
 from tag2mask.data.scenes import make_scenes
-from tag2mask.errors import ConfigError, DataError, RunError, Tag2MaskError
+from tag2mask.errors import ConfigError, DataError, RunError, Tag2MaskError, TrainingError
 from tag2mask.runs import locked
+from tag2mask.vision import torchvision  # noqa: F401  before timm
+
+import timm  # isort: skip
 
 SETTINGS = {
     "clusters": {"source": "demo"},
@@ -133,6 +138,8 @@ def test_predict_needs_no_tags_and_keeps_the_size(finished, tmp_path):
     lying.getexif()[0x0112] = 6
     lying.save(tmp_path / "lying.png", exif=lying.getexif())
     assert np.array_equal(finished.predict(Image.open(tmp_path / "lying.png")).mask, finished.predict(tmp_path / "lying.png").mask)
+    cut = Image.open(tmp_path / "lying.png").crop((0, 0, 30, 10))
+    assert finished.predict(cut).mask.shape == (10, 30), "what is no file any more is taken as it is"
     (tmp_path / "lying.png").unlink()
     assert finished.predict_to([tmp_path / "ä L.png", finished.config.data.parent / "photos" / "0001.jpg"], tmp_path / "flat") == 2
     assert sorted(p.name for p in (tmp_path / "flat").iterdir()) == ["0001.png", "ä L.png"]
@@ -166,6 +173,10 @@ def copy_of(finished, tmp_path):
     return tmp_path / "copy"
 
 
+def contents(folder):
+    return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.name not in ("log.txt", ".lock")}
+
+
 def rerun(folder, scenes, stages, **changes):
     from tag2mask.api import run_config
 
@@ -194,12 +205,37 @@ def test_folders_that_no_run_wrote_are_left_alone(scenes, tmp_path):
 )
 def test_a_setting_that_cannot_work_loses_nothing(finished, scenes, tmp_path, stage, changes):
     folder = copy_of(finished, tmp_path)
-    before = {p: p.read_bytes() for p in folder.rglob("*") if p.parent != folder and p.is_file()}
+    before = contents(folder)
     with pytest.raises(Tag2MaskError):
         rerun(folder, scenes, [stage], **changes)
-    assert {p: p.read_bytes() for p in folder.rglob("*") if p.parent != folder and p.is_file()} == before
-    rerun(folder, scenes, [stage])
-    assert (folder / "log.txt").read_text().splitlines()[-1].endswith(" s)"), "done already"
+    assert contents(folder) == before
+    tag2mask.cli.main([stage, "--out", str(folder)])
+    assert f"{stage}: done already" in (folder / "log.txt").read_text().splitlines()[-1]
+
+
+def test_going_back_after_a_change_that_failed_finds_all_as_it_was(finished, scenes, tmp_path):
+    """The change got somewhere, so it could be gone on with; with the former settings nothing is trained again."""
+    folder = copy_of(finished, tmp_path)
+    rerun(folder, scenes, ["masks"])  # config.toml names the copy
+    before = contents(folder)
+    with pytest.raises(TrainingError):
+        rerun(folder, scenes, ["train"], classifier={"lr": 1e30, "frozen_lr": 1e30})
+    assert not (folder / "classifier/model.safetensors").exists()
+    rerun(folder, scenes, ["train", "masks"])
+    assert contents(folder) == before
+    assert "masks: done already" in (folder / "log.txt").read_text().splitlines()[-1]
+
+
+def test_weights_that_have_moved_or_gone_are_the_same_weights(finished, scenes, tmp_path):
+    folder, weights = tmp_path / "run", tmp_path / "w.pth"
+    torch.save(timm.create_model("test_vit").state_dict(), weights)
+    rerun(folder, scenes, ["clusters", "train"], classifier={"weights": str(weights)})
+    weights.rename(tmp_path / "moved.pth")
+    rerun(folder, scenes, ["masks"], classifier={"weights": str(weights)})
+    assert "masks: done" in (folder / "log.txt").read_text().splitlines()[-1]
+    weights.write_bytes(b"others")
+    with pytest.raises(RunError, match=r"train was done otherwise \(classifier\.weights has changed|weights was"):
+        rerun(folder, scenes, ["masks"], classifier={"weights": str(weights)})
 
 
 def test_a_stage_does_not_build_on_what_has_changed(finished, scenes, tmp_path):

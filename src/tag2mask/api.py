@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from tag2mask.config import Config, load_recipe, make_config, merged, read_confi
 from tag2mask.data.check import require_sound
 from tag2mask.errors import DataError, RunError
 from tag2mask.pipeline import STAGES, is_done, run_stages
-from tag2mask.runs import console, locked, log, rank, read_json, start_log
+from tag2mask.runs import console, locked, log, rank, read_json, start_log, write_text
 from tag2mask.stages import Job, load_for_prediction
 
 if TYPE_CHECKING:
@@ -99,16 +99,18 @@ def run_config(config: Config, names: Sequence[str] = tuple(STAGES)) -> Run:
     """Run these stages with these settings and keep the settings in the run folder. Raises RunError if another command is at work there."""
     config = with_whole_paths(config)
     job = Job(config)
+    start_log(config.out, quiet=rank() > 0)
     with locked(config.out) if rank() == 0 else nullcontext():
-        start_log(config.out, quiet=rank() > 0)
+        stored, former = config.out / "config.toml", None
         if rank() == 0:
             if "train" in names and not is_done(job, "train"):
                 log.info("checking the data")
                 require_sound(job.data, config.val, config.val_masks, config.photos.numbering)
             if "evaluate" in names:
                 job.check_evaluation()
-            write_config(config, config.out / "config.toml")
-        run_stages(job, list(names))
+            former = stored.read_text(encoding="utf-8") if stored.exists() else None
+            write_config(config, stored)
+        run_stages(job, list(names), undo=partial(write_text, stored, former) if former else None)
     finished = Run(config.out)
     if "report" in names:
         log.info(f"The report page: {finished.report}")

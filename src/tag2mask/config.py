@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from tag2mask.errors import ConfigError
 from tag2mask.runs import write_text
 
-FILES = (".json", ".safetensors", ".pth")  # what names a file among the settings that may also be a word (clusters, weights)
+FILES = {"source", "weights"}  # settings that are a word or name a file
 
 
 class Settings(BaseModel):
@@ -263,7 +263,9 @@ def load_recipe(name: str) -> Config:
         path = Path(str(files("tag2mask").joinpath("recipes", f"{name}.toml")))
     values = _read_toml(path)
     base = values.get("recipe", name)
-    if base != name and not base.endswith(".toml"):  # a recipe that names another starts from it; a run's own settings are whole
+    if (
+        isinstance(base, str) and base != name and not base.endswith(".toml")
+    ):  # a recipe that names another starts from it; a run's own settings are whole
         values = merged(load_recipe(base).model_dump(), values)
     return make_config(values, str(path)).model_copy(update={"recipe": name})
 
@@ -300,14 +302,13 @@ def make_config(values: dict[str, Any], source: str = "settings") -> Config:
 def with_whole_paths(config: Config) -> Config:
     """The same settings with every file they name as an absolute path, so that they mean the same from any folder."""
 
-    def whole(value: Any) -> Any:
-        if isinstance(value, Path):
-            return value.resolve()
+    def whole(value: Any, key: str = "") -> Any:
+        if isinstance(value, Path) or (key in FILES and Path(value).suffix and Path(value).is_file()):
+            return type(value)(Path(value).resolve())
         if isinstance(value, Settings):
-            return value.model_copy(
-                update={key: whole(getattr(value, key)) for key in type(value).model_fields if key not in ("out", "recipe")}
-            )
-        return str(Path(value).resolve()) if isinstance(value, str) and value.endswith(FILES) and Path(value).is_file() else value
+            kept = {"out", "recipe"}
+            return value.model_copy(update={k: whole(getattr(value, k), k) for k in type(value).model_fields if k not in kept})
+        return value
 
     changed: Config = whole(config)
     return changed

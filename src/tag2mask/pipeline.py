@@ -3,7 +3,7 @@
 A stage reads what the stages before it wrote, writes into its own folder of the run and ends with done.json, which names what
 went in. A stage whose done.json still matches is skipped; when something that went in has changed, the run says what, and the stage
 starts anew; when a stage was cut short, it goes on from what lies in its folder. What a finished stage wrote is kept aside until the
-new is done, and comes back if that cannot even start.
+new is done: it comes back if that cannot even start, or when what goes in is as it was.
 """
 
 import json
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tag2mask import stages
+from tag2mask.config import Settings
 from tag2mask.errors import RunError
 from tag2mask.runs import barrier, fingerprint, log, rank, read_json, remove_temporaries, start_log, versions, write_json
 from tag2mask.stages import Job
@@ -38,18 +39,15 @@ class Stage:
 
 
 def _clusters_inputs(job: Job) -> Inputs:
-    settings = job.config.clusters
-    files = _contents(file=settings.source, prompts=settings.prompts)
-    return {"tags": list(job.table.tags), "clusters": settings.model_dump(mode="json"), "seed": job.config.seed, **files}
+    return {"tags": list(job.table.tags), "clusters": _settings(job.config.clusters), "seed": job.config.seed}
 
 
 def _train_inputs(job: Job) -> Inputs:
     return {
         "photos": job.table.fingerprint,
         "clusters.json": fingerprint(_need(job, "clusters/clusters.json", "clusters")),
-        "classifier": job.config.classifier.model_dump(mode="json"),
+        "classifier": _settings(job.config.classifier),
         "seed": job.config.seed,
-        **_contents(weights=job.config.classifier.weights),
     }
 
 
@@ -68,9 +66,8 @@ def _segment_inputs(job: Job) -> Inputs:
     return {
         "photos": job.table.fingerprint,
         "masks": fingerprint(job.folder / "masks", "*.png"),
-        "segmenter": settings.model_dump(mode="json", exclude=TEST_SETTINGS if settings.rounds == 1 else {"object_first"}),
+        "segmenter": _settings(settings, exclude=TEST_SETTINGS if settings.rounds == 1 else {"object_first"}),
         "seed": job.config.seed,
-        **_contents(weights=settings.weights),
     }
 
 
@@ -104,9 +101,11 @@ def _has_every_mask(job: Job) -> bool:
     return all((job.folder / "masks" / f"{photo.name}.png").exists() for photo in job.table.photos)
 
 
-def _contents(**files: Path | str | None) -> Inputs:
-    """What lies in those settings that name files."""
-    return {name: fingerprint(Path(file)) for name, file in files.items() if file and Path(file).is_file()}
+def _settings(settings: Settings, exclude: set[str] | None = None) -> Inputs:
+    """Settings, and the contents of those that name files, wherever these lie now."""
+    values = settings.model_dump(mode="json", exclude=exclude)
+    files = {key: Path(value) for key, value in values.items() if isinstance(value, str) and Path(value).is_absolute()}
+    return values | {key: f"{file.name} {fingerprint(file)}" for key, file in files.items() if file.is_file()}
 
 
 def _need(job: Job, path: str, stage: str) -> Path:
@@ -128,51 +127,59 @@ STAGES: dict[str, Stage] = {
 # ---- whether it is done ----------------------------------------------------------------------------------------------------------
 
 
-def run_stages(job: Job, names: list[str]) -> None:
-    """Run these stages of a job in order, skipping what is done."""
+def run_stages(job: Job, names: list[str], undo: Callable[[], object] | None = None) -> None:
+    """Run these stages of a job in order, skipping what is done. `undo` is called if none of them could even start.
+
+    Raises:
+        RunError: a stage that is not among them has been done with something else than it would now read, or a folder holds what no
+            run wrote.
+    """
     start_log(job.folder, quiet=rank() > 0)
+    for folder in (job.folder / STAGES[name].folder for name in names):
+        own = (folder / "started.json").exists() or (folder / "done.json").exists()
+        if not own and any(not path.name.startswith(".") for path in folder.glob("*")):
+            raise RunError(f"{folder} holds files that no run wrote, and this run would write there; give another --out")
+    barrier()
     for name in names:
-        run_stage(job, name)
+        for earlier in (stage for stage in list(STAGES)[: list(STAGES).index(name)] if stage not in names):
+            if changed := _changed(job, earlier):
+                raise RunError(f"{earlier} was done otherwise ({changed}); run `tag2mask {earlier} --out {job.folder}` first, or `run`")
+        if run_stage(job, name, undo):
+            undo = None
 
 
 def is_done(job: Job, name: str) -> bool:
     """Whether what a stage would read is what its done.json says it has read."""
     done = _read(job.folder / STAGES[name].folder / "done.json")
     try:
-        return done is not None and done["inputs"] == _plain(STAGES[name].inputs(job))
+        return done is not None and done["inputs"] == _inputs(job, name, done)
     except RunError:
         return False  # a stage before it has not run
 
 
-def run_stage(job: Job, name: str) -> bool:
-    """Run one stage unless its done.json matches what would go in; says whether it ran.
-
-    Raises:
-        RunError: a stage before it would now read something else than it has read, or the folder holds what no run wrote.
-    """
+def run_stage(job: Job, name: str, undo: Callable[[], object] | None = None) -> bool:
+    """Run one stage unless its done.json matches what would go in; says whether it ran. `undo` is called if it could not even start."""
     stage = STAGES[name]
-    folder = job.folder / stage.folder
-    for earlier in list(STAGES)[: list(STAGES).index(name)]:
-        if changed := _changed(job, earlier):
-            raise RunError(
-                f"{earlier} is not what it was done with ({changed}); run `tag2mask {earlier} --out {job.folder}` first, or `run`"
-            )
-    inputs = _plain(stage.inputs(job))
-    done, started = _read(folder / "done.json"), _read(folder / "started.json")
+    folder, aside = job.folder / stage.folder, job.folder / f".{stage.folder}.old"
+    kept = _read(aside / "done.json")
     barrier()
-    if done and done["inputs"] == inputs and stage.whole(job):
+    if rank() == 0 and kept and kept["inputs"] == _inputs(job, name, kept):
+        _put_back(aside, folder)
+        log.info(f"{name}: as it was before the last change, which was not done yet")
+    barrier()
+    done, started = _read(folder / "done.json"), _read(folder / "started.json")
+    before = (done or started or {}).get("inputs")
+    inputs = _inputs(job, name, done or started)
+    barrier()
+    if done and before == inputs and stage.whole(job):
         log.info(f"{name}: done already ({done['seconds']:.0f} s)")
         return False
-    before = (done or started or {}).get("inputs")
-    if before is None and any(not path.name.startswith(".") for path in folder.glob("*")):
-        raise RunError(f"{folder} holds files that no run wrote, and `{name}` would write there; give another --out")
     if before is not None and before != inputs:
         log.info(f"{name}: starts anew, because {'; '.join(_differences(before, inputs))}")
     elif started:
         log.info(f"{name}: goes on where it stopped")
     else:
         log.info(f"{name}: starts")
-    aside = job.folder / f".{stage.folder}.old"
     if rank() == 0:
         if before != inputs:
             if done:
@@ -187,10 +194,12 @@ def run_stage(job: Job, name: str) -> bool:
     try:
         counts = stage.run(job)
     except BaseException:
-        if rank() == 0 and aside.exists() and [path.name for path in folder.iterdir()] == ["started.json"]:
-            _remove(folder)
-            aside.rename(folder)
-            log.info(f"{name}: could not start; what {folder} held before is back")
+        if rank() == 0 and [path.name for path in folder.iterdir()] == ["started.json"]:
+            if aside.exists():
+                _put_back(aside, folder)
+                log.info(f"{name}: could not start; what {folder} held before is back")
+            if undo:
+                undo()
         raise
     seconds = time.monotonic() - clock
     barrier()
@@ -212,10 +221,31 @@ def run_stage(job: Job, name: str) -> bool:
     return True
 
 
+def _inputs(job: Job, name: str, done: Inputs | None) -> Inputs:
+    """What a stage would read now; files that are gone since it was done or started count as what they were."""
+    now: Inputs = json.loads(json.dumps(STAGES[name].inputs(job)))
+    return _settled(now, done["inputs"]) if done else now
+
+
+def _settled(now: Any, then: Any) -> Any:
+    if isinstance(now, dict) and isinstance(then, dict):
+        return {key: _settled(value, then.get(key)) for key, value in now.items()}
+    gone = isinstance(now, str) and Path(now).is_absolute() and isinstance(then, str) and then.rpartition(" ")[0] == Path(now).name
+    return then if gone else now
+
+
 def _changed(job: Job, name: str) -> str:
-    """What a finished stage would now read otherwise, in words; nothing if it is as it was, or has not been finished."""
+    """What a finished stage would now read otherwise, in words; nothing if it is as it was, or cannot be said."""
     done = _read(job.folder / STAGES[name].folder / "done.json")
-    return "; ".join(_differences(done["inputs"], _plain(STAGES[name].inputs(job)))) if done else ""
+    try:
+        return "; ".join(_differences(done["inputs"], _inputs(job, name, done))) if done else ""
+    except RunError:
+        return ""  # something that it read is gone
+
+
+def _put_back(aside: Path, folder: Path) -> None:
+    _remove(folder)
+    aside.rename(folder)
 
 
 def _remove(folder: Path) -> None:
@@ -225,10 +255,6 @@ def _remove(folder: Path) -> None:
     if folder.exists():
         folder.rename(temporary)
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _plain(inputs: Inputs) -> Inputs:
-    return json.loads(json.dumps(inputs))
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -56,12 +56,17 @@ def writing(path: Path) -> Iterator[Path]:
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Keep a run folder to this process while the block runs. Raises RunError if another one has it."""
-    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock", timeout=0)  # the system drops it with the process, so a kill leaves nothing locked
     try:
-        with FileLock(folder / ".lock", timeout=0):  # the system drops it with the process, so a kill leaves nothing locked
-            yield
+        lock.acquire()
     except Timeout:
         raise RunError(f"another tag2mask command is at work in {folder}; wait for it, or give another --out") from None
+    except (OSError, NotImplementedError) as error:
+        log.info(f"warning: files in {folder} cannot be locked ({error}); give no two commands there at once")
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def remove_temporaries(folder: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from tag2mask.clusters import Clusters, cluster_vector, load_clusters, make_clusters, membership
 from tag2mask.config import Config
 from tag2mask.data import load_table
-from tag2mask.data.masks import Truth, has_masks, true_photos
+from tag2mask.data.masks import Truth, true_photos
 from tag2mask.data.plain import read_list
 from tag2mask.data.table import Photo, Table
 from tag2mask.errors import ConfigError, DataError, RunError
@@ -55,8 +55,8 @@ class Job:
         if table is None or folder is None:
             return None
         if table is self.table:
-            table = true_photos(table, self.val)
-            if not has_masks(folder, [photo.name for photo in table.photos]):
+            table = true_photos(table, self.val, folder)
+            if not table.photos:
                 return None  # the folder holds only the test photos' masks
         return Truth(folder, table, numbering)
 

@@ -130,14 +130,20 @@ def test_masks_of_other_photos_of_the_same_name_are_not_the_training_photos(tmp_
     def photos(*files: str) -> Table:
         return Table((), tuple(Photo(file.split("/", 1)[1], tmp_path / f"{file}.jpg", ()) for file in files))
 
-    train = photos("train/1", "train/cat/2", "train/dog/3", "train/4")
-    assert true_photos(train, None) is train
-    assert [photo.name for photo in true_photos(train, photos("test/1", "test/2", "test/bird/4")).photos] == ["dog/3"]
-    assert len(true_photos(train, photos("train/1", "test/5", "test/bird/3", "test/fish/3")).photos) == 4
-    other = replace(
-        train, photos=tuple(replace(photo, path=tmp_path / "x" / ".." / photo.path.relative_to(tmp_path)) for photo in train.photos)
-    )
-    assert true_photos(train, other) == train
+    def true(train: Table, val: Table | None, *masks: str) -> list[str]:
+        folder = tmp_path / f"masks{len(list(tmp_path.iterdir()))}"
+        for mask in masks:
+            write_mask(folder / f"{mask}.png", np.zeros((2, 2), np.uint8))
+        return [photo.name for photo in true_photos(train, val, folder).photos]
+
+    train, test = photos("train/1", "train/cat/2", "train/dog/3", "train/4"), photos("test/1", "test/2", "test/bird/4")
+    assert true(train, None, "1") == ["1", "cat/2", "dog/3", "4"] and true(train, None, "5") == []
+    assert true(train, test, "1", "2", "4") == []
+    assert true(train, test, "1", "2", "4", "dog/3") == ["dog/3"]
+    assert true(train, test, "1", "2", "4", "bird/4", "cat/2") == ["cat/2", "dog/3", "4"], "beside those of test/2 and test/4"
+    assert true(train, photos("train/1", "test/5"), "1", "5") == ["1", "cat/2", "dog/3", "4"], "the same picture in both sets"
+    elsewhere = tuple(replace(photo, path=tmp_path / "x" / ".." / photo.path.relative_to(tmp_path)) for photo in train.photos)
+    assert true(train, replace(train, photos=elsewhere), "1") == ["1", "cat/2", "dog/3", "4"]
 
 
 @pytest.mark.real

@@ -15,7 +15,7 @@ import numpy as np
 
 from tag2mask.data import read_rows
 from tag2mask.data.findings import Finding, shorten
-from tag2mask.data.masks import Truth, has_masks, read_mask, true_photos
+from tag2mask.data.masks import Truth, read_mask, true_photos
 from tag2mask.data.rows import Row, Rows, is_file, known_tags, nearest_tag, photo_names, row_findings
 from tag2mask.data.table import BACKGROUND, IGNORE, Photo, Table, open_image, reading
 from tag2mask.errors import DataError
@@ -57,8 +57,7 @@ def check(
     if masks is not None:
         tables = [_existing_table(one, tags) for one in sets]
         if len(tables) > 1:  # with photos to test on, masks of the training photos are a gift
-            train = true_photos(*tables)
-            tables = [train, tables[1]] if has_masks(masks, [photo.name for photo in train.photos]) else tables[1:]
+            tables[0] = true_photos(tables[0], tables[1], masks)
         for table in tables:
             findings += mask_findings(table, masks, numbering)
         findings += stray_masks(sets, masks)

@@ -1,7 +1,7 @@
 """Mask files: 8-bit palette PNGs with a class number per pixel, and the folder of true masks that evaluation may read."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePath
 
@@ -57,22 +57,16 @@ NUMBERINGS: dict[str, dict[int, str]] = {
 }
 
 
-def has_masks(folder: Path, names: Iterable[str]) -> bool:
-    """Whether a folder holds NAME.png for any of these photos, in the photos' tree or flat."""
-    return any((folder / f"{name}.png").is_file() or (folder / f"{PurePath(name).name}.png").is_file() for name in names)
+def true_photos(table: Table, val: Table | None, folder: Path) -> Table:
+    """The training photos to which true masks in `folder` may belong: not train/1.jpg where 1.png is the mask of test/1.jpg in `val`.
 
-
-def true_photos(table: Table, val: Table | None) -> Table:
-    """The training photos whose masks can be their own: not train/1.jpg where `val` has test/1.jpg, for 1.png is the mask of that."""
-    if val is None:
-        return table
-    paths = {photo.name: absolute(photo.path) for photo in val.photos}
-    owner = {place: paths[name] for name, places in _places(val).items() for place in places}
-
-    def own(photo: Photo) -> bool:
-        return {owner.get(place) for place in (photo.name, PurePath(photo.name).name)} <= {None, absolute(photo.path)}
-
-    return replace(table, photos=tuple(filter(own, table.photos)))
+    None at all if no training photo has a mask of its own there.
+    """
+    own, others = _find_masks(folder, table), _find_masks(folder, val) if val else {}
+    owner = {others[photo.name]: absolute(photo.path) for photo in (val.photos if val else ()) if photo.name in others}
+    taken = {photo.name for photo in table.photos if owner.get(own.get(photo.name, folder)) not in (None, absolute(photo.path))}
+    kept = tuple(photo for photo in table.photos if photo.name not in taken)
+    return replace(table, photos=kept if any(photo.name in own for photo in kept) else ())
 
 
 class Truth:

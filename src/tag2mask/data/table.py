@@ -141,8 +141,8 @@ def reading(path: Path, what: str = "picture") -> Iterator[ImageFile]:
 
 def _orientation(image: Image.Image) -> int:
     """How a picture lies in its file, 1 to 8 as in EXIF; 1 where nobody can tell."""
-    if image.format == "TIFF":
-        return 1  # Pillow turns these by itself
+    if image.format == "TIFF" or not isinstance(image, ImageFile):
+        return 1  # Pillow turns the former by itself; the latter is no file any more, and may have been turned or cut
     try:
         found = image.getexif().get(ExifTags.Base.Orientation)
     except Exception:  # broken EXIF, the pixels may be sound
