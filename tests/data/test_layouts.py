@@ -190,6 +190,10 @@ def test_yolo_by_file_folder_and_split(tmp_path):
         load_table(path)
 
 
+def test_a_background_that_no_label_names_is_no_tag(tmp_path):
+    assert load_table(make_yolo(tmp_path, ANIMALS, ["background", "sofa", "dog", "cat"])).tags == ("sofa", "dog", "cat")
+
+
 def test_roboflow_names_a_folder_above_that_lies_beside(tmp_path):
     path = make_yolo(tmp_path, ANIMALS, ["sofa", "dog", "cat"])
     path.write_text('train: ../train/images\n"names": [sofa, dog, cat]\n')

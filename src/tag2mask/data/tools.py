@@ -11,7 +11,7 @@ import numpy as np
 
 from tag2mask.data.findings import Finding
 from tag2mask.data.plain import picture_path, pictures_below, read_text, unread_pictures
-from tag2mask.data.rows import PICTURES, clean_tag
+from tag2mask.data.rows import PICTURES, clean_tag, tag_key
 from tag2mask.data.shapes import Outlined, Outlines, Shape, polygon
 from tag2mask.errors import DataError
 
@@ -52,7 +52,7 @@ def read_yolo(path: Path) -> Outlines:
             folder = file.parent / train.removeprefix("../")
     if not folder.is_dir():
         raise DataError(f"{file}: its training pictures should be in {folder}, which is no folder")
-    found = Outlines(path, tags=tuple(dict.fromkeys(names[i] for i in sorted(names))))
+    found = Outlines(path)
     for picture in pictures_below(folder):
         labels = _yolo_labels(picture)
         lines = enumerate(_yolo_lines(labels, found), 1)
@@ -60,6 +60,8 @@ def read_yolo(path: Path) -> Outlines:
         if shapes:
             found.pictures.append(Outlined(picture, picture.relative_to(folder).as_posix(), shapes, relative=True))
     found.findings += unread_pictures(folder)
+    used = {shape.tag for picture in found.pictures for shape in picture.shapes}  # some tools list a background that nothing is labelled as
+    found.tags = tuple(dict.fromkeys(names[i] for i in sorted(names) if tag_key(names[i]) != "background" or names[i] in used))
     return found
 
 
