@@ -109,6 +109,9 @@ def _command(room: str, function: str) -> Callable[[list[str]], None]:
     """A verb that is a function of a room; tyro makes its options from the signature."""
 
     def verb(argv: list[str]) -> None:
+        from tag2mask.runs import start_log
+
+        start_log()
         said = tyro.cli(getattr(import_module(f"tag2mask.{room}.command"), function), args=argv, prog=f"tag2mask {function.split('_')[0]}")
         if said:
             print(said)

@@ -162,15 +162,16 @@ def versions() -> dict[str, str]:
     return found
 
 
-def start_log(folder: Path, quiet: bool = False) -> None:
-    """Log to the terminal and to log.txt of the run folder."""
-    folder.mkdir(parents=True, exist_ok=True)
+def start_log(folder: Path | None = None, quiet: bool = False) -> None:
+    """Log to the terminal and, if there is one, to log.txt of the run folder."""
     for handler in list(log.handlers):
         log.removeHandler(handler)
         handler.close()
-    file = logging.FileHandler(folder / "log.txt", encoding="utf-8")
-    file.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%Y-%m-%d %H:%M:%S"))
-    log.addHandler(file)
+    if folder:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = logging.FileHandler(folder / "log.txt", encoding="utf-8")
+        file.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%Y-%m-%d %H:%M:%S"))
+        log.addHandler(file)
     if not quiet:
         log.addHandler(_Terminal())
     log.setLevel(logging.INFO)

@@ -193,3 +193,11 @@ def test_coco_mini_goes_to_masks_and_is_found_again(shared, tmp_path):
         truth.numbering in ("table", "coco")
         and len(truth.photos_with_truth) == len(table) == len(json.loads(path.read_text())["images"]) - 30
     )
+
+
+def test_the_command_line_says_what_the_numbers_mean(tmp_path, capfd):
+    from tag2mask.cli import main
+
+    path = make_yolo(tmp_path / "in", {"a": ("zebra", "apple")}, ["zebra", "apple"])
+    assert main(["convert", "--data", str(path), "--to", "masks", "--out", str(tmp_path / "out")]) == 0
+    assert "numbers in the masks: 1 zebra, 2 apple" in capfd.readouterr().err

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 from rich.console import Console
-from rich.logging import RichHandler
 from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
@@ -15,7 +14,7 @@ from tag2mask.clusters.drawing import picture as draw
 from tag2mask.clusters.make import make_clusters
 from tag2mask.clusters.membership import Clusters, load_clusters
 from tag2mask.errors import ClusterError
-from tag2mask.runs import console, log, write_text
+from tag2mask.runs import write_text
 
 if TYPE_CHECKING:
     from tag2mask.clusters.refine import Voting
@@ -51,8 +50,6 @@ def clusters(
 
     if bool(llm) + offline + (source != "auto") > 1:
         raise ClusterError("clusters come from one place: give --llm, --offline or --source")
-    log.addHandler(RichHandler(console=console, show_time=False, show_level=False, show_path=False))
-    log.setLevel("INFO")
     model = LanguageModel(
         model=llm,
         url=llm_url,

@@ -64,8 +64,7 @@ def true_photos(table: Table, val: Table | None, folder: Path) -> Table:
     """
     own, others = _find_masks(folder, table), _find_masks(folder, val) if val else {}
     owner = {others[photo.name]: absolute(photo.path) for photo in (val.photos if val else ()) if photo.name in others}
-    taken = {photo.name for photo in table.photos if owner.get(own.get(photo.name, folder)) not in (None, absolute(photo.path))}
-    kept = tuple(photo for photo in table.photos if photo.name not in taken)
+    kept = tuple(p for p in table.photos if p.name not in own or owner.get(own[p.name], absolute(p.path)) == absolute(p.path))
     return replace(table, photos=kept if any(photo.name in own for photo in kept) else ())
 
 
@@ -150,16 +149,12 @@ def _values(path: Path) -> set[int] | None:
 
 
 def _find_masks(folder: Path, table: Table) -> dict[str, Path]:
-    """Photo name -> its mask."""
-    files = ((name, folder / f"{place}.png") for name, places in _places(table).items() for place in reversed(places))
-    return {name: path for name, path in files if path.is_file()}
-
-
-def _places(table: Table) -> dict[str, list[str]]:
-    """Photo name -> where its mask may lie, without .png: in the same folders as the photos, or all in one where that is unambiguous."""
+    """Photo name -> its mask: NAME.png in the same folders as the photos, or all in one folder where that is unambiguous."""
     last = {photo.name: PurePath(photo.name).name for photo in table.photos}
     count = Counter(last.values())
-    return {name: [name, end] if count[end] == 1 else [name] for name, end in last.items()}
+    places = {name: [name, end] if count[end] == 1 else [name] for name, end in last.items()}
+    files = ((name, folder / f"{place}.png") for name, options in places.items() for place in reversed(options))
+    return {name: path for name, path in files if path.is_file()}
 
 
 def _to_table(classes: dict[int, str], tags: Sequence[str]) -> np.ndarray:
