@@ -1,9 +1,9 @@
 import xml.etree.ElementTree as ElementTree
 
 import pytest
-import tyro
 from chat_server import ChatServer, Say, answer
 
+from tag2mask.cli import main
 from tag2mask.clusters import PRESETS, Clusters, command, load_clusters, make_clusters
 from tag2mask.clusters.drawing import picture
 from tag2mask.clusters.prompts import INITIAL, REFINE, load_prompts
@@ -19,7 +19,7 @@ def made(tmp_path, no_waiting, capsys):
     with ChatServer(lambda request: Say(queue.pop(0))) as server:
         (tmp_path / "tags.csv").write_text("file_name,tags\na.jpg,cat;  dog\nb.jpg,\nc.jpg,bus; car ;cat\n")
         argv = ["--tags", tmp_path / "tags.csv", "--llm", "fake", "--llm-url", server.url, "--out", tmp_path / "c.json"]
-        tyro.cli(command.clusters, args=[str(arg) for arg in argv])
+        assert main(["clusters", *map(str, argv)]) == 0
     said = capsys.readouterr()
     assert "group of cat (2)" in said.out and "12 answers, 1,200 tokens in, 240 out" in " ".join(said.err.split())
     return tmp_path / "c.json"
