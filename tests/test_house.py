@@ -57,6 +57,7 @@ def test_help_answers_at_once_and_loads_nothing_heavy():
         (["rum"], "did you mean 'run'?"),
         (["run", "--recipe", "cpx"], "did you mean 'cpc'?"),
         (["run", "--recipe", "X/typo.toml"], "did you mean 'best'?"),
+        (["run", "--recipe", "X/second.toml"], "a recipe file can start from best,"),
         (["demo", "--recipe=bset"], "did you mean 'best'?"),
         (["demo", "--data", "X/tags.csv"], "the demo makes its own photos"),
         (["run", "--data", "X/absent.csv", "--out", "X/typo.toml"], "exists"),
@@ -72,6 +73,7 @@ def test_errors_are_sentences_with_exit_code_2(argv, said, tmp_path, capfd):
     from tag2mask.cli import main
 
     (tmp_path / "typo.toml").write_text('recipe = "bset"')
+    (tmp_path / "second.toml").write_text('recipe = "typo.toml"')
     assert main([word.replace("X", str(tmp_path)) for word in argv]) == 2
     error = capfd.readouterr().err
     assert said in error and "Traceback" not in error

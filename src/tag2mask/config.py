@@ -263,9 +263,10 @@ def load_recipe(name: str) -> Config:
         path = Path(str(files("tag2mask").joinpath("recipes", f"{name}.toml")))
     values = _read_toml(path)
     base = values.get("recipe", name)
-    if (
-        isinstance(base, str) and base != name and not base.endswith(".toml")
-    ):  # a recipe that names another starts from it; a run's own settings are whole
+    whole = values.keys() >= {key for key, field in Config.model_fields.items() if isinstance(field.default, Settings)}
+    if isinstance(base, str) and base != name and not whole:  # a recipe that names another starts from it; a run's own settings are whole
+        if base.endswith(".toml"):
+            raise ConfigError(f"{path}: recipe = {base!r}: a recipe file can start from {', '.join(recipes())}, not from another file")
         values = merged(load_recipe(base).model_dump(), values)
     return make_config(values, str(path)).model_copy(update={"recipe": name})
 

@@ -5,6 +5,7 @@ import tarfile
 import threading
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -124,6 +125,16 @@ def test_a_server_that_never_gets_on_is_left(server, tmp_path):
     with pytest.raises(DataError, match=r"breaks again and again(.|\n)*By hand: put these files into .*archives(.|\n)*sha256"):
         download("tiny", tmp_path)
     assert len(Server.requests) == module.TRIES + 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a full device")
+def test_a_full_disk_is_not_the_servers_fault(server, tmp_path):
+    server("a.zip", zipped(x=NOISE))
+    (tmp_path / "archives").mkdir()
+    (tmp_path / "archives" / "a.zip.part").symlink_to("/dev/full")
+    with pytest.raises(DataError, match=r"no space left to write .*a\.zip\.part"):
+        download("tiny", tmp_path)
+    assert len(Server.requests) == 1
 
 
 def test_another_file_is_deleted_and_never_unpacked(server, tmp_path):

@@ -1,5 +1,6 @@
 """The official archives of VOC 2012, SBD and COCO: fetched on, checked, unpacked. No other part of data/ uses the network."""
 
+import errno
 import hashlib
 import http.client
 import shutil
@@ -133,6 +134,8 @@ def _fetch_some(archive: Archive, part: Path, have: int, instructions: str) -> b
             return True
         raise DataError(f"{archive.url}: the server answers {error.code} {error.reason}.\n{instructions}") from None
     except (OSError, http.client.HTTPException) as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DataError(f"no space left to write {part}; free some and give the same command again: it goes on from here") from None
         log.info(f"{archive.name}: {error}")
         return False
 
