@@ -28,7 +28,7 @@ def main() -> None:
         "Made by `python benchmarks/clusters.py` (needs the extra `offline`; no network, no photo; `random` with seed 0).",
         "*Adjusted Rand index*: agreement with the groups of the data set's own authors, 1 the same, 0 by chance (the Omega index where",
         "tags overlap). *Tags given away*: tags that the cluster vector alone tells from every other tag. No language model was at hand,",
-        "so there is no measured row for one, and nothing here measures how clusters change a mask.",
+        "so there is no measured row for one. How clusters change a mask: the control arms above.",
     ]
     shown = []
     for name, (tags, sources) in SOURCES.items():
