@@ -208,8 +208,8 @@ def main():
     table, rows = speed(photos, options.repeat)
     sizes = ", ".join(sorted({f"{i.shape[1]}x{i.shape[0]}" for i, _ in photos}))
     measured = [
-        f"`python benchmarks/crf.py --photos PHOTOS --count {options.count} --repeat {options.repeat}`: {len(photos)} VOC photos ({sizes}), 10 iterations, "
-        f"{platform.machine()}, {processor()}; `backend()` is {backend()}.",
+        f"`python benchmarks/crf.py --photos PHOTOS --count {options.count} --repeat {options.repeat}`: "
+        f"{len(photos)} VOC photos ({sizes}), 10 iterations, {platform.machine()}, {processor()}; `backend()` is {backend()}.",
         "",
         *table,
         "",

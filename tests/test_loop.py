@@ -104,6 +104,23 @@ def test_draws_cover_every_photo_once_an_epoch_and_split_over_ranks():
     assert list(loop.Draws(10, 4, 0, 3, 5)) == whole[3:]
 
 
+def test_two_trainings_of_different_precision_in_one_process(tmp_path):
+    for precision in ("no", "bf16", "no"):
+        model = nn.Linear(4, 1)
+        phases = [loop.Phase(1, lambda model=model: torch.optim.SGD(model.parameters(), lr=0.1))]
+        seen = []
+
+        def loss(net, batch, seen=seen):
+            seen.append(torch.is_autocast_enabled("cpu"))
+            return {"loss": net(batch[0]).float().square().mean()}
+
+        options = {"batch_size": 2, "seed": 0, "precision": precision, "workers": 0, "what": "test"}
+        trained = loop.fit(model, loss, Points(), phases, tmp_path / precision / str(len(list(tmp_path.iterdir()))), **options)
+        x = torch.randn(3, 4)
+        assert seen == [precision == "bf16"]
+        assert torch.equal(trained(x), nn.functional.linear(x, model.weight, model.bias)), "trained in bf16, used in float32"
+
+
 def linear(folder, batch_size):
     """Three steps of a linear model to its weights."""
     torch.manual_seed(0)

@@ -20,6 +20,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, broadcast
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
@@ -77,8 +78,9 @@ def _key(*numbers: int) -> int:
 def accelerator(precision: str) -> Accelerator:
     """auto, no, bf16 or fp16 to an Accelerator; auto is bf16 on a GPU that has it (on CPUs the BiLSTM is slower in bf16)."""
     if precision == "auto":
-        precision = "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
+        precision = "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False) else "no"
     ddp = DistributedDataParallelKwargs(find_unused_parameters=True)  # the class token's part of a ViT may have no gradient
+    AcceleratorState._reset_state()  # it holds one precision for the whole process, and the two networks may have two
     return Accelerator(mixed_precision=precision, cpu=on_cpus(), kwargs_handlers=[ddp])
 
 
@@ -164,7 +166,7 @@ def fit(
                 metrics.flush()
                 _save(acc, folder / "checkpoint", step + 1)
                 saved = time.monotonic()
-        model = acc.unwrap_model(wrapped)
+        model = acc.unwrap_model(wrapped, keep_fp32_wrapper=False)
         acc.free_memory()
         first = phase.end
     metrics.flush()

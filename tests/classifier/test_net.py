@@ -57,6 +57,14 @@ def test_hv_bilstm_keeps_the_width_and_sees_its_row_and_column_only():
     assert mixer.rows.hidden_size == 4
 
 
+def test_hv_bilstm_is_as_exact_under_autocast():
+    torch.manual_seed(0)
+    mixer, x = HVBiLSTM(8), torch.randn(1, 4, 5, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = mixer(x)
+    assert torch.equal(found, mixer(x))
+
+
 def test_residual_hv_bilstm_starts_as_identity():
     x = torch.randn(2, 3, 3, 8)
     assert torch.equal(ResidualHVBiLSTM(8)(x), x)

@@ -1,5 +1,7 @@
 """One step of each recipe's training, and what its loss is made of."""
 
+import pickle
+
 import pytest
 import torch
 
@@ -7,6 +9,7 @@ from tag2mask.classifier.net import PatchClassifier
 from tag2mask.classifier.train import classifier_loss, train_classifier
 from tag2mask.config import load_recipe
 from tag2mask.data.table import Photo, Table
+from tag2mask.data.transforms import AUGMENTATIONS
 from tag2mask.errors import ConfigError
 
 PARTS = {
@@ -49,6 +52,11 @@ def test_the_loss_is_the_weighted_sum_of_its_parts():
     parts = classifier_loss(net, (torch.rand(2, 3, 64, 64), torch.ones(2, 1), torch.ones(2, 1)), settings)
     assert parts["pce"] > 0
     assert parts["loss"].item() == pytest.approx((parts["mce"] + 0.5 * parts["pce"] + 0.1 * parts["l2"]).item())
+
+
+@pytest.mark.parametrize("augment", AUGMENTATIONS)
+def test_photos_can_be_read_by_other_processes(augment):
+    pickle.dumps(AUGMENTATIONS[augment])  # as macOS, Windows and Python 3.14 start them
 
 
 def test_a_grid_that_the_equivariance_loss_cannot_halve_is_refused(tmp_path):

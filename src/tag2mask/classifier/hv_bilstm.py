@@ -22,8 +22,10 @@ class HVBiLSTM(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         B, h, w, D = x.shape
-        rows, _ = self.rows(x.reshape(B * h, w, D))  # (B*h, w, D/2)
-        columns, _ = self.columns(x.transpose(1, 2).reshape(B * w, h, D))  # (B*w, h, D/2)
+        with torch.autocast(x.device.type, enabled=False):  # PyTorch runs cuDNN's LSTMs in fp16 under bf16 too: small gradients become 0
+            x = x.float()
+            rows, _ = self.rows(x.reshape(B * h, w, D))  # (B*h, w, D/2)
+            columns, _ = self.columns(x.transpose(1, 2).reshape(B * w, h, D))  # (B*w, h, D/2)
         return torch.cat([rows.reshape(B, h, w, D // 2), columns.reshape(B, w, h, D // 2).transpose(1, 2)], -1)
 
 

@@ -46,12 +46,16 @@ class PatchClassifier(nn.Module):
     def _classify(self, patch_tokens: Tensor, class_token: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
         tokens = patch_tokens  # (B, h, w, e)
         if self.token == "cluster":
-            token = u @ self.cluster_embedding  # F_c = u^T G (eq. 1): (B, H)
+            token = self.cluster_token(u)
             tokens = torch.cat([patch_tokens, token[:, None, None].expand(*patch_tokens.shape[:3], -1).to(patch_tokens.dtype)], -1)
         elif self.token == "class":  # PPC Table III
             tokens = torch.cat([patch_tokens, class_token[:, None, None].expand_as(patch_tokens)], -1)
         refined = self.mixer(self.dropout(tokens))  # F_out
         return self.classifier(self.dropout(refined)), refined
+
+    def cluster_token(self, u: Tensor) -> Tensor:
+        """Cluster vectors to cluster tokens F_c = u^T G (PPC eq. 1, CPC eq. 1): (B, L) -> (B, H)."""
+        return u @ self.cluster_embedding
 
     @property
     def map_means(self) -> list[Tensor]:
@@ -66,18 +70,21 @@ class PatchClassifier(nn.Module):
             buffer.copy_(torch.stack(found).mean(0))
 
     def scores(self, image: Tensor, u: Tensor, *, evidence: bool = False, spread_scores: bool = False) -> Tensor:
-        """Patch scores Z (eq. 2): (B, 3, H, W), (B, L) -> (B, C, h, w), summing to 1 over classes.
+        """Pictures and cluster vectors to patch scores Z: (B, 3, H, W), (B, L) -> (B, C, h, w), summing to 1 over classes.
 
         `evidence`: the tags' positive logits instead, 0 for background. `spread_scores`: over patches that look alike, see `affinity`.
         """
         maps, class_token = self.backbone.maps(image)
-        logits = self._classify(maps[-1], class_token, u)[0].float().permute(0, 3, 1, 2)
+        logits = self._classify(maps[-1], class_token, u)[0]
+        z = (logits.float().relu() if evidence else class_scores(logits)).permute(0, 3, 1, 2)
         if evidence:
-            z = logits.relu()
             z[:, 0] = 0
-        else:
-            z = logits.softmax(1)
         return spread(z, affinity(maps, self.map_means, (z.shape[2], z.shape[3]))) if spread_scores else z
+
+
+def class_scores(logits: Tensor) -> Tensor:
+    """Patch logits to patch scores Z = softmax(W F_out) (PPC eq. 2, CPC eq. 2): (..., C) -> (..., C) float32, summing to 1."""
+    return logits.float().softmax(-1)
 
 
 def save_classifier(model: PatchClassifier, path: Path, tags: tuple[str, ...], num_clusters: int) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from tag2mask import loop
 from tag2mask.classifier.losses import equivariance, evidence_bce, mce, pce, top_k_pool
-from tag2mask.classifier.net import PatchClassifier
+from tag2mask.classifier.net import PatchClassifier, class_scores
 from tag2mask.classifier.views import second_view
 from tag2mask.config import ClassifierSettings
 from tag2mask.data.table import Table
@@ -45,8 +45,8 @@ def train_classifier(
 ) -> PatchClassifier:
     """Photos, tags and their cluster vectors (N, L) to a trained patch classifier; goes on from a checkpoint in `folder`.
 
-    Learning rates of the papers: `frozen_lr` for `frozen_epochs`, then `lr`. Freezing the backbone at first and a fresh Adam behind it are
-    ViT-PCM's code. Raises ConfigError for a grid of patches that the equivariance loss cannot halve.
+    Learning rates of the papers: `frozen_lr` for `frozen_epochs`, then `lr`. Raises ConfigError for a grid of patches that the
+    equivariance loss cannot halve.
     """
     torch.manual_seed(seed)
     model = PatchClassifier(settings, table.num_classes, cluster_vectors.shape[1])
@@ -77,6 +77,8 @@ def train_classifier(
     def cosine(step: int) -> float:
         return 0.5 * (1 + math.cos(math.pi * (step - frozen) / max(1, total - frozen)))
 
+    # Differs from CPC, which gives the rates alone: the backbone is frozen at first, then its last blocks learn, under a fresh Adam, as in
+    # ViT-PCM's code.
     phases = [
         loop.Phase(frozen, lambda: adam([], settings.frozen_lr, 1.0)),
         loop.Phase(
@@ -110,10 +112,11 @@ def classifier_loss(net: nn.Module, batch: tuple[Tensor, Tensor, Tensor], settin
     if settings.cluster_dropout:
         u = u * (torch.rand(len(u), 1, device=u.device) >= settings.cluster_dropout)
     logits, features = net(images, u)  # (B, h, w, C), (B, h, w, D)
-    scores = logits.float().softmax(-1)  # Z, eq. 2
+    scores = class_scores(logits)
     flat = scores.flatten(1, 2)
     parts: dict[str, Tensor] = {}
     if settings.pooling != "mean":
+        # Differs from CPC: it gives k for 24 x 24 patches; another grid has its share. k = 1, ViT-PCM's maximum, stays 1.
         k = max(1, round(settings.top_k * flat.shape[1] / PAPER_PATCHES))
         parts["mce"] = mce(top_k_pool(flat, 1 if settings.top_k == 1 else k), labels)
     if settings.pooling != "top_k":
@@ -127,7 +130,7 @@ def classifier_loss(net: nn.Module, batch: tuple[Tensor, Tensor, Tensor], settin
         views, targets = second_view(images, target / target.sum(-1, keepdim=True).clamp(min=1e-6))
         # A tile shows four photos, so the clusters of all of them belong to it.
         tiled = u[torch.arange(len(views) * 4, device=u.device) % len(u)].view(len(views), 4, -1).amax(1)
-        parts["equivariance"] = equivariance(net(views, tiled)[0].float().softmax(-1), targets.detach())
+        parts["equivariance"] = equivariance(class_scores(net(views, tiled)[0]), targets.detach())
         total = total + settings.equivariance_weight * parts["equivariance"]
     if settings.classifier_l2:
         whole: Any = getattr(net, "module", net)  # DDP wraps the network

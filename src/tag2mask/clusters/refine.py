@@ -115,6 +115,7 @@ class Algorithm:
     def _refine(self, scope: str, z: Named, groups: Named) -> tuple[Named, int, bool]:
         """Lines 7 to 11: (z_t, uses of the refine prompt, whether three configurations in a row were equal)."""
         system = system_message(self.settings.prompts.refine, self.settings.overlap, _are_groups(groups))
+        # Differs from CPC, which refines until three are equal, however long that takes: an answer of no use or a set number ends it too.
         history = [canonical(z)]
         for t in range(self.settings.refinements):
             data = {"categories": _shown(groups), "clusters": [{"name": name, "tags": tags} for name, tags in z.items()]}

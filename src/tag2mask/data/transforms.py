@@ -11,13 +11,18 @@ from tag2mask.vision import torchvision  # noqa: F401  before its parts, see the
 
 from torchvision.transforms import v2  # isort: skip
 
+
+def _transposed(image: Tensor) -> Tensor:  # a lambda could not be sent to processes that read photos
+    return image.transpose(-1, -2)
+
+
 LIGHT = v2.Compose([v2.RandomHorizontalFlip(), v2.ColorJitter(brightness=0.3, contrast=0.3, saturation=0.3)])
 # ViT-PCM's, as its code has it: brightness moves by 0.2 of 255 levels there, which is nothing, and is left out.
 VIT_PCM = v2.Compose(
     [
         v2.RandomHorizontalFlip(),
         v2.RandomVerticalFlip(),
-        v2.RandomApply([v2.Lambda(lambda x: x.transpose(-1, -2))], p=0.5),
+        v2.RandomApply([v2.Lambda(_transposed)], p=0.5),
         v2.ColorJitter(contrast=(0.5, 2.0), saturation=(0.5, 1.5), hue=0.1),
         v2.RandomGrayscale(0.1),
     ]

@@ -35,6 +35,7 @@ class MaskMaker:
 
     def present(self, photo: Photo) -> list[int]:
         """The classes that may appear in the mask: background and the photo's tags; with `plain` all."""
+        # Differs from CPC: it writes an argmax over all classes; ViT-PCM's code sets those that the photo does not have to 0.
         if self.settings.labels == "plain":
             return list(range(len(self.index) + 1))
         return [0, *sorted(self.index[tag] + 1 for tag in photo.tags)]

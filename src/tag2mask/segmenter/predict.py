@@ -134,7 +134,7 @@ def _probabilities(model: DeepLabV2, image: Image.Image, settings: SegmenterSett
     """Softmax averaged over scales and mirror: a picture of w x h to (C, h, w) float32."""
     device = next(model.parameters()).device
     model.eval()
-    total: Tensor | float = 0.0
+    total: Tensor | float = 0.0  # Differs from DeepLab: the mean over scales, not the maximum
     for scale in settings.test_scales:
         sides = (model.side(image.width * scale), model.side(image.height * scale))
         batch = to_tensor(image.resize(sides, Image.Resampling.BILINEAR))[None].to(device)
