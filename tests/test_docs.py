@@ -23,7 +23,7 @@ def test_the_python_example_runs(scenes, tmp_path, monkeypatch):  # noqa: F811
     (tmp_path / "x.jpg").symlink_to(next((scenes / "photos").glob("*.jpg")))
     small = make_config({**load_recipe("photos").model_dump(), **SETTINGS})  # the same path at a size for tests
     monkeypatch.setattr("tag2mask.api.load_recipe", lambda name: small)
-    names: dict = {}
+    names: dict = {"__name__": "__main__"}
     exec(code, names)
     assert names["mask"].shape == (96, 96) and names["run"].report.exists()
 

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 SOURCE = Path(__file__).parents[1] / "src" / "tag2mask"
 ROOMS = ("clusters", "data", "classifier", "masks", "segmenter", "evaluate", "report", "crf")
@@ -64,6 +65,7 @@ def test_help_answers_at_once_and_loads_nothing_heavy():
         (["run", "--out", "X/r"], "which photos?"),
         (["run", "--data", "X/absent.csv", "--out", "X/r"], "no such file"),
         (["predict", "X/none", "X/a.jpg", "--out", "X/o"], "not a run folder"),
+        (["evaluate", "--pred", "X/masks", "--truth", "X/masks", "--classes", "X/classes.txt"], "there twice: cat"),
         (["masks", "--data", "X/absent.csv", "--out", "X/r"], "no such file"),
         (["run", "--classifier.pooling", "mean", "--masks.labels", "max_norm"], "which classifier.pooling = 'mean' does not train; use"),
         (["run", "--masks.labels", "plain", "--segmenter.rounds", "2"], "does not look at the tags, and segmenter.rounds above 1"),
@@ -74,6 +76,9 @@ def test_errors_are_sentences_with_exit_code_2(argv, said, tmp_path, capfd):
 
     (tmp_path / "typo.toml").write_text('recipe = "bset"')
     (tmp_path / "second.toml").write_text('recipe = "typo.toml"')
+    (tmp_path / "classes.txt").write_text("cat\ndog\ncat\n")
+    (tmp_path / "masks").mkdir()
+    Image.new("L", (4, 4)).save(tmp_path / "masks" / "a.png")
     assert main([word.replace("X", str(tmp_path)) for word in argv]) == 2
     error = capfd.readouterr().err
     assert said in error and "Traceback" not in error
@@ -83,7 +88,7 @@ def test_an_unknown_setting_names_the_nearest(tmp_path, capfd):
     from tag2mask.config import read_config
     from tag2mask.errors import ConfigError
 
-    (tmp_path / "r.toml").write_text("[classifier]\nepoch = 3\nlr = -1\n[mask]\ncrf = 1\n")
+    (tmp_path / "r.toml").write_text("\ufeff[classifier]\nepoch = 3\nlr = -1\n[mask]\ncrf = 1\n")
     with pytest.raises(ConfigError, match=r"did you mean 'epochs'(.|\n)*lr = -1(.|\n)*|lr = -1(.|\n)*did you mean 'epochs'") as caught:
         read_config(tmp_path / "r.toml")
     assert "did you mean 'masks'" in str(caught.value)

@@ -331,9 +331,33 @@ def test_masks_are_never_written_over_pictures_or_each_other(finished, tmp_path)
         out = tmp_path / f"out{len(list(tmp_path.iterdir()))}"
         assert finished.predict_to(pictures, out) == len(names)
         assert {p.relative_to(out).as_posix() for p in out.rglob("*.png")} == names
+    twice = [tmp_path / "a/1.jpg", tmp_path / "a", tmp_path / "a/1.jpg"]
+    assert finished.predict_to(twice, tmp_path / "once") == 1 and (tmp_path / "once/1.png").exists()
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="no pictures below"):
-        finished.predict_to([tmp_path / "empty"], tmp_path / "out")
+    for pictures, said in (([tmp_path / "empty"], "no pictures below"), ([], "which pictures")):
+        with pytest.raises(DataError, match=said):
+            finished.predict_to(pictures, tmp_path / "out")
+
+
+def test_a_run_is_found_from_any_folder(finished, tmp_path, monkeypatch):
+    monkeypatch.chdir(finished.folder.parent)
+    run = tag2mask.load("whole")
+    monkeypatch.chdir(tmp_path)
+    assert run.metrics == finished.metrics and run.predict(Image.new("RGB", (20, 30))).mask.shape == (30, 20)
+
+
+@pytest.mark.slow
+def test_a_script_without_a_guard_is_told_of_it(scenes, tmp_path):
+    """Spawned processes import the script, which must not start the run again in each of them."""
+    script = tmp_path / "script.py"
+    settings = {**data(scenes), **SETTINGS, "photos": {"workers": 1}}
+    run = f"tag2mask.run(out=Path({str(tmp_path / 'r')!r}), **{settings!r})"
+    start = "import multiprocessing, sys\nfrom pathlib import *\nimport tag2mask\nmultiprocessing.set_start_method('spawn', force=True)\n"
+    for guard, code in (("", 1), ("if __name__ == '__main__':\n    ", 0)):
+        script.write_text(f"{start}{guard}{run}\n")
+        done = subprocess.run([sys.executable, script], env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+        assert done.returncode == code, done.stderr
+        assert ('put `if __name__ == "__main__":` before' in done.stderr) == (not guard)
 
 
 def test_a_stage_without_the_one_before_it_says_so(scenes, tmp_path):

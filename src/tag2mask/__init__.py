@@ -1,9 +1,13 @@
 """tag2mask turns image tags into a segmentation model: `run` on photos and tags, `load` an earlier run, `Run.predict` on any picture."""
 
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tag2mask.api import Run, load, run
+
+# For PyTorch, if it is not there yet: threads that spin while they wait are several times slower on a shared machine.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __version__ = "0.1.0"
 __all__ = ["Run", "__version__", "load", "run"]

@@ -1,5 +1,6 @@
 """tag2mask from Python: `run`, `load`, and the `Run` that both return."""
 
+import multiprocessing
 from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import cached_property, partial
@@ -25,7 +26,7 @@ class Run:
     """A run folder, finished or not."""
 
     def __init__(self, folder: Path | str):
-        self.folder = Path(folder)
+        self.folder = Path(folder).absolute()  # a notebook may go elsewhere
         if not (self.folder / "config.toml").exists():
             raise RunError(f"{self.folder}: not a run folder (it has no config.toml)")
         self.config = read_config(self.folder / "config.toml")
@@ -97,6 +98,8 @@ def load(folder: Path | str) -> Run:
 
 def run_config(config: Config, names: Sequence[str] = tuple(STAGES)) -> Run:
     """Run these stages with these settings and keep the settings in the run folder. Raises RunError if another command is at work there."""
+    if getattr(multiprocessing.current_process(), "_inheriting", False):  # a process that reads photos imports the script that started it
+        raise RunError('put `if __name__ == "__main__":` before what your script does: its reading processes import it')
     config = with_whole_paths(config)
     job = Job(config)
     start_log(config.out, quiet=rank() > 0)
@@ -135,9 +138,11 @@ def _pictures(paths: Sequence[Path]) -> list[tuple[Path, str]]:
 
     if missing := [f"{path}: no such picture or folder" for path in paths if not path.exists()]:
         raise DataError(missing)
-    found = [(file, path) for path in paths for file in (pictures_below(path) if path.is_dir() else [path])]
+    found = list({file.absolute(): (file, path) for path in paths for file in (pictures_below(path) if path.is_dir() else [path])}.values())
     for finding in (finding for path in paths if path.is_dir() for finding in unread_pictures(path)):
         console.print(str(finding), highlight=False, markup=False, soft_wrap=True)
+    if not paths:
+        raise DataError("which pictures? Give files or folders")
     if not found:
         raise DataError(f"no pictures below {', '.join(map(str, paths))}")
     files = [file for file, _ in found]

@@ -30,7 +30,6 @@ One stage of a run, with any setting changed (the later stages notice):
 
 def main(argv: list[str] | None = None) -> int:
     """Run a verb; returns the exit code: 0, or 2 with a message for an error that the user can mend."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin while they wait are several times slower on a shared machine
     try:
         _dispatch(list(sys.argv[1:] if argv is None else argv))
         sys.stdout.flush()

@@ -52,6 +52,10 @@ class ClusterSettings(Settings):
     """Let the language model put a tag in several clusters (PPC) instead of exactly one (CPC)."""
     structured: bool = True
     """Have the server force the shape of the answers; off for servers that cannot."""
+    temperature: float | Literal["none"] = 0.0
+    """Sampling temperature of the language model; none: not sent, for models that take none."""
+    timeout: float = Field(120.0, gt=0)
+    """Longest wait for one answer [s]."""
     prompts: Path | None = None
     """Prompts of your own: a TOML file with `initial` and `refine`."""
 
@@ -229,11 +233,16 @@ class Config(Settings):
     report: ReportSettings = ReportSettings()
 
     @model_validator(mode="after")
-    def _labels_fit(self) -> "Config":
+    def _settings_fit(self) -> "Config":
         if self.classifier.pooling == "mean" and self.masks.labels != "evidence":
             raise ConfigError(
                 f"masks.labels = {self.masks.labels!r} reads a softmax with background, which classifier.pooling = 'mean' does not train; "
                 "use masks.labels = 'evidence' or another pooling"
+            )
+        if self.clusters.llm and self.clusters.source not in ("auto", "llm"):
+            raise ConfigError(
+                f"clusters.llm = {self.clusters.llm!r} would not be asked: clusters.source is {self.clusters.source!r}; "
+                "give --clusters llm too"
             )
         if self.masks.labels == "plain" and self.segmenter.rounds > 1:
             raise ConfigError(
@@ -283,7 +292,7 @@ def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -17,7 +17,7 @@ from typing import Any
 from tag2mask import stages
 from tag2mask.config import Settings
 from tag2mask.errors import RunError
-from tag2mask.runs import barrier, fingerprint, log, rank, read_json, remove_temporaries, start_log, versions, write_json
+from tag2mask.runs import barrier, fingerprint, log, rank, read_json, remove_temporaries, start_log, versions, write_json, writing
 from tag2mask.stages import Job
 
 Inputs = dict[str, Any]
@@ -33,13 +33,14 @@ class Stage:
     inputs: Callable[[Job], Inputs]
     run: Callable[[Job], dict[str, Any]]  # returns counts for done.json
     whole: Callable[[Job], bool] = lambda job: True  # whether what a finished stage wrote is still there
+    kept: str = ""  # a file that a new start takes over from the one before: it was paid for
 
 
 # ---- what goes in ----------------------------------------------------------------------------------------------------------------
 
 
 def _clusters_inputs(job: Job) -> Inputs:
-    return {"tags": list(job.table.tags), "clusters": _settings(job.config.clusters), "seed": job.config.seed}
+    return {"tags": list(job.table.tags), "clusters": _settings(job.config.clusters, exclude={"timeout"}), "seed": job.config.seed}
 
 
 def _train_inputs(job: Job) -> Inputs:
@@ -115,7 +116,7 @@ def _need(job: Job, path: str, stage: str) -> Path:
 
 
 STAGES: dict[str, Stage] = {
-    "clusters": Stage("clusters", _clusters_inputs, stages.clusters, _has("clusters/clusters.json")),
+    "clusters": Stage("clusters", _clusters_inputs, stages.clusters, _has("clusters/clusters.json"), "clusters.transcript.jsonl"),
     "train": Stage("classifier", _train_inputs, stages.train, _has("classifier/model.safetensors")),
     "masks": Stage("masks", _masks_inputs, stages.masks, _has_every_mask),
     "segment": Stage("segmenter", _segment_inputs, stages.segment, _has("segmenter/model.safetensors")),
@@ -167,7 +168,7 @@ def run_stage(job: Job, name: str, undo: Callable[[], object] | None = None) -> 
         _put_back(aside, folder)
         log.info(f"{name}: as it was before the last change, which was not done yet")
     barrier()
-    done, started = _read(folder / "done.json"), _read(folder / "started.json")
+    done, started, carried = _read(folder / "done.json"), _read(folder / "started.json"), b""
     before = (done or started or {}).get("inputs")
     inputs = _inputs(job, name, done or started)
     barrier()
@@ -182,11 +183,15 @@ def run_stage(job: Job, name: str, undo: Callable[[], object] | None = None) -> 
         log.info(f"{name}: starts")
     if rank() == 0:
         if before != inputs:
+            carried = _content(folder / stage.kept)
             if done:
                 shutil.rmtree(aside, ignore_errors=True)
                 folder.rename(aside)
             else:
                 _remove(folder)
+            if carried:
+                with writing(folder / stage.kept) as temporary:
+                    temporary.write_bytes(carried)
         remove_temporaries(folder)
         write_json(folder / "started.json", {"inputs": inputs})
     barrier()
@@ -194,7 +199,11 @@ def run_stage(job: Job, name: str, undo: Callable[[], object] | None = None) -> 
     try:
         counts = stage.run(job)
     except BaseException:
-        if rank() == 0 and [path.name for path in folder.iterdir()] == ["started.json"]:
+        if (
+            rank() == 0
+            and {path.name for path in folder.iterdir()} <= {"started.json", stage.kept}
+            and _content(folder / stage.kept) == carried
+        ):
             if aside.exists():
                 _put_back(aside, folder)
                 log.info(f"{name}: could not start; what {folder} held before is back")
@@ -255,6 +264,10 @@ def _remove(folder: Path) -> None:
     if folder.exists():
         folder.rename(temporary)
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _content(path: Path) -> bytes:
+    return path.read_bytes() if path.is_file() else b""
 
 
 def _read(path: Path) -> dict[str, Any] | None:

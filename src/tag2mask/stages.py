@@ -108,6 +108,8 @@ def clusters(job: Job) -> dict[str, Any]:
             settings.queries,
             overlap=settings.overlap,
             structured=settings.structured,
+            temperature=settings.temperature,
+            timeout=settings.timeout,
             prompts=prompts,
         )
     made = make_clusters(job.table.tags, source, job.config.seed, model, transcript_beside(path))

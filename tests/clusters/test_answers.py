@@ -1,4 +1,5 @@
 import json
+import unicodedata
 
 import pytest
 from chat_server import answer
@@ -23,6 +24,9 @@ def test_a_sound_answer_and_a_fence_around_it():
     assert read_answer(GOOD, "stop", TAGS, False) == by_hand
     assert read_answer(f"```json\n{GOOD}\n```\n", "stop", TAGS, False) == by_hand
     assert read_answer(f"```\n{GOOD}\n```", "", TAGS, True) == by_hand
+    assert read_answer(f"<think>\nA cat ```json\n{{}}\n``` is a pet.\n</think>\n{GOOD}", "stop", TAGS, False) == by_hand
+    assert read_answer(f"Here you are:\n```json\n{GOOD}\n```\nAnything else?", "stop", TAGS, False) == by_hand
+    assert read_answer(answer("cafe\u0301"), "stop", ["caf\u00e9"], False) == {"group of caf\u00e9": ("caf\u00e9",)}
 
 
 @pytest.mark.parametrize(
@@ -83,7 +87,10 @@ def test_nothing_but_a_fault_comes_of_anything_else(text):
     assert faults(text)
 
 
-@given(st.lists(st.text(st.characters(codec="utf-8"), min_size=1), min_size=1, max_size=12, unique=True), st.data())
+TEXTS = st.text(st.characters(codec="utf-8"), min_size=1).map(lambda text: unicodedata.normalize("NFC", text))
+
+
+@given(st.lists(TEXTS, min_size=1, max_size=12, unique=True), st.data())
 def test_whatever_a_tag_says_it_is_a_tag(tags, data):
     groups = data.draw(st.lists(st.integers(0, 3), min_size=len(tags), max_size=len(tags)))
     wanted = {str(g): tuple(t for t, where in zip(tags, groups, strict=True) if where == g) for g in sorted(set(groups))}

@@ -94,9 +94,17 @@ def test_tags_from_files(tmp_path):
     path = tmp_path / "tags.txt"
     path.write_text("\ufeffzebra\n\nhot  dog\nzebra\nignore the above\n", encoding="utf-8")
     assert command.read_tags(path) == ("zebra", "hot dog", "ignore the above")
+    (tmp_path / "b.csv").write_text("\ufefffile_name, tags\na.jpg,cafe\u0301; dog\n", encoding="utf-8")
+    assert command.read_tags(tmp_path / "b.csv") == ("caf\u00e9", "dog")
     (tmp_path / "a.csv").write_text("file_name,label\na.jpg,cat\n")
+    (tmp_path / "a.jsonl").write_text('{"file_name": "a.jpg", "tags": ["cat"]}\n')
     path.write_text("\n")
-    for name, said in [("a.csv", "no column is called tags"), ("tags.txt", "no tags"), ("none.txt", "cannot read tags")]:
+    for name, said in [
+        ("a.csv", "no column is called tags"),
+        ("tags.txt", "no tags"),
+        ("none.txt", "cannot read tags"),
+        ("a.jsonl", "a CSV file"),
+    ]:
         with pytest.raises(ClusterError, match=said):
             command.read_tags(tmp_path / name)
     with pytest.raises(ClusterError, match="one place"):

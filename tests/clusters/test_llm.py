@@ -1,4 +1,5 @@
 import time
+from concurrent.futures import ThreadPoolExecutor
 from email.utils import formatdate
 
 import pytest
@@ -50,9 +51,18 @@ def test_it_waits_as_long_as_the_server_asks(no_waiting):
     with ChatServer(script(*faults)) as server, pytest.raises(ClusterError, match=r"429.*asks to wait inf s.*run it again later"):
         Client(model(server, retries=9)).ask(HELLO)
     seven, zero, past, nan, words, date = no_waiting
-    assert (seven, zero, past) == (7, 0, 0)
+    assert 7.5 <= seven <= 8 and 1 <= zero <= 2 and 2 <= past <= 4  # as long as it asks, and the longer the more often it failed
     assert 4 <= nan <= 8 and 8 <= words <= 16
-    assert 45 < date <= 50
+    assert 45 + 16 < date <= 50 + 32
+
+
+def test_a_rate_limit_that_lets_some_through_is_waited_for(no_waiting):
+    """One answer for every six requests: all ten queries are answered, though each is refused more often than it has retries."""
+    count = iter(range(1000))
+    with ChatServer(lambda request: Say("{}") if next(count) % 6 == 5 else Fail("status", 429, {"retry-after": "1"})) as server:
+        client = Client(model(server, retries=6))
+        with ThreadPoolExecutor(10) as pool:
+            assert [reply.text for reply in pool.map(client.ask, [HELLO] * 10)] == ["{}"] * 10
 
 
 def test_it_gives_up_after_the_last_retry_and_on_a_long_wait(no_waiting):
@@ -69,8 +79,8 @@ def test_it_gives_up_after_the_last_retry_and_on_a_long_wait(no_waiting):
 @pytest.mark.parametrize(
     ("fault", "said"),
     [
-        (Fail("status", 400, message="response_format is not supported"), "set structured to false"),
-        (Fail("status", 400, message="temperature: only 1 is supported"), "set temperature to none"),
+        (Fail("status", 400, message="response_format is not supported"), "give --clusters.no-structured"),
+        (Fail("status", 400, message="temperature: only 1 is supported"), "give --clusters.temperature none"),
         (Fail("status", 404, message="no model called fake"), "no model called fake"),
         (Fail("status", 429, message="no money", code="insufficient_quota"), "no money"),
     ],
@@ -112,7 +122,7 @@ def test_what_lacks_is_said_at_once(no_waiting):
 def test_what_is_sent(no_waiting):
     with ChatServer(lambda request: Say("hi", usage=False)) as server:
         Client(model(server)).ask(HELLO)
-        reply = Client(model(server, structured=False, temperature=None)).ask(HELLO)
+        reply = Client(model(server, structured=False, temperature="none")).ask(HELLO)
     first, second = server.requests
     assert first["path"] == "/v1/chat/completions" and first["messages"] == HELLO and first["temperature"] == 0
     assert first["response_format"]["json_schema"]["strict"] is True

@@ -3,13 +3,13 @@
 import json
 
 import pytest
-from chat_server import ChatServer, Say, answer
+from chat_server import ChatServer, Fail, Say, answer
 from PIL import Image
 
 from tag2mask.api import run_config
 from tag2mask.cli import main
 from tag2mask.config import make_config
-from tag2mask.errors import ConfigError
+from tag2mask.errors import ClusterError, ConfigError
 
 A = answer("cat dog", "car bus")
 
@@ -35,6 +35,30 @@ def test_a_run_asks_the_language_model_once(table, tmp_path, no_waiting, source)
     assert {frozenset(tags) for tags in made["clusters"].values()} == {frozenset({"cat", "dog"}), frozenset({"car", "bus"})}
     assert (tmp_path / "run/clusters" / made["transcript"]).exists()
     assert main(["clusters", "replay", str(tmp_path / "run/clusters/clusters.json")]) == 0
+
+
+def test_answers_outlive_a_changed_setting(table, tmp_path, no_waiting):
+    def run(**more):
+        settings = {"source": "llm", "llm": "fake", "llm_url": server.url, "temperature": "none", **more}
+        run_config(make_config({"data": table, "out": tmp_path / "run", "clusters": settings}), ["clusters"])
+
+    with ChatServer(lambda request: Say(A)) as server:
+        run(queries=3)
+        run(queries=5)
+        assert len(server.requests) == 3 + 2 + 2 and "temperature" not in server.requests[0]
+        run(queries=5, timeout=60)
+        assert len(server.requests) == 3 + 2 + 2
+        server.script = lambda request: Fail("status", 400)
+        with pytest.raises(ClusterError, match="refused"):
+            run(queries=6)
+        server.script = lambda request: Say(A)
+        run(queries=7)
+        assert len(server.requests) == 7 + 1 + 2
+
+
+def test_a_model_that_would_not_be_asked_is_said(table, tmp_path):
+    with pytest.raises(ConfigError, match=r"'fake' would not be asked: clusters.source is 'voc'; give --clusters llm"):
+        make_config({"data": table, "clusters": {"source": "voc", "llm": "fake"}})
 
 
 def test_a_run_without_a_name_for_the_model_says_what_to_give(table, tmp_path):

@@ -1,3 +1,5 @@
+import base64
+import io
 import json
 import re
 import shutil
@@ -9,10 +11,10 @@ import pytest
 from PIL import Image
 
 from tag2mask.config import ClassifierSettings, MaskSettings
-from tag2mask.data.table import Table
+from tag2mask.data.table import Photo, Table
 from tag2mask.report import write_report
 from tag2mask.report.curves import read_chart
-from tag2mask.report.pictures import Shown, choose, photo_iou, picture_width
+from tag2mask.report.pictures import Shown, choose, make_strip, photo_iou, picture_width
 
 
 class Page(HTMLParser):
@@ -127,6 +129,14 @@ def test_settings_mark_what_differs_from_the_defaults(run):
     assert any(line.startswith("epochs = 77") and f"# default: {ClassifierSettings().epochs}" in line for line in marked)
     assert not any(line.startswith("batch_size") for line in marked)
     assert f"<span>scales = {list(MaskSettings().scales)}</span>" in html
+
+
+def test_a_photo_of_any_shape_has_its_strip(tmp_path):
+    for size in ((30, 3000), (3000, 30)):
+        Image.new("RGB", size, "green").save(tmp_path / "a.png")
+        strip = make_strip(Shown(Photo("a", tmp_path / "a.png", ())), ("background",), 400, "mask", tmp_path / "masks", None, lambda photo: None)
+        with Image.open(io.BytesIO(base64.b64decode(strip.photo.split(",")[1]))) as shown:
+            assert max(shown.size) <= 1600 and strip.ratio == size[0] / size[1]
 
 
 def test_the_page_stays_small(run, tmp_path):

@@ -39,16 +39,17 @@ class BadAnswerError(Exception):
 def read_answer(text: str, finish: str, tags: Sequence[str], overlap: bool) -> dict[str, tuple[str, ...]]:
     """A raw answer to {cluster name: its tags}, or BadAnswerError naming every fault. Nothing is mended here.
 
-    finish: the server's reason for stopping. overlap: whether a tag may be in several clusters. The one thing that is taken
-    off is a Markdown fence around the whole answer, which models without structured output like to add.
+    finish: the server's reason for stopping. overlap: whether a tag may be in several clusters. What models without structured
+    output put around the JSON is taken off: thoughts in front, and all outside of the one Markdown fence.
     """
     if finish == "length":
         raise BadAnswerError(["The answer was cut off at the length limit. Write the JSON only, without spaces or line breaks."])
     if finish == "content_filter":
         raise BadAnswerError(["The answer was withheld by a content filter."])
-    fenced = re.fullmatch(r"\s*```(?:json)?\s*\n(.*)\n\s*```\s*", text, re.DOTALL)
+    text = re.sub(r"^\s*<think>.*?</think>", "", text, flags=re.DOTALL)
+    fenced = re.findall(r"```(?:json)?\s*\n(.*?)\n\s*```", text, re.DOTALL)
     try:
-        answer = Answer.model_validate(strict_json(fenced[1] if fenced else text))
+        answer = Answer.model_validate(strict_json(fenced[0] if len(fenced) == 1 else text))
     except ValidationError as error:
         raise BadAnswerError([f"At {'.'.join(map(str, e['loc'])) or 'the top'}: {e['msg']}." for e in error.errors()[:5]]) from None
     except ValueError as error:

@@ -2,7 +2,7 @@
 
 import csv
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 from rich.console import Console
@@ -13,6 +13,7 @@ from rich.tree import Tree
 from tag2mask.clusters.drawing import picture as draw
 from tag2mask.clusters.make import make_clusters
 from tag2mask.clusters.membership import Clusters, load_clusters
+from tag2mask.data.rows import clean_tag
 from tag2mask.errors import ClusterError
 from tag2mask.runs import write_text
 
@@ -38,7 +39,7 @@ def clusters(
     refinements: Annotated[int, tyro.conf.arg(help="Most uses of the refine prompt.")] = 10,
     overlap: Annotated[bool, tyro.conf.arg(help="Let a tag be in several clusters (PPC).")] = False,
     structured: Annotated[bool, tyro.conf.arg(help="Structured output; off for servers that know none.")] = True,
-    temperature: Annotated[float | None, tyro.conf.arg(help="Sampling temperature; None: not sent.")] = 0.0,
+    temperature: Annotated[float | Literal["none"], tyro.conf.arg(help="Sampling temperature; none: not sent.")] = 0.0,
     timeout: Annotated[float, tyro.conf.arg(help="Longest wait for one answer [s].")] = 120.0,
     prices: Annotated[tuple[float, float] | None, tyro.conf.arg(help="US dollars for a million tokens in and out.")] = None,
     prompts: Annotated[Path | None, tyro.conf.arg(help="Your own prompts: a TOML file with `initial` and `refine`.")] = None,
@@ -70,15 +71,18 @@ def clusters(
 
 def read_tags(path: Path) -> tuple[str, ...]:
     """The tags in a file: all that occur in the column `tags` of a CSV (sorted), or the lines of a text file. Raises ClusterError."""
+    if path.suffix.lower() in (".json", ".jsonl"):
+        raise ClusterError(f"{path}: tags are read from a CSV file with a column `tags`, or from a text file with one tag a line")
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             if path.suffix.lower() != ".csv":
-                found = [" ".join(line.split()) for line in stream]
+                found = [clean_tag(line) for line in stream]
             else:
                 rows = csv.DictReader(stream)
-                if "tags" not in (rows.fieldnames or ()):
+                rows.fieldnames = [name.strip() for name in rows.fieldnames or ()]
+                if "tags" not in rows.fieldnames:
                     raise ClusterError(f"{path}: no column is called tags")
-                found = sorted({" ".join(tag.split()) for row in rows for tag in (row["tags"] or "").split(";")})
+                found = sorted({clean_tag(tag) for row in rows for tag in (row["tags"] or "").split(";")})
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ClusterError(f"{path}: cannot read tags from this file ({error})") from None
     tags = tuple(dict.fromkeys(tag for tag in found if tag))
@@ -93,10 +97,12 @@ def show(file: File, picture: Annotated[Path | None, tyro.conf.arg(help="Also dr
     Console().print(_tree(stored))
     if given_away := stored.given_away():
         Console().print(Text(f"The cluster vector alone tells these tags from all others: {', '.join(given_away)}"))
-    if stored.transcript:
-        stability(file)
     if picture:
         write_text(picture, draw(stored))
+    if stored.transcript and (file.parent / stored.transcript).exists():
+        stability(file)
+    elif stored.transcript:
+        Console().print(Text(f"How stable they are is not known: {stored.transcript} does not lie beside {file}"))
 
 
 def replay(file: File) -> None:

@@ -6,7 +6,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
-from typing import Any, cast
+from typing import Any, Literal, cast
 from urllib.parse import urlsplit
 
 from tag2mask.clusters.answers import SCHEMA
@@ -37,8 +37,8 @@ class LanguageModel:
     """Times that an answer that cannot be used is asked again with its faults named."""
     overlap: bool = False
     """Let a tag be in several clusters (PPC) instead of exactly one (CPC)."""
-    temperature: float | None = 0.0
-    """Sampling temperature; None: not sent, for models that take none."""
+    temperature: float | Literal["none"] = 0.0
+    """Sampling temperature; none: not sent, for models that take none."""
     structured: bool = True
     """Have the server force the shape of the answer (structured output); off for servers that cannot."""
     tags_per_answer: int = 150
@@ -74,7 +74,9 @@ class Client:
             raise ClusterError("keep keys out of the language model's address, which is written down; the key goes into OPENAI_API_KEY")
         if settings.url and (where.scheme not in ("http", "https") or not where.hostname):
             raise ClusterError(f"{settings.url}: not an address of a language model; it looks like http://localhost:11434/v1")
-        key = os.environ.get("OPENAI_API_KEY", "")
+        key = os.environ.get("OPENAI_API_KEY", "").strip()
+        if not (key.isascii() and key.isprintable()):
+            raise ClusterError("OPENAI_API_KEY holds a character that no key has; copy it again")
         if not key and not settings.url:
             raise ClusterError("OPENAI_API_KEY is not set; set it, or name the address of another server")
         self._openai = openai
@@ -82,29 +84,36 @@ class Client:
         self._key = key
         # The client's own retries are off: they give up on a long Retry-After and on a cut body.
         self._client = openai.OpenAI(api_key=key or "none", base_url=settings.url or None, timeout=settings.timeout, max_retries=0)
+        self._answers = 0  # got so far, by all threads
         self.stopped = threading.Event()  # set it to have every waiting retry give up
 
     def ask(self, messages: Messages) -> Reply:
         """The answer to these messages. Raises ClusterError when it is refused, or when the last retry has failed too."""
-        for attempt in range(self._settings.retries + 1):
+        tries, answers = 0, self._answers
+        while True:
             try:
-                return self._once(messages)
+                reply = self._once(messages)
+                self._answers += 1
+                return reply
             except (self._openai.OpenAIError, ValueError) as error:  # ValueError: a body that is no JSON
                 problem = self._hide(f"{type(error).__name__}: {error}")
                 if not self._passing(error):
                     raise ClusterError(f"the language model's server refused the request ({problem}){self._advice(problem)}") from None
-                asked_wait = _retry_after(error)
-            wait = asked_wait if asked_wait is not None else min(2**attempt, 60) * random.uniform(0.5, 1)
-            if attempt == self._settings.retries or wait > PATIENCE or self.stopped.is_set():
+                asked_wait = _retry_after(error) or 0.0
+                limited = getattr(error, "status_code", None) == 429
+            if tries == self._settings.retries or asked_wait > PATIENCE or self.stopped.is_set():
                 break
+            wait = asked_wait + min(2**tries, 60) * random.uniform(0.5, 1)  # queries that were told the same wait come back one by one
+            progress = limited and self._answers > answers  # a limit that lets other queries through is no failure
+            tries, answers = 0 if progress else tries + 1, self._answers
             log.info("clusters: %s; trying again in %.0f s", problem.splitlines()[0], wait)
             self._pause(wait)
-        asks = f", and it asks to wait {wait:.0f} s" if asked_wait else ""
+        asks = f", and it asks to wait {asked_wait:.0f} s" if asked_wait else ""
         raise ClusterError(f"no answer from the language model: {problem}{asks}; the answers so far are kept: run it again later")
 
     def _once(self, messages: Messages) -> Reply:
         settings = self._settings
-        options: dict[str, Any] = {} if settings.temperature is None else {"temperature": settings.temperature}
+        options: dict[str, Any] = {} if settings.temperature == "none" else {"temperature": settings.temperature}
         if settings.structured:
             options["response_format"] = SCHEMA
         start = time.monotonic()
@@ -139,8 +148,10 @@ class Client:
 
     def _advice(self, problem: str) -> str:
         if "temperature" in problem:
-            return "; for a model without a temperature, set temperature to none"
-        return "; for a server without structured output, set structured to false" if "response_format" in problem else ""
+            return "; for a model without a temperature give --clusters.temperature none (tag2mask clusters: --temperature none)"
+        if "response_format" in problem:
+            return "; for a server without structured output give --clusters.no-structured (tag2mask clusters: --no-structured)"
+        return ""
 
     def _pause(self, seconds: float) -> None:
         self.stopped.wait(seconds)

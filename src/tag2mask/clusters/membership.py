@@ -1,6 +1,7 @@
 """Named groups of tags: the cluster file, the membership matrix M and the cluster vector u (PPC section II.C, CPC section 3.3)."""
 
 import json
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -63,7 +64,7 @@ class Clusters:
 def load_clusters(path: Path) -> Clusters:
     """Read a cluster file, {"clusters": {"pets": ["cat", "dog"], ...}, "source": "who made it"}. Raises ClusterError with every fault."""
     try:
-        content = strict_json(path.read_text(encoding="utf-8"))
+        content = strict_json(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ClusterError(f"{path}: cannot read this cluster file ({error.strerror})") from None
     except ValueError as error:
@@ -88,17 +89,20 @@ def _problems(name: str, tags: Any) -> list[str]:
 
 
 def strict_json(text: str) -> Any:
-    """`json.loads`, but a key given twice is an error, not a silent loss, and so is text that no file can hold. Raises ValueError."""
+    """`json.loads` in one spelling (NFC), but a key given twice is an error, not a silent loss, and so is text that no file can hold.
+
+    Raises ValueError.
+    """
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
+        keys = [_spelled(key) for key, _ in pairs]
+        found = dict(zip(keys, (value for _, value in pairs), strict=True))
         if len(found) < len(pairs):
-            keys = [key for key, _ in pairs]
             raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} is there twice")
         return found
 
     try:
-        value = json.loads(text, object_pairs_hook=unique)
+        value = _spelled(json.loads(text, object_pairs_hook=unique))
         json.dumps(value, ensure_ascii=False).encode()
         return value
     except json.JSONDecodeError as error:
@@ -107,6 +111,15 @@ def strict_json(text: str) -> Any:
         raise ValueError("no valid JSON (half a surrogate pair)") from None
     except RecursionError:
         raise ValueError("no valid JSON (nested too deep)") from None
+
+
+def _spelled(value: Any) -> Any:
+    """A value of JSON with its texts in NFC, as tags are."""
+    if isinstance(value, dict):
+        return {key: _spelled(held) for key, held in value.items()}
+    if isinstance(value, list):
+        return [_spelled(held) for held in value]
+    return unicodedata.normalize("NFC", value) if isinstance(value, str) else value
 
 
 def membership(clusters: Clusters, tags: Sequence[str]) -> np.ndarray:

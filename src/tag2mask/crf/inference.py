@@ -103,7 +103,7 @@ def _infer(image: np.ndarray, probs: np.ndarray, params: CRFParams, isa: str | N
 
         if _core is None:
             _say_torch()
-        return infer(torch.from_numpy(image)[None], torch.from_numpy(probs)[None].to(device), params)[0].cpu().numpy()
+        return infer(torch.tensor(image)[None], torch.from_numpy(probs)[None].to(device), params)[0].cpu().numpy()
     kernels = (params.gaussian_sxy, params.gaussian_weight, params.bilateral_sxy, params.bilateral_srgb, params.bilateral_weight)
     out = np.empty_like(probs)
     try:

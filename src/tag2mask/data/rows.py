@@ -2,6 +2,7 @@
 
 import os
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -51,8 +52,8 @@ def split_tags(tags: str | Iterable[str]) -> tuple[str, ...]:
 
 
 def clean_tag(tag: object) -> str:
-    """A tag or label as a file holds it, without needless spaces: " traffic  light" -> "traffic light"."""
-    return " ".join(str(tag).split())
+    """A tag or label as a file holds it, without needless spaces and in one spelling (NFC): " traffic  light" -> "traffic light"."""
+    return unicodedata.normalize("NFC", " ".join(str(tag).split()))
 
 
 def photo_names(paths: Sequence[Path]) -> list[str]:

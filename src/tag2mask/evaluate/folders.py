@@ -54,4 +54,6 @@ def _class_names(classes: str | None) -> Sequence[str] | None:
     if classes is None or classes in CLASSES:
         return CLASSES[classes] if classes else None
     names = read_list(Path(classes))
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise DataError(f"{classes}: there twice: {', '.join(twice)}; each class needs a name of its own")
     return names if names[:1] == ["background"] else ["background", *names]

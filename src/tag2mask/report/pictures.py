@@ -127,7 +127,8 @@ def make_strip(shown: Shown, classes: Sequence[str], width: int, caption: str, f
     photo = shown.photo
     picture = photo.open(at_least=width)
     ratio = picture.width / picture.height
-    picture = picture.resize((width, max(1, round(width / ratio))), Image.Resampling.LANCZOS)
+    tall = min(1.0, 4 * ratio)  # a strip of a screenshot a hundred screens long is no picture that WebP could hold
+    picture = picture.resize((max(1, round(width * tall)), max(1, round(width * tall / ratio))), Image.Resampling.LANCZOS)
     numbers = [classes.index(tag) for tag in photo.tags]
     panels = []
     if scores is not None:
