@@ -1,6 +1,7 @@
 """What `tag2mask check`, `convert` and `download` do; the command line makes their options from these signatures."""
 
 import json
+import unicodedata
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -36,7 +37,7 @@ def check(
 def _clusters(path: Path) -> dict[str, list[str]]:
     try:
         found: dict[str, list[str]] = json.loads(read_text(path))["clusters"]
-        return {name: list(tags) for name, tags in found.items()}
+        return {name: [unicodedata.normalize("NFC", tag) for tag in tags] for name, tags in found.items()}
     except (ValueError, KeyError, TypeError, AttributeError):
         raise DataError(f'{path}: a cluster file reads {{"clusters": {{"pets": ["cat", "dog"]}}, "source": "who made it"}}') from None
 
