@@ -21,6 +21,7 @@ from tag2mask.config import load_recipe, make_config, merged
 from tag2mask.data.masks import write_mask
 from tag2mask.data.scenes import make_scenes
 from tag2mask.errors import ConfigError, DataError, RunError, Tag2MaskError, TrainingError
+from tag2mask.pipeline import STAGES
 from tag2mask.runs import locked
 from tag2mask.vision import torchvision  # noqa: F401  before timm
 
@@ -59,6 +60,13 @@ def data(scenes):
 @pytest.fixture(scope="module")
 def finished(scenes, tmp_path_factory):
     return tag2mask.run(out=tmp_path_factory.mktemp("runs") / "whole", **data(scenes), **SETTINGS)
+
+
+MIDDLE_STAGES = ("clusters", "train", "masks", "segment", "evaluate")
+
+
+def log_lines(folder, count):
+    return (folder / "log.txt").read_text().splitlines()[-count:]
 
 
 def log_of(run):
@@ -178,7 +186,7 @@ def contents(folder):
     return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.name not in ("log.txt", ".lock")}
 
 
-def rerun(folder, scenes, stages, **changes):
+def rerun(folder, scenes, stages=tuple(STAGES), **changes):
     from tag2mask.api import run_config
 
     values = merged({**load_recipe("photos").model_dump(), **data(scenes), "out": folder}, merged(SETTINGS, changes))
@@ -244,6 +252,44 @@ def test_a_stage_does_not_build_on_what_has_changed(finished, scenes, tmp_path):
     for stage, changes in (("segment", {"masks": {"crf": {"iterations": 0}}}), ("report", {"classifier": {"epochs": 77}})):
         with pytest.raises(RunError, match=r"(iterations was 2, is 0|epochs was 2, is 77).*run `tag2mask (masks|train)"):
             rerun(folder, scenes, [stage], **changes)
+
+
+def test_settings_that_an_upgrade_brings_change_nothing(finished, scenes, tmp_path):
+    """A run of an older version knew fewer settings; they count as their defaults, and another value still counts as a change."""
+    folder = copy_of(finished, tmp_path)
+    rerun(folder, scenes)  # config.toml names the copy
+    for path in folder.glob("*/*.json"):
+        if path.name in ("done.json", "started.json"):
+            content = json.loads(path.read_text())
+            for section, key in (
+                ("classifier", "lr_decay"),
+                ("masks", "mask_size"),
+                ("segmenter", "feature_length"),
+                ("evaluate", "boundary"),
+            ):
+                if isinstance(content.get("inputs", {}).get(section), dict):
+                    content["inputs"][section].pop(key, None)
+            path.write_text(json.dumps(content))
+    rerun(folder, scenes, ["clusters", "train", "masks", "segment", "evaluate"])
+    assert all(f"{stage}: done already" in line for stage, line in zip(MIDDLE_STAGES, log_lines(folder, 5), strict=True))
+    rerun(folder, scenes, ["masks"], masks={"mask_size": 64})
+    assert "masks: starts anew, because masks.mask_size was null, is 64" in (folder / "log.txt").read_text()
+
+
+def test_a_stage_whose_result_is_gone_runs_again(finished, scenes, tmp_path):
+    folder = copy_of(finished, tmp_path)
+    for gone in ("evaluate/metrics.json", "report/index.html", "masks/0001.npz"):
+        (folder / gone).unlink()
+    rerun(folder, scenes)
+    assert (folder / "masks/0001.npz").exists() and tag2mask.load(folder).metrics == finished.metrics and finished.report.exists()
+
+
+def test_a_stage_folder_is_no_link(finished, scenes, tmp_path):
+    folder = copy_of(finished, tmp_path)
+    (folder / "masks").rename(tmp_path / "elsewhere")
+    (folder / "masks").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(RunError, match=r"masks is a link.*link the whole"):
+        rerun(folder, scenes)
 
 
 def test_a_mask_that_is_gone_is_made_again(finished, scenes, tmp_path):

@@ -1,11 +1,12 @@
 """The run folder's writer: whole or not at all."""
 
 import errno
+import os
 
 import pytest
 
-from tag2mask.errors import RunError
-from tag2mask.runs import fingerprint, read_json, write_json, writing
+from tag2mask.errors import DataError, RunError
+from tag2mask.runs import cores, fingerprint, read_json, write_json, writing
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path):
@@ -31,6 +32,18 @@ def test_a_full_disk_is_explained(tmp_path, error):
     with pytest.raises(RunError, match=r"no space left to write .*x\.json"), writing(tmp_path / "x.json"):
         raise error
     assert not list(tmp_path.iterdir())
+
+
+def test_cores_are_those_of_this_process(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
+    assert cores() == 8
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert cores() == 2
+
+
+def test_a_long_list_of_problems_is_shortened():
+    error = DataError([f"problem {i}" for i in range(1000)])
+    assert len(error.problems) == 1000 and len(str(error).splitlines()) == 52 and "and 950 more" in str(error)
 
 
 def test_missing_and_broken_json_are_explained(tmp_path):

@@ -13,7 +13,7 @@ from tag2mask.config import Config, load_recipe, make_config, merged, read_confi
 from tag2mask.data.check import require_sound
 from tag2mask.errors import DataError, RunError
 from tag2mask.pipeline import STAGES, is_done, run_stages
-from tag2mask.runs import console, locked, log, rank, read_json, start_log, write_text
+from tag2mask.runs import console, locked, log, rank, read_json, start_log, track, write_text, writing
 from tag2mask.stages import Job, load_for_prediction
 
 if TYPE_CHECKING:
@@ -72,10 +72,12 @@ class Run:
         self._segmenter  # noqa: B018  a missing model is an error before anything else is said
         count = 0
         broken: list[DataError] = []
-        for photo, prediction in predict_photos(self._segmenter, photos, self.config.segmenter, on_error=broken.append):
+        predictions = predict_photos(self._segmenter, photos, self.config.segmenter, on_error=broken.append)
+        for photo, prediction in track(predictions, "predictions", total=len(photos)):
             write_mask(out / f"{photo.name}.png", prediction.mask)
             if overlay:
-                prediction.overlay().save(out / f"{photo.name}.overlay.jpg", quality=90)
+                with writing(out / f"{photo.name}.overlay.jpg") as temporary:
+                    prediction.overlay().save(temporary, "JPEG", quality=90)
             count += 1
         numbers = ", ".join(f"{i} {name}" for i, name in enumerate(self._segmenter.classes))
         console.print(f"{count} masks in {out}; class numbers: {numbers}", soft_wrap=True, highlight=False)

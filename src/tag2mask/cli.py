@@ -37,7 +37,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"tag2mask: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\ntag2mask: stopped; the same command goes on from here", file=sys.stderr)
+        verb = (sys.argv[1:] if argv is None else argv)[0]
+        print("\ntag2mask: stopped" + "; the same command goes on from here" * (verb in GO_ON), file=sys.stderr)
         return 130
     except BrokenPipeError:  # `tag2mask ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -143,6 +144,8 @@ VERBS: dict[str, Callable[[list[str]], None]] = {
     "download": _command("data", "download"),
     "crf": _command("crf", "crf_command"),
 }
+
+GO_ON = ("run", "demo", "clusters", "train", "masks", "segment", "evaluate", "report", "download")  # given again, they go on
 
 if __name__ == "__main__":
     sys.exit(main())

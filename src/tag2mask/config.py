@@ -7,13 +7,13 @@ import difflib
 import tomllib
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import tomli_w
 import tyro
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from tag2mask.errors import ConfigError
+from tag2mask.errors import ConfigError, RunError
 from tag2mask.runs import write_text
 
 FILES = {"source", "weights"}  # settings that are a word or name a file
@@ -23,6 +23,9 @@ class Settings(BaseModel):
     """Frozen settings; a key that does not exist is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+Stored = TypeVar("Stored", bound=Settings)
 
 
 class DataSettings(Settings):
@@ -149,6 +152,9 @@ class MaskSettings(Settings):
     Otsu's thresholds for the tag in this photo and for all tags in many photos."""
     batch_size: int = Field(4, ge=1)
     """Photos per forward pass."""
+    mask_size: int = Field(640, ge=32)
+    """Longer side at which masks are made [pixels]: the CRF's widths are for photos of some 500. Larger photos are reduced for it, and
+    their masks enlarged."""
     crf: CRFSettings = CRFSettings()
 
 
@@ -327,6 +333,15 @@ def with_whole_paths(config: Config) -> Config:
 def write_config(config: Config, path: Path) -> None:
     """Settings to a TOML file from which `--recipe FILE` repeats the run."""
     write_text(path, tomli_w.dumps(config.model_dump(mode="json", exclude_none=True)))
+
+
+def stored_settings(kind: type[Stored], text: str, path: Path) -> Stored:
+    """Settings from the JSON in a model's file. Raises RunError if another version of tag2mask wrote them."""
+    try:
+        return kind.model_validate_json(text)
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise RunError(f"{path}: settings that this version of tag2mask does not know ({faults}); use the version that made it") from None
 
 
 def nearest(name: str, names: list[str]) -> str:

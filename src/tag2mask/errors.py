@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+MOST_SHOWN = 50  # problems in the text of an error
+
 
 class Tag2MaskError(Exception):
     """What is wrong, where, and what to do about it."""
@@ -12,7 +14,7 @@ class ConfigError(Tag2MaskError):
 
 
 class DataError(Tag2MaskError):
-    """Pictures, tags or masks that cannot be used; lists every problem found, not the first."""
+    """Pictures, tags or masks that cannot be used; `problems` has every one found, the text the first fifty."""
 
     def __init__(self, problems: str | Sequence[str], source: object = None):
         self.problems = [problems] if isinstance(problems, str) else list(problems)
@@ -20,7 +22,9 @@ class DataError(Tag2MaskError):
         if len(self.problems) == 1:
             text = f"{self.problems[0]}{where}" if where and str(source) not in self.problems[0] else self.problems[0]
         else:
-            text = f"{len(self.problems)} problems{where}:\n" + "\n".join(f"  - {p}" for p in self.problems)
+            more = len(self.problems) - MOST_SHOWN
+            shown = [*self.problems[:MOST_SHOWN], *[f"and {more} more"] * (more > 0)]
+            text = f"{len(self.problems)} problems{where}:\n" + "\n".join(f"  - {p}" for p in shown)
         super().__init__(text)
 
 

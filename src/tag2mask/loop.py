@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
 
 from tag2mask.errors import ConfigError, TrainingError
-from tag2mask.runs import log, on_cpus, track, writing
+from tag2mask.runs import cores, log, on_cpus, track, writing
 
 CHECKPOINT_SECONDS = 60.0
 
@@ -95,8 +95,7 @@ def keep_freed_memory() -> None:
 
 def loader_workers(workers: int) -> int:
     """The setting photos.workers to a number of processes."""
-    cores = torch.multiprocessing.cpu_count()
-    return workers if workers >= 0 else (0 if cores <= 2 else min(8, cores))
+    return workers if workers >= 0 else (0 if cores() <= 2 else min(8, cores()))
 
 
 def fit(
@@ -171,11 +170,6 @@ def fit(
         first = phase.end
     metrics.flush()
     return model
-
-
-def threads() -> int:
-    """Threads for work beside the network (CRF, writing pictures)."""
-    return max(1, torch.multiprocessing.cpu_count())
 
 
 def _to(batch: Any, device: torch.device) -> Any:

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from tag2mask import stages
-from tag2mask.config import Settings
+from tag2mask.config import Config, Settings
 from tag2mask.errors import RunError
 from tag2mask.runs import barrier, fingerprint, log, rank, read_json, remove_temporaries, start_log, versions, write_json, writing
 from tag2mask.stages import Job
 
 Inputs = dict[str, Any]
+CONFIG = Config()
 # Of the segmenter; they touch its training only where it learns from masks of its own, and object_first not even then.
 TEST_SETTINGS = {"test_scales", "flip", "object_first", "crf"}
 
@@ -99,7 +100,7 @@ def _has(path: str) -> Callable[[Job], bool]:
 
 
 def _has_every_mask(job: Job) -> bool:
-    return all((job.folder / "masks" / f"{photo.name}.png").exists() for photo in job.table.photos)
+    return all((job.folder / "masks" / f"{photo.name}{kind}").exists() for photo in job.table.photos for kind in (".png", ".npz"))
 
 
 def _settings(settings: Settings, exclude: set[str] | None = None) -> Inputs:
@@ -120,8 +121,8 @@ STAGES: dict[str, Stage] = {
     "train": Stage("classifier", _train_inputs, stages.train, _has("classifier/model.safetensors")),
     "masks": Stage("masks", _masks_inputs, stages.masks, _has_every_mask),
     "segment": Stage("segmenter", _segment_inputs, stages.segment, _has("segmenter/model.safetensors")),
-    "evaluate": Stage("evaluate", _evaluate_inputs, stages.evaluate),
-    "report": Stage("report", _report_inputs, stages.report),
+    "evaluate": Stage("evaluate", _evaluate_inputs, stages.evaluate, _has("evaluate/metrics.json")),
+    "report": Stage("report", _report_inputs, stages.report, _has("report/index.html")),
 }
 
 
@@ -137,6 +138,8 @@ def run_stages(job: Job, names: list[str], undo: Callable[[], object] | None = N
     """
     start_log(job.folder, quiet=rank() > 0)
     for folder in (job.folder / STAGES[name].folder for name in names):
+        if folder.is_symlink():
+            raise RunError(f"{folder} is a link, and a stage renames its folder; link the whole of {job.folder} instead")
         own = (folder / "started.json").exists() or (folder / "done.json").exists()
         if not own and any(not path.name.startswith(".") for path in folder.glob("*")):
             raise RunError(f"{folder} holds files that no run wrote, and this run would write there; give another --out")
@@ -185,7 +188,7 @@ def run_stage(job: Job, name: str, undo: Callable[[], object] | None = None) -> 
         if before != inputs:
             carried = _content(folder / stage.kept)
             if done:
-                shutil.rmtree(aside, ignore_errors=True)
+                _remove(aside)
                 folder.rename(aside)
             else:
                 _remove(folder)
@@ -224,7 +227,7 @@ def run_stage(job: Job, name: str, undo: Callable[[], object] | None = None) -> 
             },
         )
         shutil.rmtree(folder / "checkpoint", ignore_errors=True)  # until here a kill would cost the training
-        shutil.rmtree(aside, ignore_errors=True)
+        _remove(aside)
     barrier()
     log.info(f"{name}: done in {seconds:.0f} s")
     return True
@@ -236,9 +239,12 @@ def _inputs(job: Job, name: str, done: Inputs | None) -> Inputs:
     return _settled(now, done["inputs"]) if done else now
 
 
-def _settled(now: Any, then: Any) -> Any:
+def _settled(now: Any, then: Any, defaults: Any = CONFIG) -> Any:
+    if isinstance(defaults, Settings) and isinstance(now, dict) and isinstance(then, dict):  # settings that are younger than `then`
+        old = defaults.model_dump(mode="json")
+        now = {key: value for key, value in now.items() if key in then or key not in old or value != old[key]}
     if isinstance(now, dict) and isinstance(then, dict):
-        return {key: _settled(value, then.get(key)) for key, value in now.items()}
+        return {key: _settled(value, then.get(key), getattr(defaults, key, None)) for key, value in now.items()}
     gone = isinstance(now, str) and Path(now).is_absolute() and isinstance(then, str) and then.rpartition(" ")[0] == Path(now).name
     return then if gone else now
 

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
+from datetime import timedelta
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -126,6 +127,12 @@ def ahead(pool: Executor, function: Callable[[A], B], items: Iterable[A], depth:
             future.cancel()
 
 
+def cores() -> int:
+    """Processor cores that this process may use: its share where several processes of this run are on the machine."""
+    free = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, free // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+
+
 def rank() -> int:
     """Number of this process among those that torchrun or accelerate started; 0 is the one that writes."""
     return int(os.environ.get("RANK", 0))
@@ -141,7 +148,8 @@ def barrier() -> None:
     if ranks() > 1:
         from accelerate import PartialState
 
-        PartialState(cpu=on_cpus()).wait_for_everyone()
+        # The first call sets the time after which the others give up rank 0, which checks the data or asks a language model alone.
+        PartialState(cpu=on_cpus(), timeout=timedelta(days=7)).wait_for_everyone()
 
 
 def on_cpus() -> bool:
@@ -163,12 +171,13 @@ def versions() -> dict[str, str]:
 
 
 def start_log(folder: Path | None = None, quiet: bool = False) -> None:
-    """Log to the terminal and, if there is one, to log.txt of the run folder."""
+    """Log to the terminal and, if there is one, to log.txt of the run folder; nowhere if quiet."""
     for handler in list(log.handlers):
         log.removeHandler(handler)
         handler.close()
     if folder:
         folder.mkdir(parents=True, exist_ok=True)
+    if folder and not quiet:
         file = logging.FileHandler(folder / "log.txt", encoding="utf-8")
         file.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%Y-%m-%d %H:%M:%S"))
         log.addHandler(file)

@@ -15,7 +15,7 @@ from tag2mask.data.masks import Truth, true_photos
 from tag2mask.data.plain import read_list
 from tag2mask.data.table import Photo, Table
 from tag2mask.errors import ConfigError, DataError, RunError
-from tag2mask.runs import barrier, console, log, rank, ranks, read_json, track, write_json
+from tag2mask.runs import barrier, console, cores, log, rank, ranks, read_json, track, write_json
 
 
 class Job:
@@ -173,14 +173,13 @@ def classifier_scores(job: Job) -> Callable[[Photo], np.ndarray]:
 def masks(job: Job) -> dict[str, Any]:
     """Write masks/NAME.png and NAME.npz for every training photo, and masks.json."""
     from tag2mask.crf import backend
-    from tag2mask.loop import threads
     from tag2mask.masks import make_masks
 
     folder = job.folder / "masks"
     table = Table(job.table.tags, job.table.photos[rank() :: ranks()], job.table.source)
     maker = mask_maker(job)
     maker.overall = maker.measure(job.table.photos)
-    make_masks(table, maker, folder, threads())
+    make_masks(table, maker, folder, cores())
     barrier()
     if rank() == 0:
         settings = job.config.masks
@@ -304,6 +303,8 @@ def load_for_prediction(weights: Path) -> Any:
 
 def report(job: Job) -> dict[str, Any]:
     """Write report/index.html."""
+    if rank() > 0:
+        return {}
     from tag2mask.report.page import write_report
 
     truths = job.truths

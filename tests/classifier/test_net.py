@@ -12,7 +12,7 @@ from tag2mask.config import ClassifierSettings
 from tag2mask.data.drawings import drawing
 from tag2mask.data.transforms import to_square
 from tag2mask.errors import ConfigError, RunError, WeightsError
-from tag2mask.weights import create_backbone
+from tag2mask.weights import create_backbone, read_tensors
 
 import timm  # isort: skip
 
@@ -105,6 +105,16 @@ def test_save_and_load_give_the_same_scores(tmp_path):
     assert again.backbone.weights_used == "test_vit, random weights"
     with pytest.raises(RunError, match="tag2mask train"):
         load_classifier(tmp_path / "other.safetensors")
+
+
+def test_a_file_of_another_version_is_named(tmp_path):
+    net = PatchClassifier(settings(), 4, 3)
+    save_classifier(net, tmp_path / "m.safetensors", ("a", "b", "c"), 3)
+    meta, state = read_tensors(tmp_path / "m.safetensors", "train")
+    meta["settings"] = meta["settings"].replace("{", '{"later": 1, ', 1)
+    save_file(state, tmp_path / "later.safetensors", meta)
+    with pytest.raises(RunError, match=r"later\.safetensors: settings that this version .*later: Extra"):
+        load_classifier(tmp_path / "later.safetensors")
 
 
 def test_weights_of_another_shape_and_unknown_models_are_explained(tmp_path):

@@ -140,6 +140,15 @@ def test_names_that_make_trouble_later(tmp_path):
     str(caught.value).encode()
 
 
+def test_linked_folders_are_read_once(tmp_path):
+    for place in ("elsewhere", "photos/dog"):
+        (tmp_path / place).mkdir(parents=True)
+        Image.new("RGB", (40, 40)).save(tmp_path / place / "a.jpg")
+    (tmp_path / "photos" / "cat").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "round").symlink_to(tmp_path / "photos")
+    assert sorted(photo.name for photo in load_table(tmp_path / "photos").photos) == ["cat/a", "dog/a"]
+
+
 def test_pictures_of_kinds_that_are_not_read_are_counted(tmp_path, caplog):
     picture(tmp_path / "cat" / "a.jpg")
     for name in ("IMG_1.HEIC", "IMG_2.heic", "b.avif"):

@@ -113,6 +113,23 @@ def test_masks_have_the_photos_size_and_only_given_tags(photos, tmp_path):
     assert set(np.unique(plain.mask(photos.photos[0], plain.scores(plain.maps(photos.photos[:1])[0])))) == {1, 2}
 
 
+def test_the_crf_works_on_a_reduced_photo_and_the_mask_has_its_size(tmp_path, monkeypatch):
+    Image.effect_noise((300, 120), 50).convert("RGB").save(tmp_path / "a.jpg", exif=lying())
+    photo, seen = Photo("a", tmp_path / "a.jpg", ("x",)), []
+    monkeypatch.setattr("tag2mask.masks.make.dense_crf", lambda image, probs, params: seen.append((image.shape, probs.shape)) or probs)
+    made = MaskMaker(None, None, ("x",), MaskSettings(mask_size=100))
+    scores = torch.tensor([[[0.1], [0.9]], [[0.9], [0.1]]])  # the tag above, background below
+    mask = made.mask(photo, scores)
+    assert seen == [((100, 40, 3), (2, 100, 40))]
+    assert mask.shape == (300, 120) and (mask[:150] == 1).all() and (mask[150:] == 0).all()
+
+
+def lying():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return exif
+
+
 def test_the_common_threshold_is_otsus_over_all_evidence_of_the_tags(photos):
     def evidence(images, labels):
         return torch.nn.functional.avg_pool2d(torch.stack([0 * images[:, 0], images[:, 2], images[:, 0]], 1), 16) * labels.sum()

@@ -134,7 +134,9 @@ def test_settings_mark_what_differs_from_the_defaults(run):
 def test_a_photo_of_any_shape_has_its_strip(tmp_path):
     for size in ((30, 3000), (3000, 30)):
         Image.new("RGB", size, "green").save(tmp_path / "a.png")
-        strip = make_strip(Shown(Photo("a", tmp_path / "a.png", ())), ("background",), 400, "mask", tmp_path / "masks", None, lambda photo: None)
+        strip = make_strip(
+            Shown(Photo("a", tmp_path / "a.png", ())), ("background",), 400, "mask", tmp_path / "masks", None, lambda photo: None
+        )
         with Image.open(io.BytesIO(base64.b64decode(strip.photo.split(",")[1]))) as shown:
             assert max(shown.size) <= 1600 and strip.ratio == size[0] / size[1]
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tag2mask.classifier.affinity import affinity, spread
 from tag2mask.classifier.backbone import Backbone
 from tag2mask.classifier.hv_bilstm import HVBiLSTM, ResidualHVBiLSTM
-from tag2mask.config import ClassifierSettings
+from tag2mask.config import ClassifierSettings, stored_settings
 from tag2mask.runs import writing
 from tag2mask.weights import read_tensors
 
@@ -102,7 +102,7 @@ def save_classifier(model: PatchClassifier, path: Path, tags: tuple[str, ...], n
 def load_classifier(path: Path) -> PatchClassifier:
     """A file of `save_classifier` to the network, in eval mode. Raises RunError if it is missing or damaged."""
     meta, state = read_tensors(path, "train")
-    settings = ClassifierSettings.model_validate_json(meta["settings"])
+    settings = stored_settings(ClassifierSettings, meta["settings"], path)
     model = PatchClassifier(settings.model_copy(update={"weights": "none"}), len(json.loads(meta["tags"])) + 1, int(meta["num_clusters"]))
     model.load_state_dict(state)
     model.backbone.weights_used = meta["weights_used"]

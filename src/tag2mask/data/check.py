@@ -1,7 +1,6 @@
 """Everything wrong with a data set, at once, before hours of work."""
 
 import hashlib
-import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +18,7 @@ from tag2mask.data.masks import Truth, read_mask, true_photos
 from tag2mask.data.rows import Row, Rows, is_file, known_tags, nearest_tag, photo_names, row_findings
 from tag2mask.data.table import BACKGROUND, IGNORE, Photo, Table, open_image, reading
 from tag2mask.errors import DataError
-from tag2mask.runs import log, track
+from tag2mask.runs import cores, log, track
 
 MIN_SIDE = 32  # pixels: two patches of a ViT
 MAX_ASPECT = 4  # training resizes to a square
@@ -134,7 +133,7 @@ def picture_findings(sets: Sequence[Rows]) -> Iterator[Finding]:
     """Pictures that cannot be read, that occur twice (also in training and validation), or of extreme size, shape or content."""
     rows = [(row, i) for i, found in enumerate(sets) for row in _existing(found)]
     first: dict[str, tuple[Row, int]] = {}
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         looks = pool.map(_look, (row.path for row, _ in rows))
         for (row, i), seen in zip(rows, track(looks, "check pictures", len(rows)), strict=True):
             if seen.error:
@@ -189,7 +188,7 @@ def mask_findings(table: Table, folder: Path, numbering: str = "auto") -> Iterat
     if missing := sorted({photo.name for photo in table.photos} - {photo.name for photo in truth.photos_with_truth}):
         what = f"{len(missing)} of {len(table)} photos have no mask, first {missing[0]}.png: they are not scored"
         yield warning("missing mask", str(folder), what)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         looks = pool.map(partial(_look_at_mask, truth, table), truth.photos_with_truth)
         for findings in track(looks, "check masks", len(truth.photos_with_truth)):
             yield from findings

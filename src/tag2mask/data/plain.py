@@ -74,9 +74,14 @@ def read_folder(path: Path) -> Rows:
 
 
 def pictures_below(folder: Path, kinds: Container[str] = PICTURES) -> list[Path]:
-    """All picture files of a folder and its subfolders, hidden ones left out, sorted."""
-    files = (file for file in folder.rglob("*") if file.suffix.lower() in kinds and file.is_file())
-    return sorted(file for file in files if not any(part.startswith(".") for part in file.relative_to(folder).parts))
+    """All picture files of a folder and its subfolders, linked ones too, hidden ones left out, sorted."""
+    files: list[Path] = []
+    seen: set[str] = set()
+    for place, subfolders, names in os.walk(folder, followlinks=True):
+        seen.add(os.path.realpath(place))
+        subfolders[:] = [name for name in subfolders if not name.startswith(".") and os.path.realpath(Path(place, name)) not in seen]
+        files += [Path(place, name) for name in names if not name.startswith(".") and Path(name).suffix.lower() in kinds]
+    return sorted(file for file in files if file.is_file())
 
 
 def unread_pictures(folder: Path) -> list[Finding]:

@@ -19,6 +19,9 @@ from PIL.ImageFile import ImageFile
 
 from tag2mask.errors import DataError
 
+# Pillow takes pictures of more than 89 megapixels for an attack, and refuses those of twice as many; phones take larger ones.
+Image.MAX_IMAGE_PIXELS = 500_000_000
+
 BACKGROUND = 0
 IGNORE = 255
 

@@ -5,7 +5,6 @@ Letters: C classes (background is 0). Ignore (255) in the truth is skipped; igno
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from tag2mask.data.masks import read_mask
 from tag2mask.data.table import IGNORE
 from tag2mask.errors import DataError
 from tag2mask.evaluate.boundary import boundary_counts
-from tag2mask.runs import track
+from tag2mask.runs import cores, track
 
 Mask = Path | np.ndarray | Callable[[], np.ndarray]
 AHEAD = 16  # pairs in flight for each thread: memory stays flat in the number of masks
@@ -164,7 +163,7 @@ def evaluate_masks(
             named = [str(mask) for mask in pair if isinstance(mask, Path)]
             return text if not named or any(name in text for name in named) else f"{named[0]}: {text}"
 
-    for answer in track(_in_parallel(one, pairs, workers or os.cpu_count() or 1), "evaluate", _length(pairs)):
+    for answer in track(_in_parallel(one, pairs, workers or cores()), "evaluate", _length(pairs)):
         if isinstance(answer, str):
             problems.append(answer)
             continue

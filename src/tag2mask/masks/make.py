@@ -12,8 +12,8 @@ from torch import Tensor
 from tag2mask.config import MaskSettings
 from tag2mask.crf import CRFParams, dense_crf
 from tag2mask.data.masks import write_mask
-from tag2mask.data.table import Photo, Table
-from tag2mask.data.transforms import to_square
+from tag2mask.data.table import Photo, Table, image_size
+from tag2mask.data.transforms import likeliest, reduced, to_square
 from tag2mask.masks.scores import Scorer, otsu, patch_scores, relative, tag_scores, to_pixels
 from tag2mask.runs import ahead, track, writing
 
@@ -93,12 +93,12 @@ class MaskMaker:
 
     def mask(self, photo: Photo, scores: Tensor) -> np.ndarray:
         """Scores (K, h, w) of the photo's classes to its pseudo mask (H, W) uint8: interpolation, CRF, argmax."""
-        picture = np.asarray(photo.open())
+        picture = reduced(photo.open(at_least=self.settings.mask_size), self.settings.mask_size)
         present = np.array(self.present(photo), np.uint8)
-        probs = to_pixels(scores, *picture.shape[:2])
+        probs = to_pixels(scores, picture.height, picture.width)
         if self.crf.iterations and len(present) > 1:
-            probs = dense_crf(picture, probs, self.crf)
-        return present[probs.argmax(0)]
+            probs = dense_crf(np.asarray(picture), probs, self.crf)
+        return present[likeliest(torch.from_numpy(probs), image_size(photo.path))]
 
 
 def make_masks(table: Table, maker: MaskMaker, folder: Path, workers: int) -> int:
@@ -106,7 +106,7 @@ def make_masks(table: Table, maker: MaskMaker, folder: Path, workers: int) -> in
 
     Beside each lies NAME.npz: `scores`, the `maps` of the photo (K, h, w) float16, and `classes`, their numbers (K,).
     """
-    todo = [photo for photo in table.photos if not (folder / f"{photo.name}.png").exists()]
+    todo = [photo for photo in table.photos if not all((folder / f"{photo.name}{kind}").exists() for kind in (".npz", ".png"))]
 
     def network() -> Iterator[tuple[Photo, Tensor]]:
         for batch in maker.batches(todo):

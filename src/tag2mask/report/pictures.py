@@ -65,7 +65,12 @@ def read_mask(path: Path) -> np.ndarray:
 
 
 def photo_iou(truth: np.ndarray, mask: np.ndarray) -> float | None:
-    """Mean IoU over the classes of one photo (background included), true 255 skipped; (H, W) uint8 each. None where all is 255."""
+    """Mean IoU over the classes of one photo (background included), true 255 skipped; (H, W) uint8 each. None where all is 255.
+
+    Of a photo of more than a megapixel every second, third ... row and column counts.
+    """
+    step = 1 + int((mask.size / 1e6) ** 0.5)
+    truth, mask = truth[::step, ::step], mask[::step, ::step]
     valid = truth != IGNORE
     pairs = np.bincount(truth[valid].astype(np.int64) * 256 + mask[valid], minlength=65536).reshape(256, 256)
     both = np.diag(pairs)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from tag2mask.config import SegmenterSettings
+from tag2mask.config import SegmenterSettings, stored_settings
 from tag2mask.errors import ConfigError
 from tag2mask.runs import writing
 from tag2mask.weights import create_backbone, read_tensors
@@ -92,7 +92,7 @@ def save_segmenter(model: DeepLabV2, path: Path) -> None:
 def load_segmenter(path: Path) -> DeepLabV2:
     """A file of `save_segmenter` to the network, in eval mode. Raises RunError if it is missing or damaged."""
     meta, state = read_tensors(path, "segment")
-    settings = SegmenterSettings.model_validate_json(meta["settings"])
+    settings = stored_settings(SegmenterSettings, meta["settings"], path)
     model = DeepLabV2(settings.model_copy(update={"weights": "none"}), json.loads(meta["classes"]))
     model.load_state_dict(state)
     model.settings, model.weights_used = settings, meta["weights_used"]

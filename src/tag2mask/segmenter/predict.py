@@ -1,6 +1,5 @@
 """Any pictures to masks: multi-scale, mirrored, refined by the dense CRF on request, as a stream of bounded memory."""
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,9 +16,9 @@ from tag2mask.config import SegmenterSettings
 from tag2mask.crf import CRFParams, dense_crf
 from tag2mask.data.masks import PALETTE, write_mask
 from tag2mask.data.table import BACKGROUND, Photo, image_size
-from tag2mask.data.transforms import to_tensor
+from tag2mask.data.transforms import enlarge, likeliest, reduced, to_tensor
 from tag2mask.errors import DataError
-from tag2mask.runs import ahead
+from tag2mask.runs import ahead, cores
 from tag2mask.segmenter.deeplab import DeepLabV2
 
 CRF_LEAST = 0.05  # classes that nowhere reach this probability stay out of the CRF, which costs time per class
@@ -40,23 +39,12 @@ class Prediction:
 
         The mask is made of them: they are what `object_first` and the CRF leave, not the network's bare probabilities.
         """
-        return _enlarge(torch.from_numpy(self.probs), self.size).numpy()
+        return enlarge(torch.from_numpy(self.probs), self.size).numpy()
 
     @cached_property
     def mask(self) -> np.ndarray:
         """The likeliest class of every pixel of the picture: (H, W) uint8."""
-        probs = torch.from_numpy(self.probs)
-        if probs.shape[:0:-1] == self.size:
-            return probs.argmax(0).byte().numpy()
-        best = torch.full((self.size[1], self.size[0]), -1.0)
-        mask = torch.zeros(best.shape, dtype=torch.uint8)
-        for number, most in enumerate(probs.amax((1, 2)).tolist()):  # one class at a time: memory does not grow with their number
-            if most * len(probs) < 1:
-                continue  # the likeliest of C classes has at least 1/C
-            score = _enlarge(probs[number : number + 1], self.size)[0]
-            better = score > best
-            best[better], mask[better] = score[better], number
-        return mask.numpy()
+        return likeliest(torch.from_numpy(self.probs), self.size)
 
     @property
     def found(self) -> tuple[str, ...]:
@@ -77,7 +65,7 @@ class Prediction:
 def predict(model: DeepLabV2, image: Image.Image, settings: SegmenterSettings | None = None) -> Prediction:
     """An RGB picture to its Prediction; `settings` (sizes, scales, mirror, CRF) are the model's own unless given."""
     settings = settings or model.settings
-    small = _working(image, settings)
+    small = reduced(image, settings.test_size)
     probs = _object_first(_probabilities(model, small, settings), settings)
     return Prediction(_refine(small, probs, settings), image.size, image, model.classes)
 
@@ -97,7 +85,7 @@ def predict_photos(
     what a photo's probabilities (C, h, w) become when its tags are known; without it, see `object_first`.
     """
     settings = settings or model.settings
-    threads = threads or os.cpu_count() or 1
+    threads = threads or cores()
 
     def read(photo: Photo) -> tuple[Photo, Image.Image] | None:
         try:
@@ -110,23 +98,18 @@ def predict_photos(
 
     def finish(work: tuple[Photo, Image.Image, np.ndarray]) -> tuple[Photo, Prediction]:
         photo, small, probs = work
-        return photo, Prediction(_refine(small, probs, settings), image_size(photo.path), small, model.classes)
+        prediction = Prediction(_refine(small, probs, settings), image_size(photo.path), small, model.classes)
+        prediction.mask  # noqa: B018  enlarged here, in a thread
+        return photo, prediction
 
     def network(pictures: Iterable[tuple[Photo, Image.Image] | None]) -> Iterator[tuple[Photo, Image.Image, np.ndarray]]:
         for photo, image in filter(None, pictures):
-            small = _working(image, settings)
+            small = reduced(image, settings.test_size)
             probs = _probabilities(model, small, settings)
             yield photo, small, given(photo, probs) if given else _object_first(probs, settings)
 
     with ThreadPoolExecutor(threads) as readers, ThreadPoolExecutor(threads) as refiners:
         yield from ahead(refiners, finish, network(ahead(readers, read, photos, threads)), threads)
-
-
-def _working(image: Image.Image, settings: SegmenterSettings) -> Image.Image:
-    """The picture, reduced so that its longer side is test_size if it is larger."""
-    factor = min(1.0, settings.test_size / max(image.size))
-    size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
-    return image.resize(size, Image.Resampling.BILINEAR) if size != image.size else image
 
 
 @torch.inference_mode()
@@ -168,8 +151,3 @@ def _refine(image: Image.Image, probs: np.ndarray, settings: SegmenterSettings) 
     likely = [number for number, most in enumerate(probs.max((1, 2))) if most > CRF_LEAST]
     likely = likely or np.unique(probs.argmax(0)).tolist()  # where a network is unsure between many classes, none reaches it
     return dense_crf(np.array(image), probs, CRFParams(**settings.crf.model_dump()), likely)
-
-
-def _enlarge(probs: Tensor, size: tuple[int, int]) -> Tensor:
-    """(C, h, w) to (C, H, W), `size` being (W, H), bilinear."""
-    return F.interpolate(probs[None], (size[1], size[0]), mode="bilinear", align_corners=False)[0]
