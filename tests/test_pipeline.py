@@ -354,6 +354,23 @@ def test_test_photos_named_like_training_photos_keep_their_masks(finished, scene
     assert len(job.truths["val"].photos_with_truth) == 4
 
 
+def test_python_keeps_the_settings_of_a_run_as_the_command_line_does(finished, scenes, tmp_path):
+    folder = copy_of(finished, tmp_path)
+    rerun(folder, scenes)
+    again = tag2mask.run(scenes / "tags.csv", folder)
+    assert again.config.classifier == finished.config.classifier
+    assert all("done already" in line for line in log_lines(folder, 7)[:6])
+
+
+def test_a_run_does_not_put_masks_among_the_photos(tmp_path):
+    (tmp_path / "cat").mkdir()
+    Image.new("RGB", (40, 40)).save(tmp_path / "cat" / "a.jpg")
+    for out in (tmp_path, tmp_path / "runs/a"):
+        with pytest.raises(RunError, match="lies in the folder of photos"):
+            tag2mask.run(tmp_path, out)
+    assert [p.name for p in tmp_path.iterdir()] == ["cat"]
+
+
 def test_two_commands_do_not_share_a_run_folder(finished, scenes, tmp_path):
     folder = copy_of(finished, tmp_path)
     with locked(folder), pytest.raises(RunError, match="another tag2mask command is at work"):
@@ -367,7 +384,7 @@ def test_masks_are_never_written_over_pictures_or_each_other(finished, tmp_path)
         Image.new("RGB", (30, 20), "green").save(tmp_path / name)
     before = (tmp_path / "pngs/x.png").read_bytes()
     with pytest.raises(DataError, match=r"x\.png: the mask would be written over this picture"):
-        finished.predict_to([tmp_path / "pngs"], tmp_path / "pngs")
+        finished.predict_to([tmp_path / "pngs/x.png"], tmp_path / "pngs")
     assert (tmp_path / "pngs/x.png").read_bytes() == before
     for pictures, names in (
         ([tmp_path / "a", tmp_path / "b"], {"a/1.png", "b/1.png"}),
@@ -379,6 +396,10 @@ def test_masks_are_never_written_over_pictures_or_each_other(finished, tmp_path)
         assert {p.relative_to(out).as_posix() for p in out.rglob("*.png")} == names
     twice = [tmp_path / "a/1.jpg", tmp_path / "a", tmp_path / "a/1.jpg"]
     assert finished.predict_to(twice, tmp_path / "once") == 1 and (tmp_path / "once/1.png").exists()
+    for _ in range(2):  # the second time does not take the masks of the first for pictures
+        assert finished.predict_to([tmp_path / "deep"], tmp_path / "deep/masks") == 1
+    with pytest.raises(DataError, match="deep: the masks would lie among these pictures"):
+        finished.predict_to([tmp_path / "deep"], tmp_path / "deep")
     (tmp_path / "empty").mkdir()
     for pictures, said in (([tmp_path / "empty"], "no pictures below"), ([], "which pictures")):
         with pytest.raises(DataError, match=said):

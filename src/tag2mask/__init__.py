@@ -13,6 +13,10 @@ __version__ = "0.1.0"
 __all__ = ["Run", "__version__", "load", "run"]
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 def __getattr__(name: str) -> Any:
     """Import what is asked for when it is asked for: `import tag2mask` alone stays instant."""
     if name in ("Run", "load", "run"):

@@ -62,7 +62,9 @@ class Run:
         from tag2mask.data.table import Photo
         from tag2mask.segmenter.predict import predict_photos
 
-        photos = [Photo(name, path, ()) for path, name in _pictures(pictures)]
+        if among := [path for path in pictures if path.is_dir() and path.resolve() == out.resolve()]:
+            raise DataError(f"{among[0]}: the masks would lie among these pictures and be taken for some; give another --out")
+        photos = [Photo(name, path, ()) for path, name in _pictures(pictures, out)]
         read = {photo.path.resolve() for photo in photos}
         targets = [out / f"{photo.name}{kind}" for photo in photos for kind in (".png", ".overlay.jpg")[: 1 + overlay]]
         if covered := [
@@ -70,7 +72,7 @@ class Run:
         ]:
             raise DataError(covered)
         self._segmenter  # noqa: B018  a missing model is an error before anything else is said
-        count = 0
+        count = empty = 0
         broken: list[DataError] = []
         predictions = predict_photos(self._segmenter, photos, self.config.segmenter, on_error=broken.append)
         for photo, prediction in track(predictions, "predictions", total=len(photos)):
@@ -79,22 +81,28 @@ class Run:
                 with writing(out / f"{photo.name}.overlay.jpg") as temporary:
                     prediction.overlay().save(temporary, "JPEG", quality=90)
             count += 1
+            empty += not prediction.found
         numbers = ", ".join(f"{i} {name}" for i, name in enumerate(self._segmenter.classes))
-        console.print(f"{count} masks in {out}; class numbers: {numbers}", soft_wrap=True, highlight=False)
+        nothing = f", {empty} of them all background" if empty else ""
+        console.print(f"{count} mask{'s' * (count != 1)} in {out}{nothing}; class numbers: {numbers}", soft_wrap=True, highlight=False)
         if broken:
             raise DataError([str(error) for error in broken])
         return count
 
 
-def run(data: Path | str, out: Path | str, recipe: str = "photos", **settings: Any) -> Run:
-    """All stages on a data set; goes on where an earlier call stopped. `settings` as in a recipe: `classifier={"epochs": 5}`, `seed=1`."""
-    base = load_recipe(recipe).model_dump()
-    config = make_config(merged(base, {"data": Path(data), "out": Path(out), **settings}), "tag2mask.run")
+def run(data: Path | str, out: Path | str, recipe: str | None = None, **settings: Any) -> Run:
+    """All stages on a data set; goes on where an earlier call stopped. `settings` as in a recipe: `classifier={"epochs": 5}`, `seed=1`.
+
+    Without a recipe a run folder that is there keeps its settings, and a new one gets those of `photos`.
+    """
+    stored = Path(out) / "config.toml"
+    base = read_config(stored) if recipe is None and stored.exists() else load_recipe(recipe or "photos")
+    config = make_config(merged(base.model_dump(), {"data": Path(data), "out": Path(out), **settings}), "tag2mask.run")
     return run_config(config)
 
 
 def load(folder: Path | str) -> Run:
-    """An earlier run."""
+    """An earlier run, from its folder. Raises RunError."""
     return Run(folder)
 
 
@@ -103,6 +111,10 @@ def run_config(config: Config, names: Sequence[str] = tuple(STAGES)) -> Run:
     if getattr(multiprocessing.current_process(), "_inheriting", False):  # a process that reads photos imports the script that started it
         raise RunError('put `if __name__ == "__main__":` before what your script does: its reading processes import it')
     config = with_whole_paths(config)
+    if config.data and config.data.is_dir() and config.out.resolve().is_relative_to(config.data.resolve()):
+        raise RunError(
+            f"{config.out} lies in the folder of photos {config.data}, where masks would be taken for photos; give another --out"
+        )
     job = Job(config)
     start_log(config.out, quiet=rank() > 0)
     with locked(config.out) if rank() == 0 else nullcontext():
@@ -133,14 +145,19 @@ def run_demo(config: Config) -> Run:
     return run_config(config.model_copy(update=paths))
 
 
-def _pictures(paths: Sequence[Path]) -> list[tuple[Path, str]]:
-    """Pictures, and those below folders, with the name of each one's mask: its path below the folder given. Raises DataError."""
+def _pictures(paths: Sequence[Path], out: Path) -> list[tuple[Path, str]]:
+    """Pictures, and those below folders but not below `out`, with the name of each one's mask: its path below the folder given.
+
+    Raises DataError.
+    """
     from tag2mask.data.plain import pictures_below, unread_pictures
     from tag2mask.data.rows import photo_names
 
     if missing := [f"{path}: no such picture or folder" for path in paths if not path.exists()]:
         raise DataError(missing)
-    found = list({file.absolute(): (file, path) for path in paths for file in (pictures_below(path) if path.is_dir() else [path])}.values())
+    below = out.absolute()
+    each = ((file, path) for path in paths for file in (pictures_below(path) if path.is_dir() else [path]))
+    found = list({f.absolute(): (f, path) for f, path in each if f == path or not f.absolute().is_relative_to(below)}.values())
     for finding in (finding for path in paths if path.is_dir() for finding in unread_pictures(path)):
         console.print(str(finding), highlight=False, markup=False, soft_wrap=True)
     if not paths:

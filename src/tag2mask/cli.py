@@ -38,7 +38,10 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         verb = (sys.argv[1:] if argv is None else argv)[0]
-        print("\ntag2mask: stopped" + "; the same command goes on from here" * (verb in GO_ON), file=sys.stderr)
+        print(
+            "\ntag2mask: stopped" + "; the same command goes on, a training from where it was a minute ago at most" * (verb in GO_ON),
+            file=sys.stderr,
+        )
         return 130
     except BrokenPipeError:  # `tag2mask ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

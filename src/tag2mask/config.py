@@ -4,6 +4,7 @@ The defaults are the recipe for people's own photos on any machine. The papers' 
 """
 
 import difflib
+import math
 import tomllib
 from importlib.resources import files
 from pathlib import Path
@@ -94,8 +95,8 @@ class ClassifierSettings(Settings):
     """Weight of ViT-PCM's equivariance loss."""
     classifier_l2: float = Field(0.0, ge=0)
     """L2 penalty on the patch classifier's weights (ViT-PCM: 0.01)."""
-    epochs: int = Field(6, ge=1)
-    """Passes over the training photos."""
+    epochs: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """Passes over the training photos; auto: 6, or of few photos as many as make 100 steps."""
     frozen_epochs: int = Field(1, ge=0)
     """First passes, with the backbone frozen."""
     trained_blocks: int = Field(4, ge=0)
@@ -114,6 +115,10 @@ class ClassifierSettings(Settings):
     """light: mirror and colour; vit_pcm: both mirrors, transpose, strong colour."""
     precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
     """Arithmetic of the networks; auto: bf16 on a GPU that has it, else float32."""
+
+    def passes(self, photos: int) -> int:
+        """Epochs over this many photos."""
+        return max(6, math.ceil(100 / math.ceil(photos / self.batch_size))) if self.epochs == "auto" else self.epochs
 
 
 class CRFSettings(Settings):

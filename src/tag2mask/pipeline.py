@@ -7,6 +7,7 @@ new is done: it comes back if that cannot even start, or when what goes in is as
 """
 
 import json
+import re
 import shutil
 import time
 from collections.abc import Callable
@@ -286,8 +287,9 @@ def _differences(old: Any, new: Any, at: str = "") -> list[str]:
         keys = dict.fromkeys([*old, *new])
         return [d for k in keys if old.get(k) != new.get(k) for d in _differences(old.get(k), new.get(k), f"{at}.{k}" if at else str(k))]
     short = [json.dumps(v, ensure_ascii=False) for v in (old, new)]
+    hashes = all(isinstance(v, str) and re.fullmatch("[0-9a-f]{16}", v) for v in (old, new))
     return [
         f"{at} has changed"
-        if max(map(len, short)) > 40 or at.endswith((".safetensors", ".json"))
+        if hashes or max(map(len, short)) > 40 or at.endswith((".safetensors", ".json"))
         else f"{at} was {short[0]}, is {short[1]}"
     ]

@@ -54,6 +54,12 @@ def test_the_loss_is_the_weighted_sum_of_its_parts():
     assert parts["loss"].item() == pytest.approx((parts["mce"] + 0.5 * parts["pce"] + 0.1 * parts["l2"]).item())
 
 
+def test_few_photos_are_gone_through_more_often():
+    settings = load_recipe("photos").classifier
+    assert [settings.passes(photos) for photos in (1, 42, 320, 1300)] == [100, 34, 6, 6]  # batches of 16
+    assert load_recipe("cpc").classifier.passes(42) == 50
+
+
 @pytest.mark.parametrize("augment", AUGMENTATIONS)
 def test_photos_can_be_read_by_other_processes(augment):
     pickle.dumps(AUGMENTATIONS[augment])  # as macOS, Windows and Python 3.14 start them

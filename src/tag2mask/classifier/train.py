@@ -63,7 +63,8 @@ def train_classifier(
         )
     examples = TaggedPhotos(table, cluster_vectors, side, settings.augment)
     per_epoch = math.ceil(len(table) / settings.batch_size)
-    frozen, total = per_epoch * min(settings.frozen_epochs, settings.epochs), per_epoch * settings.epochs
+    epochs = settings.passes(len(table))
+    frozen, total = per_epoch * min(settings.frozen_epochs, epochs), per_epoch * epochs
     new = [p for name, p in model.named_parameters() if not name.startswith("backbone.")]
     last = model.backbone.last_parameters(settings.trained_blocks)
 

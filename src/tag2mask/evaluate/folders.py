@@ -40,7 +40,9 @@ def evaluate_folders(
     missing = [name for name in scored if not (predicted / f"{name}.png").is_file()]
     if missing:
         shown = ", ".join(f"{name}.png" for name in missing[:3])
-        raise DataError(f"{predicted}: {len(missing)} of {len(scored)} masks are missing, first {shown}; name the ones to score in a list")
+        raise DataError(
+            f"{predicted}: {len(missing)} of {len(scored)} masks are missing, first {shown}; name the ones to score in a file, --list"
+        )
     pairs = [(predicted / f"{name}.png", truth / f"{name}.png") for name in scored]
     return evaluate_masks(pairs, _class_names(classes), workers, boundary, mean_over), scored
 
