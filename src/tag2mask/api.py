@@ -81,7 +81,7 @@ class Run:
                 with writing(out / f"{photo.name}.overlay.jpg") as temporary:
                     prediction.overlay().save(temporary, "JPEG", quality=90)
             count += 1
-            empty += not prediction.found
+            empty += not prediction.mask.any()
         numbers = ", ".join(f"{i} {name}" for i, name in enumerate(self._segmenter.classes))
         nothing = f", {empty} of them all background" if empty else ""
         console.print(f"{count} mask{'s' * (count != 1)} in {out}{nothing}; class numbers: {numbers}", soft_wrap=True, highlight=False)

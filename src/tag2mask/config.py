@@ -116,7 +116,7 @@ class ClassifierSettings(Settings):
     precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
     """Arithmetic of the networks; auto: bf16 on a GPU that has it, else float32."""
 
-    def passes(self, photos: int) -> int:
+    def num_epochs(self, photos: int) -> int:
         """Epochs over this many photos."""
         return max(6, math.ceil(100 / math.ceil(photos / self.batch_size))) if self.epochs == "auto" else self.epochs
 

@@ -35,7 +35,7 @@ class Stage:
     inputs: Callable[[Job], Inputs]
     run: Callable[[Job], dict[str, Any]]  # returns counts for done.json
     whole: Callable[[Job], bool] = lambda job: True  # whether what a finished stage wrote is still there
-    kept: str = ""  # a file that a new start takes over from the one before: it was paid for
+    carries: str = ""  # a file that a new start takes over from the one before: it was paid for
 
 
 # ---- what goes in ----------------------------------------------------------------------------------------------------------------
@@ -187,14 +187,14 @@ def run_stage(job: Job, name: str, undo: Callable[[], object] | None = None) -> 
         log.info(f"{name}: starts")
     if rank() == 0:
         if before != inputs:
-            carried = _content(folder / stage.kept)
+            carried = _content(folder / stage.carries)
             if done:
                 _remove(aside)
                 folder.rename(aside)
             else:
                 _remove(folder)
             if carried:
-                with writing(folder / stage.kept) as temporary:
+                with writing(folder / stage.carries) as temporary:
                     temporary.write_bytes(carried)
         remove_temporaries(folder)
         write_json(folder / "started.json", {"inputs": inputs})
@@ -205,8 +205,8 @@ def run_stage(job: Job, name: str, undo: Callable[[], object] | None = None) -> 
     except BaseException:
         if (
             rank() == 0
-            and {path.name for path in folder.iterdir()} <= {"started.json", stage.kept}
-            and _content(folder / stage.kept) == carried
+            and {path.name for path in folder.iterdir()} <= {"started.json", stage.carries}
+            and _content(folder / stage.carries) == carried
         ):
             if aside.exists():
                 _put_back(aside, folder)

@@ -56,8 +56,8 @@ def test_the_loss_is_the_weighted_sum_of_its_parts():
 
 def test_few_photos_are_gone_through_more_often():
     settings = load_recipe("photos").classifier
-    assert [settings.passes(photos) for photos in (1, 42, 320, 1300)] == [100, 34, 6, 6]  # batches of 16
-    assert load_recipe("cpc").classifier.passes(42) == 50
+    assert [settings.num_epochs(photos) for photos in (1, 42, 320, 1300)] == [100, 34, 6, 6]  # batches of 16
+    assert load_recipe("cpc").classifier.num_epochs(42) == 50
 
 
 @pytest.mark.parametrize("augment", AUGMENTATIONS)

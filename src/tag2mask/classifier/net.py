@@ -76,13 +76,13 @@ class PatchClassifier(nn.Module):
         """
         maps, class_token = self.backbone.maps(image)
         logits = self._classify(maps[-1], class_token, u)[0]
-        z = (logits.float().relu() if evidence else class_scores(logits)).permute(0, 3, 1, 2)
+        z = (logits.float().relu() if evidence else patch_scores(logits)).permute(0, 3, 1, 2)
         if evidence:
             z[:, 0] = 0
         return spread(z, affinity(maps, self.map_means, (z.shape[2], z.shape[3]))) if spread_scores else z
 
 
-def class_scores(logits: Tensor) -> Tensor:
+def patch_scores(logits: Tensor) -> Tensor:
     """Patch logits to patch scores Z = softmax(W F_out) (PPC eq. 2, CPC eq. 2): (..., C) -> (..., C) float32, summing to 1."""
     return logits.float().softmax(-1)
 

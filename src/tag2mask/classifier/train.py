@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from tag2mask import loop
 from tag2mask.classifier.losses import equivariance, evidence_bce, mce, pce, top_k_pool
-from tag2mask.classifier.net import PatchClassifier, class_scores
+from tag2mask.classifier.net import PatchClassifier, patch_scores
 from tag2mask.classifier.views import second_view
 from tag2mask.config import ClassifierSettings
 from tag2mask.data.table import Table
@@ -63,7 +63,7 @@ def train_classifier(
         )
     examples = TaggedPhotos(table, cluster_vectors, side, settings.augment)
     per_epoch = math.ceil(len(table) / settings.batch_size)
-    epochs = settings.passes(len(table))
+    epochs = settings.num_epochs(len(table))
     frozen, total = per_epoch * min(settings.frozen_epochs, epochs), per_epoch * epochs
     new = [p for name, p in model.named_parameters() if not name.startswith("backbone.")]
     last = model.backbone.last_parameters(settings.trained_blocks)
@@ -113,7 +113,7 @@ def classifier_loss(net: nn.Module, batch: tuple[Tensor, Tensor, Tensor], settin
     if settings.cluster_dropout:
         u = u * (torch.rand(len(u), 1, device=u.device) >= settings.cluster_dropout)
     logits, features = net(images, u)  # (B, h, w, C), (B, h, w, D)
-    scores = class_scores(logits)
+    scores = patch_scores(logits)
     flat = scores.flatten(1, 2)
     parts: dict[str, Tensor] = {}
     if settings.pooling != "mean":
@@ -131,7 +131,7 @@ def classifier_loss(net: nn.Module, batch: tuple[Tensor, Tensor, Tensor], settin
         views, targets = second_view(images, target / target.sum(-1, keepdim=True).clamp(min=1e-6))
         # A tile shows four photos, so the clusters of all of them belong to it.
         tiled = u[torch.arange(len(views) * 4, device=u.device) % len(u)].view(len(views), 4, -1).amax(1)
-        parts["equivariance"] = equivariance(class_scores(net(views, tiled)[0]), targets.detach())
+        parts["equivariance"] = equivariance(patch_scores(net(views, tiled)[0]), targets.detach())
         total = total + settings.equivariance_weight * parts["equivariance"]
     if settings.classifier_l2:
         whole: Any = getattr(net, "module", net)  # DDP wraps the network

@@ -90,7 +90,7 @@ tag2mask predict {shlex.quote(str(run_dir))} picture.jpg --out masks/
 
 1. {len(train):,} photos, each with its tags.
 2. A patch classifier learned from the tags which patches show what: `{classifier.backbone}` (weights: {_cell(classifier.weights)}),
-   {token} beside every patch token, {classifier.passes(len(train))} epochs at {classifier.image_size} pixels.
+   {token} beside every patch token, {classifier.num_epochs(len(train))} epochs at {classifier.image_size} pixels.
 3. Its scores became one pseudo mask for each photo, {crf}.
 4. DeepLabV2 learned those masks: `{segmenter.backbone}` (weights: {_cell(segmenter.weights)}) at output stride {segmenter.output_stride},
    {segmenter.steps:,} steps of {segmenter.batch_size} crops of {segmenter.crop_size} pixels, seed {config.seed}.

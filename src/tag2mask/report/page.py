@@ -10,11 +10,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image, ImageOps
 
 from tag2mask.config import Config
+from tag2mask.data.masks import read_mask
 from tag2mask.data.table import Table
 from tag2mask.report.card import percent, protocol, snippet, write_card
 from tag2mask.report.curves import read_chart
 from tag2mask.report.draw import INFERNO, class_colours, heatmap, legend, overlay
-from tag2mask.report.pictures import Scores, Shown, Strip, Truth, choose, count_panels, make_strip, mask_path, picture_width, read_mask
+from tag2mask.report.pictures import Scores, Shown, Strip, Truth, choose, count_panels, make_strip, mask_path, picture_width
 from tag2mask.runs import read_json, track, write_text, writing
 
 STAGES = ("clusters", "classifier", "masks", "segmenter", "evaluate")

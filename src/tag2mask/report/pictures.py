@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from tag2mask.data.masks import read_mask
 from tag2mask.data.table import IGNORE, Photo
 from tag2mask.report.draw import heatmap, label_places, mask_layer
 from tag2mask.runs import track
@@ -56,12 +57,6 @@ class Strip:
 def mask_path(folder: Path, photo: Photo) -> Path:
     """Where the mask of a photo lies in a stage's folder."""
     return folder / f"{photo.name}.png"
-
-
-def read_mask(path: Path) -> np.ndarray:
-    """A mask of this run: (H, W) uint8."""
-    with Image.open(path) as image:
-        return np.array(image, np.uint8)
 
 
 def photo_iou(truth: np.ndarray, mask: np.ndarray) -> float | None:
