@@ -41,7 +41,7 @@ class Backbone(nn.Module):
                 f"backbone {name}: cannot give patch tokens of pictures of any size ({str(error) or 'its stride is fixed'})"
             ) from None
         if self.is_vit:
-            self.stride: int = self.net.patch_embed.patch_size[0]
+            self.stride: int = self.net.patch_embed.feat_ratio()
             depth = len(self.net.blocks)
             self.depths = sorted({max(0, depth * third // 3 - 1) for third in (1, 2, 3)})  # blocks whose tokens are maps
             self.dims: list[int] = [self.net.embed_dim] * len(self.depths)
