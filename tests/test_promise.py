@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import torch
 from PIL import Image
 from safetensors import safe_open
 
@@ -77,7 +76,7 @@ def run(scenes: Path, out: Path) -> None:
     command = [sys.executable, out.parent / "stages.py", scenes, str(READERS), out]
     done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    readers = {line for line in Path(f"{out}.opened").read_text().splitlines()}
+    readers = set(Path(f"{out}.opened").read_text().splitlines())
     for stage in ("train", "segment"):
         assert len([line for line in readers if line.startswith(stage)]) >= READERS, f"{stage} read photos in {readers}"
 
