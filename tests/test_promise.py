@@ -14,7 +14,7 @@ from safetensors import safe_open
 
 from tag2mask.data.scenes import make_scenes
 
-READERS = int(os.environ.get("PROMISE_READERS", "2"))
+READERS = 4  # processes that read photos, whatever the number of cores
 # The four stages, without the check of the data before them: that one may look at true masks, and nothing is kept of them.
 STAGES = """
 import multiprocessing, os, sys
