@@ -26,7 +26,7 @@ import numpy as np
 import torch
 
 from tag2mask.api import run_config
-from tag2mask.config import Config, MaskSettings, load_recipe, make_config, merged, parse_config
+from tag2mask.config import Config, load_recipe, make_config, merged, parse_config
 from tag2mask.data import load_table
 from tag2mask.data.masks import Truth, write_mask
 from tag2mask.data.plain import read_list
@@ -34,7 +34,7 @@ from tag2mask.data.table import Photo, Table
 from tag2mask.evaluate import evaluate_masks
 from tag2mask.masks import MaskMaker, make_masks
 from tag2mask.pipeline import STAGES, run_stages
-from tag2mask.runs import ahead, cores, read_json, start_log, versions, write_json
+from tag2mask.runs import cores, read_json, start_log, versions, write_json
 from tag2mask.segmenter.predict import predict_photos
 from tag2mask.segmenter.train import train_segmenter
 from tag2mask.stages import Job, mask_maker
@@ -43,7 +43,7 @@ SCORED = ("background", "cat", "dog", "horse", "cow", "sheep", "person", "chair"
 THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 PLAIN = {"token": "none", "mixer": "none", "pooling": "mean"}
 SPREAD = "448 px, affinity, Otsu"  # the masks of `photos`
-READERS = 1 if torch.cuda.is_available() else 0  # processes that read photos, for each job
+READERS = 2 if torch.cuda.is_available() else 0  # processes that read photos, for each job
 
 
 @dataclass(frozen=True)
@@ -212,7 +212,7 @@ def finish(task: Task, rows: list[dict[str, Any]], weights: str, seconds: float,
 
 def perform(task: Task, options: argparse.Namespace) -> None:
     """Do one job in this process: its output goes to the scratch folder."""
-    os.setsid()  # the processes that read photos end with it
+    os.setpgrp()  # the processes that read photos end with it
     with (options.scratch / f"{task.name}.log").open("a", buffering=1) as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
@@ -249,7 +249,7 @@ def run(task: Task, options: argparse.Namespace) -> None:
     first = task.method == "photos" and not task.masks
     run_config(parse_config(argv, "tag2mask run"), ["clusters", "train", "masks"] if first else list(STAGES))
     if first:
-        rows = [figures(folder / "masks", scored, options, masks=SPREAD, split="train_seg", labels="given", crf=True)]
+        rows = [{"masks": SPREAD, **figures(folder / "masks", scored, options, split="train_seg", labels="given", crf=True)}]
     else:
         metrics = read_json(folder / "evaluate" / "metrics.json")
         found = {"pseudo": {"masks": "last round"}, "segmenter": {"masks": "test photos"}}
@@ -275,38 +275,31 @@ def mask_settings(config: Config, changes: dict[str, Any]) -> Config:
 def score_view(task: Task, view: str, changes: dict[str, Any], options: argparse.Namespace) -> list[dict[str, Any]]:
     """Figures before and after the CRF for one way to make masks; with background "best" for the threshold that is best after it."""
     table, scored, _ = tables(options.data, shared_by(task.set, options).photos)
-    thresholds = THRESHOLDS if changes.get("background") == "best" else (changes.get("background", "otsu"),)
+    thresholds = THRESHOLDS if changes.get("background") == "best" else ("otsu",)
     config = mask_settings(configure(task, options), {**changes, "background": thresholds[0]})
     maker = mask_maker(job_of(config, table))
-    maker.overall = maker.measure(table.photos)
-    none = config.masks.crf.model_copy(update={"iterations": 0})
-    ways: list[tuple[Any, bool, MaskSettings]] = [
-        (value, crf, config.masks.model_copy(update={"background": value} | ({} if crf else {"crf": none})))
-        for value in thresholds
-        for crf in (False, True)
-    ]
-    folder = config.out / "views" / view
+    overall = maker.measure(table.photos)
+    maps = [found for batch in maker.batches(scored.photos) for found in maker.maps(batch)]
 
-    def write(work: tuple[Photo, torch.Tensor]) -> None:
-        photo, maps = work
-        for value, crf, settings in ways:
-            one = MaskMaker(maker.score, maker.grid, table.tags, settings)
-            one.overall = maker.overall
-            write_mask(folder / f"{value}-{crf}" / f"{photo.name}.png", one.mask(photo, one.scores(maps)))
+    def row(threshold: Any, crf: bool) -> dict[str, Any]:
+        off = {} if crf else {"crf": config.masks.crf.model_copy(update={"iterations": 0})}
+        one = MaskMaker(maker.score, maker.grid, table.tags, config.masks.model_copy(update={"background": threshold, **off}))
+        one.overall, folder = overall, config.out / "views" / f"{view}, {threshold}, {crf}"
 
-    network = ((photo, maps) for batch in maker.batches(scored.photos) for photo, maps in zip(batch, maker.maps(batch), strict=True))
-    with ThreadPoolExecutor(cores()) as pool:
-        for _ in ahead(pool, write, network, 2 * cores()):
-            pass
-    told = {"masks": view, "split": "train_seg", "labels": "given"}
-    if config.masks.labels == "evidence":
-        told |= {"threshold": maker.overall}
-    rows = {(value, crf): figures(folder / f"{value}-{crf}", scored, options, **told, background=value, crf=crf) for value, crf, _ in ways}
-    best = max(thresholds, key=lambda value: rows[value, True]["miou"])
+        def write(photo: Photo, found: torch.Tensor) -> None:
+            write_mask(folder / f"{photo.name}.png", one.mask(photo, one.scores(found)))
+
+        with ThreadPoolExecutor(cores()) as pool:
+            list(pool.map(write, scored.photos, maps))
+        chosen = {} if threshold == "otsu" else {"threshold": threshold}
+        return {"masks": view, **chosen, **figures(folder, scored, options, split="train_seg", labels="given", crf=crf)}
+
+    best = max((row(threshold, True) for threshold in thresholds), key=lambda found: found["miou"])
+    threshold = best.get("threshold", "otsu")
     if task.set == "320" and task.seed == 0:
-        shutil.copytree(folder / f"{best}-True", options.scratch / "sheet" / f"{task.method}, {view}", dirs_exist_ok=True)
-    shutil.rmtree(folder)
-    return [rows[best, False], rows[best, True]]
+        seen = options.scratch / "sheet" / f"{task.method}, {view}"
+        shutil.copytree(config.out / "views" / f"{view}, {threshold}, True", seen, dirs_exist_ok=True)
+    return [row(threshold, False), best]
 
 
 def segment(task: Task, options: argparse.Namespace) -> None:
@@ -325,7 +318,7 @@ def segment(task: Task, options: argparse.Namespace) -> None:
         if changes.get("background") == "best":  # the threshold that was best, chosen on the truth
             assert task.before
             found = read_json(options.out / f"{task.before.name}.json")["rows"]
-            changes = {**changes, "background": next(row["background"] for row in found if row["masks"] == task.masks)}
+            changes = {**changes, "background": next(row["threshold"] for row in found if row["masks"] == task.masks)}
         config = mask_settings(config, changes)
         maker = mask_maker(job_of(config, table))
         maker.overall = maker.measure(table.photos)
@@ -333,7 +326,7 @@ def segment(task: Task, options: argparse.Namespace) -> None:
     model = train_segmenter(table, folder / "masks", settings, folder, task.seed, READERS)
     for photo, found in predict_photos(model, val.photos, settings):
         found.save(folder / "predictions" / f"{photo.name}.png")
-    rows = [figures(folder / "predictions", val, options, masks="test photos", split="val", labels="none", crf=True)]
+    rows = [{"masks": "test photos", **figures(folder / "predictions", val, options, split="val", labels="none", crf=True)}]
     finish(task, rows, model.weights_used, time.time() - start, options)
 
 

@@ -7,6 +7,7 @@ again, so the same command goes on where it was stopped. `--set`, `--methods`, `
 """
 
 import argparse
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -84,9 +85,9 @@ def work_off(tasks: list[Task], options: argparse.Namespace) -> list[str]:
             time.sleep(0.2)
     finally:
         for process in running.values():
-            if process.exitcode is None:
-                os.killpg(process.pid, signal.SIGTERM)
-        for process in running.values():
+            with contextlib.suppress(ProcessLookupError):  # it has ended, or has no group of its own yet
+                os.killpg(process.pid, signal.SIGKILL)
+            process.kill()
             process.join()
     left = [task.name for task in [*running, *waiting] if not done(task, options)]
     print(f"{len(tasks) - len(left) - len(failed)} of {len(tasks)} jobs done" + f", left: {', '.join(left)}" * bool(left))
@@ -154,6 +155,7 @@ def main() -> None:
     options.scratch = (options.scratch or options.out / "scratch").resolve()
     for folder in (options.out, options.scratch):
         folder.mkdir(parents=True, exist_ok=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # through the end of work_off, which stops the jobs
     failed = work_off(list(dict.fromkeys(all_tasks(options))), options)
     sheet(options)
     sys.exit(bool(failed))
