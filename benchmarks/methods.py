@@ -27,6 +27,7 @@ import torch
 
 from tag2mask.api import run_config
 from tag2mask.config import Config, load_recipe, make_config, merged, parse_config
+from tag2mask.crf import backend
 from tag2mask.data import load_table
 from tag2mask.data.masks import Truth, write_mask
 from tag2mask.data.plain import read_list
@@ -195,16 +196,31 @@ def figures(folder: Path, table: Table, options: argparse.Namespace, **stated: A
 
 def kept(summary: dict[str, Any]) -> dict[str, Any]:
     """What of a summary goes into a result."""
-    return {
-        key: value for key, value in summary.items() if key not in ("confusions", "precision", "recall", "list_hash", "seed", "weights")
+    iou = {name: round(value, 5) for name, value in summary["iou"].items() if value is not None}
+    return {key: summary[key] for key in ("split", "images", "labels", "crf", "mean_over")} | {
+        "miou": round(summary["miou"], 5),
+        "iou": iou,
     }
 
 
 def finish(task: Task, rows: list[dict[str, Any]], weights: str, seconds: float, options: argparse.Namespace) -> None:
     """Write what a job has found."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{cores()} CPU cores ({platform.machine()})"
-    told = {"set": task.set, "method": task.method, "seed": task.seed, **vars(shared_by(task.set, options)), "weights": weights}
-    made = {"versions": versions(), "device": device, "date": date.today().isoformat(), "seconds": round(seconds, 1)}
+    told = {
+        "set": task.set,
+        "method": task.method,
+        "seed": task.seed,
+        "learned_from": task.masks,
+        **vars(shared_by(task.set, options)),
+        "weights": weights,
+    }
+    made = {
+        "versions": versions(),
+        "crf_backend": backend(),
+        "device": device,
+        "date": date.today().isoformat(),
+        "seconds": round(seconds, 1),
+    }
     write_json(options.out / f"{task.name}.json", {**told, **made, "rows": rows})
     for row in rows:
         print(f"{task.name}: {row['masks']}, CRF {row['crf']}: {100 * (row['miou'] or 0):.1f}")
