@@ -1,21 +1,23 @@
-"""Writes the tables of results.md, and README's figures, from benchmarks/results/*.json: `python benchmarks/tables.py [FOLDER]`.
+"""Writes the tables of results.md, and README's figures, from benchmarks/results/*.json: `python benchmarks/tables.py`.
 
-FOLDER: results of `quality.py`, taken into benchmarks/results first. A table stands in results.md between `<!-- table NAME: command -->`
-and `<!-- end -->`; one for which no result is there stays as it is. Figures are mIoU in per cent, means over seeds with their standard
-deviation.
+Given folders, it takes what is in them into benchmarks/results first: OUT of `quality.py`, or the run folder of `tag2mask demo`. A table
+stands in results.md between `<!-- table NAME: command -->` and `<!-- end -->`; one for which no result is there stays as it is. Figures are
+mIoU in per cent, means over seeds with their standard deviation. The other benchmarks write their own tables with `write`.
 """
 
+import argparse
+import platform
 import re
 import shutil
-import sys
 from collections.abc import Callable, Iterable
+from datetime import date
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from methods import ARMS, METHODS, SCORED, SPREAD
+from methods import ARMS, METHODS, SCORED, SPREAD, kept
 
-from tag2mask.runs import read_json
+from tag2mask.runs import cores, read_json, versions, write_json
 
 HERE = Path(__file__).parent
 PAGE, README, RESULTS = HERE / "results.md", HERE.parent / "README.md", HERE / "results"
@@ -83,7 +85,7 @@ def made_on(rows: Iterable[dict[str, Any]]) -> list[str]:
     """The line below a table: machines, versions and dates."""
     machines = sorted({f"{row['device']}, torch {row['versions']['torch']}, tag2mask {row['versions']['tag2mask']}" for row in rows})
     dates = sorted({row["date"] for row in rows})
-    return ["", f"{'; '.join(machines)}; {dates[0]}" + f" to {dates[-1]}" * (len(dates) > 1) + "."]
+    return ["", f"Measured on {'; '.join(machines)}; {dates[0]}" + f" to {dates[-1]}" * (len(dates) > 1) + "."]
 
 
 def rule(*columns: str) -> list[str]:
@@ -162,6 +164,16 @@ def bench_segmenters(found: Results) -> list[str]:
     return [*lines, *made_on(used)] if used else []
 
 
+def demo(found: Results) -> list[str]:
+    """The demo's scenes."""
+    lines, used = rule("", "seeds", "split", "images", "mIoU"), []
+    for what, split in (("pseudo masks, given tags, CRF", "train"), ("segmenter, no tags, CRF", "val")):
+        if rows := found.find(set="demo", split=split):
+            used += rows.values()
+            lines.append(f"| {what} | {seeds(rows)} | {split} | {next(iter(rows.values()))['images']} | {miou(rows)} |")
+    return [*lines, *made_on(used)] if used else []
+
+
 # Name: (the command that makes its results, what writes it).
 TABLES: dict[str, tuple[str, Callable[[Results], list[str]]]] = {
     "headline": (RUNNER, headline),
@@ -171,6 +183,7 @@ TABLES: dict[str, tuple[str, Callable[[Results], list[str]]]] = {
     "bench-segmenters": (f"{RUNNER} --segment truth cam vit_pcm ppc cpc ours --seeds 0", bench_segmenters),
     "vit": (f"{RUNNER} --set vit --methods cam cpc mean ours --seeds 0 --weights WEIGHTS", bench("vit", METHODS)),
     "control": (f"{RUNNER} --set control --methods cam {' '.join(f'{chr(34)}{arm}{chr(34)}' for arm in ARMS)}", bench("control", METHODS)),
+    "demo": ("tag2mask demo --out runs/demo", demo),
 }
 
 
@@ -182,6 +195,11 @@ def put(text: str, name: str, command: str, lines: list[str]) -> str:
     return place.sub(lambda _: "\n".join([f"<!-- table {name}: {command} -->", *lines, "<!-- end -->"]), text)
 
 
+def machine() -> str:
+    """What the figures of speed are worthless without."""
+    return f"Measured on {cores()} CPU cores ({platform.machine()}), torch {versions()['torch']}; {date.today().isoformat()}."
+
+
 def write(name: str, command: str, lines: list[str]) -> None:
     """Fill a table's place in results.md."""
     PAGE.write_text(put(PAGE.read_text(encoding="utf-8"), name, command, lines), encoding="utf-8")
@@ -189,43 +207,54 @@ def write(name: str, command: str, lines: list[str]) -> None:
 
 def pages(found: Results) -> tuple[str, str]:
     """results.md and README.md as the results have them."""
-    page = PAGE.read_text(encoding="utf-8")
+    page, readme = PAGE.read_text(encoding="utf-8"), README.read_text(encoding="utf-8")
     for name, (command, table) in TABLES.items():
         if lines := table(found):
             page = put(page, name, command, lines)
-    return page, put(README.read_text(encoding="utf-8"), "measured", "python benchmarks/tables.py", measured(found))
+    if lines := measured(found):
+        readme = put(readme, "measured", "python benchmarks/tables.py", lines)
+    return page, readme
 
 
 def measured(found: Results) -> list[str]:
-    """README's figures."""
-    photos, best, spread, bare = (found.pseudo(method, masks) for _, method, masks, _ in HEADLINE[:4])
-    lines = rule(
-        "VOC animals: 1,300 photos with tags",
-        "pseudo masks, given tags (437 of the training photos)",
-        "segmenter, no tags (200 test photos)",
-    )
+    """README's figures: the headline's, the fair ratio first."""
+    lines, used = rule("masks of", "pseudo masks, given tags (437 of the training photos)", "segmenter, no tags (200 test photos)"), 0
     for name, method, masks, source in HEADLINE:
-        pseudo, segmenter = found.pseudo(method, masks), found.segmenter(method, source)
-        cells = [f"{miou(rows)}{f' (seeds {seeds(rows)})' if rows else ''}" for rows in (pseudo, segmenter)]
-        if pseudo or segmenter:
-            lines.append(f"| {name} | {' | '.join(cells)} |")
-    return [
-        *lines,
-        "",
-        f"On the same photos, weights, passes and seeds, the masks of `photos` have {ratio(photos, spread)} times the mIoU of class",
-        f"activation maps (CAM) that are spread and thresholded as ours are, and {ratio(photos, bare)} times that of bare CAM at the threshold",
-        "that is best for it, chosen on the truth.",
-        f"With `best` it is {ratio(best, spread)} and {ratio(best, bare)} times.",
-    ]
+        both = found.pseudo(method, masks), found.segmenter(method, source)
+        if any(both):
+            used += 1
+            lines.append(f"| {name} | {' | '.join(miou(rows) + f' (seeds {seeds(rows)})' * bool(rows) for rows in both)} |")
+    photos, best, spread, bare = (found.pseudo(method, masks) for _, method, masks, _ in HEADLINE[:4])
+    if photos and spread and bare:
+        lines += [
+            "",
+            "On the same photos, weights, epochs and seeds, the masks of `photos` have",
+            f"{ratio(photos, spread)} times the mIoU of class activation maps (CAM) that are spread and thresholded as ours are, and",
+            f"{ratio(photos, bare)} times that of bare CAM at the threshold that is best for it, chosen on the truth.",
+        ]
+        lines += [f"Those of `best` have {ratio(best, spread)} and {ratio(best, bare)} times."] if best else []
+    return lines if used else []
+
+
+def take(folder: Path) -> None:
+    """The results in a folder into benchmarks/results."""
+    for file in folder.glob("*.json"):
+        shutil.copyfile(file, RESULTS / file.name)
+    if (folder / "quality.jpg").exists():
+        shutil.copyfile(folder / "quality.jpg", HERE / "quality.jpg")
+    if (metrics := folder / "evaluate" / "metrics.json").exists():
+        rows, done = read_json(metrics), read_json(folder / "evaluate" / "done.json")
+        head = {"set": "demo", "method": "demo", "seed": rows["pseudo"]["seed"], "weights": rows["pseudo"]["weights"]}
+        head |= {"versions": done["versions"], "device": f"{cores()} CPU cores ({platform.machine()})", "date": date.today().isoformat()}
+        write_json(RESULTS / f"demo-{head['seed']}.json", {**head, "rows": [kept(row) for row in rows.values()]})
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", type=Path, nargs="*", help="OUT of quality.py, or the run folder of `tag2mask demo`")
     RESULTS.mkdir(exist_ok=True)
-    for folder in map(Path, sys.argv[1:]):
-        for file in folder.glob("*.json"):
-            shutil.copyfile(file, RESULTS / file.name)
-        if (folder / "quality.jpg").exists():
-            shutil.copyfile(folder / "quality.jpg", HERE / "quality.jpg")
+    for folder in parser.parse_args().folders:
+        take(folder)
     page, readme = pages(Results())
     PAGE.write_text(page, encoding="utf-8")
     README.write_text(readme, encoding="utf-8")

@@ -1,9 +1,9 @@
 """The photos of results.md from VOC 2012: `python benchmarks/voc_animals/build.py data voc-animals`.
 
 `data` is where `tag2mask download voc12 --out data` has laid VOC 2012 and SBD. The lists beside this file name 1,300 training photos
-(cats, dogs, horses, cows, sheep, people, sofas, chairs and a few others), 200 test photos of VOC's own segmentation `val`, and the 437 of the
-training photos that belong to VOC's own segmentation `train`. Written into `voc-animals`: images/, masks/ (VOC's, or SBD's where VOC has
-none; class numbers as in VOC), train.csv, val.csv and train_seg.txt. Tags are the objects of VOC's XML files.
+(cats, dogs, horses, cows, sheep, people, sofas, chairs and a few others), 200 test photos of VOC's own segmentation `val`, and the 437 of
+the training photos that belong to VOC's own segmentation `train`. Written into `voc-animals`: images/, masks/ (VOC's, or SBD's where VOC
+has none; class numbers as in VOC), train.csv, val.csv and train_seg.txt. Tags are the objects of VOC's XML files.
 """
 
 import argparse
