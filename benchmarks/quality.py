@@ -49,9 +49,11 @@ def all_tasks(options: argparse.Namespace) -> Iterator[Task]:
         ("320", ["truth", "cam", "vit_pcm", "ppc", "cpc", "ours"], True, options.seeds[:1]),
         ("all", ["cpc"], False, options.seeds),
     ]
-    if options.set or options.methods or options.segment:
+    if options.methods or options.segment:
         name = options.set or "320"
         order = [(name, options.methods, False, options.seeds), (name, options.segment, True, options.seeds)]
+    elif options.set:
+        order = [part for part in order if part[0] == options.set]
     for name, methods, segmenter, seeds in order:
         for method in methods:
             for masks in segmenters(name, method, options) if segmenter else [""]:
@@ -126,7 +128,7 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="folder with train.csv, val.csv, train_seg.txt, images/ and masks/ (voc_animals/build.py)")
     parser.add_argument("out", type=Path, help="folder for one JSON a job, and the picture of the best and worst masks")
     parser.add_argument("--scratch", type=Path, help="folder for networks, masks and logs; default OUT/scratch")
-    parser.add_argument("--set", choices=SETS, help="photos and training of the jobs chosen by --methods and --segment; default 320")
+    parser.add_argument("--set", choices=SETS, help="the jobs of this set alone; with --methods or --segment 320 if not given")
     parser.add_argument(
         "--methods",
         nargs="+",

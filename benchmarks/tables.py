@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from methods import ARMS, METHODS, SCORED, SPREAD, kept
+from methods import METHODS, SCORED, SPREAD, kept
 
 from tag2mask.runs import cores, read_json, versions, write_json
 
@@ -78,7 +78,8 @@ def ratio(rows: dict[int, dict[str, Any]], others: dict[int, dict[str, Any]]) ->
 
 def per_class(rows: dict[int, dict[str, Any]]) -> str:
     """Mean IoU of each class, as cells."""
-    return " | ".join(f"{100 * mean(row['iou'].get(name, float('nan')) for row in rows.values()):.0f}" for name in SCORED)
+    values = [[100 * row["iou"][name] for row in rows.values() if name in row["iou"]] for name in SCORED]
+    return " | ".join(f"{mean(some):.0f}" if some else "-" for some in values)
 
 
 def made_on(rows: Iterable[dict[str, Any]]) -> list[str]:
@@ -176,13 +177,13 @@ def demo(found: Results) -> list[str]:
 
 # Name: (the command that makes its results, what writes it).
 TABLES: dict[str, tuple[str, Callable[[Results], list[str]]]] = {
-    "headline": (RUNNER, headline),
-    "seeds": (RUNNER, by_seed),
-    "classes": (RUNNER, classes),
-    "bench": (f"{RUNNER} --methods {' '.join(name for name in METHODS if name not in ARMS)}", bench("320", METHODS)),
-    "bench-segmenters": (f"{RUNNER} --segment truth cam vit_pcm ppc cpc ours --seeds 0", bench_segmenters),
+    "headline": (f"{RUNNER} --set all", headline),
+    "seeds": (f"{RUNNER} --set all", by_seed),
+    "classes": (f"{RUNNER} --set all", classes),
+    "bench": (f"{RUNNER} --set 320", bench("320", METHODS)),
+    "bench-segmenters": (f"{RUNNER} --set 320", bench_segmenters),
     "vit": (f"{RUNNER} --set vit --methods cam cpc mean ours --seeds 0 --weights WEIGHTS", bench("vit", METHODS)),
-    "control": (f"{RUNNER} --set control --methods cam {' '.join(f'{chr(34)}{arm}{chr(34)}' for arm in ARMS)}", bench("control", METHODS)),
+    "control": (f"{RUNNER} --set control", bench("control", METHODS)),
     "demo": ("tag2mask demo --out runs/demo", demo),
 }
 
