@@ -243,7 +243,7 @@ def perform(task: Task, options: argparse.Namespace) -> None:
 def run(task: Task, options: argparse.Namespace) -> None:
     """`tag2mask run` with a recipe; of `photos` the pseudo masks are one job and the rest another, should time run out."""
     start, shared, folder = time.time(), shared_by(task.set, options), options.scratch / Task(task.set, task.method, task.seed).name
-    table, scored, val = tables(options.data, shared.photos)
+    table, _, val = tables(options.data, shared.photos)
     named = {tag for photo in table.photos for tag in photo.tags}
     files, argv = {"train": options.data / "train.csv", "val": options.data / "val.csv"}, []
     if shared != SETS[task.set]:  # at a smaller size
@@ -263,8 +263,11 @@ def run(task: Task, options: argparse.Namespace) -> None:
         *(name for name in SCORED if name in {"background", *named}),
     ]
     first = task.method == "photos" and not task.masks
-    run_config(parse_config(argv, "tag2mask run"), ["clusters", "train", "masks"] if first else list(STAGES))
+    config = parse_config(argv, "tag2mask run")
+    run_config(config, ["clusters", "train", "masks"] if first else list(STAGES))
     if first:
+        job = Job(config)
+        scored = Table(job.table.tags, job.pseudo_photos)
         rows = [{"masks": SPREAD, **figures(folder / "masks", scored, options, split="train_seg", labels="given", crf=True)}]
     else:
         metrics = read_json(folder / "evaluate" / "metrics.json")
