@@ -1,9 +1,9 @@
 """Masks from tags on real photos, method beside method: `python benchmarks/quality.py voc-animals OUT`.
 
-`voc-animals` is what `benchmarks/voc_animals/build.py` makes of VOC 2012. Without more options every figure of results.md is made, the most
-important first: `--jobs 12` at a time, on the GPU if there is one. Each job (`methods.py`) writes one JSON into OUT; what is there is not made
-again, so the same command goes on where it was stopped. `--set control`, `--methods cam ours`, `--segment truth` and `--seeds 0` choose some
-jobs. Then `python benchmarks/tables.py OUT` writes the tables.
+`voc-animals` is what `benchmarks/voc_animals/build.py` makes of VOC 2012. Without more options every figure of results.md is made, the
+most important first: `--jobs 12` at a time, on the GPU if there is one. Each job (`methods.py`) writes one JSON into OUT; what is there is
+not made again, so the same command goes on where it was stopped. `--set control`, `--methods cam ours`, `--segment truth` and `--seeds 0`
+choose some jobs. Then `python benchmarks/tables.py OUT` writes the tables.
 """
 
 import argparse
