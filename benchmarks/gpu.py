@@ -5,7 +5,8 @@ Each measurement is a row of OUT/PART.json and of a Markdown table, OUT/gpu.md; 
 
 steps      one training step of each network, in float32 and bf16, against the CPU's in float32; the HV-BiLSTM under autocast
 crf        the dense CRF in PyTorch against the compiled one, and how many photos a second each makes
-vit        ViT-B/16 at 384 against a large product in bf16: arithmetic achieved, and what compiling and others bring
+vit        ViT-B/16 at 384 against a large product in bf16: arithmetic achieved, and what fused Adam and channels_last bring
+compiled   the same by torch.compile
 backbones  training steps of the other networks
 data       photos a second from files to training examples
 small      a small run here against the same without the GPU; killed and resumed; two processes on one GPU
@@ -85,6 +86,7 @@ PARTS: dict[str, Callable[[Any], None]] = {
     "backbones": gpu_networks.backbones,
     "data": gpu_runs.data,
     "small": gpu_runs.small,
+    "compiled": gpu_networks.compiled,
     "masks": gpu_runs.masks,
     "runs": gpu_runs.runs,
 }

@@ -62,7 +62,7 @@ def data(bench: Any) -> None:
 
     def loader(workers: int, size: int) -> Row:
         examples = TaggedPhotos(bench.table, torch.zeros(len(bench.table), 1), size, "light")
-        steps = 120 if GPU else 4
+        steps = (120 if workers else 30) if GPU else 4
         batches: Any = DataLoader(
             examples,  # type: ignore[arg-type]
             batch_sampler=Draws(len(examples), 16 if GPU else 2, 0, 0, steps),
@@ -124,7 +124,7 @@ class Small:
                 rows.writerow(["file_name", "tags"])
                 rows.writerows([photo.path.absolute(), ";".join(photo.tags)] for photo in some)
         self.settings = (
-            "--classifier.epochs 20 --classifier.image-size 224 --masks.image-size 320 --segmenter.steps 200 --photos.workers 2"
+            "--classifier.epochs 8 --classifier.image-size 224 --masks.image-size 320 --segmenter.steps 100 --photos.workers 2"
             if GPU
             else "--classifier.epochs 3 --classifier.image-size 64 --classifier.batch-size 4 --masks.image-size 64 --masks.mask-size 64 "
             "--segmenter.steps 5 --segmenter.crop-size 33 --segmenter.test-size 65 --segmenter.batch-size 2 --segmenter.lr 0.01"
@@ -135,7 +135,7 @@ class Small:
         command = [sys.executable, "-c", STAGES, stages, "--data", str(self.folder / "train.csv"), "--val", str(self.folder / "val.csv")]
         command += ["--val-masks", str(self.masks), "--out", str(self.folder / name), *self.settings, *settings]
         with (self.folder / f"{name}.log").open("ab") as log:
-            threads = {"OMP_NUM_THREADS": str(max(1, cores() // 8))}
+            threads = {"OMP_NUM_THREADS": str(max(1, cores() // 4))}
             return subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | threads | environment, start_new_session=True)
 
     def ended(self, name: str, process: subprocess.Popen[bytes], seconds: float = 240) -> Path:
@@ -241,7 +241,7 @@ def masks(bench: Any) -> None:
     run = Run(bench.options.out / "small" / "gpu")
     job = Job(run.config.model_copy(update={"out": run.folder}))
     known = [photo for photo in bench.table.photos if set(photo.tags) <= set(job.table.tags)]
-    photos = known[: 256 if GPU else 4]
+    photos = known[: 128 if GPU else 4]
     table = Table(job.table.tags, tuple(photos))
     recipe = with_weights("photos").masks if GPU else run.config.masks
     job.config = job.config.model_copy(update={"masks": recipe})
