@@ -63,6 +63,7 @@ def busy(step: Callable[[], Any], repeat: int = 5) -> float:
             step()
         wait()
         wall = time.perf_counter() - start
+    print(profiler.key_averages().table(sort_by="self_device_time_total", row_limit=8, max_name_column_width=70))
     return sum(event.self_device_time_total for event in profiler.key_averages()) / 1e6 / wall
 
 
@@ -286,14 +287,16 @@ def rate(bench: Any, make: Callable[[], tuple[Any, Step]], batch: int, compiled:
     if compiled:
         part = model.backbone if isinstance(model, PatchClassifier) else model
         part.forward = torch.compile(part.forward)
-    seconds = seconds_of(whole)
-    working = f", GPU busy {busy(whole):.0%}" if GPU else ""
-    achieved = operations / seconds / 1e12
-    share = achieved / bench.ceiling
-    memory = f", {torch.cuda.max_memory_allocated() / 2**30:.0f} GiB" if GPU else ""
     if GPU:
         torch.cuda.reset_peak_memory_stats()
-    return f"{batch / seconds:.0f} photos/s, {achieved:.0f} TFLOP/s, {share:.0%} of the product{working}{memory}", "", None
+    seconds = seconds_of(whole)
+    achieved = operations / seconds / 1e12
+    said = f"{batch / seconds:.0f} photos/s, {achieved:.0f} TFLOP/s, {achieved / bench.ceiling:.0%} of the product"
+    if GPU:
+        said += f", {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB"
+        with contextlib.suppress(RuntimeError):  # where the profiler may not look
+            said += f", GPU busy {busy(whole):.0%}"
+    return said, "", None
 
 
 def vit(bench: Any) -> None:

@@ -201,7 +201,7 @@ def small(bench: Any) -> None:
 
     def two_processes() -> Row:
         for process in both:
-            runs.ended("two", process)
+            runs.ended("two", process, 90)
         runs.ended("one", begun["one"])
         off = runs.apart("one", "two")
         return f"ends {off:.1e} of the way from one process", "0.1", off <= 0.1
