@@ -11,7 +11,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
 from importlib.metadata import PackageNotFoundError, version
@@ -110,6 +110,19 @@ def fingerprint(path: Path, pattern: str = "*") -> str:
         with file.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()[:16]
+
+
+@contextmanager
+def helpers(count: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads that work beside a network, each alone: PyTorch would give each of them as many threads again as there are cores."""
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(max(1, count), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            yield pool
+    finally:
+        torch.set_num_threads(before)  # it is also what threads begin with that do not say
 
 
 def ahead(pool: Executor, function: Callable[[A], B], items: Iterable[A], depth: int) -> Iterator[B]:

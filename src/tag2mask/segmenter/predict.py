@@ -1,7 +1,6 @@
 """Any pictures to masks: multi-scale, mirrored, refined by the dense CRF on request, as a stream of bounded memory."""
 
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +17,7 @@ from tag2mask.data.masks import PALETTE, write_mask
 from tag2mask.data.table import BACKGROUND, Photo, image_size
 from tag2mask.data.transforms import enlarge, likeliest, reduced, to_tensor
 from tag2mask.errors import DataError
-from tag2mask.runs import ahead, cores
+from tag2mask.runs import ahead, cores, helpers
 from tag2mask.segmenter.deeplab import DeepLabV2
 
 CRF_LEAST = 0.05  # Differs from DeepLab: classes that nowhere reach this probability stay out of the CRF, which costs time per class
@@ -98,6 +97,7 @@ def predict_photos(
 
     def finish(work: tuple[Photo, Image.Image, np.ndarray]) -> tuple[Photo, Prediction]:
         photo, small, probs = work
+        probs = given(photo, probs) if given else _object_first(probs, settings)
         prediction = Prediction(_refine(small, probs, settings), image_size(photo.path), small, model.classes)
         prediction.mask  # noqa: B018  enlarged here, in a thread
         return photo, prediction
@@ -105,10 +105,9 @@ def predict_photos(
     def network(pictures: Iterable[tuple[Photo, Image.Image] | None]) -> Iterator[tuple[Photo, Image.Image, np.ndarray]]:
         for photo, image in filter(None, pictures):
             small = reduced(image, settings.test_size)
-            probs = _probabilities(model, small, settings)
-            yield photo, small, given(photo, probs) if given else _object_first(probs, settings)
+            yield photo, small, _probabilities(model, small, settings)
 
-    with ThreadPoolExecutor(threads) as readers, ThreadPoolExecutor(threads) as refiners:
+    with helpers(threads) as readers, helpers(threads) as refiners:
         yield from ahead(refiners, finish, network(ahead(readers, read, photos, threads)), threads)
 
 
