@@ -46,7 +46,7 @@ class Run:
         return load_for_prediction(self.folder / "segmenter" / "model.safetensors")
 
     def predict(self, picture: Path | str | Image.Image) -> "Prediction":
-        """A picture to its mask: `.mask` (H, W) uint8, `.classes`, `.scores` (C, H, W), `.overlay()`. Raises DataError."""
+        """A picture to its mask: `.mask` (H, W) uint8, `.classes`, `.probs` (C, h, w) softmax, `.overlay()`. Raises DataError."""
         from tag2mask.data.table import open_image, upright_rgb
         from tag2mask.segmenter.predict import predict
 

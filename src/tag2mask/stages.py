@@ -136,35 +136,47 @@ def train(job: Job) -> dict[str, Any]:
 
 
 def mask_maker(job: Job) -> Any:
-    """The trained classifier, ready to make masks of photos with tags."""
+    """What makes masks of photos with tags. The trained classifier is read when the first photo is scored."""
     import torch
 
     from tag2mask.classifier import load_classifier
     from tag2mask.masks import MaskMaker
 
-    device = torch.device("cuda") if torch.cuda.is_available() else torch.device("cpu")
-    model = load_classifier(job.folder / "classifier" / "model.safetensors").to(device)
-    M = membership(job.clusters, job.table.tags)
+    settings = job.config.masks
+
+    @cache
+    def network() -> tuple[Any, Any, Any]:
+        device = torch.device("cuda") if torch.cuda.is_available() else torch.device("cpu")
+        model = load_classifier(job.folder / "classifier" / "model.safetensors").to(device)
+        return model, membership(job.clusters, job.table.tags), device
 
     def score(images: Any, labels: Any) -> Any:
+        model, M, device = network()
         u = cluster_vector(labels, M).to(device)
         return model.scores(images.to(device), u, evidence=settings.labels == "evidence", spread_scores=settings.affinity).cpu()
 
-    settings = job.config.masks
-    maker = MaskMaker(score, model.backbone.grid_size, job.table.tags, settings)
+    maker = MaskMaker(score, lambda side: network()[0].backbone.grid_size(side), job.table.tags, settings)
     if (made := job.folder / "masks" / "masks.json").exists():
         maker.overall = read_json(made).get("threshold")
     return maker
 
 
-def classifier_scores(job: Job) -> Callable[[Photo], np.ndarray]:
-    """What the trained classifier thinks of a photo: scores (C, h, w), summing to 1, 0 for classes other than background and its tags."""
-    made = cache(lambda: mask_maker(job))  # the classifier is read when the first photo is asked for
+def shown_scores(job: Job) -> Callable[[Photo], np.ndarray | None]:
+    """What the report shows of a photo's patch scores, from the masks stage: (C, h, w) in 0-1, None where there are none yet.
 
-    def scores(photo: Photo) -> np.ndarray:
-        found = made().scores(made().maps([photo])[0]).numpy()
-        whole = np.zeros((job.table.num_classes, *found.shape[1:]), np.float32)
-        whole[made().present(photo)] = found
+    Z itself; with labels = evidence, which has no upper end, each tag's evidence relative to its highest in the photo.
+    """
+    from tag2mask.masks import read_maps
+    from tag2mask.masks.scores import relative
+
+    maker, folder = mask_maker(job), job.folder / "masks"
+
+    def scores(photo: Photo) -> np.ndarray | None:
+        if not (folder / f"{photo.name}.npz").exists():
+            return None
+        maps = read_maps(folder, photo)
+        whole = np.zeros((job.table.num_classes, *maps.shape[1:]), np.float32)
+        whole[maker.present(photo)] = relative(maps) if job.config.masks.labels == "evidence" else maps
         return whole
 
     return scores
@@ -221,7 +233,7 @@ def segment(job: Job) -> dict[str, Any]:
 
 
 def _with_tags(job: Job) -> Callable[[Photo, np.ndarray], np.ndarray]:
-    """What the segmenter's probabilities of a training photo become when its tags are known."""
+    """The segmenter's probabilities of a training photo to the decision where its tags are known."""
     from tag2mask.masks import read_maps
 
     maker = mask_maker(job)
@@ -280,13 +292,13 @@ def evaluate(job: Job) -> dict[str, Any]:
     return {name: m and m["images"] for name, m in metrics.items()}
 
 
-def _predict(job: Job, weights: Path, table: Table, folder: Path, given: Callable[[Photo, np.ndarray], np.ndarray] | None = None) -> None:
+def _predict(job: Job, weights: Path, table: Table, folder: Path, decide: Callable[[Photo, np.ndarray], np.ndarray] | None = None) -> None:
     """Write `folder`/NAME.png for every photo of `table` that has none yet."""
     from tag2mask.segmenter.predict import predict_photos
 
     model = load_for_prediction(weights)
     todo = [photo for photo in table.photos[rank() :: ranks()] if not (folder / f"{photo.name}.png").exists()]
-    predictions = predict_photos(model, todo, job.config.segmenter, given=given)
+    predictions = predict_photos(model, todo, job.config.segmenter, decide=decide)
     for photo, prediction in track(predictions, "predictions", total=len(table), done=len(table) - len(todo)):
         prediction.save(folder / f"{photo.name}.png")
     barrier()
@@ -316,6 +328,6 @@ def report(job: Job) -> dict[str, Any]:
                 return truth.read(photo)
         return None
 
-    page = write_report(job.folder, job.config, job.table, job.val, classifier_scores(job), true_mask)
+    page = write_report(job.folder, job.config, job.table, job.val, shown_scores(job), true_mask)
     log.info(f"report: {page}")
     return {"bytes": page.stat().st_size}

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from tag2mask.data.classes import COCO, COCO_IDS, VOC
+from tag2mask.data.colors import PALETTE
 from tag2mask.data.rows import absolute, tag_key
 from tag2mask.data.table import BACKGROUND, IGNORE, Photo, Table, image_size, reading
 from tag2mask.errors import DataError
@@ -16,19 +17,6 @@ from tag2mask.runs import writing
 
 AGREE = 0.8  # share of photos whose mask must show what their tags say before a numbering is believed
 SAMPLE = 50
-
-
-def voc_palette() -> np.ndarray:
-    """The colours of PASCAL VOC, one a class number: (256, 3) uint8; 255 is the pale line around objects."""
-    numbers = np.arange(256)
-    colours = np.zeros((256, 3), np.uint8)
-    for bit in range(8):
-        for channel in range(3):
-            colours[:, channel] |= ((numbers >> (3 * bit + channel) & 1) << (7 - bit)).astype(np.uint8)
-    return colours
-
-
-PALETTE = voc_palette()
 
 
 def read_mask(path: Path) -> np.ndarray:
@@ -42,7 +30,7 @@ def read_mask(path: Path) -> np.ndarray:
 
 
 def write_mask(path: Path, mask: np.ndarray) -> None:
-    """Class numbers (H, W) uint8 to an 8-bit palette PNG in VOC's colours, whole or not at all."""
+    """Class numbers (H, W) uint8 to an 8-bit palette PNG in the colors of `colors.py`, whole or not at all."""
     image = Image.fromarray(np.ascontiguousarray(mask, np.uint8))
     image.putpalette(PALETTE.tobytes())
     with writing(path) as temporary:
