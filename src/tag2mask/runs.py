@@ -14,8 +14,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from threading import Lock
 from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
@@ -100,16 +102,64 @@ def read_json(path: Path) -> Any:
         raise RunError(f"{path}: not valid JSON (line {error.lineno}: {error.msg})") from None
 
 
-def fingerprint(path: Path, pattern: str = "*") -> str:
-    """Hash of the contents of a file, or of all the files of a folder that match, hidden ones left out."""
-    digest = hashlib.sha256()
-    files = sorted(p for p in path.rglob(pattern) if p.is_file() and not p.name.startswith(".")) if path.is_dir() else [path]
+class Facts:
+    """What was found out about files, kept in a file of its own, so that it need not be found out again while they are unchanged.
+
+    A file counts as unchanged while its path, size and time of change are the same, as for make, rsync and git. The path of one that
+    lies beside `path` or below is kept as seen from there: the whole folder may move.
+    """
+
+    def __init__(self, path: Path | None = None):
+        self.path, self._lock = path, Lock()
+        self._known: dict[str, str] = {}  # what and which file: size, time of change and the fact, as JSON
+        for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if path and path.exists() else ():
+            if line.endswith("]\n"):  # a kill can leave half a line
+                key, end = json.JSONDecoder().raw_decode(line)
+                self._known[key] = line[end + 1 : -1]
+
+    def of(self, file: Path, what: str, find: Callable[[Path], Any]) -> Any:
+        """`find(file)`, something that JSON holds, or what that was when this was last asked. What `find` raises is not kept."""
+        stat, key = file.stat(), f"{what} {os.path.abspath(file).removeprefix(self._root)}"  # noqa: PTH100  absolute() keeps ".."
+        if known := self._known.get(key):
+            *stamp, fact = json.loads(known)
+            if stamp == [stat.st_size, stat.st_mtime_ns]:
+                return fact
+        found = json.dumps([stat.st_size, stat.st_mtime_ns, find(file)])
+        with self._lock:
+            self._known[key] = found
+            if self.path and self.path.parent.is_dir() and rank() == 0:
+                self._stream.write(_fact_line(key, found))
+        return json.loads(found)[2]
+
+    @cached_property
+    def _root(self) -> str:
+        return str(self.path.parent.absolute()) + os.sep if self.path else ""
+
+    @cached_property
+    def _stream(self) -> Any:
+        assert self.path
+        write_text(self.path, "".join(_fact_line(key, fact) for key, fact in self._known.items()))  # without those that are out of date
+        return self.path.open("a", buffering=1, encoding="utf-8")
+
+
+def _fact_line(key: str, fact: str) -> str:
+    return f"{json.dumps(key)} {fact}\n"
+
+
+def fingerprint(path: Path, pattern: str = "*", facts: Facts | None = None) -> str:
+    """Hash of the contents of a file, or of all the files of a folder that match, hidden ones left out; `facts` knows those unchanged."""
+    digest, folder, facts = hashlib.sha256(), path.is_dir(), facts or Facts()
+    files = sorted(p for p in path.rglob(pattern) if p.is_file() and not p.name.startswith(".")) if folder else [path]
     for file in files:
-        if path.is_dir():
+        if folder:
             digest.update(file.relative_to(path).as_posix().encode())
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
+        digest.update(bytes.fromhex(facts.of(file, "sha256", _sha256)))
     return digest.hexdigest()[:16]
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def ahead(pool: Executor, function: Callable[[A], B], items: Iterable[A], depth: int) -> Iterator[B]:

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,16 @@ import numpy as np
 
 from tag2mask.clusters import Clusters, cluster_vector, load_clusters, make_clusters, membership
 from tag2mask.config import Config
-from tag2mask.data import load_table
+from tag2mask.data import read_rows
+from tag2mask.data.check import check as check_data
+from tag2mask.data.check import checked_state
+from tag2mask.data.findings import count, shorten
 from tag2mask.data.masks import Truth, true_photos
 from tag2mask.data.plain import read_list
+from tag2mask.data.rows import to_table
 from tag2mask.data.table import Photo, Table
 from tag2mask.errors import ConfigError, DataError, RunError
-from tag2mask.runs import barrier, console, cores, log, rank, ranks, read_json, track, write_json
+from tag2mask.runs import Facts, barrier, console, cores, fingerprint, log, rank, ranks, read_json, track, write_json
 
 
 class Job:
@@ -23,6 +28,12 @@ class Job:
 
     def __init__(self, config: Config):
         self.config, self.folder = config, config.out
+        self.facts = Facts(config.out / ".facts.jsonl")
+        self.rows = cache(read_rows)
+
+    def fingerprint(self, path: Path, pattern: str = "*") -> str:
+        """Hash of contents, see `runs.fingerprint`; files that have not changed since the run last read them are not read."""
+        return fingerprint(path, pattern, self.facts)
 
     @property
     def data(self) -> Path:
@@ -34,12 +45,12 @@ class Job:
     @cached_property
     def table(self) -> Table:
         """Training photos."""
-        return load_table(self.data)
+        return to_table(self.rows(self.data))
 
     @cached_property
     def val(self) -> Table | None:
         """Photos to test on, with the class numbers of the training photos."""
-        return load_table(self.config.val, tags=self.table.tags, untagged=True) if self.config.val else None
+        return to_table(self.rows(self.config.val), self.table.tags, untagged=True) if self.config.val else None
 
     @property
     def clusters(self) -> Clusters:
@@ -58,7 +69,7 @@ class Job:
             table = true_photos(table, self.val, folder)
             if not table.photos:
                 return None  # the folder holds only the test photos' masks
-        return Truth(folder, table, numbering)
+        return Truth(folder, table, numbering, self.facts)
 
     @cached_property
     def pseudo_photos(self) -> tuple[Photo, ...]:
@@ -86,6 +97,28 @@ class Job:
     def truths(self) -> dict[str, Truth | None]:
         """True masks of the training and of the test photos."""
         return {"train": self.truth(self.table), "val": self.truth(self.val)}
+
+
+def check_state(job: Job) -> dict[str, Any]:
+    """What the check depends on, without opening a picture."""
+    return checked_state(job.data, job.config.val, job.config.val_masks, job.rows) | {"numbering": job.config.photos.numbering}
+
+
+def check(job: Job) -> dict[str, Any]:
+    """Write check/findings.json, all that is wrong with the data; log the warnings, raise DataError with the errors.
+
+    Pictures and masks that have been looked at before, and are as they were, are not opened again.
+    """
+    if rank() > 0:
+        return {}
+    config, path = job.config, job.folder / "check" / "findings.json"
+    findings = check_data(job.data, config.val, config.val_masks, numbering=config.photos.numbering, facts=job.facts, read=job.rows)
+    write_json(path, [asdict(finding) for finding in findings])
+    for finding in shorten(finding for finding in findings if finding.severity == "warning"):
+        log.info(f"warning: {finding}")
+    if errors := [finding for finding in findings if finding.severity == "error"]:
+        raise DataError([str(finding) for finding in shorten(errors)], job.data)
+    return {"findings": count(findings)}
 
 
 def clusters(job: Job) -> dict[str, Any]:

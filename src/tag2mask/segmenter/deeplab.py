@@ -7,13 +7,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from tag2mask.config import SegmenterSettings, stored_settings
 from tag2mask.errors import ConfigError
-from tag2mask.runs import writing
-from tag2mask.weights import create_backbone, read_tensors
+from tag2mask.weights import create_backbone, read_tensors, write_tensors
 
 RATES = (6, 12, 18, 24)  # dilations of the heads at stride 8, half of these at 16
 
@@ -85,8 +83,7 @@ class DeepLabV2(nn.Module):
 def save_segmenter(model: DeepLabV2, path: Path) -> None:
     """Write weights and all that is needed to build the network again into one safetensors file."""
     meta = {"settings": model.settings.model_dump_json(), "classes": json.dumps(model.classes), "weights_used": model.weights_used}
-    with writing(path) as temporary:
-        save_file({k: v.contiguous() for k, v in model.state_dict().items()}, temporary, meta)
+    write_tensors(path, model, meta)
 
 
 def load_segmenter(path: Path) -> DeepLabV2:
