@@ -127,6 +127,26 @@ def test_later_stages_take_the_background_threshold_of_the_masks(finished):
     assert stored == maker.overall == maker.measure(job.table.photos)
 
 
+def test_the_report_shows_the_scores_that_the_masks_were_made_of(finished, scenes, tmp_path):
+    """Nothing is scored again: the page comes without the classifier. Z is shown as it is, evidence relative to its highest."""
+    from tag2mask.stages import Job, shown_scores
+
+    folder = copy_of(finished, tmp_path)
+    for gone in ("classifier/model.safetensors", "report/index.html"):
+        (folder / gone).unlink()
+    rerun(folder, scenes, ["report"])
+    assert "to the most in that photo" in (folder / "report/index.html").read_text()
+    job = Job(finished.config.model_copy(update={"out": folder}))
+    as_it_is = Job(job.config.model_copy(update={"masks": job.config.masks.model_copy(update={"labels": "max_norm"})}))
+    for photo in job.table.photos:
+        with np.load(folder / "masks" / f"{photo.name}.npz") as stored:
+            classes, scores = stored["classes"], stored["scores"].astype(np.float32)
+        shown = shown_scores(job)(photo)
+        assert shown.shape == (job.table.num_classes, *scores.shape[1:]) and set(np.flatnonzero(shown.any((1, 2)))) <= set(classes)
+        assert np.allclose(shown[classes], scores / scores.max((1, 2), keepdims=True).clip(1e-6))
+        assert np.array_equal(shown_scores(as_it_is)(photo)[classes], scores)
+
+
 def test_the_pseudo_masks_of_the_last_round_are_those_scored(finished, scenes):
     from tag2mask.data import load_table
     from tag2mask.data.masks import Truth

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from datetime import timedelta
+from fnmatch import fnmatch
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -117,23 +118,26 @@ class Facts:
                 key, end = json.JSONDecoder().raw_decode(line)
                 self._known[key] = line[end + 1 : -1]
 
-    def of(self, file: Path, what: str, find: Callable[[Path], Any]) -> Any:
+    def of(self, file: Path | str, what: str, find: Callable[[Path], Any]) -> Any:
         """`find(file)`, something that JSON holds, or what that was when this was last asked. What `find` raises is not kept."""
-        stat, key = file.stat(), f"{what} {os.path.abspath(file).removeprefix(self._root)}"  # noqa: PTH100  absolute() keeps ".."
-        if known := self._known.get(key):
-            *stamp, fact = json.loads(known)
-            if stamp == [stat.st_size, stat.st_mtime_ns]:
-                return fact
-        found = json.dumps([stat.st_size, stat.st_mtime_ns, find(file)])
+        name, stat = os.fspath(file), os.stat(file)  # noqa: PTH116  strings, here and below: Path takes longer than reading a small file
+        near, root = self._roots
+        name = name[len(near) :] if name.startswith(near) else os.path.abspath(name).removeprefix(root)  # noqa: PTH100
+        key, stamp = f"{what} {name}", f"[{stat.st_size}, {stat.st_mtime_ns}, "
+        if (known := self._known.get(key, "")).startswith(stamp):
+            return json.loads(known[len(stamp) : -1])
+        found = f"{stamp}{json.dumps(find(Path(file)))}]"
         with self._lock:
             self._known[key] = found
             if self.path and self.path.parent.is_dir() and rank() == 0:
                 self._stream.write(_fact_line(key, found))
-        return json.loads(found)[2]
+        return json.loads(found[len(stamp) : -1])
 
     @cached_property
-    def _root(self) -> str:
-        return str(self.path.parent.absolute()) + os.sep if self.path else ""
+    def _roots(self) -> tuple[str, str]:
+        """The folder of `path` as it was given, and from the root."""
+        folder = os.path.join(self.path.parent, "") if self.path else ""  # noqa: PTH118
+        return folder or os.sep, os.path.abspath(folder) + os.sep if folder else os.sep  # noqa: PTH100
 
     @cached_property
     def _stream(self) -> Any:
@@ -148,13 +152,21 @@ def _fact_line(key: str, fact: str) -> str:
 
 def fingerprint(path: Path, pattern: str = "*", facts: Facts | None = None) -> str:
     """Hash of the contents of a file, or of all the files of a folder that match, hidden ones left out; `facts` knows those unchanged."""
-    digest, folder, facts = hashlib.sha256(), path.is_dir(), facts or Facts()
-    files = sorted(p for p in path.rglob(pattern) if p.is_file() and not p.name.startswith(".")) if folder else [path]
-    for file in files:
-        if folder:
-            digest.update(file.relative_to(path).as_posix().encode())
-        digest.update(bytes.fromhex(facts.of(file, "sha256", _sha256)))
+    digest, facts = hashlib.sha256(), facts or Facts()
+    for name in sorted(_files_below(str(path), pattern), key=lambda name: name.split("/")) if path.is_dir() else [""]:
+        digest.update(os.fsencode(name))
+        digest.update(bytes.fromhex(facts.of(f"{path}{os.sep * bool(name)}{name}", "sha256", _sha256)))
     return digest.hexdigest()[:16]
+
+
+def _files_below(folder: str, pattern: str) -> Iterator[str]:
+    """Names below a folder of its files that match: "a/b.png"."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                yield from (f"{entry.name}/{name}" for name in _files_below(entry.path, pattern))
+            elif not entry.name.startswith(".") and fnmatch(entry.name, pattern) and entry.is_file():
+                yield entry.name
 
 
 def _sha256(file: Path) -> str:
