@@ -100,17 +100,17 @@ def predict_photos(
             on_error(error)
             return None
 
-    def finish(work: tuple[Photo, Image.Image, np.ndarray, np.ndarray]) -> tuple[Photo, Prediction]:
-        photo, small, probs, decision = work
+    def finish(work: tuple[Photo, Image.Image, np.ndarray]) -> tuple[Photo, Prediction]:
+        photo, small, probs = work
+        decision = decide(photo, probs) if decide else _object_first(probs, settings)
         prediction = Prediction(probs, _refine(small, decision, settings), image_size(photo.path), small, model.classes)
         prediction.mask  # noqa: B018  enlarged here, in a thread
         return photo, prediction
 
-    def network(pictures: Iterable[tuple[Photo, Image.Image] | None]) -> Iterator[tuple[Photo, Image.Image, np.ndarray, np.ndarray]]:
+    def network(pictures: Iterable[tuple[Photo, Image.Image] | None]) -> Iterator[tuple[Photo, Image.Image, np.ndarray]]:
         for photo, image in filter(None, pictures):
             small = reduced(image, settings.test_size)
-            probs = _probabilities(model, small, settings)
-            yield photo, small, probs, decide(photo, probs) if decide else _object_first(probs, settings)
+            yield photo, small, _probabilities(model, small, settings)
 
     with ThreadPoolExecutor(threads) as readers, ThreadPoolExecutor(threads) as refiners:
         yield from ahead(refiners, finish, network(ahead(readers, read, photos, threads)), threads)
