@@ -63,6 +63,7 @@ def named():
         text = file.read_text(encoding="utf-8")
         yield from ((file, line.strip()) for line in blocks(text))
         yield from ((file, span) for span in spans(text))
+        yield from ((file, command) for command in re.findall(r"<!-- [\w -]+: (.+?) -->", text))  # what makes the table below it
     for file in RECIPES:
         yield from ((file, line.strip()) for line in comments(file))
     for file in SCRIPTS:
