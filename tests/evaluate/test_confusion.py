@@ -3,6 +3,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -12,6 +13,13 @@ from tag2mask.data.masks import write_mask
 from tag2mask.errors import DataError
 from tag2mask.evaluate import Result, evaluate_folders, evaluate_masks, list_hash, result_table
 from tag2mask.vision import torchvision  # noqa: F401, torchmetrics imports it
+
+from torchmetrics.classification import (  # isort: skip
+    MulticlassConfusionMatrix,
+    MulticlassJaccardIndex,
+    MulticlassPrecision,
+    MulticlassRecall,
+)
 
 TRUE = np.array([[0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 255, 255], [2, 2, 255, 255]], np.uint8)
 SAID = np.array([[0, 0, 1, 0], [0, 1, 1, 255], [2, 2, 0, 0], [1, 2, 2, 255]], np.uint8)
@@ -82,9 +90,6 @@ def test_equal_to_counting_pixel_by_pixel(pairs, workers):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_equal_to_torchmetrics(seed):
-    import torch
-    from torchmetrics.classification import MulticlassConfusionMatrix, MulticlassJaccardIndex, MulticlassPrecision, MulticlassRecall
-
     rng = np.random.default_rng(seed)
     classes = tuple(map(str, range(21)))
     truth = rng.integers(0, 21, (4, 60, 80)).astype(np.uint8)
