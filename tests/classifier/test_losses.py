@@ -11,16 +11,42 @@ from tag2mask.classifier.views import second_view
 
 def test_top_k_pool_by_hand():
     scores = torch.tensor([[[0.1, 0.9], [0.5, 0.5], [0.3, 0.7]]])  # one image, three patches, two classes
-    assert torch.allclose(top_k_pool(scores, 2), torch.tensor([[0.4, 0.8]]))
-    assert torch.allclose(top_k_pool(scores, 1), torch.tensor([[0.5, 0.9]]))
-    assert torch.allclose(top_k_pool(scores, 99), scores.mean(1))
+    for k, want in ((2, [0.4, 0.8]), (1, [0.5, 0.9]), (99, [0.3, 0.7])):
+        log_p, log_not_p = top_k_pool(scores.log() + 5, k)  # a softmax does not see what is added to all
+        assert torch.allclose(log_p.exp(), torch.tensor([want])) and torch.allclose(log_not_p.exp(), 1 - torch.tensor([want]))
 
 
 def test_mce_by_hand():
     pooled = torch.tensor([[0.8, 0.5, 0.1]])
     labels = torch.tensor([[1.0, 1.0, 0.0]])
-    assert mce(pooled, labels).item() == pytest.approx(-(math.log(0.8) + math.log(0.5) + math.log(0.9)) / 3)
-    assert math.isfinite(mce(torch.tensor([[0.0, 1.0]]), torch.tensor([[1.0, 0.0]])).item())
+    got = mce(pooled.log(), (1 - pooled).log(), labels).item()
+    assert got == pytest.approx(-(math.log(0.8) + math.log(0.5) + math.log(0.9)) / 3)
+
+
+def test_mce_of_pooled_scores_and_its_gradient_equal_the_plain_formula_in_float64():
+    torch.manual_seed(0)
+    logits = (torch.randn(3, 30, 6) * 3).requires_grad_()
+    labels = (torch.rand(3, 6) < 0.5).float()
+    got = mce(*top_k_pool(logits, 4), labels)
+    (gradient,) = torch.autograd.grad(got, logits)
+    exact = logits.detach().double().requires_grad_()
+    pooled = exact.softmax(-1).sort(dim=1, descending=True).values[:, :4].mean(1)
+    want = -(labels * pooled.log() + (1 - labels) * (1 - pooled).log()).mean()
+    assert got.item() == pytest.approx(want.item(), rel=1e-6)
+    torch.testing.assert_close(gradient.double(), torch.autograd.grad(want, exact)[0], rtol=1e-4, atol=1e-8)
+
+
+@pytest.mark.parametrize("behind", [20.0, 200.0])
+def test_a_tag_far_behind_and_a_wrong_class_far_ahead_still_learn(behind):
+    """Their pooled scores are 0 and 1 in float32 (200) or lie past any clamp (20)."""
+    logits = torch.zeros(1, 8, 3)
+    logits[..., 2] = behind  # class 2 is not in the photo, class 1 is
+    logits.requires_grad_()
+    loss = mce(*top_k_pool(logits, 2), torch.tensor([[0.0, 1.0, 0.0]]))
+    loss.backward()
+    gradient = logits.grad.sum((0, 1)) * 3  # the mean is over three classes
+    assert loss.item() * 3 == pytest.approx(2 * behind, rel=0.06)
+    assert gradient[1].item() == pytest.approx(-1.5, abs=0.01) and gradient[2].item() == pytest.approx(2, abs=0.01)
 
 
 def double_loop(features, scores, labels, threshold):
@@ -75,6 +101,16 @@ def test_pce_gradient():
     pce(features, scores, torch.ones(1, 1)).backward()
     assert features.grad[0, 4].abs().sum() == 0  # neither high nor low
     assert features.grad[0, 0].abs().sum() > 0
+
+
+def test_pce_beside_a_vector_of_zeros_is_bounded_and_equals_the_double_loop_over_the_others():
+    features = torch.tensor([[[0.0, 0.0], [3.0, 0.0], [0.0, 2.0], [1.0, 1.0]]], requires_grad=True)
+    scores = torch.tensor([[[0.9], [0.9], [0.9], [0.1]]])
+    loss = pce(features, scores, torch.ones(1, 1))
+    # high pairs: cosine 0 all three; high-low pairs: cosines 0, r, r
+    assert loss.item() == pytest.approx(0.5 + (1 + 2 * math.sqrt(0.5) / 3) / 2)
+    loss.backward()
+    assert features.grad.isfinite().all() and features.grad.abs().max() < 1e3
 
 
 def test_evidence_bce_by_hand():

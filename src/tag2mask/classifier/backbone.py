@@ -3,12 +3,14 @@
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tag2mask.errors import ConfigError
 from tag2mask.weights import create_backbone
 
 CNN_STRIDE = 16
+PROBE, PROBE_PATCH, PROBES = 320, 64, 2  # side of the pictures that `where_maps_look` makes and of the patch in them [pixels]; their number
 
 
 class Backbone(nn.Module):
@@ -17,6 +19,10 @@ class Backbone(nn.Module):
     A ViT gives the tokens behind its final norm, with position tables resized bicubically to the picture, prefix tokens dropped
     (of these the first is the class token). A CNN gives its last feature map at stride 16, and its mean as class token.
     The picture is normalised here with the mean and deviation that belong to the weights.
+
+    Token (i, j) looks at the middle of its square of the picture. Of a ViT it does by itself. Of a CNN it does not: with even sides a layer
+    of stride 2 pads one side only, and a stride turned into dilation leaves a shift that the weights were trained with. `half_cells` says
+    how far each map is off, in half cells; the picture is padded and the maps are cut so that it comes to 0.
     """
 
     net: Any
@@ -45,10 +51,12 @@ class Backbone(nn.Module):
             self.stride = info.reduction()[-1]
             self.depths = [i for i, stride in enumerate(info.reduction()) if stride >= CNN_STRIDE // 2]
             self.dims = [info.channels()[i] for i in self.depths]
+            self.strides = [info.reduction()[i] for i in self.depths]
         self.dim = self.dims[-1]
         cfg = self.net.pretrained_cfg
         self.register_buffer("mean", torch.tensor(cfg["mean"]).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(cfg["std"]).view(1, 3, 1, 1), persistent=False)
+        self.half_cells: list[int] = [0] * len(self.depths) if self.is_vit else where_maps_look(self)
 
     def grid_size(self, pixels: float) -> int:
         """The nearest side that is a whole number of patches [pixels]."""
@@ -89,6 +97,51 @@ class Backbone(nn.Module):
             prefix = pairs[-1][1]
             has_class_token = prefix is not None and prefix.shape[1] > 0
             return maps, prefix[:, 0] if has_class_token else maps[-1].mean((1, 2))
-        outputs = self.net(x.contiguous(memory_format=torch.channels_last))
-        maps = [outputs[i].permute(0, 2, 3, 1) for i in self.depths]
+        margin = next(m for m in range(0, 4 * self.stride, self.stride // 2) if self._fits(m))
+        outputs = self._raw_maps(F.pad(x, [margin] * 4))
+        height, width = (side // self.stride for side in image.shape[-2:])
+        maps = []
+        for features, half_cells, stride in zip(outputs, self.half_cells, self.strides, strict=True):
+            first, between = divmod(half_cells + 2 * margin // stride, 2)
+            if between:  # half a cell off: the mean of two neighbours looks at the middle between them
+                features = F.avg_pool2d(features, 2, 1)
+            rows, columns = (slice(first, first + cells * self.stride // stride) for cells in (height, width))
+            maps.append(features[..., rows, columns].permute(0, 2, 3, 1))
         return maps, maps[-1].mean((1, 2))
+
+    def _raw_maps(self, x: Tensor) -> list[Tensor]:
+        """A CNN's maps as they are: a normalised picture (B, 3, H, W) -> [(B, D_l, h_l, w_l)]."""
+        outputs = self.net(x.contiguous(memory_format=torch.channels_last))
+        return [outputs[depth] for depth in self.depths]
+
+    def _fits(self, margin: int) -> bool:
+        """Whether with this margin [pixels] each map still has all its cells, and the last map's lie where they must without a mean."""
+        moved = [half_cells + 2 * margin // stride for half_cells, stride in zip(self.half_cells, self.strides, strict=True)]
+        room = [4 * margin // stride for stride in self.strides]  # half cells that the margins on both sides add
+        return moved[-1] % 2 == 0 and all(0 <= m <= r for m, r in zip(moved, room, strict=True))
+
+
+@torch.inference_mode()
+def where_maps_look(backbone: Backbone) -> list[int]:
+    """How far a CNN's maps lie right of and below what they show, in half cells of each map, rounded.
+
+    A patch in the middle of a picture is exchanged, and the change on the map has its centre of mass beside the picture's middle. Turned
+    by 180 degrees, the picture gives the same shift with the patch's own centre on the other side: their mean is the map's alone.
+    Measured with the weights, as weights may make up for the geometry of their layers: those of TensorFlow's EfficientNets do.
+    """
+    backbone.eval()
+    generator = torch.Generator().manual_seed(0)
+    blots = torch.rand(2 * PROBES, 3, PROBE // 16, PROBE // 16, generator=generator)
+    whole, other = F.interpolate(blots, (PROBE, PROBE), mode="bilinear").chunk(2)
+    inside = slice((PROBE - PROBE_PATCH) // 2, (PROBE + PROBE_PATCH) // 2)
+    changed = whole.clone()
+    changed[..., inside, inside] = other[..., inside, inside]
+    pictures = (torch.cat([whole, changed]) - backbone.mean) / backbone.std
+    found = []
+    for one, two in zip(backbone._raw_maps(pictures), backbone._raw_maps(pictures.flip(-1, -2)), strict=True):
+        change = torch.cat([(a[:PROBES] - a[PROBES:]).double().square().sum(1) for a in (one, two)])
+        cells = torch.arange(change.shape[-1], dtype=torch.float64) - (change.shape[-1] - 1) / 2
+        centres = [(change.sum(dim) @ cells) / change.sum((1, 2)) for dim in (1, 2)]
+        found.append(round(2 * float(torch.stack(centres).mean())))
+    backbone.train()
+    return found

@@ -3,23 +3,39 @@
 B images, N patches, C classes (background 0), D width.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-
-def top_k_pool(scores: Tensor, k: int) -> Tensor:
-    """Mean of the k largest patch scores of each class (PPC eq. 3, CPC eq. 3): (B, N, C) -> (B, C). k = 1 is ViT-PCM's max pooling."""
-    return scores.topk(min(k, scores.shape[1]), dim=1).values.mean(1)
+SHORTEST = 1e-3  # a patch vector that still has a direction; an HV-BiLSTM makes them some 1 long
 
 
-def mce(pooled: Tensor, labels: Tensor) -> Tensor:
-    """Multi-label classification error, mean BCE over images and classes (PPC eq. 4, CPC eq. 7): (B, C) in 0-1, (B, C) -> scalar.
+def top_k_pool(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Patch logits (B, N, C) to log p and log (1 - p), (B, C) each: p is the mean of a class's k largest patch scores (PPC, CPC eq. 3).
 
-    Background is one of the classes and its label is always 1. Computed in float32, clamped at 1e-6.
+    The scores are the softmax over classes (eq. 2). In logarithms they never round to 0 or 1, where their gradient would end: a tag that
+    lies far behind in every patch is the one that has most to learn. k = 1 is ViT-PCM's max pooling.
     """
-    pooled = pooled.float().clamp(1e-6, 1 - 1e-6)
-    return -(labels * pooled.log() + (1 - labels) * (1 - pooled).log()).mean()
+    logits = logits.float()
+    whole = logits.logsumexp(-1, keepdim=True)
+    log_z = logits - whole
+    first = logits.argmax(-1, keepdim=True)
+    # 1 - z is exact but for the likeliest class, the only one that z may bring near 1: there it is the sum of the others.
+    others = logits.scatter(-1, first, -torch.inf).logsumexp(-1, keepdim=True) - whole
+    log_not_z = torch.log1p(-log_z.scatter(-1, first, -torch.inf).exp()).scatter(-1, first, others)
+    best = log_z.topk(min(k, logits.shape[1]), dim=1)
+    count = math.log(best.indices.shape[1])
+    return best.values.logsumexp(1) - count, log_not_z.gather(1, best.indices).logsumexp(1) - count
+
+
+def mce(log_p: Tensor, log_not_p: Tensor, labels: Tensor) -> Tensor:
+    """Multi-label classification error, mean BCE over images and classes (PPC eq. 4, CPC eq. 7): `top_k_pool`'s two, labels -> scalar.
+
+    All (B, C). Background is one of the classes and its label is always 1.
+    """
+    return -(labels * log_p + (1 - labels) * log_not_p).mean()
 
 
 def pce(features: Tensor, scores: Tensor, labels: Tensor, threshold: float = 0.85) -> Tensor:
@@ -27,21 +43,23 @@ def pce(features: Tensor, scores: Tensor, labels: Tensor, threshold: float = 0.8
 
     High patches of class c have Z_c > threshold, low ones Z_c < 1 - threshold. The double sums of eq. 6 over pairs of unit
     vectors f collapse to sums over patches, so the cost is O(N D C) instead of O(N^2 D C):
-    sum_{i != j} f_i.f_j = |sum f_high|^2 - n_high, and sum_{m, n} f_m.f_n = (sum f_high).(sum f_low).
+    sum_{i != j} f_i.f_j = |sum f_high|^2 - sum |f_high|^2, and sum_{m, n} f_m.f_n = (sum f_high).(sum f_low).
+    A vector shorter than 1e-3 is divided by that instead of by its length, which bounds the gradient.
 
     # Differs from CPC: only classes that the image has (background among them) are summed. For an absent class "low" is
     # nearly every patch and "high" a mistake, which MCE already punishes.
     """
-    f = F.normalize(features.float(), dim=-1)
+    f = F.normalize(features.float(), dim=-1, eps=SHORTEST)
     z = scores.detach().float()
     high = (z > threshold).float() * labels[:, None]  # (B, N, C)
     low = (z < 1 - threshold).float() * labels[:, None]
     n_high, n_low = high.sum(1), low.sum(1)  # (B, C)
     with torch.autocast(features.device.type, enabled=False):  # a difference of large sums, which bf16 would lose
         sum_high = torch.einsum("bnc,bnd->bcd", high, f)
+        own = torch.einsum("bnc,bn->bc", high, f.square().sum(-1))
         sum_low = torch.einsum("bnc,bnd->bcd", low, f)
     pairs_pos, pairs_neg = n_high * (n_high - 1), n_high * n_low
-    cos_pos = (sum_high.square().sum(-1) - n_high) / pairs_pos.clamp(min=1)  # mean cosine of the pairs
+    cos_pos = (sum_high.square().sum(-1) - own) / pairs_pos.clamp(min=1)  # mean cosine of the pairs
     cos_neg = (sum_high * sum_low).sum(-1) / pairs_neg.clamp(min=1)
     attract = torch.where(pairs_pos > 0, 1 - (1 + cos_pos) / 2, 0.0)
     repel = torch.where(pairs_neg > 0, (1 + cos_neg) / 2, 0.0)

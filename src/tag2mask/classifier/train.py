@@ -119,7 +119,7 @@ def classifier_loss(net: nn.Module, batch: tuple[Tensor, Tensor, Tensor], settin
     if settings.pooling != "mean":
         # Differs from CPC: it gives k for 24 x 24 patches; another grid has its share. k = 1, ViT-PCM's maximum, stays 1.
         k = max(1, round(settings.top_k * flat.shape[1] / PAPER_PATCHES))
-        parts["mce"] = mce(top_k_pool(flat, 1 if settings.top_k == 1 else k), labels)
+        parts["mce"] = mce(*top_k_pool(logits.flatten(1, 2), 1 if settings.top_k == 1 else k), labels)
     if settings.pooling != "top_k":
         parts["evidence"] = evidence_bce(logits.flatten(1, 2), labels)
     total = sum(parts.values(), torch.zeros((), device=logits.device))
