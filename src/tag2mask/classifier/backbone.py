@@ -7,10 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tag2mask.errors import ConfigError
-from tag2mask.weights import create_backbone
+from tag2mask.weights import create_backbone, map_shifts
 
 CNN_STRIDE = 16
-PROBE, PROBE_PATCH, PROBES = 320, 64, 2  # side of the pictures that `where_maps_look` makes and of the patch in them [pixels]; their number
 
 
 class Backbone(nn.Module):
@@ -56,7 +55,11 @@ class Backbone(nn.Module):
         cfg = self.net.pretrained_cfg
         self.register_buffer("mean", torch.tensor(cfg["mean"]).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(cfg["std"]).view(1, 3, 1, 1), persistent=False)
-        self.half_cells: list[int] = [0] * len(self.depths) if self.is_vit else where_maps_look(self)
+        self.half_cells = [0] * len(self.depths)
+        if not self.is_vit:
+            self.eval()
+            self.half_cells = [round(2 * cells) for cells in map_shifts(self._raw_maps, self.mean, self.std, 20 * self.stride)]
+            self.train()
 
     def grid_size(self, pixels: float) -> int:
         """The nearest side that is a whole number of patches [pixels]."""
@@ -119,29 +122,3 @@ class Backbone(nn.Module):
         moved = [half_cells + 2 * margin // stride for half_cells, stride in zip(self.half_cells, self.strides, strict=True)]
         room = [4 * margin // stride for stride in self.strides]  # half cells that the margins on both sides add
         return moved[-1] % 2 == 0 and all(0 <= m <= r for m, r in zip(moved, room, strict=True))
-
-
-@torch.inference_mode()
-def where_maps_look(backbone: Backbone) -> list[int]:
-    """How far a CNN's maps lie right of and below what they show, in half cells of each map, rounded.
-
-    A patch in the middle of a picture is exchanged, and the change on the map has its centre of mass beside the picture's middle. Turned
-    by 180 degrees, the picture gives the same shift with the patch's own centre on the other side: their mean is the map's alone.
-    Measured with the weights, as weights may make up for the geometry of their layers: those of TensorFlow's EfficientNets do.
-    """
-    backbone.eval()
-    generator = torch.Generator().manual_seed(0)
-    blots = torch.rand(2 * PROBES, 3, PROBE // 16, PROBE // 16, generator=generator)
-    whole, other = F.interpolate(blots, (PROBE, PROBE), mode="bilinear").chunk(2)
-    inside = slice((PROBE - PROBE_PATCH) // 2, (PROBE + PROBE_PATCH) // 2)
-    changed = whole.clone()
-    changed[..., inside, inside] = other[..., inside, inside]
-    pictures = (torch.cat([whole, changed]) - backbone.mean) / backbone.std
-    found = []
-    for one, two in zip(backbone._raw_maps(pictures), backbone._raw_maps(pictures.flip(-1, -2)), strict=True):
-        change = torch.cat([(a[:PROBES] - a[PROBES:]).double().square().sum(1) for a in (one, two)])
-        cells = torch.arange(change.shape[-1], dtype=torch.float64) - (change.shape[-1] - 1) / 2
-        centres = [(change.sum(dim) @ cells) / change.sum((1, 2)) for dim in (1, 2)]
-        found.append(round(2 * float(torch.stack(centres).mean())))
-    backbone.train()
-    return found

@@ -15,7 +15,6 @@ from tag2mask.classifier.affinity import affinity, spread
 from tag2mask.classifier.backbone import Backbone
 from tag2mask.classifier.hv_bilstm import HVBiLSTM, ResidualHVBiLSTM
 from tag2mask.config import ClassifierSettings, stored_settings
-from tag2mask.errors import RunError
 from tag2mask.runs import writing
 from tag2mask.weights import read_tensors
 
@@ -102,12 +101,12 @@ def save_classifier(model: PatchClassifier, path: Path, tags: tuple[str, ...], n
 
 
 def load_classifier(path: Path) -> PatchClassifier:
-    """A file of `save_classifier` to the network, in eval mode. Raises RunError if it is missing, damaged, or of another version."""
+    """A file of `save_classifier` to the network, in eval mode. Raises RunError if it is missing or damaged."""
     meta, state = read_tensors(path, "train")
-    if "half_cells" not in meta:
-        raise RunError(f"{path} was made by an older tag2mask, whose patches of a CNN looked half a cell aside; run `tag2mask train` again")
     settings = stored_settings(ClassifierSettings, meta["settings"], path)
     model = PatchClassifier(settings.model_copy(update={"weights": "none"}), len(json.loads(meta["tags"])) + 1, int(meta["num_clusters"]))
     model.load_state_dict(state)
-    model.backbone.weights_used, model.backbone.half_cells = meta["weights_used"], json.loads(meta["half_cells"])
+    model.backbone.weights_used = meta["weights_used"]
+    # A file without them was trained with maps that lay half a cell aside, and goes on with these.
+    model.backbone.half_cells = json.loads(meta["half_cells"]) if "half_cells" in meta else [0] * len(model.backbone.depths)
     return model.eval()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tag2mask.config import SegmenterSettings, stored_settings
 from tag2mask.errors import ConfigError
 from tag2mask.runs import writing
-from tag2mask.weights import create_backbone, read_tensors
+from tag2mask.weights import create_backbone, map_shifts, read_tensors
 
 RATES = (6, 12, 18, 24)  # dilations of the heads at stride 8, half of these at 16
 
@@ -23,7 +23,8 @@ class DeepLabV2(nn.Module):
 
     H and W should be sides that `side` gives: then `interpolate(..., align_corners=True)` brings every logit to its own pixel.
     `classes` are the names by number, background first. Batch norms stay as they came with the weights, statistics and factors,
-    as in DeepLab: batches are small. The picture is normalised here. Raises ConfigError if the backbone cannot have this stride.
+    as in DeepLab: batches are small. The picture is normalised here, and moved by `shift` pixels where the weights' last map lies beside
+    it: a ResNet's does not, EfficientNet-Lite0's lies 12 right and below. Raises ConfigError if the backbone cannot have this stride.
     """
 
     net: Any
@@ -56,6 +57,10 @@ class DeepLabV2(nn.Module):
         cfg = self.net.pretrained_cfg
         self.register_buffer("mean", torch.tensor(cfg["mean"]).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(cfg["std"]).view(1, 3, 1, 1), persistent=False)
+        self.net.eval()
+        (cells,) = map_shifts(lambda x: self.net(x)[-1:], self.mean, self.std, self.side(320))
+        self.shift = 4 * round(cells * self.stride / 4)
+        self.train()
 
     def _batch_norms(self) -> list[nn.Module]:
         return [module for module in self.net.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
@@ -74,7 +79,11 @@ class DeepLabV2(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, C, h, w)."""
         x = ((image - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-        features = self.net(x)[-1]
+        before = max(-self.shift, -self.shift % self.stride)
+        after = max(self.shift, -before % self.stride)
+        first = (before + self.shift) // self.stride
+        rows, columns = (slice(first, first + (side - 1) // self.stride + 1) for side in image.shape[-2:])
+        features = self.net(F.pad(x, [before, after] * 2))[-1][..., rows, columns]
         # Differs from DeepLab: the heads' largest stable learning rate goes down with the square of the features' length, which differs by
         # tens between backbones (2,400 for EfficientNet-Lite0's linear last layer: training diverges from a rate of 1e-3 on).
         if self.settings.feature_length:
@@ -84,7 +93,12 @@ class DeepLabV2(nn.Module):
 
 def save_segmenter(model: DeepLabV2, path: Path) -> None:
     """Write weights and all that is needed to build the network again into one safetensors file."""
-    meta = {"settings": model.settings.model_dump_json(), "classes": json.dumps(model.classes), "weights_used": model.weights_used}
+    meta = {
+        "settings": model.settings.model_dump_json(),
+        "classes": json.dumps(model.classes),
+        "weights_used": model.weights_used,
+        "shift": str(model.shift),
+    }
     with writing(path) as temporary:
         save_file({k: v.contiguous() for k, v in model.state_dict().items()}, temporary, meta)
 
@@ -96,4 +110,5 @@ def load_segmenter(path: Path) -> DeepLabV2:
     model = DeepLabV2(settings.model_copy(update={"weights": "none"}), json.loads(meta["classes"]))
     model.load_state_dict(state)
     model.settings, model.weights_used = settings, meta["weights_used"]
+    model.shift = int(meta.get("shift", 0))  # without it, of a version that did not move the picture
     return model.eval()
