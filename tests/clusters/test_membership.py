@@ -21,6 +21,7 @@ def test_matrix_and_vector_by_hand():
     for dtype in (torch.float32, torch.int64, torch.bool, torch.float16):
         u = cluster_vector(torch.from_numpy(labels).to(dtype), M)
         assert u.dtype == torch.float32 and u.tolist() == by_hand
+    assert cluster_vector(torch.ones(4, 3, device="meta"), M).device.type == "meta", "on the labels' device"
 
 
 def test_no_clusters_need_no_tag():

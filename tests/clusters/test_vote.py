@@ -67,6 +67,8 @@ def test_omega_of_overlapping_clusters_by_hand():
     a, b = made("cat dog", "dog cow"), made("cat dog", "cow")
     # Pairs cat-dog, cat-cow, dog-cow: together 1, 0, 1 times and 1, 0, 0 times: 2 of 3 agree; by chance (1/3 * 2/3) + (2/3 * 1/3) = 4/9.
     assert adjusted_rand(a, b) == pytest.approx((2 / 3 - 4 / 9) / (1 - 4 / 9))
+    # Here cat-dog is together twice in one, once in the other: 2 of 3 pairs agree, as many as by chance (2/3 * 1).
+    assert adjusted_rand(made("cat dog", "cat dog cow"), made("cat dog cow")) == pytest.approx(0)
     assert adjusted_rand(a, a) == 1
     assert adjusted_rand(made("cat"), made("cat")) == 1
 

@@ -1,90 +1,106 @@
-"""mutmut over the modules that hold the method: `make mutants-all`. Settings: pyproject.toml, [tool.mutmut].
+"""mutmut over the modules that hold the method, each with its own quick tests: `make mutants-all`.
 
-It works in the copy that by_hand.py makes. Survivors that change nothing that anyone could notice are listed in equivalent.toml, each with
-the reason, and leave the score. `python tests/mutants/by_tool.py PATTERN ...` runs only mutants whose name fits, such as
-`tag2mask.clusters.vote*`. Exit code 1 if fewer than 90 % of a module's mutants are killed.
+It works in the copy that by_hand.py makes, after two changes that change nothing: decorators are written out, because mutmut leaves
+decorated functions alone, and `strict=True` goes, a guard against our own mistakes whose loss no test can see. Survivors that nobody could
+notice are in equivalent.toml, each with the reason, and leave the score. `python tests/mutants/by_tool.py clusters/vote.py ...` runs some
+of the modules. Exit code 1 if less than 90 % of a module's mutants are killed.
 """
 
 import ast
+import json
 import os
 import subprocess
 import sys
+import time
 import tomllib
-from collections import Counter
 from pathlib import Path
 
-from by_hand import ROOT, copy
+from by_hand import copy
 
 LEAST = 0.9  # share of a module's mutants that must be killed
 NOTICED = ("killed", "timeout", "segfault")
+MODULES = {  # in src/tag2mask: its tests in tests
+    "classifier/affinity.py": ["classifier/test_affinity.py"],
+    "classifier/hv_bilstm.py": ["classifier/test_net.py"],
+    "classifier/losses.py": ["classifier/test_losses.py"],
+    "classifier/net.py": ["classifier/test_net.py", "classifier/test_affinity.py", "classifier/test_cam.py"],
+    "clusters/membership.py": ["clusters/test_membership.py"],
+    "clusters/vote.py": ["clusters/test_vote.py"],
+    "evaluate/confusion.py": ["evaluate/test_confusion.py"],
+    "masks/scores.py": ["masks/test_masks.py"],
+}
+SETTINGS = {
+    "source_paths": ["src/"],
+    "pytest_add_cli_args": ["-p", "no:cacheprovider", "-m", "not slow and not real", "--hypothesis-profile=ci"],
+    "do_not_mutate_patterns": ["raise "],  # the words of errors
+    "process_isolation": "forkserver",  # each mutant in a process that has run no test: PyTorch's threads, and our caches
+    "timeout_multiplier": 3.0,  # times the seconds that the tests took, and as much again
+    "timeout_constant": 3.0,
+}
+MUTMUT = [sys.executable, "-c", "from mutmut.__main__ import cli; cli()"]
 
 
-def main(patterns: list[str]) -> int:
-    """Run mutmut, print the score of each module and what survives; the exit code."""
-    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["mutmut"]
+def main(modules: list[str]) -> int:
+    """Run mutmut over these modules or all, print survivors and scores; the exit code."""
+    scores = [score(module, tests) for module, tests in MODULES.items() if not modules or module in modules]
+    for module, killed, every, same, seconds in scores:
+        print(f"{module:24} {killed:3} of {every:3} killed: {killed / every:.1%}; {same:2} more change nothing; {seconds:.0f} s")
+    killed, every = (sum(row[column] for row in scores) for column in (1, 2))
+    print(f"{'all':24} {killed:3} of {every:3} killed: {killed / every:.1%}")
+    return any(row[1] < LEAST * row[2] for row in scores)
+
+
+def score(module: str, tests: list[str]) -> tuple[str, int, int, int, float]:
+    """The module, how many of its mutants are killed, of how many that change something, how many change nothing, and seconds."""
+    start = time.monotonic()
+    listed = {(e["old"], e["new"]) for e in equivalents() if e["module"] == module}
     with copy() as folder:
-        for file in settings["only_mutate"]:
-            path = folder / file
-            path.write_text(decorators_written_out(path.read_text(encoding="utf-8")), encoding="utf-8")
+        file = folder / "src" / "tag2mask" / module
+        file.write_text(prepared(file.read_text(encoding="utf-8")), encoding="utf-8")
+        settings = {**SETTINGS, "only_mutate": [f"src/tag2mask/{module}"]}
+        settings["pytest_add_cli_args_test_selection"] = [f"tests/{test}" for test in tests]
+        with (folder / "pyproject.toml").open("a") as stream:
+            stream.write("\n[tool.mutmut]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.items()))
+        (folder / "mutants" / "src").mkdir(parents=True)  # there before Python starts, which remembers folders that are not
         os.environ["PYTHONPATH"] = os.pathsep.join([str(folder / "start"), str(folder / "mutants" / "src")])
-        os.chdir(folder)
-        subprocess.run([*MUTMUT, "run", "--max-children", "1", *patterns], check=True)
-        results = [line.strip().rsplit(": ", 1) for line in _output("results", "--all", "true").splitlines() if ": " in line]
-        results = [(name, status) for name, status in results if status != "not checked"]
-        equal = {(e["module"], e["old"], e["new"]): e["why"] for e in equivalents()}
-        killed, every, used = Counter(), Counter(), set()
-        for name, status in results:
-            module = name.rpartition(".")[0].removeprefix("tag2mask.")
-            change = () if status in NOTICED else (module, *_change(_output("show", name)))
-            if change in equal:
-                used.add(change)
-                continue
-            every[module] += 1
-            killed[module] += status in NOTICED
-            if change:
-                print(f"\n{name}: {status}\n  - {change[1]}\n  + {change[2]}")
-    for module in every:
-        same = sum(change[0] == module for change in used)
-        print(
-            f"{module:24} {killed[module]:4} of {every[module]:4} killed: {killed[module] / every[module]:.1%}; {same} more change nothing"
-        )
-    print(f"{'all':24} {killed.total():4} of {every.total():4} killed: {killed.total() / every.total():.1%}")
-    if not patterns and (stale := equal.keys() - used):
-        print("no survivors any more, so they can leave equivalent.toml:", *stale, sep="\n  ")
-    return any(killed[module] < LEAST * every[module] for module in every)
-
-
-MUTMUT = (sys.executable, "-m", "mutmut")
+        subprocess.run([*MUTMUT, "run", "--max-children", "1"], cwd=folder, check=True)
+        results = dict(line.strip().rsplit(": ", 1) for line in _output(folder, "results", "--all", "true").splitlines() if ": " in line)
+        survived = {name: _change(_output(folder, "show", name)) for name, status in results.items() if status not in NOTICED}
+    same = {name for name, change in survived.items() if change in listed}
+    for name in survived.keys() - same:
+        print(f"{name}: {results[name]}\n  - {survived[name][0]}\n  + {survived[name][1]}\n")
+    for old, new in listed - set(survived.values()):
+        print(f"{module}: listed as equivalent, but gone or killed:\n  - {old}\n  + {new}\n")
+    return module, len(results) - len(survived), len(results) - len(same), len(same), time.monotonic() - start
 
 
 def equivalents() -> list[dict[str, str]]:
-    """Mutants that change nothing: module, old and new line, and why."""
-    return tomllib.loads((Path(__file__).parent / "equivalent.toml").read_text(encoding="utf-8")).get("equivalent", [])
+    """Mutants that nobody could notice: module, old and new text of the changed lines, and why."""
+    return tomllib.loads((Path(__file__).parent / "equivalent.toml").read_text(encoding="utf-8"))["equivalent"]
 
 
-def decorators_written_out(source: str) -> str:
-    """`@property` before a function becomes `name = property(name)` behind it: mutmut leaves decorated functions alone."""
+def prepared(source: str) -> str:
+    """`@property` before a function becomes `name = property(name)` behind it, and zips lose `strict=True`."""
     lines = source.splitlines(keepends=True)
     functions = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef) and node.decorator_list]
     for node in sorted(functions, key=lambda node: -node.lineno):
         decorators = [ast.unparse(decorator) for decorator in node.decorator_list]
         if decorators in (["classmethod"], ["staticmethod"]):
             continue  # mutmut's own business
-        indent = " " * node.col_offset
-        lines[node.end_lineno : node.end_lineno] = [f"{indent}{node.name} = {d}({node.name})\n" for d in reversed(decorators)]
+        lines[node.end_lineno : node.end_lineno] = [f"{' ' * node.col_offset}{node.name} = {d}({node.name})\n" for d in decorators[::-1]]
         del lines[node.decorator_list[0].lineno - 1 : node.lineno - 1]
-    return "".join(lines)
+    return "".join(lines).replace(", strict=True", "")
 
 
-def _output(*arguments: str) -> str:
-    return subprocess.run([*MUTMUT, *arguments], check=True, capture_output=True, text=True).stdout
+def _output(folder: Path, *arguments: str) -> str:
+    return subprocess.run([*MUTMUT, *arguments], cwd=folder, check=True, capture_output=True, text=True).stdout
 
 
 def _change(diff: str) -> tuple[str, str]:
-    """A diff to the lines that go and the lines that come, each in one."""
+    """A diff to the text that goes and the text that comes."""
     lines = [line for line in diff.splitlines() if not line.startswith(("---", "+++", "#"))]
-    gone, come = ([line[1:].strip() for line in lines if line.startswith(sign)] for sign in "-+")
-    return " ".join(gone), " ".join(come)
+    gone, come = (" ".join(line[1:].strip() for line in lines if line.startswith(sign)) for sign in "-+")
+    return gone, come
 
 
 if __name__ == "__main__":

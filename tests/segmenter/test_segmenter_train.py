@@ -100,6 +100,20 @@ def test_heads_learn_ten_times_as_fast_and_biases_do_not_decay(settings):
     assert id(model.net.bn1.weight) not in groups
 
 
+def test_the_learning_rate_follows_the_poly_schedule(settings, data, tmp_path, monkeypatch):
+    phases = []
+
+    def fit(model, loss, examples, made, folder, **options):
+        phases.extend(made)
+        return model
+
+    monkeypatch.setattr(train, "fit", fit)
+    monkeypatch.setattr(BackgroundGuard, "check", lambda self, model: None)
+    train_segmenter(*data, settings.model_copy(update={"steps": 10, "poly_power": 0.5}), tmp_path, seed=0, workers=0)
+    (phase,) = phases
+    assert phase.end == 10 and [phase.lr_scale(step) for step in (0, 5, 9)] == pytest.approx([1, 0.5**0.5, 0.1**0.5])
+
+
 def test_it_learns_a_few_pictures(settings, data, tmp_path):
     table, masks = data
     settings = settings.model_copy(update={"steps": 150, "lr": 0.02, "scale_range": (0.8, 1.2), "flip": True, "test_size": 81})
