@@ -12,7 +12,7 @@ from tag2mask.data.masks import read_mask
 from tag2mask.data.table import Photo, Table
 from tag2mask.data.transforms import to_square
 from tag2mask.masks import MaskMaker, make_masks, read_maps
-from tag2mask.masks.scores import otsu, patch_scores, tag_scores
+from tag2mask.masks.scores import otsu, patch_scores, tag_scores, to_pixels
 from tag2mask.stages import Job, mask_maker
 
 PLAIN = MaskSettings(image_size=32, scales=(1.0,), flip=False, crf=CRFSettings(iterations=0))
@@ -99,6 +99,15 @@ def test_flip_and_scales_are_averaged_in_place():
     one = patch_scores(left_of_the_largest, load, torch.full((1, 1), 3.0), settings, lambda side: int(side) + 1)
     assert asked == [(65, 3), (65, 3), (129, 3), (129, 3)]  # straight and mirrored: 1 and 2, 3 and 4
     assert one[0, 0].tolist() == [[1.0, 1.0, 1.5, 1.5]] * 2
+
+
+def test_a_cell_is_a_square_of_pixels():
+    """Scores are those of the cells' middles: two cells over four pixels, the middles between the first two and the last two."""
+    scores = torch.tensor([[[0.0, 1.0]], [[1.0, 0.0]]])
+    found = to_pixels(scores, 3, 4)
+    assert found.dtype == np.float32
+    assert found.tolist() == [[[0, 0.25, 0.75, 1]] * 3, [[1, 0.75, 0.25, 0]] * 3]
+    assert to_pixels(scores.mT, 4, 1)[0].tolist() == [[0], [0.25], [0.75], [1]]
 
 
 @pytest.fixture

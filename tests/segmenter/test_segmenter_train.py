@@ -52,6 +52,13 @@ def test_picture_and_mask_are_cut_alike(settings, plain, tmp_path, scale, test_s
     assert seen > 40 * 49 * 49 * (0.3 if test_size == 90 else 0.6) * (1 if test_size > 90 else 0.5) and mirrored > 30
 
 
+def test_class_numbers_are_never_blended(settings, tmp_path):
+    photo = paint(tmp_path, "p", np.kron(2 * np.eye(6, dtype=np.uint8), np.ones((15, 15), np.uint8)))
+    settings = settings.model_copy(update={"scale_range": (0.4, 1.9), "test_size": 400})
+    examples = PseudoMasked(Table(("disc", "box"), (photo,)), tmp_path / "masks", settings, 49, MEAN)
+    assert {number for key in range(20) for number in examples[0, key][1].unique().tolist()} == {0, 2, IGNORE}  # 1 is halfway
+
+
 def test_what_is_drawn_depends_on_the_key_alone(settings, data):
     examples = PseudoMasked(*data, settings, 49, MEAN)
     first = examples[2, 7]
