@@ -15,6 +15,13 @@ test: $(VENV)/installed
 fast: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(RUN)pytest -m "not slow and not real"
 
+# Changes the product on purpose, in a copy, and expects the tests to fail: a list by hand; mutants-all adds mutmut, which takes longer.
+mutants: $(VENV)/installed
+	$(RUN)python tests/mutants/by_hand.py
+
+mutants-all: mutants
+	$(RUN)python tests/mutants/by_tool.py
+
 # On a machine with a GPU, install PyTorch for it first; constraints.txt keeps the pair of versions that is tested.
 $(VENV)/installed: pyproject.toml constraints.txt CMakeLists.txt $(wildcard src/tag2mask/crf/native/*)
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
@@ -25,4 +32,4 @@ $(VENV)/installed: pyproject.toml constraints.txt CMakeLists.txt $(wildcard src/
 clean:
 	rm -rf $(VENV) runs/demo
 
-.PHONY: demo test fast clean
+.PHONY: demo test fast mutants mutants-all clean

@@ -102,6 +102,7 @@ def test_draws_cover_every_photo_once_an_epoch_and_split_over_ranks():
     halves = [list(loop.Draws(10, 4, 0, 0, 5, rank, 2)) for rank in (0, 1)]
     assert [sorted(a + b) for a, b in zip(*halves, strict=True)] == [sorted(batch) for batch in whole]
     assert list(loop.Draws(10, 4, 0, 3, 5)) == whole[3:]
+    assert [[i for i, _ in batch] for batch in loop.Draws(10, 4, 1, 0, 5)] != [[i for i, _ in batch] for batch in whole], "another seed"
 
 
 def test_two_trainings_of_different_precision_in_one_process(tmp_path):

@@ -26,6 +26,7 @@ def test_maps_must_all_agree_and_any_resolution_will_do():
     halves[:, :, 0, 0] = halves[:, :, 1, 1] = 1  # left and right differ
     weights = affinity([alike, halves], [torch.zeros(3), torch.zeros(2)], (2, 2))[0]
     assert torch.allclose(weights, torch.tensor([[0.5, 0, 0.5, 0], [0, 0.5, 0, 0.5]] * 2))
+    assert torch.equal(affinity([halves, alike], [torch.zeros(2), torch.zeros(3)], (2, 2))[0], weights)
 
 
 @given(st.integers(0, 2**31), st.integers(1, 5), st.integers(1, 5))

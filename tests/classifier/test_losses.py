@@ -92,13 +92,22 @@ def test_pce_by_hand_and_without_confident_patches():
     assert pce(features, scores, torch.ones(1, 1)).item() == pytest.approx(0.5 + 0.25)
     assert pce(features, torch.full((1, 3, 1), 0.5), torch.ones(1, 1)).item() == 0
     assert pce(features, scores, torch.zeros(1, 1)).item() == 0
+    assert pce(features[:, 1:], scores[:, 1:], torch.ones(1, 1)).item() == pytest.approx(0.5)  # one pair, high and low, cosine 0
+
+
+def test_pce_leaves_out_scores_on_its_thresholds():
+    features, scores = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]]), torch.tensor([[[0.75], [0.75], [0.25]]])
+    assert pce(features, scores, torch.ones(1, 1), 0.75).item() == 0
+    assert pce(features, torch.tensor([[[0.875], [0.75], [0.25]]]), torch.ones(1, 1), 0.75).item() == 0
 
 
 def test_pce_gradient():
     torch.manual_seed(1)
     features = torch.randn(1, 6, 3, dtype=torch.float64, requires_grad=True)
     scores = torch.tensor([[[0.9], [0.95], [0.1], [0.05], [0.5], [0.99]]], dtype=torch.float64)
-    pce(features, scores, torch.ones(1, 1)).backward()
+    (alone,) = torch.autograd.grad(pce(features, scores, torch.ones(1, 1)), features)
+    pce(features, scores.expand(1, 6, 2), torch.tensor([[1.0, 0.0]])).backward()  # a class that the photo does not have adds nothing
+    assert torch.equal(features.grad, alone)
     assert features.grad[0, 4].abs().sum() == 0  # neither high nor low
     assert features.grad[0, 0].abs().sum() > 0
 
@@ -124,6 +133,9 @@ def test_equivariance_by_hand():
     target = torch.tensor([[[[0.25, 0.75]]]])
     scores = torch.tensor([[[[0.5, 0.5]]]])
     assert equivariance(scores, target).item() == pytest.approx(math.log(2))
+    assert equivariance(scores.expand(3, 4, 5, 2), target.expand(3, 4, 5, 2)).item() == pytest.approx(math.log(2))  # the mean over patches
+    nothing, one = torch.tensor([[[[0.0, 1.0]]]]), torch.tensor([[[[1.0, 0.0]]]])
+    assert equivariance(nothing, one).item() == pytest.approx(-math.log(1e-6))
 
 
 def test_second_view_moves_scores_with_their_pixels():

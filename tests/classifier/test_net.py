@@ -67,6 +67,22 @@ def test_every_other_family_is_refused_in_words(name):
         Backbone(name, "none")
 
 
+@pytest.mark.parametrize("name", ["test_vit", "test_efficientnet"])
+def test_backbone_sees_pictures_as_its_weights_expect(name):
+    """Normalised by mean and deviation, and batch norms stay as they came, in training too."""
+    net = Backbone(name, "none").train()
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    image = torch.rand(2, 3, 64, 64)
+    tokens, class_token = net(image)
+    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+    mean, std = (torch.tensor(net.net.pretrained_cfg[key])[:, None, None] for key in ("mean", "std"))
+    if name == "test_vit":
+        features = net.net.forward_features((image - mean) / std)
+        torch.testing.assert_close((tokens.flatten(1, 2), class_token), (features[:, 1:], features[:, 0]))
+    net.mean.zero_(), net.std.fill_(1)
+    torch.testing.assert_close(net((image - mean) / std), (tokens, class_token))
+
+
 def test_hv_bilstm_keeps_the_width_and_sees_its_row_and_column_only():
     torch.manual_seed(0)
     mixer = HVBiLSTM(16)
@@ -78,6 +94,15 @@ def test_hv_bilstm_keeps_the_width_and_sees_its_row_and_column_only():
     assert changed[2].all() and changed[:, 3].all()
     assert int(changed.sum()) == 7 + 5 - 1
     assert mixer.rows.hidden_size == 4
+
+
+def test_hv_bilstm_is_one_lstm_over_every_row_and_one_over_every_column():
+    torch.manual_seed(0)
+    mixer, x = HVBiLSTM(16), torch.randn(2, 5, 7, 16)
+    rows = torch.stack([mixer.rows(x[:, i])[0] for i in range(5)], 1)
+    columns = torch.stack([mixer.columns(x[:, :, j])[0] for j in range(7)], 2)
+    assert rows.shape == columns.shape == (2, 5, 7, 8)
+    torch.testing.assert_close(mixer(x), torch.cat([rows, columns], -1))
 
 
 def test_hv_bilstm_is_as_exact_under_autocast():

@@ -17,10 +17,11 @@ def test_matrix_and_vector_by_hand():
     assert M.tolist() == [[0, 0, 1], [1, 1, 0], [1, 0, 0]]
     labels = np.array([[0, 0, 0], [0, 1, 1], [1, 0, 1], [1, 0, 0]], np.float32)
     by_hand = [[0, 0, 0], [1, 1, 0], [1, 0, 1], [0, 0, 1]]
-    assert cluster_vector(labels, M).tolist() == by_hand
+    assert cluster_vector(labels, M).tolist() == by_hand and cluster_vector(labels, M).dtype == np.float32
     for dtype in (torch.float32, torch.int64, torch.bool, torch.float16):
         u = cluster_vector(torch.from_numpy(labels).to(dtype), M)
         assert u.dtype == torch.float32 and u.tolist() == by_hand
+    assert cluster_vector(torch.ones(4, 3, device="meta"), M).device.type == "meta", "on the labels' device"
 
 
 def test_no_clusters_need_no_tag():
@@ -47,19 +48,36 @@ def test_file_round_trip(tmp_path):
     assert "transcript" not in json.loads((OVERLAP.save(tmp_path / "c.json"), (tmp_path / "c.json").read_text())[1])
 
 
+def test_a_file_by_hand_has_one_spelling_and_says_where_it_comes_from(tmp_path):
+    """As Windows' editors write it, and with an accent of its own: the tags of the photos are spelled é."""
+    (tmp_path / "c.json").write_text('{"clusters": {"cafe\u0301s": ["cre\u0300me"]}}', encoding="utf-8-sig")
+    read = load_clusters(tmp_path / "c.json")
+    assert read == Clusters(("caf\u00e9s",), (("cr\u00e8me",),), "the file c.json", "")
+    assert Clusters.from_mapping({"a": ["x"]}) == Clusters(("a",), (("x",),), "", "")
+    assert Clusters.from_mapping({"a": ["x"]}, "who", "file").of(["x"]) == Clusters(("a",), (("x",),), "who", "file")
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
         ("{", "no valid JSON"),
+        ('{"clusters":\n[}', "no valid JSON .line 2, column 2: Expecting value"),
         ("[" * 200_000, "nested too deep"),
+        ('{"clusters": {"a": ["\\ud800"]}}', "half a surrogate pair"),
         ("[1]", "a cluster file reads"),
         ('{"pets": ["cat"]}', "a cluster file reads"),
         ('{"clusters": {"a": ["cat"], "a": ["dog"]}}', "'a' is there twice"),
-        ('{"clusters": {"a": [], "b": "cat", "c": ["x", "x"]}, "source": 3}', "4 problems"),
+        ('{"clusters": {"\u00e9": ["cat"], "e\u0301": ["dog"]}}', "'\u00e9' is there twice"),
+        ('{"clusters": {"a": ["cat", 3]}}', "c.json: 1 problem\n  - cluster 'a' is not a list of tags$"),
+        (
+            '{"clusters": {"a": [], "b": "cat", "c": ["x", "y", "x", "y", "z"]}, "source": 3, "transcript": 4}',
+            "c.json: 6 problems\n  - cluster 'a' is empty\n  - cluster 'b' is not a list of tags\n"
+            "  - cluster 'c' has 'x' twice\n  - cluster 'c' has 'y' twice\n  - 'source' is not a text\n  - 'transcript' is not a text$",
+        ),
     ],
 )
 def test_bad_files_are_explained(tmp_path, text, said):
-    (tmp_path / "c.json").write_text(text)
+    (tmp_path / "c.json").write_text(text, encoding="utf-8")
     with pytest.raises(ClusterError, match=said):
         load_clusters(tmp_path / "c.json")
 

@@ -37,6 +37,8 @@ def test_a_tie_goes_to_what_is_closest_to_all():
     # Rand sums by hand: x-y 0.324, x-z -0.111, y-z 0.324, so y is in the middle; the alphabet would say x.
     assert round(adjusted_rand(x, y), 3) == round(adjusted_rand(y, z), 3) == 0.324 and round(adjusted_rand(x, z), 3) == -0.111
     assert vote([z, x, y]) == y
+    x, y, z = made("a d e", "b c f"), made("a b c d f", "e"), made("a d e f", "b c")
+    assert vote([y, z, x]) == x  # 0.44 against 0.38 and 0.27, a difference smaller than one
 
 
 def rand_by_contingency(a, b):
@@ -65,6 +67,8 @@ def test_omega_of_overlapping_clusters_by_hand():
     a, b = made("cat dog", "dog cow"), made("cat dog", "cow")
     # Pairs cat-dog, cat-cow, dog-cow: together 1, 0, 1 times and 1, 0, 0 times: 2 of 3 agree; by chance (1/3 * 2/3) + (2/3 * 1/3) = 4/9.
     assert adjusted_rand(a, b) == pytest.approx((2 / 3 - 4 / 9) / (1 - 4 / 9))
+    # Here cat-dog is together twice in one, once in the other: 2 of 3 pairs agree, as many as by chance (2/3 * 1).
+    assert adjusted_rand(made("cat dog", "cat dog cow"), made("cat dog cow")) == pytest.approx(0)
     assert adjusted_rand(a, a) == 1
     assert adjusted_rand(made("cat"), made("cat")) == 1
 
@@ -77,6 +81,9 @@ def test_stability_by_hand():
     assert two.adjusted_rand == pytest.approx((3 + 3 * rand_by_contingency(A, B)) / 6)
     assert (four.share, four.distinct, four.same_winner) == (0.75, 2, 1)
     assert four.adjusted_rand == pytest.approx(two.adjusted_rand)
+    assert [row.queries for row in stability(answers, (6, 4, 2))] == [4, 2]
+    (one,) = stability(answers, (1,))
+    assert (one.share, one.distinct, one.adjusted_rand, one.same_winner) == (1, 1, 1, 0.75)
 
 
 def test_many_answers_are_sampled_the_same_way_each_time():

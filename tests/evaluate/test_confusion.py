@@ -3,6 +3,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -12,6 +13,13 @@ from tag2mask.data.masks import write_mask
 from tag2mask.errors import DataError
 from tag2mask.evaluate import Result, evaluate_folders, evaluate_masks, list_hash, result_table
 from tag2mask.vision import torchvision  # noqa: F401, torchmetrics imports it
+
+from torchmetrics.classification import (  # isort: skip
+    MulticlassConfusionMatrix,
+    MulticlassJaccardIndex,
+    MulticlassPrecision,
+    MulticlassRecall,
+)
 
 TRUE = np.array([[0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 255, 255], [2, 2, 255, 255]], np.uint8)
 SAID = np.array([[0, 0, 1, 0], [0, 1, 1, 255], [2, 2, 0, 0], [1, 2, 2, 255]], np.uint8)
@@ -82,9 +90,6 @@ def test_equal_to_counting_pixel_by_pixel(pairs, workers):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_equal_to_torchmetrics(seed):
-    import torch
-    from torchmetrics.classification import MulticlassConfusionMatrix, MulticlassJaccardIndex, MulticlassPrecision, MulticlassRecall
-
     rng = np.random.default_rng(seed)
     classes = tuple(map(str, range(21)))
     truth = rng.integers(0, 21, (4, 60, 80)).astype(np.uint8)
@@ -165,6 +170,46 @@ def test_summary_is_json_and_says_where_a_figure_comes_from():
     assert summary["iou"] == {"background": 0.5, "cat": 1.0, "dog": None}
     assert summary["miou"] == 0.75 and summary["mean_over"] == ["background", "cat"] and summary["images"] == 1
     assert stated.items() <= summary.items()
+    figures = summary.keys() - stated.keys()
+    assert figures == {
+        *("miou", "iou", "precision", "recall", "images", "mean_over", "predicted_ignore", "confusions"),
+        *("boundary_miou", "boundary_iou"),
+    }
+    assert summary["precision"] == {"background": 1.0, "cat": 1.0, "dog": None}
+    assert summary["recall"] == {"background": 0.5, "cat": 1.0, "dog": None}
+    assert summary["predicted_ignore"] == 0 and summary["confusions"] == [("background", "dog", 0.5)]
+    assert summary["boundary_miou"] == pytest.approx(np.mean([summary["boundary_iou"][name] for name in ("background", "cat")]))
+    plain = result([[0]], [[255]]).summary()
+    assert not any(name.startswith("boundary") for name in plain)
+    assert plain["miou"] is None and plain["predicted_ignore"] == 0 and plain["mean_over"] == []
+
+
+def test_the_five_worst_confusions_are_told():
+    truth = np.repeat(np.arange(7, dtype=np.uint8), 10)[None]
+    said = truth.copy()
+    for number in range(7):
+        said[0, 10 * number : 11 * number] = (number + 1) % 7  # class n is taken for the next n times of 10
+    got = result(said, truth, tuple("0123456"))
+    assert got.confusions() == [(str(n), str((n + 1) % 7), n / 10) for n in (6, 5, 4, 3, 2)]
+    assert len(got.confusions(99)) == 6 and got.confusions(1) == [("6", "0", 0.6)]
+
+
+def test_figures_of_a_matrix_by_hand():
+    got = Result(("background", "cat"), np.array([[0, 0, 0], [2, 6, 4]]), 3, np.array([[0, 3], [2, 4]]))
+    assert np.isnan(got.iou[0]) and got.iou[1] == 0.5 and got.recall[1] == 0.5 and got.precision[1] == 1
+    assert got.miou == 0.5 and got.in_mean.tolist() == [False, True] and got.predicted_ignore == pytest.approx(1 / 3)
+    assert np.isnan(got.boundary_iou[0]) and got.boundary_iou[1] == 0.75
+    assert np.isnan(Result(("background",), np.zeros((1, 2), int), 0).miou)
+
+
+def test_no_mask_at_all_and_names_for_none():
+    with pytest.raises(DataError, match="no mask to evaluate"):
+        evaluate_masks([], ("background",))
+    assert result([[0, 254]], [[0, 254]], None).classes == ("background", *map(str, range(1, 255)))
+    assert result([[0, 3]], [[0, 1]], None).classes == ("background", "1", "2", "3"), "said, if never true"
+    assert result([[0, 255]], [[0, 0]], None).classes == ("background",)
+    with pytest.raises(DataError, match="the mask holds 2, 9; class numbers are 0 to 1"):
+        result([[2, 9]], [[0, 1]], ("background", "cat"))
 
 
 def test_the_table_shows_every_class_that_occurs_and_says_what_the_mean_hides():

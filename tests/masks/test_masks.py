@@ -5,14 +5,16 @@ import pytest
 import torch
 from PIL import Image
 
-from tag2mask.classifier.net import PatchClassifier
-from tag2mask.config import ClassifierSettings, CRFSettings, MaskSettings
+from tag2mask.classifier import PatchClassifier, save_classifier
+from tag2mask.clusters import Clusters
+from tag2mask.config import ClassifierSettings, CRFSettings, MaskSettings, make_config
 from tag2mask.data.masks import read_mask
 from tag2mask.data.scenes import make_scene
 from tag2mask.data.table import Photo, Table
 from tag2mask.data.transforms import to_square
 from tag2mask.masks import MaskMaker, make_masks, read_maps
-from tag2mask.masks.scores import otsu, patch_scores, tag_scores
+from tag2mask.masks.scores import otsu, patch_scores, tag_scores, to_pixels
+from tag2mask.stages import Job, mask_maker
 
 PLAIN = MaskSettings(image_size=32, scales=(1.0,), flip=False, crf=CRFSettings(iterations=0))
 SOFTMAX = PLAIN.model_copy(update={"labels": "max_norm"})
@@ -27,6 +29,15 @@ def test_tag_scores_by_hand():
     normed = tag_scores(z[:2], MaskSettings(labels="max_norm"))
     first, second = torch.tensor([1.0, 1.0]), torch.tensor([1 / 3, 2 / 3])  # each class over its largest: 0.6 and 0.3
     assert torch.allclose(normed, torch.stack([first / 2, second / second.sum()], -1)[:, None])
+
+
+def test_a_tag_without_any_score_is_nowhere():
+    for labels in ("plain", "mask", "max_norm"):
+        assert torch.equal(tag_scores(torch.zeros(2, 1, 3), MaskSettings(labels=labels)), torch.zeros(2, 1, 3))
+    z = torch.tensor([[[0.0, 0.0]], [[2.0, 0.0]], [[0.0, 0.0]]])
+    assert torch.allclose(tag_scores(z, MaskSettings(background=0.5)), torch.tensor([[[1 / 3, 1.0]], [[2 / 3, 0.0]], [[0.0, 0.0]]]))
+    weak = tag_scores(torch.tensor([[[0.9, 0.9]], [[1e-4, 2e-4]]]), MaskSettings(labels="max_norm"))
+    assert weak[1, 0].tolist() == pytest.approx([1 / 3, 1 / 2])  # of its best patch, however low
 
 
 def test_evidence_leaves_background_where_no_tag_reaches_its_share():
@@ -79,6 +90,25 @@ def test_flip_and_scales_are_averaged_in_place():
     assert scores.shape == (1, 3, 4, 4)
     assert torch.allclose(scores[0, 0], torch.tensor([1.0, 1, 0, 0]).expand(4, 4), atol=0.13)
     assert scores[0, 0, 0, 0] > 0.9 and scores[0, 0, 0, 3] < 0.1
+    asked = []
+
+    def left_of_the_largest(images, labels):
+        """1 in the left half for each scale by itself: mirrored or not, as an LSTM or any network that knows left from right."""
+        asked.append((images.shape[-1], float(labels.sum())))
+        return torch.cat([torch.ones(1, 1, 2, 2), torch.zeros(1, 1, 2, 2)], -1) * len(asked)
+
+    one = patch_scores(left_of_the_largest, load, torch.full((1, 1), 3.0), settings, lambda side: int(side) + 1)
+    assert asked == [(65, 3), (65, 3), (129, 3), (129, 3)]  # straight and mirrored: 1 and 2, 3 and 4
+    assert one[0, 0].tolist() == [[1.0, 1.0, 1.5, 1.5]] * 2
+
+
+def test_a_cell_is_a_square_of_pixels():
+    """Scores are those of the cells' middles: two cells over four pixels, the middles between the first two and the last two."""
+    scores = torch.tensor([[[0.0, 1.0]], [[1.0, 0.0]]])
+    found = to_pixels(scores, 3, 4)
+    assert found.dtype == np.float32
+    assert found.tolist() == [[[0, 0.25, 0.75, 1]] * 3, [[1, 0.75, 0.25, 0]] * 3]
+    assert to_pixels(scores.mT, 4, 1)[0].tolist() == [[0], [0.25], [0.75], [1]]
 
 
 @pytest.fixture
@@ -220,3 +250,25 @@ def test_an_error_in_a_thread_is_raised(photos, tmp_path):
     photos.photos[1].path.write_bytes(b"no picture any more")
     with pytest.raises(Exception, match="two"):
         make_masks(photos, maker, tmp_path / "out", 1)
+
+
+@pytest.mark.parametrize("spread", [False, True])
+def test_the_stage_asks_the_classifier_with_each_photos_clusters(photos, tmp_path, spread):
+    """Tags, clusters, affinity: what the maps of a run are made of is what its settings and files say."""
+    settings = {"classifier": {"backbone": "test_vit", "weights": "none", "image_size": 64, "token": "cluster", "token_width": 8}}
+    settings["masks"] = {"image_size": 64, "scales": (1.0,), "flip": False, "affinity": spread}
+    job = Job(make_config({**settings, "out": tmp_path / "run"}))
+    one, two = photos.photos
+    job.table = Table(photos.tags, (one, Photo("two", two.path, ("blue", "red"))))
+    torch.manual_seed(0)
+    net = PatchClassifier(job.config.classifier, 3, 2).eval()
+    torch.nn.init.normal_(net.cluster_embedding)  # opinions that differ from cluster to cluster
+    net.measure_maps(torch.rand(2, 3, 64, 64))
+    save_classifier(net, tmp_path / "run" / "classifier" / "model.safetensors", photos.tags, 2)
+    Clusters.from_mapping({"cold": ["blue"], "warm": ["red"]}).save(tmp_path / "run" / "clusters" / "clusters.json")
+    pictures = torch.stack([to_square(photo.open(at_least=64), 64) for photo in photos.photos])
+    with torch.inference_mode():
+        want = net.scores(pictures, torch.tensor([[0.0, 1.0], [1.0, 1.0]]), evidence=True, spread_scores=spread)
+    first, second = mask_maker(job).maps(job.table.photos)
+    torch.testing.assert_close(first, want[0, [0, 2]])
+    torch.testing.assert_close(second, want[1])

@@ -81,6 +81,12 @@ def test_enlarging_class_by_class_is_argmax_of_the_scores():
     assert result.found == tuple(str(n) for n in np.unique(result.mask) if n)
 
 
+def test_a_cell_of_the_prediction_is_a_square_of_pixels():
+    decision = np.array([[[1.0, 0.0]], [[0.0, 1.0]]], np.float32)
+    result = Prediction(decision, decision, (4, 2), noise(1, 2), ("background", "disc"))
+    assert result.pixel_probs[1].tolist() == [[0, 0.25, 0.75, 1]] * 2 and result.mask.tolist() == [[0, 0, 1, 1]] * 2
+
+
 def test_overlay_colors_objects_only(tmp_path):
     probs = np.zeros((3, 40, 60), np.float32)
     probs[0] = 1

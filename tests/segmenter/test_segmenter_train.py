@@ -52,6 +52,13 @@ def test_picture_and_mask_are_cut_alike(settings, plain, tmp_path, scale, test_s
     assert seen > 40 * 49 * 49 * (0.3 if test_size == 90 else 0.6) * (1 if test_size > 90 else 0.5) and mirrored > 30
 
 
+def test_class_numbers_are_never_blended(settings, tmp_path):
+    photo = paint(tmp_path, "p", np.kron(2 * np.eye(6, dtype=np.uint8), np.ones((15, 15), np.uint8)))
+    settings = settings.model_copy(update={"scale_range": (0.4, 1.9), "test_size": 400})
+    examples = PseudoMasked(Table(("disc", "box"), (photo,)), tmp_path / "masks", settings, 49, MEAN)
+    assert {number for key in range(20) for number in examples[0, key][1].unique().tolist()} == {0, 2, IGNORE}  # 1 is halfway
+
+
 def test_what_is_drawn_depends_on_the_key_alone(settings, data):
     examples = PseudoMasked(*data, settings, 49, MEAN)
     first = examples[2, 7]
@@ -98,6 +105,20 @@ def test_heads_learn_ten_times_as_fast_and_biases_do_not_decay(settings):
     assert groups[id(model.heads[0].bias)]["lr"] == 20 * settings.lr and groups[id(model.heads[0].bias)]["weight_decay"] == 0
     assert len(groups) == sum(p.requires_grad for p in model.parameters())
     assert id(model.net.bn1.weight) not in groups
+
+
+def test_the_learning_rate_follows_the_poly_schedule(settings, data, tmp_path, monkeypatch):
+    phases = []
+
+    def fit(model, loss, examples, made, folder, **options):
+        phases.extend(made)
+        return model
+
+    monkeypatch.setattr(train, "fit", fit)
+    monkeypatch.setattr(BackgroundGuard, "check", lambda self, model: None)
+    train_segmenter(*data, settings.model_copy(update={"steps": 10, "poly_power": 0.5}), tmp_path, seed=0, workers=0)
+    (phase,) = phases
+    assert phase.end == 10 and [phase.lr_scale(step) for step in (0, 5, 9)] == pytest.approx([1, 0.5**0.5, 0.1**0.5])
 
 
 def test_it_learns_a_few_pictures(settings, data, tmp_path):

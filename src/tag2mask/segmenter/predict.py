@@ -33,8 +33,8 @@ class Prediction:
     wins: `object_first` gives all that is not background to one class, and the CRF drives every pixel towards 0 or 1.
     """
 
-    probs: np.ndarray  # (C, h, w) float32 in 0-1: the network's softmax, see below
-    decision: np.ndarray  # (C, h, w) float32 in 0-1, summing to 1: what the mask is the argmax of, see below
+    probs: np.ndarray  # (C, h, w) float32 in 0-1: the network's softmax
+    decision: np.ndarray  # (C, h, w) float32 in 0-1, summing to 1: the mask is its argmax
     size: tuple[int, int]  # width, height of the picture [pixels]
     image: Image.Image  # the picture, perhaps reduced
     classes: tuple[str, ...]  # names by number, background first
