@@ -95,7 +95,7 @@ def keep_freed_memory() -> None:
 
 def loader_workers(workers: int) -> int:
     """The setting photos.workers to a number of processes."""
-    return workers if workers >= 0 else (0 if cores() <= 2 else min(8, cores()))
+    return workers if workers >= 0 else (0 if cores() <= 2 else min(16, cores()))
 
 
 def fit(
