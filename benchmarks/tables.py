@@ -71,8 +71,8 @@ def seeds(rows: dict[int, dict[str, Any]]) -> str:
 
 
 def ratio(rows: dict[int, dict[str, Any]], others: dict[int, dict[str, Any]]) -> str:
-    """The mean of one to the mean of another, over the seeds that both have."""
-    both = [seed for seed in rows if seed in others]
+    """The mean of one to the mean of another, over the seeds that both have from the same machine."""
+    both = [seed for seed in rows if seed in others and rows[seed]["device"] == others[seed]["device"]]
     return f"{mean(rows[s]['miou'] for s in both) / mean(others[s]['miou'] for s in both):.2f}" if both else "-"
 
 
@@ -84,9 +84,9 @@ def per_class(rows: dict[int, dict[str, Any]]) -> str:
 
 def made_on(rows: Iterable[dict[str, Any]]) -> list[str]:
     """The line below a table: machines, versions and dates."""
-    machines = sorted({f"{row['device']}, torch {row['versions']['torch']}, tag2mask {row['versions']['tag2mask']}" for row in rows})
+    machines = sorted({f"{row['device']} (torch {row['versions']['torch']}, tag2mask {row['versions']['tag2mask']})" for row in rows})
     dates = sorted({row["date"] for row in rows})
-    return ["", f"Measured on {'; '.join(machines)}; {dates[0]}" + f" to {dates[-1]}" * (len(dates) > 1) + "."]
+    return ["", f"Measured on {' and '.join(machines)}, {dates[0]}" + f" to {dates[-1]}" * (len(dates) > 1) + "."]
 
 
 def rule(*columns: str) -> list[str]:
@@ -219,11 +219,11 @@ def pages(found: Results) -> tuple[str, str]:
 
 def measured(found: Results) -> list[str]:
     """README's figures: the headline's, the fair ratio first."""
-    lines, used = rule("masks of", "pseudo masks, given tags (437 of the training photos)", "segmenter, no tags (200 test photos)"), 0
+    lines, used = rule("masks of", "pseudo masks, given tags (437 of the training photos)", "segmenter, no tags (200 test photos)"), []
     for name, method, masks, source in HEADLINE:
         both = found.pseudo(method, masks), found.segmenter(method, source)
         if any(both):
-            used += 1
+            used += [row for rows in both for row in rows.values()]
             lines.append(f"| {name} | {' | '.join(miou(rows) + f' (seeds {seeds(rows)})' * bool(rows) for rows in both)} |")
     photos, best, spread, bare = (found.pseudo(method, masks) for _, method, masks, _ in HEADLINE[:4])
     if photos and spread and bare:
@@ -233,8 +233,9 @@ def measured(found: Results) -> list[str]:
             f"{ratio(photos, spread)} times the mIoU of class activation maps (CAM) that are spread and thresholded as ours are, and",
             f"{ratio(photos, bare)} times that of bare CAM at the threshold that is best for it, chosen on the truth.",
         ]
-        lines += [f"Those of `best` have {ratio(best, spread)} and {ratio(best, bare)} times."] if best else []
-    return lines if used else []
+        if ratio(best, spread) != "-":
+            lines.append(f"Those of `best` have {ratio(best, spread)} and {ratio(best, bare)} times.")
+    return [*lines, *made_on(used)] if used else []
 
 
 def take(folder: Path) -> None:
