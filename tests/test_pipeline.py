@@ -447,21 +447,6 @@ def test_no_data_and_bad_data_stop_before_any_training(tmp_path):
     assert not (tmp_path / "r" / "classifier").exists()
 
 
-def test_no_mask_is_opened_while_training_from_tags(scenes, tmp_path, monkeypatch):
-    """The promise that the figures rest on."""
-    from tag2mask.api import run_config
-    from tag2mask.data import masks
-
-    opened = []
-    original = Image.open
-    monkeypatch.setattr(Image, "open", lambda path, *a, **k: (opened.append(Path(str(path))), original(path, *a, **k))[1])
-    config = make_config({**load_recipe("photos").model_dump(), **data(scenes), "out": tmp_path / "r", **SETTINGS})
-    monkeypatch.setattr("tag2mask.api.require_sound", lambda *a: None)  # the check before it may look at masks; nothing is kept of them
-    run_config(config, ["clusters", "train", "masks", "segment"])
-    assert masks and opened
-    assert not [path for path in opened if (scenes / "masks") in path.parents]
-
-
 COMMAND = "import sys, tag2mask.loop as l; l.CHECKPOINT_SECONDS = 0.0; from tag2mask.cli import main; sys.exit(main(sys.argv[1:]))"
 MIDDLE = {  # what lies in the run folder when a stage is under way
     "train": "classifier/checkpoint/[0-9]*",

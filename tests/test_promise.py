@@ -1,0 +1,138 @@
+"""The promise that the figures rest on: no process opens a true mask while clusters, train, masks and segment run."""
+
+import ctypes
+import json
+import os
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from safetensors import safe_open
+
+from tag2mask.data.scenes import make_scenes
+
+READERS = 4  # processes that read photos, whatever the number of cores
+# The four stages, without the check of the data before them: that one may look at true masks, and nothing is kept of them.
+STAGES = """
+import multiprocessing, os, sys
+from pathlib import Path
+photos, log = sys.argv[1] + "/photos/", os.open(sys.argv[3] + ".opened", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+def heard(event, arguments):
+    if event == "open" and multiprocessing.parent_process() and str(arguments[0]).startswith(photos):
+        os.write(log, f"{os.environ['STAGE']} {os.getpid()}\\n".encode())
+sys.addaudithook(heard)
+
+if __name__ == "__main__":
+    from tag2mask.config import load_recipe, make_config, merged, with_whole_paths
+    from tag2mask.pipeline import run_stages
+    from tag2mask.stages import Job
+    scenes, out = Path(sys.argv[1]), Path(sys.argv[3])
+    settings = merged(load_recipe("photos").model_dump(), {
+        "data": scenes / "tags.csv", "val": scenes / "val.csv", "val_masks": scenes / "masks", "out": out,
+        "photos": {"workers": int(sys.argv[2])},
+        "clusters": {"source": "demo"},
+        "classifier": {"backbone": "test_vit", "weights": "none", "image_size": 64, "token_width": 16, "epochs": 2, "batch_size": 8},
+        "masks": {"image_size": 64, "crf": {"iterations": 2}},
+        "segmenter": {"crop_size": 65, "batch_size": 4, "steps": 20, "rounds": 2, "balanced": True, "lr": 0.01, "weight_decay": 2.5e-4,
+                      "test_size": 65, "crf": {"iterations": 1}},
+    })
+    for stage in ("clusters", "train", "masks", "segment"):
+        os.environ["STAGE"] = stage
+        run_stages(Job(with_whole_paths(make_config(settings))), [stage])
+"""
+IN_ACCESS, IN_CLOSE, IN_OPEN = 0x01, 0x18, 0x20
+
+
+@contextmanager
+def watched(folder: Path):
+    """Yield a function that names the files of a folder which any process of this machine has opened or read since. Linux alone can."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    queue = libc.inotify_init1(os.O_NONBLOCK)
+    assert queue >= 0 and libc.inotify_add_watch(queue, os.fsencode(folder), IN_ACCESS | IN_CLOSE | IN_OPEN) >= 0, ctypes.get_errno()
+
+    def opened() -> set[str]:
+        names, events = set(), b""
+        while True:
+            try:
+                events = os.read(queue, 1 << 16)
+            except BlockingIOError:
+                return names
+            while events:
+                length = int.from_bytes(events[12:16], sys.byteorder)  # struct inotify_event: wd, mask, cookie, len, name
+                names.add(os.fsdecode(events[16 : 16 + length].rstrip(b"\0")) or ".")
+                events = events[16 + length :]
+
+    try:
+        yield opened
+    finally:
+        os.close(queue)
+
+
+def run(scenes: Path, out: Path) -> None:
+    (out.parent / "stages.py").write_text(STAGES)
+    command = [sys.executable, out.parent / "stages.py", scenes, str(READERS), out]
+    done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    readers = set(Path(f"{out}.opened").read_text().splitlines())
+    for stage in ("train", "segment"):
+        assert len([line for line in readers if line.startswith(stage)]) >= READERS, f"{stage} read photos in {readers}"
+
+
+def spoil(masks: Path) -> None:
+    """Make true masks unreadable, for root too, each in one of four ways."""
+    for number, path in enumerate(sorted(masks.iterdir())):
+        whole = path.read_bytes()
+        path.unlink()
+        if number % 4 == 0:
+            path.write_bytes(whole[: len(whole) // 2])
+        elif number % 4 == 1:
+            path.mkdir()
+        elif number % 4 == 2:
+            path.symlink_to("nowhere.png")
+        else:
+            Image.new("L", (2, 2), 7).save(path)  # can be read, and is wrong
+
+
+def written(run: Path) -> dict[str, object]:
+    """All that the four stages wrote, times left out, and the order in which safetensors keeps its metadata."""
+    contents: dict[str, object] = {}
+    for path in (path for stage in ("clusters", "classifier", "masks", "segmenter") for path in (run / stage).rglob("*") if path.is_file()):
+        name = path.relative_to(run).as_posix()
+        contents[name] = path.read_bytes()
+        if path.suffix == ".safetensors":
+            with safe_open(path, "pt") as file:
+                contents[name] = file.metadata(), {key: file.get_tensor(key).numpy().tobytes() for key in file.keys()}  # noqa: SIM118
+        elif path.name in ("started.json", "done.json"):
+            contents[name] = {**json.loads(path.read_text()), "seconds": None}
+            contents[name]["inputs"].pop("classifier/model.safetensors", None)  # its hash, metadata and all
+        elif path.name == "metrics.jsonl":
+            contents[name] = [{**json.loads(line), "seconds_per_step": None} for line in path.read_text().splitlines()]
+    return contents
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells which files any process opens")
+def test_no_process_opens_a_true_mask_before_evaluation(tmp_path):
+    """The stages run with true masks and with unreadable ones in their place: nothing opens one, and both write the same, byte for byte."""
+    scenes = tmp_path / "scenes"
+    make_scenes(scenes, num_train=20, num_val=4, size=96, seed=0)
+    with watched(scenes / "masks") as opened:
+        run(scenes, tmp_path / "readable")
+        assert not opened()
+        subprocess.run([sys.executable, "-c", f"open({str(scenes / 'masks/0001.png')!r}).close()"], check=True)
+        assert opened() == {"0001.png"}, "the watch itself does not work"
+        spoil(scenes / "masks")
+        opened()
+        run(scenes, tmp_path / "unreadable")
+        assert not opened()
+    readable, unreadable = written(tmp_path / "readable"), written(tmp_path / "unreadable")
+    assert {
+        "clusters/clusters.json",
+        "masks/0001.png",
+        "segmenter/round-1/masks/0001.png",
+        "segmenter/model.safetensors",
+    } <= readable.keys()
+    assert [name for name in readable | unreadable if readable.get(name) != unreadable.get(name)] == []
