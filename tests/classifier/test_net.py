@@ -60,6 +60,29 @@ def test_backbone_sees_pictures_as_its_weights_expect(name):
     torch.testing.assert_close(net((image - mean) / std), (tokens, class_token))
 
 
+FAMILIES = {  # a cheap model of each family of timm that can be a backbone: its stride
+    **dict.fromkeys(("test_convnext", "test_nfnet", "test_byobnet", "test_resnet", "mobilenetv3_small_050", "regnetx_002"), 16),
+    **{"eva02_tiny_patch14_224": 14, "vit_tiny_r_s16_p8_224": 32, "vit_small_r26_s32_224": 32, "vit_tiny_patch16_224": 16},
+}
+REFUSED = ("swin_s3_tiny_224", "test_maxvit", "test_vit_relpos", "mobilevit_xxs", "ghostnet_050", "beit_base_patch16_224", "halonet50ts")
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_that_is_promised_gives_a_grid_at_its_stride_for_any_size(name):
+    net = Backbone(name, "none").eval()
+    assert net.stride == FAMILIES[name] and net.grid_size(336) % net.stride == 0
+    for h, w in ((7, 7), (6, 4), (5, 9)):
+        tokens, class_token = net(torch.rand(1, 3, h * net.stride, w * net.stride))
+        assert tokens.shape == (1, h, w, net.dim) and class_token.shape == (1, net.dim)
+    assert net.last_parameters(1)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_every_other_family_is_refused_in_words(name):
+    with pytest.raises(ConfigError, match=f"backbone {name}: cannot give patch tokens of pictures of any size .*; take a ViT"):
+        Backbone(name, "none")
+
+
 def test_hv_bilstm_keeps_the_width_and_sees_its_row_and_column_only():
     torch.manual_seed(0)
     mixer = HVBiLSTM(16)

@@ -6,9 +6,10 @@ import pytest
 from chat_server import ChatServer, Fail, Say, answer
 from PIL import Image
 
-from tag2mask.api import run_config
+from tag2mask.api import run, run_config
 from tag2mask.cli import main
-from tag2mask.config import make_config
+from tag2mask.clusters.command import clusters
+from tag2mask.config import make_config, parse_config
 from tag2mask.errors import ClusterError, ConfigError
 
 A = answer("cat dog", "car bus")
@@ -64,3 +65,32 @@ def test_a_model_that_would_not_be_asked_is_said(table, tmp_path):
 def test_a_run_without_a_name_for_the_model_says_what_to_give(table, tmp_path):
     with pytest.raises(ConfigError, match=r"--clusters\.llm NAME"):
         run_config(make_config({"data": table, "out": tmp_path / "run", "clusters": {"source": "llm"}}), ["clusters"])
+
+
+@pytest.mark.parametrize(("refinements", "asked", "kept"), [(0, 1, {frozenset({"cat", "dog"}), frozenset({"car", "bus"})}), (10, 4, None)])
+def test_a_run_without_refinement_keeps_what_was_voted_for(table, tmp_path, no_waiting, refinements, asked, kept):
+    """CPC Table 4, row 2; the server's refined clustering is another one."""
+    another = {frozenset({"cat", "car"}), frozenset({"dog", "bus"})}
+    script = lambda request: Say(answer("cat car", "dog bus") if "clusters" in json.loads(request["messages"][1]["content"]) else A)  # noqa: E731
+    with ChatServer(script) as server:
+        settings = {"llm": "fake", "llm_url": server.url, "queries": 1, "refinements": refinements}
+        run_config(make_config({"data": table, "out": tmp_path / "run", "clusters": settings}), ["clusters"])
+        assert len(server.requests) == asked
+        assert {request["temperature"] for request in server.requests} == {0}
+    made = json.loads((tmp_path / "run/clusters/clusters.json").read_text())
+    assert {frozenset(tags) for tags in made["clusters"].values()} == (kept or another)
+
+
+@pytest.mark.parametrize("option", ["queries=3", "refinements=0", "overlap", "llm-url=http://localhost:1", "temperature=0.5"])
+def test_settings_that_only_a_language_model_reads_are_refused_without_one(table, tmp_path, option):
+    name = f"clusters.{option.split('=')[0].replace('-', '_')}"
+    with pytest.raises(ConfigError, match=f"{name} = .* would have no effect.*--clusters.llm NAME"):
+        parse_config(["--data", str(table), *f"--clusters.{option}".split("=")], "tag2mask run")
+    assert parse_config(["--recipe", "ppc", "--data", str(table)], "tag2mask run").clusters.queries == 1  # the recipe's own is no request
+
+
+def test_the_same_from_python_and_in_the_clusters_command(table, tmp_path):
+    with pytest.raises(ConfigError, match=r"clusters.queries = 3 would have no effect"):
+        run(table, tmp_path / "run", clusters={"queries": 3})
+    with pytest.raises(ClusterError, match="only a language model reads"):
+        clusters(table, tmp_path / "c.json", source="none", queries=3)

@@ -7,8 +7,9 @@ from PIL import Image
 
 from tag2mask.classifier import PatchClassifier, save_classifier
 from tag2mask.clusters import Clusters
-from tag2mask.config import CRFSettings, MaskSettings, make_config
+from tag2mask.config import ClassifierSettings, CRFSettings, MaskSettings, make_config
 from tag2mask.data.masks import read_mask
+from tag2mask.data.scenes import make_scene
 from tag2mask.data.table import Photo, Table
 from tag2mask.data.transforms import to_square
 from tag2mask.masks import MaskMaker, make_masks, read_maps
@@ -153,6 +154,46 @@ def test_the_crf_works_on_a_reduced_photo_and_the_mask_has_its_size(tmp_path, mo
     mask = made.mask(photo, scores)
     assert seen == [((100, 40, 3), (2, 100, 40))]
     assert mask.shape == (300, 120) and (mask[:150] == 1).all() and (mask[150:] == 0).all()
+
+
+def bilinear(z, size):
+    """(K, h, w) at (W, H): each pixel's middle lies between the middles of four cells, beyond the outermost it has theirs."""
+    found = z
+    for axis, pixels in ((1, size[1]), (2, size[0])):
+        cells = found.shape[axis]
+        at = np.clip((np.arange(pixels) + 0.5) * cells / pixels - 0.5, 0, cells - 1)
+        low = np.minimum(at.astype(int), cells - 2)
+        share = (at - low).reshape((-1, 1) if axis == 1 else -1)
+        found = np.take(found, low, axis) * (1 - share) + np.take(found, low + 1, axis) * share
+    return found
+
+
+@pytest.mark.parametrize("backbone", ["test_vit", "tf_efficientnet_lite0"])
+def test_a_mask_is_the_argmax_of_z_interpolated_to_the_photo(backbone, tmp_path):
+    """PPC II.D, CPC 3.5 without the CRF: the photo as a square, Z, bilinear interpolation, argmax over all classes."""
+    torch.manual_seed(0)
+    net = PatchClassifier(ClassifierSettings(backbone=backbone, weights="none" if backbone == "test_vit" else "auto"), 4, 2).eval()
+    torch.nn.init.normal_(net.classifier.weight, std=3)
+    scene = make_scene(np.random.default_rng(3), 150, "cat").picture.resize((151, 97))
+    scene.save(tmp_path / "a.png")
+    u = torch.tensor([[1.0, 0]])
+    maker = MaskMaker(
+        lambda images, labels: net.scores(images, u),
+        net.backbone.grid_size,
+        ("cat", "cow", "dog"),
+        PLAIN.model_copy(update={"image_size": 130, "labels": "plain"}),
+    )
+    photo = Photo("a", tmp_path / "a.png", ("cat",))
+    found = maker.mask(photo, maker.scores(maker.maps([photo])[0]))
+    square = np.asarray(scene.resize((128, 128), Image.Resampling.BILINEAR), np.float32).transpose(2, 0, 1) / 255
+    with torch.inference_mode():
+        logits = net(torch.from_numpy(square.copy())[None], u)[0][0].double().numpy()  # (8, 8, 4)
+    e = np.exp(logits - logits.max(-1, keepdims=True))
+    Z = bilinear((e / e.sum(-1, keepdims=True)).transpose(2, 0, 1), scene.size)
+    second, first = np.sort(Z, 0)[-2:]
+    sure = first - second > 1e-4
+    assert found.shape == (97, 151) and sure.mean() > 0.99 and len(np.unique(found)) > 1
+    assert (found == Z.argmax(0))[sure].all()
 
 
 def lying():

@@ -30,33 +30,33 @@ class Backbone(nn.Module):
 
     def __init__(self, name: str, weights: str):
         super().__init__()
-        self.is_vit = any(part in name for part in ("vit", "deit", "eva", "beit"))
+        self.is_vit = any(part in name for part in ("vit", "deit", "eva"))
         try:
-            arguments = (
-                {"dynamic_img_size": True, "num_classes": 0} if self.is_vit else {"features_only": True, "output_stride": CNN_STRIDE}
-            )
-            self.net, self.weights_used = create_backbone(name, weights, **arguments)
-        except (TypeError, NotImplementedError, AssertionError) as error:  # as timm's models refuse arguments
+            self._build(name, weights)
+        except (TypeError, NotImplementedError, AssertionError) as error:  # as timm's models refuse arguments and sizes
             raise ConfigError(
-                f"backbone {name}: cannot give patch tokens of pictures of any size ({str(error) or 'its stride is fixed'})"
+                f"backbone {name}: cannot give patch tokens of pictures of any size ({str(error) or 'its stride is fixed'}); "
+                "take a ViT, DeiT or EVA of timm, or a CNN like resnet, efficientnet, mobilenetv3, regnet or convnext"
             ) from None
+        self.dim = self.dims[-1]
+
+    def _build(self, name: str, weights: str) -> None:
+        arguments = {"dynamic_img_size": True, "num_classes": 0} if self.is_vit else {"features_only": True, "output_stride": CNN_STRIDE}
+        self.net, self.weights_used = create_backbone(name, weights, **arguments)
+        cfg = self.net.pretrained_cfg
+        self.register_buffer("mean", torch.tensor(cfg["mean"]).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(cfg["std"]).view(1, 3, 1, 1), persistent=False)
         if self.is_vit:
-            self.stride: int = self.net.patch_embed.patch_size[0]
+            self.stride: int = self.net.patch_embed.feat_ratio()  # of a hybrid its stem's stride times its patch
             depth = len(self.net.blocks)
             self.depths = sorted({max(0, depth * third // 3 - 1) for third in (1, 2, 3)})  # blocks whose tokens are maps
             self.dims: list[int] = [self.net.embed_dim] * len(self.depths)
+            self.half_cells = [0] * len(self.depths)
         else:
             info = self.net.feature_info
             self.stride = info.reduction()[-1]
             self.depths = [i for i, stride in enumerate(info.reduction()) if stride >= CNN_STRIDE // 2]
-            self.dims = [info.channels()[i] for i in self.depths]
-            self.strides = [info.reduction()[i] for i in self.depths]
-        self.dim = self.dims[-1]
-        cfg = self.net.pretrained_cfg
-        self.register_buffer("mean", torch.tensor(cfg["mean"]).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(cfg["std"]).view(1, 3, 1, 1), persistent=False)
-        self.half_cells = [0] * len(self.depths)
-        if not self.is_vit:
+            self.dims, self.strides = ([values[i] for i in self.depths] for values in (info.channels(), info.reduction()))
             self.eval()
             self.half_cells = [round(2 * cells) for cells in map_shifts(self._raw_maps, self.mean, self.std, 20 * self.stride)]
             self.train()
@@ -77,7 +77,8 @@ class Backbone(nn.Module):
         """Parameters of the last `blocks` blocks (a CNN's stages), and of a ViT's final norm; of all, for 0."""
         if not blocks:
             return list(self.net.parameters())
-        stages = list(self.net.blocks if hasattr(self.net, "blocks") else self.net.children())
+        parts = self.net.blocks if hasattr(self.net, "blocks") else self.net.children()
+        stages = [part for part in parts if any(True for _ in part.parameters())]
         parts = [*stages[-blocks:], *([self.net.norm] if self.is_vit else [])]
         return [p for part in parts for p in part.parameters()]
 

@@ -30,7 +30,7 @@ class PatchClassifier(nn.Module):
         extra = {"cluster": settings.token_width, "class": self.backbone.dim, "none": 0}[self.token]
         dim = self.backbone.dim + extra
         if self.token == "cluster":
-            self.cluster_embedding = nn.Parameter(torch.randn(num_clusters, extra) * 0.02)  # G
+            self.cluster_embedding = nn.Parameter(torch.randn(num_clusters, extra) * 0.02)  # G; the papers do not say how it starts
         mixers = {"hv_bilstm": HVBiLSTM, "residual": ResidualHVBiLSTM, "none": lambda dim: nn.Identity()}
         self.mixer = mixers[settings.mixer](dim)
         self.dropout = nn.Dropout(settings.dropout)

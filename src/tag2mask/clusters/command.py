@@ -63,6 +63,8 @@ def clusters(
         prices=prices,
         prompts=load_prompts(prompts) if prompts else Prompts(),
     )
+    if not llm and model != LanguageModel(""):
+        raise ClusterError("only a language model reads --llm-url, --queries, --refinements, --overlap and the like; give --llm NAME too")
     source = "llm" if llm else "offline" if offline else source
     made = make_clusters(read_tags(tags), source, seed, model, transcript_beside(out))
     made.save(out)

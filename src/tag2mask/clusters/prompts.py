@@ -1,8 +1,10 @@
 """What the language model is told: the initial prompt p_gen and the refine prompt p_refine of Algorithm 1.
 
-The papers describe their prompts (PPC and CPC Fig. 3) but never published them; these are ours, and a TOML file with `initial` and
-`refine` replaces them. A prompt is the system message; the tags follow alone in the user message, as JSON, so that nothing a tag
-says is read as an instruction. `RULES` and the schema of the answer are added to every prompt, a user's own too: the
+# Differs from CPC: the papers show their prompts in a picture (Fig. 3 (a) and (b) of both). These set the same task in words of our own,
+# with rules for the form of the answer, which a program reads.
+
+A TOML file with `initial` and `refine` replaces them. A prompt is the system message; the tags follow alone in the user message, as JSON,
+so that nothing a tag says is read as an instruction. `RULES` and the schema of the answer are added to every prompt, a user's own too: the
 answer is read by them.
 """
 

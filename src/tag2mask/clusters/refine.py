@@ -83,6 +83,7 @@ class Algorithm:
     def _cluster(self, scope: str, what: str, groups: Named) -> Named:
         """Algorithm 1 over the keys of `groups`; the keys stand for themselves or for a group of tags each."""
         answers = self._queries(scope, what, groups)
+        # Differs from CPC, which knows no answers that cannot be used: these do not vote, so the vote may be over fewer than R.
         usable = [(canonical(answer), answer) for answer in answers if answer]
         if not usable:
             raise ClusterError(f"{what}: none of {len(answers)} answers of {self.settings.model} could be used; see {self.transcript.path}")
@@ -116,6 +117,7 @@ class Algorithm:
         """Lines 7 to 11: (z_t, uses of the refine prompt, whether three configurations in a row were equal)."""
         system = system_message(self.settings.prompts.refine, self.settings.overlap, _are_groups(groups))
         # Differs from CPC, which refines until three are equal, however long that takes: an answer of no use or a set number ends it too.
+        # PPC's "unchanged after multiple iterations" is read as CPC's three. The categories are sent again beside z_t.
         history = [canonical(z)]
         for t in range(self.settings.refinements):
             data = {"categories": _shown(groups), "clusters": [{"name": name, "tags": tags} for name, tags in z.items()]}

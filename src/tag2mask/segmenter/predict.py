@@ -21,7 +21,7 @@ from tag2mask.errors import DataError
 from tag2mask.runs import ahead, cores
 from tag2mask.segmenter.deeplab import DeepLabV2
 
-CRF_LEAST = 0.05  # classes that nowhere reach this probability stay out of the CRF, which costs time per class
+CRF_LEAST = 0.05  # Differs from DeepLab: classes that nowhere reach this probability stay out of the CRF, which costs time per class
 
 
 @dataclass(frozen=True)
