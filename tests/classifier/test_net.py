@@ -114,8 +114,10 @@ def test_hv_bilstm_is_as_exact_under_autocast():
 
 
 def test_residual_hv_bilstm_starts_as_identity():
-    x = torch.randn(2, 3, 3, 8)
-    assert torch.equal(ResidualHVBiLSTM(8)(x), x)
+    x, net = torch.randn(2, 3, 3, 8), ResidualHVBiLSTM(8)
+    assert torch.equal(net(x), x)
+    net.gate.data = torch.arange(8.0)
+    torch.testing.assert_close(net(x), x + torch.arange(8.0) * net.mixer(x))
 
 
 def test_cluster_token_is_u_times_g():
