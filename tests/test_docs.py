@@ -189,7 +189,7 @@ def parse_script(script, *words):
     assert path.is_file(), f"no script {script}"
     if not words:  # its name alone
         return
-    if "parse_args()" not in path.read_text(encoding="utf-8"):
+    if "parse_args(" not in path.read_text(encoding="utf-8"):
         raise AssertionError(f"{script} takes no arguments, or does not say which (argparse)")
     sys.argv = [str(path), *words]
     sys.path.insert(0, str(path.parent))
@@ -235,6 +235,7 @@ def understood(words, only_parse, everywhere=True):
     """Whether `tag2mask run`, or `everywhere` some other command, takes these options."""
     surfaces = {
         "run": "",
+        "run --clusters.llm NAME": "",
         "predict R X.jpg": "--out O",
         "check --data D": "",
         "convert --data D": "--to csv --out O",
