@@ -6,6 +6,7 @@ mIoU in per cent, means over seeds with their standard deviation. The other benc
 """
 
 import argparse
+import os
 import platform
 import re
 import shutil
@@ -198,7 +199,9 @@ def put(text: str, name: str, command: str, lines: list[str]) -> str:
 
 def machine() -> str:
     """What the figures of speed are worthless without."""
-    return f"Measured on {cores()} CPU cores ({platform.machine()}), torch {versions()['torch']}; {date.today().isoformat()}."
+    load = f"{os.getloadavg()[0]:.0f}" if hasattr(os, "getloadavg") else "unknown"
+    where = f"{cores()} CPU cores ({platform.machine()}), load average {load}, torch {versions()['torch']}"
+    return f"Measured on {where}; {date.today().isoformat()}."
 
 
 def write(name: str, command: str, lines: list[str]) -> None:
