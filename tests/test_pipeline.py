@@ -34,7 +34,7 @@ SETTINGS = {
     "segmenter": {
         "crop_size": 65,
         "batch_size": 4,
-        "steps": 20,
+        "steps": 40,
         "rounds": 2,
         "balanced": True,
         "lr": 0.01,
