@@ -1,6 +1,11 @@
-"""Writes the last section of results.md: the presets and the clusters that embeddings make, and how far they agree with official groups."""
+"""The presets and the clusters that embeddings make, and how far they agree with official groups: `python benchmarks/clusters.py`.
 
-from pathlib import Path
+Writes its table of results.md. Needs the extra `offline`; no network, no photo.
+"""
+
+import argparse
+
+from tables import machine, write
 
 from tag2mask.clusters import PRESETS, Clusters, load_clusters, make_clusters
 from tag2mask.clusters.vote import adjusted_rand, canonical
@@ -22,29 +27,16 @@ def rows(official: Clusters, made: dict[str, Clusters]) -> list[str]:
 
 
 def main() -> None:
-    lines = [
-        "## Clusters without a language model",
-        "",
-        "Made by `python benchmarks/clusters.py` (needs the extra `offline`; no network, no photo; `random` with seed 0).",
-        "*Adjusted Rand index*: agreement with the groups of the data set's own authors, 1 the same, 0 by chance (the Omega index where",
-        "tags overlap). *Tags given away*: tags that the cluster vector alone tells from every other tag. No language model was at hand,",
-        "so there is no measured row for one. How clusters change a mask: the control arms above.",
-    ]
-    shown = []
+    argparse.ArgumentParser(description=__doc__).parse_args()
+    lines = []
     for name, (tags, sources) in SOURCES.items():
         official = load_clusters(PRESETS[f"{name.lower()}-supercategories"])
         made = {"supercategories": official, **{source: make_clusters(tags, source, seed=0) for source in sources}}
-        lines += ["", f"### {name}, {len(tags)} tags", "", *rows(official, made)]
+        lines += [f"{name}, {len(tags)} tags:", "", *rows(official, made), ""]
         for source in sources[:-1]:
-            shown += [
-                "",
-                f"`{source}` ({name}):",
-                "",
-                *[f"- {cluster}: {', '.join(held)}" for cluster, held in made[source].as_mapping.items()],
-            ]
-    results = Path(__file__).with_name("results.md")
-    before = results.read_text(encoding="utf-8").partition(lines[0])[0]  # this is the page's last section
-    results.write_text(before + "\n".join([*lines, *shown]) + "\n", encoding="utf-8")
+            groups = [f"- {cluster}: {', '.join(held)}" for cluster, held in made[source].as_mapping.items()]
+            lines += [f"`{source}`:", "", *groups, ""]
+    write("clusters", "python benchmarks/clusters.py", [*lines, machine()])
 
 
 if __name__ == "__main__":

@@ -1,28 +1,35 @@
-"""The whole masks stage, with the dense CRF compiled and in PyTorch, side by side: `python benchmarks/masks.py RUN [PHOTOS]`.
+"""The whole masks stage, with the dense CRF compiled and in PyTorch, side by side: `python benchmarks/masks.py RUN 24`.
 
-Both ways make the masks of the same photos of a finished run, in turns, twice; the smaller time of each counts.
+Both ways make the masks of the same photos of a finished run, in turns, twice; the smaller time of each counts. Writes its table of
+results.md.
 """
 
-import sys
+import argparse
 import tempfile
 import time
 from pathlib import Path
 
+from tables import machine, rule, write
+
 from tag2mask.api import Run
 from tag2mask.crf import backend, inference
 from tag2mask.data.table import Table
-from tag2mask.loop import threads
 from tag2mask.masks import make_masks
+from tag2mask.runs import cores
 from tag2mask.stages import Job, mask_maker
 
 
 def main() -> None:
-    run = Run(sys.argv[1])
-    count = int(sys.argv[2]) if len(sys.argv) > 2 else 32
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="a run folder whose stage train is done")
+    parser.add_argument("photos", type=int, nargs="?", default=32)
+    options = parser.parse_args()
+    run, count = Run(options.run), options.photos
     job = Job(run.config.model_copy(update={"out": run.folder}))
     step = max(1, len(job.table) // count)
     table = Table(job.table.tags, job.table.photos[::step][:count])
     maker = mask_maker(job)
+    maker.overall = maker.measure(table.photos)
     compiled = inference._core
     best: dict[str, float] = {}
     for _ in range(2):
@@ -30,11 +37,13 @@ def main() -> None:
             inference._core = core
             with tempfile.TemporaryDirectory() as folder:
                 start = time.perf_counter()
-                make_masks(table, maker, Path(folder), threads())
+                make_masks(table, maker, Path(folder), cores())
                 seconds = time.perf_counter() - start
             best[backend()] = min(seconds, best.get(backend(), seconds))
-    for name, seconds in best.items():
-        print(f"{name}: {count / seconds:.2f} photos a second")
+    rates = [f"| {name} | {len(table) / seconds:.2f} |" for name, seconds in best.items()]
+    lines = [*rule(f"masks stage of recipe `{job.config.recipe}`, {len(table)} photos", "photos a second"), *rates, "", machine()]
+    write("masks", "python benchmarks/masks.py RUN 24", lines)
+    print("\n".join(lines))
 
 
 if __name__ == "__main__":

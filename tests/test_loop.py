@@ -33,6 +33,8 @@ class Stopped(Exception):  # noqa: N818
 def train(folder, stop_at=None, workers=0, explode=False):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 1))
+    buffer = torch.cat([parameter.detach().flatten() for parameter in model[3].parameters()])  # as cuDNN keeps the weights of an LSTM
+    model[3].weight.data, model[3].bias.data = buffer[:8].view(1, 8), buffer[8:]
     seen = []
 
     def loss(net, batch):

@@ -81,6 +81,7 @@ def test_every_artefact_is_there_and_says_what_it_is(finished):
     folder = finished.folder
     assert {p.name for p in folder.iterdir()} >= {
         "config.toml",
+        "check",
         "clusters",
         "classifier",
         "masks",
@@ -90,7 +91,7 @@ def test_every_artefact_is_there_and_says_what_it_is(finished):
         "log.txt",
     }
     assert json.loads((folder / "clusters/clusters.json").read_text())["clusters"]["animals"]
-    for stage in ("clusters", "classifier", "masks", "segmenter", "evaluate", "report"):
+    for stage in ("check", "clusters", "classifier", "masks", "segmenter", "evaluate", "report"):
         done = json.loads((folder / stage / "done.json").read_text())
         assert done["seconds"] >= 0 and done["versions"]["torch"]
     masks = sorted((folder / "masks").glob("*.png"))
@@ -124,6 +125,26 @@ def test_later_stages_take_the_background_threshold_of_the_masks(finished):
     job = Job(finished.config.model_copy(update={"out": finished.folder}))
     maker, stored = mask_maker(job), json.loads((finished.folder / "masks" / "masks.json").read_text())["threshold"]
     assert stored == maker.overall == maker.measure(job.table.photos)
+
+
+def test_the_report_shows_the_scores_that_the_masks_were_made_of(finished, scenes, tmp_path):
+    """Nothing is scored again: the page comes without the classifier. Z is shown as it is, evidence relative to its highest."""
+    from tag2mask.stages import Job, shown_scores
+
+    folder = copy_of(finished, tmp_path)
+    for gone in ("classifier/model.safetensors", "report/index.html"):
+        (folder / gone).unlink()
+    rerun(folder, scenes, ["report"])
+    assert "to the most in that photo" in (folder / "report/index.html").read_text()
+    job = Job(finished.config.model_copy(update={"out": folder}))
+    as_it_is = Job(job.config.model_copy(update={"masks": job.config.masks.model_copy(update={"labels": "max_norm"})}))
+    for photo in job.table.photos:
+        with np.load(folder / "masks" / f"{photo.name}.npz") as stored:
+            classes, scores = stored["classes"], stored["scores"].astype(np.float32)
+        shown = shown_scores(job)(photo)
+        assert shown.shape == (job.table.num_classes, *scores.shape[1:]) and set(np.flatnonzero(shown.any((1, 2)))) <= set(classes)
+        assert np.allclose(shown[classes], scores / scores.max((1, 2), keepdims=True).clip(1e-6))
+        assert np.array_equal(shown_scores(as_it_is)(photo)[classes], scores)
 
 
 def test_the_pseudo_masks_of_the_last_round_are_those_scored(finished, scenes):
@@ -170,7 +191,7 @@ def test_running_again_does_nothing_and_a_change_says_what_runs(finished, scenes
     before = {p: p.stat().st_mtime_ns for p in finished.folder.rglob("*.png")}
     again = tag2mask.run(out=finished.folder, **data(scenes), **SETTINGS)
     assert {p: p.stat().st_mtime_ns for p in again.folder.rglob("*.png")} == before
-    assert log_of(again).count("done already") == 6
+    assert log_of(again).count("done already") == 7
     changed = tag2mask.run(out=finished.folder, **data(scenes), **{**SETTINGS, "masks": {"image_size": 64, "crf": {"iterations": 1}}})
     assert "masks: starts anew, because masks.crf.iterations was 2, is 1" in log_of(changed)
     assert log_of(changed).count("train: done already") == 2
@@ -183,7 +204,7 @@ def copy_of(finished, tmp_path):
 
 
 def contents(folder):
-    return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.name not in ("log.txt", ".lock")}
+    return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.name not in ("log.txt", ".lock", ".facts.jsonl")}
 
 
 def rerun(folder, scenes, stages=tuple(STAGES), **changes):
@@ -298,9 +319,10 @@ def test_a_mask_that_is_gone_is_made_again(finished, scenes, tmp_path):
     gone = next((folder / "masks").glob("*.png"))
     before = gone.read_bytes()
     gone.unlink()
-    rerun(folder, scenes, ["masks", "segment"])
+    rerun(folder, scenes)
     assert gone.read_bytes() == before
-    assert "segment: done already" in (folder / "log.txt").read_text().splitlines()[-1]
+    later = [line for line in log_lines(folder, 4) if "done already" in line]
+    assert len(later) == 3, "what is made again with equal content changes nothing: not segment, evaluate, report"
 
 
 def test_a_damaged_network_is_named_and_made_again_when_deleted(finished, scenes, tmp_path):
@@ -360,7 +382,7 @@ def test_python_keeps_the_settings_of_a_run_as_the_command_line_does(finished, s
     rerun(folder, scenes)
     again = tag2mask.run(scenes / "tags.csv", folder)
     assert again.config.classifier == finished.config.classifier
-    assert all("done already" in line for line in log_lines(folder, 7)[:6])
+    assert all("done already" in line for line in log_lines(folder, 8)[:7])
 
 
 def test_a_run_does_not_put_masks_among_the_photos(tmp_path):

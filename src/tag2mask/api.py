@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from tag2mask.config import Config, check_language_model, load_recipe, make_config, merged, read_config, with_whole_paths, write_config
-from tag2mask.data.check import require_sound
 from tag2mask.errors import DataError, RunError
-from tag2mask.pipeline import STAGES, is_done, run_stages
+from tag2mask.pipeline import STAGES, require_own_folders, run_stages
 from tag2mask.runs import console, locked, log, rank, read_json, start_log, track, write_text, writing
 from tag2mask.stages import Job, load_for_prediction
 
@@ -46,7 +45,7 @@ class Run:
         return load_for_prediction(self.folder / "segmenter" / "model.safetensors")
 
     def predict(self, picture: Path | str | Image.Image) -> "Prediction":
-        """A picture to its mask: `.mask` (H, W) uint8, `.classes`, `.scores` (C, H, W), `.overlay()`. Raises DataError."""
+        """A picture to its mask: `.mask` (H, W) uint8, `.classes`, `.probs` (C, h, w) softmax, `.overlay()`. Raises DataError."""
         from tag2mask.data.table import open_image, upright_rgb
         from tag2mask.segmenter.predict import predict
 
@@ -118,16 +117,16 @@ def run_config(config: Config, names: Sequence[str] = tuple(STAGES)) -> Run:
     job = Job(config)
     start_log(config.out, quiet=rank() > 0)
     with locked(config.out) if rank() == 0 else nullcontext():
+        require_own_folders(job, names)
+        if "check" in names:
+            run_stages(job, ["check"])  # its errors come before the settings of an earlier run are written over
         stored, former = config.out / "config.toml", None
         if rank() == 0:
-            if "train" in names and not is_done(job, "train"):
-                log.info("checking the data")
-                require_sound(job.data, config.val, config.val_masks, config.photos.numbering)
             if "evaluate" in names:
                 job.check_evaluation()
             former = stored.read_text(encoding="utf-8") if stored.exists() else None
             write_config(config, stored)
-        run_stages(job, list(names), undo=partial(write_text, stored, former) if former else None)
+        run_stages(job, [name for name in names if name != "check"], undo=partial(write_text, stored, former) if former else None)
     finished = Run(config.out)
     if "report" in names:
         log.info(f"The report page: {finished.report}")

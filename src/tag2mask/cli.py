@@ -73,12 +73,12 @@ def _run(argv: list[str]) -> None:
     run_config(parse_config(argv, "tag2mask run"))
 
 
-def _stage(name: str) -> Callable[[list[str]], None]:
+def _stages(*names: str) -> Callable[[list[str]], None]:
     def verb(argv: list[str]) -> None:
         from tag2mask.api import run_config
         from tag2mask.config import parse_config
 
-        run_config(parse_config(argv, f"tag2mask {name}"), [name])
+        run_config(parse_config(argv, f"tag2mask {names[-1]}"), names)
 
     return verb
 
@@ -128,18 +128,19 @@ def _clusters(argv: list[str]) -> None:
     elif any(word.split("=")[0] == "--tags" for word in argv):
         _command("clusters", "clusters")(argv)
     else:
-        _stage("clusters")(argv)
+        _stages("clusters")(argv)
 
 
 def _evaluate(argv: list[str]) -> None:
-    (_command("evaluate", "evaluate") if any(word.split("=")[0] == "--pred" for word in argv) else _stage("evaluate"))(argv)
+    (_command("evaluate", "evaluate") if any(word.split("=")[0] == "--pred" for word in argv) else _stages("evaluate"))(argv)
 
 
 VERBS: dict[str, Callable[[list[str]], None]] = {
     "run": _run,
     "demo": _demo,
     "clusters": _clusters,
-    **{name: _stage(name) for name in ("train", "masks", "segment", "report")},
+    "train": _stages("check", "train"),  # hours: not on data with errors
+    **{name: _stages(name) for name in ("masks", "segment", "report")},
     "evaluate": _evaluate,
     "predict": _predict,
     "check": _command("data", "check"),

@@ -33,7 +33,7 @@ class DataSettings(Settings):
     """Which pictures, which tags."""
 
     workers: int = Field(-1, ge=-1)
-    """Processes that read and augment pictures; -1: one per core up to 8, none on two cores or fewer."""
+    """Processes that read and augment pictures; -1: one per core up to 16, none on two cores or fewer."""
     pseudo_list: Path | None = None
     """File with one photo name a line: pseudo masks are scored on these only (VOC's own `train` list)."""
     numbering: Literal["auto", "table", "voc", "coco", "coco91"] = "auto"

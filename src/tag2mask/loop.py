@@ -95,7 +95,7 @@ def keep_freed_memory() -> None:
 
 def loader_workers(workers: int) -> int:
     """The setting photos.workers to a number of processes."""
-    return workers if workers >= 0 else (0 if cores() <= 2 else min(8, cores()))
+    return workers if workers >= 0 else (0 if cores() <= 2 else min(16, cores()))
 
 
 def fit(
@@ -191,16 +191,17 @@ def _newest(folder: Path) -> int:
 
 
 def _save(acc: Accelerator, folder: Path, step: int) -> None:
+    # Not as safetensors: Accelerate then keeps one alone of tensors that share memory, as all weights of an LSTM do on a GPU.
     if acc.num_processes > 1:  # each rank adds its random state: a plain rename cannot be used by all, so rank 0 renames
         temporary = folder / f".{step:08d}.tmp"
-        acc.save_state(str(temporary))
+        acc.save_state(str(temporary), safe_serialization=False)
         acc.wait_for_everyone()
         if acc.is_main_process:
             temporary.rename(folder / f"{step:08d}")
         acc.wait_for_everyone()
     else:
         with writing(folder / f"{step:08d}") as temporary:
-            acc.save_state(str(temporary))
+            acc.save_state(str(temporary), safe_serialization=False)
     if acc.is_main_process:
         for old in folder.iterdir():
             if not old.name.isdigit() or int(old.name) < step:
@@ -208,9 +209,8 @@ def _save(acc: Accelerator, folder: Path, step: int) -> None:
 
 
 def _weights(folder: Path) -> dict[str, Tensor]:
-    from safetensors.torch import load_file
-
-    return load_file(folder / "model.safetensors")
+    weights: dict[str, Tensor] = torch.load(folder / "pytorch_model.bin", map_location="cpu", weights_only=True)
+    return weights
 
 
 class _Metrics:

@@ -6,11 +6,12 @@ starts anew; when a stage was cut short, it goes on from what lies in its folder
 new is done: it comes back if that cannot even start, or when what goes in is as it was.
 """
 
+import hashlib
 import json
 import re
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from typing import Any
 from tag2mask import stages
 from tag2mask.config import Config, Settings
 from tag2mask.errors import RunError
-from tag2mask.runs import barrier, fingerprint, log, rank, read_json, remove_temporaries, start_log, versions, write_json, writing
+from tag2mask.runs import barrier, log, rank, read_json, remove_temporaries, versions, write_json, writing
 from tag2mask.stages import Job
 
 Inputs = dict[str, Any]
@@ -36,20 +37,21 @@ class Stage:
     run: Callable[[Job], dict[str, Any]]  # returns counts for done.json
     whole: Callable[[Job], bool] = lambda job: True  # whether what a finished stage wrote is still there
     carries: str = ""  # a file that a new start takes over from the one before: it was paid for
+    feeds: bool = True  # whether later stages read what it wrote
 
 
 # ---- what goes in ----------------------------------------------------------------------------------------------------------------
 
 
 def _clusters_inputs(job: Job) -> Inputs:
-    return {"tags": list(job.table.tags), "clusters": _settings(job.config.clusters, exclude={"timeout"}), "seed": job.config.seed}
+    return {"tags": list(job.table.tags), "clusters": _settings(job, job.config.clusters, exclude={"timeout"}), "seed": job.config.seed}
 
 
 def _train_inputs(job: Job) -> Inputs:
     return {
         "photos": job.table.fingerprint,
-        "clusters.json": fingerprint(_need(job, "clusters/clusters.json", "clusters")),
-        "classifier": _settings(job.config.classifier),
+        "clusters.json": job.fingerprint(_need(job, "clusters/clusters.json", "clusters")),
+        "classifier": _settings(job, job.config.classifier),
         "seed": job.config.seed,
     }
 
@@ -57,8 +59,8 @@ def _train_inputs(job: Job) -> Inputs:
 def _masks_inputs(job: Job) -> Inputs:
     return {
         "photos": job.table.fingerprint,
-        "clusters.json": fingerprint(_need(job, "clusters/clusters.json", "clusters")),
-        "classifier/model.safetensors": fingerprint(_need(job, "classifier/model.safetensors", "train")),
+        "clusters.json": job.fingerprint(_need(job, "clusters/clusters.json", "clusters")),
+        "classifier/model.safetensors": job.fingerprint(_need(job, "classifier/model.safetensors", "train")),
         "masks": job.config.masks.model_dump(mode="json", exclude={"batch_size"}),
     }
 
@@ -68,18 +70,21 @@ def _segment_inputs(job: Job) -> Inputs:
     settings = job.config.segmenter
     return {
         "photos": job.table.fingerprint,
-        "masks": fingerprint(job.folder / "masks", "*.png"),
-        "segmenter": _settings(settings, exclude=TEST_SETTINGS if settings.rounds == 1 else {"object_first"}),
+        "masks": job.fingerprint(job.folder / "masks", "*.png"),
+        "segmenter": _settings(job, settings, exclude=TEST_SETTINGS if settings.rounds == 1 else {"object_first"}),
         "seed": job.config.seed,
     }
 
 
 def _evaluate_inputs(job: Job) -> Inputs:
     _need(job, "masks/done.json", "masks")
-    truths = {name: truth and [[p.name, fingerprint(truth.path(p))] for p in truth.photos_with_truth] for name, truth in job.truths.items()}
+    truths = {
+        name: truth and [[photo.name, job.fingerprint(truth.path(photo))] for photo in truth.photos_with_truth]
+        for name, truth in job.truths.items()
+    }
     return {
-        "masks": fingerprint(job.config.pseudo_masks(job.folder), "*.png"),
-        "segmenter/model.safetensors": fingerprint(_need(job, "segmenter/model.safetensors", "segment")),
+        "masks": job.fingerprint(job.config.pseudo_masks(job.folder), "*.png"),
+        "segmenter/model.safetensors": job.fingerprint(_need(job, "segmenter/model.safetensors", "segment")),
         "segmenter": job.config.segmenter.model_dump(mode="json", include=TEST_SETTINGS),
         "val": job.val and job.val.fingerprint,
         "truth": truths,
@@ -90,10 +95,16 @@ def _evaluate_inputs(job: Job) -> Inputs:
 
 
 def _report_inputs(job: Job) -> Inputs:
-    done = {stage: (job.folder / STAGES[stage].folder / "done.json") for stage in STAGES if stage != "report"}
-    return {stage: fingerprint(path) if path.exists() else None for stage, path in done.items()} | {
-        "report": job.config.report.model_dump(mode="json")
-    }
+    done = {name: _read(job.folder / stage.folder / "done.json") for name, stage in STAGES.items() if stage.feeds}
+    return {name: _digest(file) for name, file in done.items()} | {"report": job.config.report.model_dump(mode="json")}
+
+
+def _digest(done: Inputs | None) -> str | None:
+    """Hash of what a done.json says of a result; how long that took is no part of it: a result made again may be the same."""
+    if done is None:
+        return None
+    kept = {key: value for key, value in done.items() if key not in ("seconds", "resumed")}
+    return hashlib.sha256(json.dumps(kept).encode()).hexdigest()[:16]
 
 
 def _has(path: str) -> Callable[[Job], bool]:
@@ -104,11 +115,11 @@ def _has_every_mask(job: Job) -> bool:
     return all((job.folder / "masks" / f"{photo.name}{kind}").exists() for photo in job.table.photos for kind in (".png", ".npz"))
 
 
-def _settings(settings: Settings, exclude: set[str] | None = None) -> Inputs:
+def _settings(job: Job, settings: Settings, exclude: set[str] | None = None) -> Inputs:
     """Settings, and the contents of those that name files, wherever these lie now."""
     values = settings.model_dump(mode="json", exclude=exclude)
     files = {key: Path(value) for key, value in values.items() if isinstance(value, str) and Path(value).is_absolute()}
-    return values | {key: f"{file.name} {fingerprint(file)}" for key, file in files.items() if file.is_file()}
+    return values | {key: f"{file.name} {job.fingerprint(file)}" for key, file in files.items() if file.is_file()}
 
 
 def _need(job: Job, path: str, stage: str) -> Path:
@@ -118,48 +129,42 @@ def _need(job: Job, path: str, stage: str) -> Path:
 
 
 STAGES: dict[str, Stage] = {
+    "check": Stage("check", stages.check_state, stages.check, _has("check/findings.json"), feeds=False),
     "clusters": Stage("clusters", _clusters_inputs, stages.clusters, _has("clusters/clusters.json"), "clusters.transcript.jsonl"),
     "train": Stage("classifier", _train_inputs, stages.train, _has("classifier/model.safetensors")),
     "masks": Stage("masks", _masks_inputs, stages.masks, _has_every_mask),
     "segment": Stage("segmenter", _segment_inputs, stages.segment, _has("segmenter/model.safetensors")),
     "evaluate": Stage("evaluate", _evaluate_inputs, stages.evaluate, _has("evaluate/metrics.json")),
-    "report": Stage("report", _report_inputs, stages.report, _has("report/index.html")),
+    "report": Stage("report", _report_inputs, stages.report, _has("report/index.html"), feeds=False),
 }
 
 
 # ---- whether it is done ----------------------------------------------------------------------------------------------------------
 
 
-def run_stages(job: Job, names: list[str], undo: Callable[[], object] | None = None) -> None:
-    """Run these stages of a job in order, skipping what is done. `undo` is called if none of them could even start.
-
-    Raises:
-        RunError: a stage that is not among them has been done with something else than it would now read, or a folder holds what no
-            run wrote.
-    """
-    start_log(job.folder, quiet=rank() > 0)
+def require_own_folders(job: Job, names: Sequence[str]) -> None:
+    """Raises RunError if the folder of one of these stages is a link, or holds what no run wrote."""
     for folder in (job.folder / STAGES[name].folder for name in names):
         if folder.is_symlink():
             raise RunError(f"{folder} is a link, and a stage renames its folder; link the whole of {job.folder} instead")
         own = (folder / "started.json").exists() or (folder / "done.json").exists()
         if not own and any(not path.name.startswith(".") for path in folder.glob("*")):
             raise RunError(f"{folder} holds files that no run wrote, and this run would write there; give another --out")
+
+
+def run_stages(job: Job, names: Sequence[str], undo: Callable[[], object] | None = None) -> None:
+    """Run these stages of a job in order, skipping what is done. `undo` is called if none of them could even start.
+
+    Raises:
+        RunError: a stage that is not among them has been done with something else than it would now read.
+    """
     barrier()
     for name in names:
-        for earlier in (stage for stage in list(STAGES)[: list(STAGES).index(name)] if stage not in names):
-            if changed := _changed(job, earlier):
+        for earlier in list(STAGES)[: list(STAGES).index(name)]:
+            if STAGES[earlier].feeds and earlier not in names and (changed := _changed(job, earlier)):
                 raise RunError(f"{earlier} was done otherwise ({changed}); run `tag2mask {earlier} --out {job.folder}` first, or `run`")
         if run_stage(job, name, undo):
             undo = None
-
-
-def is_done(job: Job, name: str) -> bool:
-    """Whether what a stage would read is what its done.json says it has read."""
-    done = _read(job.folder / STAGES[name].folder / "done.json")
-    try:
-        return done is not None and done["inputs"] == _inputs(job, name, done)
-    except RunError:
-        return False  # a stage before it has not run
 
 
 def run_stage(job: Job, name: str, undo: Callable[[], object] | None = None) -> bool:
@@ -177,7 +182,7 @@ def run_stage(job: Job, name: str, undo: Callable[[], object] | None = None) -> 
     inputs = _inputs(job, name, done or started)
     barrier()
     if done and before == inputs and stage.whole(job):
-        log.info(f"{name}: done already ({done['seconds']:.0f} s)")
+        log.info(f"{name}: done already ({done['seconds']:.0f} s){_findings(done, folder)}")
         return False
     if before is not None and before != inputs:
         log.info(f"{name}: starts anew, because {'; '.join(_differences(before, inputs))}")
@@ -232,6 +237,11 @@ def run_stage(job: Job, name: str, undo: Callable[[], object] | None = None) -> 
     barrier()
     log.info(f"{name}: done in {seconds:.0f} s")
     return True
+
+
+def _findings(done: Inputs, folder: Path) -> str:
+    """What a check that is done has found, in words."""
+    return f": {said}, see {folder / 'findings.json'}" if (said := done["counts"].get("findings")) else ""
 
 
 def _inputs(job: Job, name: str, done: Inputs | None) -> Inputs:

@@ -11,11 +11,14 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
+from fnmatch import fnmatch
+from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from threading import Lock
 from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
@@ -100,16 +103,88 @@ def read_json(path: Path) -> Any:
         raise RunError(f"{path}: not valid JSON (line {error.lineno}: {error.msg})") from None
 
 
-def fingerprint(path: Path, pattern: str = "*") -> str:
-    """Hash of the contents of a file, or of all the files of a folder that match, hidden ones left out."""
-    digest = hashlib.sha256()
-    files = sorted(p for p in path.rglob(pattern) if p.is_file() and not p.name.startswith(".")) if path.is_dir() else [path]
-    for file in files:
-        if path.is_dir():
-            digest.update(file.relative_to(path).as_posix().encode())
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
+class Facts:
+    """What was found out about files, kept in a file of its own, so that it need not be found out again while they are unchanged.
+
+    A file counts as unchanged while its path, size and time of change are the same, as for make, rsync and git. The path of one that
+    lies beside `path` or below is kept as seen from there: the whole folder may move.
+    """
+
+    def __init__(self, path: Path | None = None):
+        self.path, self._lock = path, Lock()
+        self._known: dict[str, str] = {}  # what and which file: size, time of change and the fact, as JSON
+        for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if path and path.exists() else ():
+            if line.endswith("]\n"):  # a kill can leave half a line
+                key, end = json.JSONDecoder().raw_decode(line)
+                self._known[key] = line[end + 1 : -1]
+
+    def of(self, file: Path | str, what: str, find: Callable[[Path], Any]) -> Any:
+        """`find(file)`, something that JSON holds, or what that was when this was last asked. What `find` raises is not kept."""
+        name, stat = os.fspath(file), os.stat(file)  # noqa: PTH116  strings, here and below: Path takes longer than reading a small file
+        near, root = self._roots
+        name = name[len(near) :] if name.startswith(near) else os.path.abspath(name).removeprefix(root)  # noqa: PTH100
+        key, stamp = f"{what} {name}", f"[{stat.st_size}, {stat.st_mtime_ns}, "
+        if (known := self._known.get(key, "")).startswith(stamp):
+            return json.loads(known[len(stamp) : -1])
+        found = f"{stamp}{json.dumps(find(Path(file)))}]"
+        with self._lock:
+            self._known[key] = found
+            if self.path and self.path.parent.is_dir() and rank() == 0:
+                self._stream.write(_fact_line(key, found))
+        return json.loads(found[len(stamp) : -1])
+
+    @cached_property
+    def _roots(self) -> tuple[str, str]:
+        """The folder of `path` as it was given, and from the root."""
+        folder = os.path.join(self.path.parent, "") if self.path else ""  # noqa: PTH118
+        return folder or os.sep, os.path.abspath(folder) + os.sep if folder else os.sep  # noqa: PTH100
+
+    @cached_property
+    def _stream(self) -> Any:
+        assert self.path
+        write_text(self.path, "".join(_fact_line(key, fact) for key, fact in self._known.items()))  # without those that are out of date
+        return self.path.open("a", buffering=1, encoding="utf-8")
+
+
+def _fact_line(key: str, fact: str) -> str:
+    return f"{json.dumps(key)} {fact}\n"
+
+
+def fingerprint(path: Path, pattern: str = "*", facts: Facts | None = None) -> str:
+    """Hash of the contents of a file, or of all the files of a folder that match, hidden ones left out; `facts` knows those unchanged."""
+    digest, facts = hashlib.sha256(), facts or Facts()
+    for name in sorted(_files_below(str(path), pattern), key=lambda name: name.split("/")) if path.is_dir() else [""]:
+        digest.update(os.fsencode(name))
+        digest.update(bytes.fromhex(facts.of(f"{path}{os.sep * bool(name)}{name}", "sha256", _sha256)))
     return digest.hexdigest()[:16]
+
+
+@contextmanager
+def helpers(count: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads that work beside a network, each alone: PyTorch would give each of them as many threads again as there are cores."""
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(max(1, count), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            yield pool
+    finally:
+        torch.set_num_threads(before)  # it is also what threads begin with that do not say
+
+
+def _files_below(folder: str, pattern: str) -> Iterator[str]:
+    """Names below a folder of its files that match: "a/b.png"."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                yield from (f"{entry.name}/{name}" for name in _files_below(entry.path, pattern))
+            elif not entry.name.startswith(".") and fnmatch(entry.name, pattern) and entry.is_file():
+                yield entry.name
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def ahead(pool: Executor, function: Callable[[A], B], items: Iterable[A], depth: int) -> Iterator[B]:

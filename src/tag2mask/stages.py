@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,16 @@ import numpy as np
 
 from tag2mask.clusters import Clusters, cluster_vector, load_clusters, make_clusters, membership
 from tag2mask.config import Config
-from tag2mask.data import load_table
+from tag2mask.data import read_rows
+from tag2mask.data.check import check as check_data
+from tag2mask.data.check import checked_state
+from tag2mask.data.findings import count, shorten
 from tag2mask.data.masks import Truth, true_photos
 from tag2mask.data.plain import read_list
+from tag2mask.data.rows import to_table
 from tag2mask.data.table import Photo, Table
 from tag2mask.errors import ConfigError, DataError, RunError
-from tag2mask.runs import barrier, console, cores, log, rank, ranks, read_json, track, write_json
+from tag2mask.runs import Facts, barrier, console, cores, fingerprint, log, rank, ranks, read_json, track, write_json
 
 
 class Job:
@@ -23,6 +28,12 @@ class Job:
 
     def __init__(self, config: Config):
         self.config, self.folder = config, config.out
+        self.facts = Facts(config.out / ".facts.jsonl")
+        self.rows = cache(read_rows)
+
+    def fingerprint(self, path: Path, pattern: str = "*") -> str:
+        """Hash of contents, see `runs.fingerprint`; files that have not changed since the run last read them are not read."""
+        return fingerprint(path, pattern, self.facts)
 
     @property
     def data(self) -> Path:
@@ -34,12 +45,12 @@ class Job:
     @cached_property
     def table(self) -> Table:
         """Training photos."""
-        return load_table(self.data)
+        return to_table(self.rows(self.data))
 
     @cached_property
     def val(self) -> Table | None:
         """Photos to test on, with the class numbers of the training photos."""
-        return load_table(self.config.val, tags=self.table.tags, untagged=True) if self.config.val else None
+        return to_table(self.rows(self.config.val), self.table.tags, untagged=True) if self.config.val else None
 
     @property
     def clusters(self) -> Clusters:
@@ -58,7 +69,7 @@ class Job:
             table = true_photos(table, self.val, folder)
             if not table.photos:
                 return None  # the folder holds only the test photos' masks
-        return Truth(folder, table, numbering)
+        return Truth(folder, table, numbering, self.facts)
 
     @cached_property
     def pseudo_photos(self) -> tuple[Photo, ...]:
@@ -86,6 +97,28 @@ class Job:
     def truths(self) -> dict[str, Truth | None]:
         """True masks of the training and of the test photos."""
         return {"train": self.truth(self.table), "val": self.truth(self.val)}
+
+
+def check_state(job: Job) -> dict[str, Any]:
+    """What the check depends on, without opening a picture."""
+    return checked_state(job.data, job.config.val, job.config.val_masks, job.rows) | {"numbering": job.config.photos.numbering}
+
+
+def check(job: Job) -> dict[str, Any]:
+    """Write check/findings.json, all that is wrong with the data; log the warnings, raise DataError with the errors.
+
+    Pictures and masks that have been looked at before, and are as they were, are not opened again.
+    """
+    if rank() > 0:
+        return {}
+    config, path = job.config, job.folder / "check" / "findings.json"
+    findings = check_data(job.data, config.val, config.val_masks, numbering=config.photos.numbering, facts=job.facts, read=job.rows)
+    write_json(path, [asdict(finding) for finding in findings])
+    for finding in shorten(finding for finding in findings if finding.severity == "warning"):
+        log.info(f"warning: {finding}")
+    if errors := [finding for finding in findings if finding.severity == "error"]:
+        raise DataError([str(finding) for finding in shorten(errors)], job.data)
+    return {"findings": count(findings)}
 
 
 def clusters(job: Job) -> dict[str, Any]:
@@ -137,35 +170,47 @@ def train(job: Job) -> dict[str, Any]:
 
 
 def mask_maker(job: Job) -> Any:
-    """The trained classifier, ready to make masks of photos with tags."""
+    """What makes masks of photos with tags. The trained classifier is read when the first photo is scored."""
     import torch
 
     from tag2mask.classifier import load_classifier
     from tag2mask.masks import MaskMaker
 
-    device = torch.device("cuda") if torch.cuda.is_available() else torch.device("cpu")
-    model = load_classifier(job.folder / "classifier" / "model.safetensors").to(device)
-    M = membership(job.clusters, job.table.tags)
+    settings = job.config.masks
+
+    @cache
+    def network() -> tuple[Any, Any, Any]:
+        device = torch.device("cuda") if torch.cuda.is_available() else torch.device("cpu")
+        model = load_classifier(job.folder / "classifier" / "model.safetensors").to(device)
+        return model, membership(job.clusters, job.table.tags), device
 
     def score(images: Any, labels: Any) -> Any:
+        model, M, device = network()
         u = cluster_vector(labels, M).to(device)
         return model.scores(images.to(device), u, evidence=settings.labels == "evidence", spread_scores=settings.affinity).cpu()
 
-    settings = job.config.masks
-    maker = MaskMaker(score, model.backbone.grid_size, job.table.tags, settings)
+    maker = MaskMaker(score, lambda side: network()[0].backbone.grid_size(side), job.table.tags, settings)
     if (made := job.folder / "masks" / "masks.json").exists():
         maker.overall = read_json(made).get("threshold")
     return maker
 
 
-def classifier_scores(job: Job) -> Callable[[Photo], np.ndarray]:
-    """What the trained classifier thinks of a photo: scores (C, h, w), summing to 1, 0 for classes other than background and its tags."""
-    made = cache(lambda: mask_maker(job))  # the classifier is read when the first photo is asked for
+def shown_scores(job: Job) -> Callable[[Photo], np.ndarray | None]:
+    """What the report shows of a photo's patch scores, from the masks stage: (C, h, w) in 0-1, None where there are none yet.
 
-    def scores(photo: Photo) -> np.ndarray:
-        found = made().scores(made().maps([photo])[0]).numpy()
-        whole = np.zeros((job.table.num_classes, *found.shape[1:]), np.float32)
-        whole[made().present(photo)] = found
+    Z itself; with labels = evidence, which has no upper end, each tag's evidence relative to its highest in the photo.
+    """
+    from tag2mask.masks import read_maps
+    from tag2mask.masks.scores import relative
+
+    maker, folder = mask_maker(job), job.folder / "masks"
+
+    def scores(photo: Photo) -> np.ndarray | None:
+        if not (folder / f"{photo.name}.npz").exists():
+            return None
+        maps = read_maps(folder, photo)
+        whole = np.zeros((job.table.num_classes, *maps.shape[1:]), np.float32)
+        whole[maker.present(photo)] = relative(maps) if job.config.masks.labels == "evidence" else maps
         return whole
 
     return scores
@@ -222,7 +267,7 @@ def segment(job: Job) -> dict[str, Any]:
 
 
 def _with_tags(job: Job) -> Callable[[Photo, np.ndarray], np.ndarray]:
-    """What the segmenter's probabilities of a training photo become when its tags are known."""
+    """The segmenter's probabilities of a training photo to the decision where its tags are known."""
     from tag2mask.masks import read_maps
 
     maker = mask_maker(job)
@@ -281,13 +326,13 @@ def evaluate(job: Job) -> dict[str, Any]:
     return {name: m and m["images"] for name, m in metrics.items()}
 
 
-def _predict(job: Job, weights: Path, table: Table, folder: Path, given: Callable[[Photo, np.ndarray], np.ndarray] | None = None) -> None:
+def _predict(job: Job, weights: Path, table: Table, folder: Path, decide: Callable[[Photo, np.ndarray], np.ndarray] | None = None) -> None:
     """Write `folder`/NAME.png for every photo of `table` that has none yet."""
     from tag2mask.segmenter.predict import predict_photos
 
     model = load_for_prediction(weights)
     todo = [photo for photo in table.photos[rank() :: ranks()] if not (folder / f"{photo.name}.png").exists()]
-    predictions = predict_photos(model, todo, job.config.segmenter, given=given)
+    predictions = predict_photos(model, todo, job.config.segmenter, decide=decide)
     for photo, prediction in track(predictions, "predictions", total=len(table), done=len(table) - len(todo)):
         prediction.save(folder / f"{photo.name}.png")
     barrier()
@@ -317,6 +362,6 @@ def report(job: Job) -> dict[str, Any]:
                 return truth.read(photo)
         return None
 
-    page = write_report(job.folder, job.config, job.table, job.val, classifier_scores(job), true_mask)
+    page = write_report(job.folder, job.config, job.table, job.val, shown_scores(job), true_mask)
     log.info(f"report: {page}")
     return {"bytes": page.stat().st_size}

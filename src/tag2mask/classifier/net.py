@@ -8,15 +8,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from tag2mask.classifier.affinity import affinity, spread
 from tag2mask.classifier.backbone import Backbone
 from tag2mask.classifier.hv_bilstm import HVBiLSTM, ResidualHVBiLSTM
 from tag2mask.config import ClassifierSettings, stored_settings
-from tag2mask.runs import writing
-from tag2mask.weights import read_tensors
+from tag2mask.weights import read_tensors, write_tensors
 
 
 class PatchClassifier(nn.Module):
@@ -96,8 +94,7 @@ def save_classifier(model: PatchClassifier, path: Path, tags: tuple[str, ...], n
         "weights_used": model.backbone.weights_used,
         "half_cells": json.dumps(model.backbone.half_cells),
     }
-    with writing(path) as temporary:
-        save_file({k: v.contiguous() for k, v in model.state_dict().items()}, temporary, meta)
+    write_tensors(path, model, meta)
 
 
 def load_classifier(path: Path) -> PatchClassifier:

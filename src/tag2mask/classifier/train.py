@@ -15,7 +15,7 @@ from tag2mask.config import ClassifierSettings
 from tag2mask.data.table import Table
 from tag2mask.data.transforms import AUGMENTATIONS, seeded, to_square
 from tag2mask.errors import ConfigError
-from tag2mask.runs import log
+from tag2mask.runs import ahead, cores, helpers, log
 
 PAPER_PATCHES = 24 * 24  # the grid for which k is given
 MEASURED = 256  # photos over which the means of the feature maps are taken
@@ -102,7 +102,9 @@ def train_classifier(
     trained.eval()
     some = table.photos[:: max(1, len(table) // MEASURED)]
     device = next(trained.parameters()).device
-    trained.measure_maps(to_square(photo.open(at_least=examples.size), examples.size).to(device) for photo in some)
+    with helpers(cores()) as readers:
+        pictures = ahead(readers, lambda photo: to_square(photo.open(at_least=side), side), some, cores())
+        trained.measure_maps(picture.to(device) for picture in pictures)
     return trained
 
 

@@ -20,8 +20,8 @@ def second_view(images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     B, _, S, _ = images.shape
     h = targets.shape[1]
     targets = targets.permute(0, 3, 1, 2)  # (B, C, h, h)
-    order = torch.arange(max(4, B // 4 * 4), device=images.device) % B
-    pictures, scores = zip(*(_transform(images[i], targets[i], S, h) for i in order), strict=True)
+    order = range(max(4, B // 4 * 4))  # no tensor: to index by one on a GPU waits for it each time
+    pictures, scores = zip(*(_transform(images[i % B], targets[i % B], S, h) for i in order), strict=True)
     return _tile(torch.stack(pictures)), _tile(torch.stack(scores)).permute(0, 2, 3, 1)
 
 

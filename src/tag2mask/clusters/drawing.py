@@ -1,9 +1,9 @@
-"""A picture of clusters: one row each, a coloured name and its tags, as SVG that a page can hold."""
+"""A picture of clusters: one row each, a colored name and its tags, as SVG that a page can hold."""
 
-import colorsys
 from html import escape
 
 from tag2mask.clusters.membership import Clusters
+from tag2mask.data.colors import color
 
 WIDTH, LINE, CHAR, PAD = 960, 30, 7.4, 10  # pixels; CHAR: mean width of a letter at 13 px
 
@@ -14,14 +14,14 @@ def picture(clusters: Clusters) -> str:
     left = PAD + max((_width(name) for name in clusters.names), default=0) + PAD
     parts, y = [], PAD
     for number, (name, held) in enumerate(zip(clusters.names, clusters.members, strict=True)):
-        hue = number / clusters.num_clusters
-        parts.append(_chip(PAD, y, name, _colour(hue, 0.42, 0.5), "white"))
+        own = color(number % 254 + 1)
+        parts.append(_chip(PAD, y, name, own))
         x = left
         for tag in held:
             if x > left and x + _width(tag) > WIDTH - PAD:
                 x, y = left, y + LINE
             dashed = ' stroke-dasharray="4 3"' * (often.count(tag) > 1)
-            parts.append(_chip(x, y, tag, _colour(hue, 0.93, 0.6), "#222", f' stroke="{_colour(hue, 0.42, 0.5)}"{dashed}'))
+            parts.append(_chip(x, y, tag, "white", f' stroke="{own}" stroke-width="2"{dashed}'))
             x += _width(tag) + 6
         y += LINE + 8
     size = f'viewBox="0 0 {WIDTH} {y}" width="{WIDTH}" height="{y}"'
@@ -33,15 +33,11 @@ def _width(text: str) -> float:
     return len(text[:60]) * CHAR + 2 * PAD
 
 
-def _colour(hue: float, lightness: float, saturation: float) -> str:
-    return "#" + "".join(f"{round(255 * c):02x}" for c in colorsys.hls_to_rgb(hue, lightness, saturation))
-
-
-def _chip(x: float, y: float, text: str, fill: str, ink: str, border: str = "") -> str:
+def _chip(x: float, y: float, text: str, fill: str, border: str = "") -> str:
     shown = text if len(text) <= 60 else text[:59] + "…"
     box = f'<rect x="{x:.0f}" y="{y:.0f}" width="{_width(text):.0f}" height="24" rx="6" fill="{fill}"{border}/>'
     middle = x + _width(text) / 2
-    return f'{box}<text x="{middle:.0f}" y="{y + 17:.0f}" fill="{ink}" text-anchor="middle">{escape(_printable(shown))}</text>'
+    return f'{box}<text x="{middle:.0f}" y="{y + 17:.0f}" fill="#101014" text-anchor="middle">{escape(_printable(shown))}</text>'
 
 
 def _printable(text: str) -> str:

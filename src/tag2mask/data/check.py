@@ -2,23 +2,22 @@
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from difflib import SequenceMatcher
 from functools import partial
 from itertools import combinations
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from tag2mask.data import read_rows
-from tag2mask.data.findings import Finding, shorten
-from tag2mask.data.masks import Truth, read_mask, true_photos
+from tag2mask.data.findings import Finding
+from tag2mask.data.masks import Truth, true_photos
 from tag2mask.data.rows import Row, Rows, is_file, known_tags, nearest_tag, photo_names, row_findings
-from tag2mask.data.table import BACKGROUND, IGNORE, Photo, Table, open_image, reading
+from tag2mask.data.table import IGNORE, Photo, Table, reading, upright_rgb
 from tag2mask.errors import DataError
-from tag2mask.runs import cores, log, track
+from tag2mask.runs import Facts, cores, track
 
 MIN_SIDE = 32  # pixels: two patches of a ViT
 MAX_ASPECT = 4  # training resizes to a square
@@ -29,6 +28,8 @@ EVERYWHERE = 0.95  # share of photos
 ALIKE = 0.85  # difflib ratio of two tags that may be one: "dog" and "dogs"
 ALIKE_RARE = 0.75  # the same where one is five times rarer: "elephant" and "elefant"
 
+Reader = Callable[[Path], Rows]
+
 warning = partial(Finding, severity="warning")
 
 
@@ -38,38 +39,60 @@ def check(
     masks: Path | None = None,
     clusters: Mapping[str, Sequence[str]] | None = None,
     numbering: str = "auto",
+    facts: Facts | None = None,
+    read: Reader = read_rows,
 ) -> list[Finding]:
     """A data set to all its faults, errors first: rows, pictures, tags; with `val` that set and what leaked into it; true masks; clusters.
 
-    Every picture and mask is opened. An empty list means that nothing was found.
+    Every picture and mask is opened once, those that `facts` knows not at all. An empty list means that nothing was found.
     """
     findings: list[Finding] = []
-    found = _rows(data, findings)
+    facts = facts or Facts()
+    found = _rows(data, findings, read)
     tags = known_tags(found) if found else ()
     sets = [found] if found else []
     if found:
         findings += [*row_findings(found), *tag_findings(found, tags), *cluster_findings(tags, clusters or {})]
-    if val is not None and (found_val := _rows(val, findings)):
+    if val is not None and (found_val := _rows(val, findings, read)):
         findings += row_findings(found_val, tags, untagged=True)
         sets.append(found_val)
-    findings += picture_findings(sets)
+    findings += picture_findings(sets, facts)
     if masks is not None:
         tables = [_existing_table(one, tags) for one in sets]
         if len(tables) > 1:  # with photos to test on, masks of the training photos are a gift
             tables[0] = true_photos(tables[0], tables[1], masks)
         for table in tables:
-            findings += mask_findings(table, masks, numbering)
+            findings += mask_findings(table, masks, numbering, facts)
         findings += stray_masks(sets, masks)
     return sorted(dict.fromkeys(findings), key=lambda finding: finding.severity)
 
 
-def require_sound(data: Path, val: Path | None = None, masks: Path | None = None, numbering: str = "auto") -> None:
-    """Before a training: log the warnings of `check`, raise DataError with its errors."""
-    findings = check(data, val, masks, numbering=numbering)
-    for finding in shorten(finding for finding in findings if finding.severity == "warning"):
-        log.info(f"warning: {finding}")
-    if errors := [finding for finding in findings if finding.severity == "error"]:
-        raise DataError([str(finding) for finding in shorten(errors)], data)
+def checked_state(data: Path, val: Path | None = None, masks: Path | None = None, read: Reader = read_rows) -> dict[str, str | None]:
+    """What decides whether `check` has anything new to look at, as hashes: rows and masks, and each file's size and time of change."""
+
+    def stamp(path: Path) -> tuple[int, int] | None:
+        if not is_file(path):
+            return None
+        stat = path.stat()
+        return stat.st_size, stat.st_mtime_ns
+
+    def rows(path: Path) -> Iterator[object]:
+        try:
+            found = read(path)
+        except DataError as error:
+            yield error.problems
+            return
+        yield found.tags, found.findings, found.no_tags
+        yield from ((str(row.path), row.tags, stamp(row.path)) for row in found.rows)
+
+    def digest(parts: Iterator[object]) -> str:
+        whole = hashlib.sha256()
+        for part in parts:
+            whole.update(repr(part).encode("utf-8", "backslashreplace"))
+        return whole.hexdigest()[:16]
+
+    files = ((str(file), stamp(file)) for file in sorted(masks.rglob("*") if masks else ()))
+    return {"data": digest(rows(data)), "val": digest(rows(val)) if val else None, "masks": digest(files) if masks else None}
 
 
 def tag_findings(found: Rows, tags: Sequence[str]) -> Iterator[Finding]:
@@ -122,22 +145,21 @@ def cluster_findings(tags: Sequence[str], clusters: Mapping[str, Sequence[str]])
 class _Seen:
     """What one look at a picture tells."""
 
-    error: str = ""
-    size: tuple[int, int] = (0, 0)
-    pixels: str = ""  # hash
-    flat: bool = False
-    frames: int = 1
+    size: tuple[int, int]
+    pixels: str  # hash
+    flat: bool
+    frames: int
 
 
-def picture_findings(sets: Sequence[Rows]) -> Iterator[Finding]:
+def picture_findings(sets: Sequence[Rows], facts: Facts) -> Iterator[Finding]:
     """Pictures that cannot be read, that occur twice (also in training and validation), or of extreme size, shape or content."""
     rows = [(row, i) for i, found in enumerate(sets) for row in _existing(found)]
     first: dict[str, tuple[Row, int]] = {}
     with ThreadPoolExecutor(cores()) as pool:
-        looks = pool.map(_look, (row.path for row, _ in rows))
+        looks = pool.map(partial(_seen, facts), (row.path for row, _ in rows))
         for (row, i), seen in zip(rows, track(looks, "check pictures", len(rows)), strict=True):
-            if seen.error:
-                yield Finding("unreadable picture", row.where, seen.error, "get the picture again, or take the row out")
+            if isinstance(seen, str):
+                yield Finding("unreadable picture", row.where, seen, "get the picture again, or take the row out")
                 continue
             yield from _shape_findings(row.where, seen)
             same, j = first.setdefault(seen.pixels, (row, i))
@@ -150,15 +172,20 @@ def picture_findings(sets: Sequence[Rows]) -> Iterator[Finding]:
                 yield warning("duplicate", row.where, f"the same picture as {same.where}", "keep one")
 
 
-def _look(path: Path) -> _Seen:
+def _seen(facts: Facts, path: Path) -> _Seen | str:
+    """What one look at a picture has told, or why it cannot be read: that is tried again each time, the cause may lie outside the file."""
     try:
-        with reading(path) as file:
-            frames = getattr(file, "n_frames", 1)
-        image = open_image(path)
+        return _Seen(**facts.of(path, "picture", _look))
     except DataError as error:
-        return _Seen(error=str(error).removeprefix(f"{path}: "))
+        return str(error).removeprefix(f"{path}: ")
+
+
+def _look(path: Path) -> dict[str, Any]:
+    with reading(path) as file:
+        image = upright_rgb(file)
+        frames = getattr(file, "n_frames", 1)
     pixels = hashlib.sha256(repr(image.size).encode() + image.tobytes()).hexdigest()
-    return _Seen("", image.size, pixels, image.getcolors(1) is not None, frames)
+    return asdict(_Seen(image.size, pixels, image.getcolors(1) is not None, frames))
 
 
 def _shape_findings(where: str, seen: _Seen) -> Iterator[Finding]:
@@ -176,12 +203,12 @@ def _shape_findings(where: str, seen: _Seen) -> Iterator[Finding]:
         yield warning("animation", where, f"{seen.frames} frames, of which only the first is used")
 
 
-def mask_findings(table: Table, folder: Path, numbering: str = "auto") -> Iterator[Finding]:
+def mask_findings(table: Table, folder: Path, numbering: str, facts: Facts) -> Iterator[Finding]:
     """True masks that are unreadable, of another size, hold unknown numbers, or show other things than the tags say."""
     if not table.photos:
         return
     try:
-        truth = Truth(folder, table, numbering)
+        truth = Truth(folder, table, numbering, facts)
     except DataError as error:
         yield Finding("masks", str(folder), str(error).removeprefix(f"{folder}: "))
         return
@@ -189,21 +216,24 @@ def mask_findings(table: Table, folder: Path, numbering: str = "auto") -> Iterat
         what = f"{len(missing)} of {len(table)} photos have no mask, first {missing[0]}.png: they are not scored"
         yield warning("missing mask", str(folder), what)
     with ThreadPoolExecutor(cores()) as pool:
-        looks = pool.map(partial(_look_at_mask, truth, table), truth.photos_with_truth)
+        looks = pool.map(partial(_look_at_mask, truth, table, facts), truth.photos_with_truth)
         for findings in track(looks, "check masks", len(truth.photos_with_truth)):
             yield from findings
 
 
-def _look_at_mask(truth: Truth, table: Table, photo: Photo) -> list[Finding]:
-    where = str(truth.path(photo))
+def _look_at_mask(truth: Truth, table: Table, facts: Facts, photo: Photo) -> list[Finding]:
+    where, seen = str(truth.path(photo)), _seen(facts, photo.path)
+    if isinstance(seen, str):
+        return []  # the picture is an error already
     try:
-        raw = read_mask(truth.path(photo))
-        if (raw == IGNORE).all():
+        fault = truth.fault(photo, seen.size)
+        if truth.look(photo)["numbers"] == [IGNORE]:
             return [warning("empty mask", where, "ignore (255) everywhere: nothing to score")]
-        mask = truth.read(photo)
     except DataError as error:
-        return [Finding("mask", where, str(error).removeprefix(f"{where}: "), "make the mask again")]
-    shown = {table.classes[i] for i in np.unique(mask) if i not in (BACKGROUND, IGNORE)}
+        fault = str(error)
+    if fault:
+        return [Finding("mask", where, fault.removeprefix(f"{where}: "), "make the mask again")]
+    shown = {table.classes[i] for i in truth.shown(photo)}
     if not photo.tags or shown == set(photo.tags):
         return []
     return [
@@ -225,9 +255,9 @@ def stray_masks(sets: Sequence[Rows], folder: Path) -> Iterator[Finding]:
             yield warning("stray mask", str(file), "no picture of this name", "a mask is called as its picture, NAME.png")
 
 
-def _rows(path: Path, findings: list[Finding]) -> Rows | None:
+def _rows(path: Path, findings: list[Finding], read: Reader) -> Rows | None:
     try:
-        return read_rows(path)
+        return read(path)
     except DataError as error:
         findings += [Finding("format", str(path), problem.removeprefix(f"{path}: ")) for problem in error.problems]
         return None

@@ -9,26 +9,14 @@ import numpy as np
 from PIL import Image
 
 from tag2mask.data.classes import COCO, COCO_IDS, VOC
+from tag2mask.data.colors import PALETTE
 from tag2mask.data.rows import absolute, tag_key
 from tag2mask.data.table import BACKGROUND, IGNORE, Photo, Table, image_size, reading
 from tag2mask.errors import DataError
-from tag2mask.runs import writing
+from tag2mask.runs import Facts, writing
 
 AGREE = 0.8  # share of photos whose mask must show what their tags say before a numbering is believed
 SAMPLE = 50
-
-
-def voc_palette() -> np.ndarray:
-    """The colours of PASCAL VOC, one a class number: (256, 3) uint8; 255 is the pale line around objects."""
-    numbers = np.arange(256)
-    colours = np.zeros((256, 3), np.uint8)
-    for bit in range(8):
-        for channel in range(3):
-            colours[:, channel] |= ((numbers >> (3 * bit + channel) & 1) << (7 - bit)).astype(np.uint8)
-    return colours
-
-
-PALETTE = voc_palette()
 
 
 def read_mask(path: Path) -> np.ndarray:
@@ -41,8 +29,14 @@ def read_mask(path: Path) -> np.ndarray:
         return np.array(image, np.uint8)
 
 
+def look_at_mask(path: Path) -> dict[str, list[int]]:
+    """What a mask file holds: its "size" (width, height) [pixels] and the class "numbers" in it, sorted. Raises DataError."""
+    mask = read_mask(path)
+    return {"size": [mask.shape[1], mask.shape[0]], "numbers": np.flatnonzero(np.bincount(mask.ravel())).tolist()}
+
+
 def write_mask(path: Path, mask: np.ndarray) -> None:
-    """Class numbers (H, W) uint8 to an 8-bit palette PNG in VOC's colours, whole or not at all."""
+    """Class numbers (H, W) uint8 to an 8-bit palette PNG in the colors of `colors.py`, whole or not at all."""
     image = Image.fromarray(np.ascontiguousarray(mask, np.uint8))
     image.putpalette(PALETTE.tobytes())
     with writing(path) as temporary:
@@ -73,11 +67,11 @@ class Truth:
 
     The numbers in the files become the table's. `numbering` says what they mean: the table's own order ("table"), "voc", "coco"
     (1 to 80), "coco91", or class names for 1, 2, ...; None or "auto": the one under which masks and tags agree.
-    Raises DataError if no file fits or no numbering agrees.
+    `facts` spares opening masks that have been looked at before. Raises DataError if no file fits or no numbering agrees.
     """
 
-    def __init__(self, folder: Path | str, table: Table, numbering: str | Sequence[str] | None = None):
-        self.folder = Path(folder)
+    def __init__(self, folder: Path | str, table: Table, numbering: str | Sequence[str] | None = None, facts: Facts | None = None):
+        self.folder, self._facts = Path(folder), facts or Facts()
         if not self.folder.is_dir():
             raise DataError(f"{self.folder}: no such folder of masks")
         self._paths = _find_masks(self.folder, table)
@@ -104,19 +98,32 @@ class Truth:
 
     def read(self, photo: Photo) -> np.ndarray:
         """The true mask of a photo in the table's class numbers: (H, W) uint8, H and W the photo's. Raises DataError."""
-        path = self._paths[photo.name]
-        mask = read_mask(path)
-        width, height = image_size(photo.path)
-        if mask.shape != (height, width):
-            raise DataError(f"{path}: {mask.shape[1]} x {mask.shape[0]}, but {photo.path} is {width} x {height} (width x height)")
-        numbers = self._numbers[mask]
-        if numbers.min() < 0:
-            raise DataError(f'{path}: holds {sorted(set(mask[numbers < 0].tolist()))}, which numbering "{self.numbering}" does not have')
+        mask = read_mask(self.path(photo))
+        numbers, size = self._numbers[mask], image_size(photo.path)
+        if mask.shape != size[::-1] or numbers.min() < 0:
+            raise DataError(self.fault(photo, size))
         return numbers.astype(np.uint8)
+
+    def look(self, photo: Photo) -> dict[str, list[int]]:
+        """`look_at_mask` of a photo's true mask, which is opened only if that is not known yet."""
+        looked: dict[str, list[int]] = self._facts.of(self.path(photo), "mask", look_at_mask)
+        return looked
+
+    def fault(self, photo: Photo, size: Sequence[int]) -> str:
+        """What is wrong with the true mask of a photo of this width and height [pixels]; nothing if it fits. Raises DataError."""
+        path, mask = self.path(photo), self.look(photo)
+        if mask["size"] != list(size):
+            return f"{path}: {mask['size'][0]} x {mask['size'][1]}, but {photo.path} is {size[0]} x {size[1]} (width x height)"
+        unknown = [number for number in mask["numbers"] if self._numbers[number] < 0]
+        return f'{path}: holds {unknown}, which numbering "{self.numbering}" does not have' if unknown else ""
+
+    def shown(self, photo: Photo) -> set[int]:
+        """The table's classes that the true mask of a photo shows, background left out. Raises DataError."""
+        return set(self._numbers[self.look(photo)["numbers"]].tolist()) - {BACKGROUND, IGNORE}
 
     def _guess(self, table: Table, numberings: dict[str, dict[int, str]]) -> str:
         tagged = [photo for photo in self.photos_with_truth if photo.tags]
-        looked = [(photo, _values(self.path(photo))) for photo in tagged[:: max(1, len(tagged) // SAMPLE)][:SAMPLE]]
+        looked = [(photo, self._values(photo)) for photo in tagged[:: max(1, len(tagged) // SAMPLE)][:SAMPLE]]
         sample = [(photo, values) for photo, values in looked if values is not None]
         if not sample:
             raise DataError(
@@ -139,13 +146,12 @@ class Truth:
             f"in: {counts}. {shown[:400]}. Give the numbering: {', '.join(numberings)}, or the class names for 1, 2, ..."
         )
 
-
-def _values(path: Path) -> set[int] | None:
-    """Class numbers in a mask file, without background and ignore; None if it cannot be read, which `read` will say."""
-    try:
-        return set(np.unique(read_mask(path)).tolist()) - {BACKGROUND, IGNORE}
-    except DataError:
-        return None
+    def _values(self, photo: Photo) -> set[int] | None:
+        """Numbers in a mask file, without background and ignore; None if it cannot be read, which `read` will say."""
+        try:
+            return set(self.look(photo)["numbers"]) - {BACKGROUND, IGNORE}
+        except DataError:
+            return None
 
 
 def _find_masks(folder: Path, table: Table) -> dict[str, Path]:

@@ -75,14 +75,14 @@ def photo_names(paths: Sequence[Path]) -> list[str]:
 
 def to_table(found: Rows, tags: Sequence[str] | None = None, untagged: bool = False) -> Table:
     """Rows to the table; parameters as in `load_table`. Raises DataError with every fault of `row_findings`; mere warnings are logged."""
-    findings = list(row_findings(found, tags, untagged))
+    names = photo_names([row.path for row in found.rows])
+    findings = list(row_findings(found, tags, untagged, names))
     if any(finding.severity == "error" for finding in findings):
         raise DataError([str(finding) for finding in shorten(findings)], found.source)
     for finding in findings:
         log.info(f"warning: {finding}")
     known = known_tags(found, tags)
     order = {tag: i for i, tag in enumerate(known)}
-    names = photo_names([row.path for row in found.rows])
     photos = (Photo(name, row.path, tuple(sorted(row.tags, key=order.__getitem__))) for name, row in zip(names, found.rows, strict=True))
     return Table(known, tuple(photos), str(found.source))
 
@@ -94,7 +94,9 @@ def known_tags(found: Rows, tags: Sequence[str] | None = None) -> tuple[str, ...
     return found.tags if found.tags is not None else tuple(sorted({tag for row in found.rows for tag in row.tags}))
 
 
-def row_findings(found: Rows, tags: Sequence[str] | None = None, untagged: bool = False) -> Iterator[Finding]:
+def row_findings(
+    found: Rows, tags: Sequence[str] | None = None, untagged: bool = False, names: Sequence[str] | None = None
+) -> Iterator[Finding]:
     """Every fault that makes the table impossible: missing and repeated pictures, rows without tags, tags unknown or spelt in two ways."""
     yield from found.findings
     if found.no_tags and not untagged:
@@ -104,7 +106,7 @@ def row_findings(found: Rows, tags: Sequence[str] | None = None, untagged: bool 
     known = known_tags(found, tags)
     given = tags is not None or found.tags is not None
     seen: dict[Path, str] = {}
-    for row, name in zip(found.rows, photo_names([row.path for row in found.rows]), strict=True):
+    for row, name in zip(found.rows, names or photo_names([row.path for row in found.rows]), strict=True):
         first = seen.setdefault(absolute(row.path), row.where)
         if not is_file(row.path):
             yield Finding("missing picture", row.where, f"no such file: {row.path}", "correct the name or take the row out")

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +14,9 @@ from tag2mask.data.masks import write_mask
 from tag2mask.data.table import Photo, Table, image_size
 from tag2mask.data.transforms import likeliest, reduced, to_square
 from tag2mask.masks.scores import Scorer, otsu, patch_scores, relative, tag_scores, to_pixels
-from tag2mask.runs import ahead, track, writing
+from tag2mask.runs import ahead, helpers, track, writing
 
+READERS = 4  # threads that read photos for the network
 MEASURED = 64  # photos over which the common threshold of background is taken
 
 
@@ -47,10 +47,9 @@ class MaskMaker:
         some = photos[:: math.ceil(len(photos) / MEASURED)]
         progress = track(some, "background's threshold")
         found = []
-        for batch in self.batches(some):
-            for z in self.maps(batch):
-                next(progress)
-                found.append(relative(z[1:]).flatten())
+        for _, maps in self.all_maps(some):
+            next(progress)
+            found.append(relative(maps[1:]).flatten())
         next(progress, None)
         return otsu(torch.cat(found))
 
@@ -59,17 +58,28 @@ class MaskMaker:
         for i in range(0, len(photos), self.settings.batch_size):
             yield photos[i : i + self.settings.batch_size]
 
-    def maps(self, photos: Sequence[Photo]) -> list[Tensor]:
-        """The classifier's patch scores of each photo's background and tags, as they are: (len(present), h, w) each."""
+    def all_maps(self, photos: Sequence[Photo]) -> Iterator[tuple[Photo, Tensor]]:
+        """Each photo with its `maps`; photos are read in threads ahead of the network."""
+        with helpers(READERS) as readers:
+            for batch, pictures in ahead(readers, lambda batch: (batch, self.read(batch)), self.batches(photos), READERS):
+                yield from zip(batch, self.maps(batch, pictures), strict=True)
+
+    def read(self, photos: Sequence[Photo]) -> dict[int, Tensor]:
+        """Photos as the network takes them at every scale: the side of the square [pixels] to (B, 3, side, side)."""
+        largest = int(self.settings.image_size * max(self.settings.scales))
+        pictures = [photo.open(at_least=largest) for photo in photos]
+        sides = {self.grid(self.settings.image_size * scale) for scale in self.settings.scales}
+        return {side: torch.stack([to_square(picture, side) for picture in pictures]) for side in sides}
+
+    def maps(self, photos: Sequence[Photo], pictures: dict[int, Tensor] | None = None) -> list[Tensor]:
+        """The classifier's patch scores of each photo's background and tags, as they are: (len(present), h, w) each.
+
+        pictures: these photos as `read` gives them, if they have been read.
+        """
+        load = (pictures or self.read(photos)).__getitem__
         labels = torch.zeros(len(photos), len(self.index))
         for row, photo in zip(labels, photos, strict=True):
             row[[self.index[tag] for tag in photo.tags]] = 1
-        largest = int(self.settings.image_size * max(self.settings.scales))
-        pictures = [photo.open(at_least=largest) for photo in photos]
-
-        def load(side: int) -> Tensor:
-            return torch.stack([to_square(picture, side) for picture in pictures])
-
         found = patch_scores(self.score, load, labels, self.settings, self.grid)
         return [z[self.present(photo)].float() for z, photo in zip(found, photos, strict=True)]
 
@@ -108,19 +118,14 @@ def make_masks(table: Table, maker: MaskMaker, folder: Path, workers: int) -> in
     """
     todo = [photo for photo in table.photos if not all((folder / f"{photo.name}{kind}").exists() for kind in (".npz", ".png"))]
 
-    def network() -> Iterator[tuple[Photo, Tensor]]:
-        for batch in maker.batches(todo):
-            for photo, maps in zip(batch, maker.maps(batch), strict=True):
-                _write_maps(folder / f"{photo.name}.npz", maps, maker.present(photo))
-                yield photo, maps
-
     def finish(work: tuple[Photo, Tensor]) -> None:
         photo, maps = work
+        _write_maps(folder / f"{photo.name}.npz", maps, maker.present(photo))
         write_mask(folder / f"{photo.name}.png", maker.mask(photo, maker.scores(maps)))
 
     progress = track(todo, "pseudo masks", total=len(table), done=len(table) - len(todo))
-    with ThreadPoolExecutor(max(1, workers)) as pool:
-        for _ in ahead(pool, finish, network(), 4 * workers):
+    with helpers(workers) as pool:
+        for _ in ahead(pool, finish, maker.all_maps(todo), 4 * workers):
             next(progress)
     next(progress, None)
     return len(table)

@@ -1,7 +1,6 @@
 """Numbers and pictures to one self-contained page, and a model card beside the model."""
 
 from tag2mask.report.card import write_card
-from tag2mask.report.draw import class_colours, heatmap, legend, overlay
 from tag2mask.report.page import write_report
 
-__all__ = ["class_colours", "heatmap", "legend", "overlay", "write_card", "write_report"]
+__all__ = ["write_card", "write_report"]

@@ -10,11 +10,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image, ImageOps
 
 from tag2mask.config import Config
+from tag2mask.data.colors import color, legend, overlay
 from tag2mask.data.masks import read_mask
 from tag2mask.data.table import Table
 from tag2mask.report.card import percent, protocol, snippet, write_card
 from tag2mask.report.curves import read_chart
-from tag2mask.report.draw import INFERNO, class_colours, heatmap, legend, overlay
+from tag2mask.report.draw import INFERNO, heatmap
 from tag2mask.report.pictures import Scores, Shown, Strip, Truth, choose, count_panels, make_strip, mask_path, picture_width
 from tag2mask.runs import read_json, track, write_text, writing
 
@@ -25,25 +26,24 @@ Groups = list[tuple[str, list[Strip]]]
 def write_report(run_dir: Path, config: Config, train: Table, val: Table | None, scores: Scores, truth: Truth) -> Path:
     """A run to its page, report/index.html, and beside it picture.jpg, a few of the training photos; returns the page's path.
 
-    `scores(photo)`: (C, h, w) float patch scores, of which those of the photo's tags are shown; asked only once the classifier is trained.
+    `scores(photo)`: (C, h, w) float patch scores in 0-1, of which those of the photo's tags are shown, or None where there are none yet.
     `truth(photo)`: (H, W) uint8 true mask, or None. A stage that has not run yet is said to be missing on the page.
     Writes the model card too where there is a model.
     """
     done = {stage: read_json(path) for stage in STAGES if (path := run_dir / stage / "done.json").exists()}
     metrics = _read(run_dir / "evaluate" / "metrics.json") or {}
-    asked = scores if "classifier" in done else None
     masks, predictions = config.pseudo_masks(run_dir) if "segmenter" in done else run_dir / "masks", run_dir / "evaluate" / "predictions"
     chosen = choose(train.photos, masks, truth, config.report.photos, "pseudo masks")
     chosen_val = choose(val.photos, predictions, truth, config.report.photos, "predictions") if val else []
     width = picture_width(sum(count_panels(shown.photo) for _, group in chosen + chosen_val for shown in group))
 
-    def strips(groups: list[tuple[str, list[Shown]]], caption: str, folder: Path, asked: Scores | None) -> Groups:
+    def strips(groups: list[tuple[str, list[Shown]]], caption: str, folder: Path, scores: Scores | None) -> Groups:
         return [
-            (title, [make_strip(s, train.classes, width, caption, folder, asked, truth) for s in track(group, f"drawing {caption}s")])
+            (title, [make_strip(s, train.classes, width, caption, folder, scores, truth) for s in track(group, f"drawing {caption}s")])
             for title, group in groups
         ]
 
-    train_groups = strips(chosen, "pseudo mask", masks, asked)
+    train_groups = strips(chosen, "pseudo mask", masks, scores)
     val_groups = strips(chosen_val, "prediction", predictions, None)
     html = (
         _environment(train.classes)
@@ -72,7 +72,7 @@ def write_report(run_dir: Path, config: Config, train: Table, val: Table | None,
     )
     page = run_dir / "report" / "index.html"
     write_text(page, html)
-    _write_picture(run_dir / "report" / "picture.jpg", train, chosen[0][1][:4], masks, asked)
+    _write_picture(run_dir / "report" / "picture.jpg", train, chosen[0][1][:4], masks, scores)
     if "segmenter" in done:
         write_card(run_dir, config, train, metrics.get("segmenter"))
     return page
@@ -89,11 +89,11 @@ def _environment(classes: Sequence[str]) -> Environment:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    colours = [f"#{r:02x}{g:02x}{b:02x}" for r, g, b in class_colours(len(classes)).tolist()]
+    colors = [color(number) for number in range(len(classes))]
     environment.globals |= {
         "classes": classes,
-        "colours": colours,
-        "colour": dict(zip(classes, colours, strict=True)),
+        "colors": colors,
+        "color": dict(zip(classes, colors, strict=True)),
         "inferno": [f"rgb({r:.0f} {g:.0f} {b:.0f})" for r, g, b in INFERNO.tolist()],
     }
     environment.filters |= {"duration": _duration, "percent": percent}
@@ -162,7 +162,7 @@ def _toml(key: str, value: Any) -> str:
     return tomli_w.dumps({key: value}).strip()
 
 
-def _write_picture(path: Path, train: Table, chosen: list[Shown], masks: Path, scores: Scores | None) -> None:
+def _write_picture(path: Path, train: Table, chosen: list[Shown], masks: Path, scores: Scores) -> None:
     """One picture to show around: a column for each photo, with its first tag's heatmap and its pseudo mask below."""
     columns = [shown.photo for shown in chosen if mask_path(masks, shown.photo).exists()]
     if not columns:
@@ -170,14 +170,15 @@ def _write_picture(path: Path, train: Table, chosen: list[Shown], masks: Path, s
     width, height, gap = 400, 300, 8
     numbers = sorted({train.classes.index(tag) for photo in columns for tag in photo.tags})
     names = legend(train.classes, numbers, len(columns) * (width + gap) - gap)
-    rows = 2 if scores is None else 3
+    maps = [scores(photo) for photo in columns]
+    rows = 2 if all(found is None for found in maps) else 3
     sheet = Image.new("RGB", (names.width, rows * (height + gap) + names.height), "white")
-    for column, photo in enumerate(columns):
+    for column, (photo, found) in enumerate(zip(columns, maps, strict=True)):
         picture = photo.open(at_least=width)
         picture = picture.resize((width, max(1, round(width * picture.height / picture.width))))
         cells = [picture, overlay(picture, read_mask(mask_path(masks, photo)), train.classes)]
-        if scores is not None and photo.tags:
-            cells.insert(1, heatmap(picture, scores(photo)[train.classes.index(photo.tags[0])]))
+        if photo.tags and found is not None:
+            cells.insert(1, heatmap(picture, found[train.classes.index(photo.tags[0])]))
         for row, cell in enumerate(cells):
             sheet.paste(ImageOps.fit(cell, (width, height)), (column * (width + gap), row * (height + gap)))
     sheet.paste(names, (0, rows * (height + gap)))

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from tag2mask.data.colors import label_places, mask_layer
 from tag2mask.data.masks import read_mask
 from tag2mask.data.table import IGNORE, Photo
-from tag2mask.report.draw import heatmap, label_places, mask_layer
+from tag2mask.report.draw import heatmap
 from tag2mask.runs import track
 
 MOST_COMPARED = 1000  # photos whose masks are compared with the truth to find the best and the worst
@@ -20,7 +21,7 @@ PIXELS = 12e6  # of all pictures of the page together: some 3 MB
 WIDEST = 400
 
 Truth = Callable[[Photo], np.ndarray | None]
-Scores = Callable[[Photo], np.ndarray]
+Scores = Callable[[Photo], np.ndarray | None]
 
 
 @dataclass(frozen=True)
@@ -131,15 +132,14 @@ def make_strip(shown: Shown, classes: Sequence[str], width: int, caption: str, f
     picture = picture.resize((max(1, round(width * tall)), max(1, round(width * tall / ratio))), Image.Resampling.LANCZOS)
     numbers = [classes.index(tag) for tag in photo.tags]
     panels = []
-    if scores is not None:
-        found = scores(photo)
+    if scores and (found := scores(photo)) is not None:
         for number in numbers[:MOST_HEATMAPS]:
             heat = heatmap(picture, found[number])
             panels.append(Panel("heat", classes[number], _data_uri(heat, quality=72), [], number))
     path = mask_path(folder, photo)
     for title, mask in ((caption, read_mask(path) if path.exists() else None), ("true mask", truth(photo))):
         if mask is not None:
-            layer = _data_uri(mask_layer(mask, picture.size, len(classes)), lossless=True)
+            layer = _data_uri(mask_layer(mask, picture.size), lossless=True)
             panels.append(Panel("mask", title, layer, [(number, 100 * x, 100 * y) for number, x, y in label_places(mask)]))
     return Strip(photo.name, numbers, _data_uri(picture, quality=80), ratio, shown.iou, panels)
 

@@ -7,13 +7,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from tag2mask.config import SegmenterSettings, stored_settings
 from tag2mask.errors import ConfigError
-from tag2mask.runs import writing
-from tag2mask.weights import create_backbone, map_shifts, read_tensors
+from tag2mask.weights import create_backbone, map_shifts, read_tensors, write_tensors
 
 RATES = (6, 12, 18, 24)  # dilations of the heads at stride 8, half of these at 16
 
@@ -99,8 +97,7 @@ def save_segmenter(model: DeepLabV2, path: Path) -> None:
         "weights_used": model.weights_used,
         "shift": str(model.shift),
     }
-    with writing(path) as temporary:
-        save_file({k: v.contiguous() for k, v in model.state_dict().items()}, temporary, meta)
+    write_tensors(path, model, meta)
 
 
 def load_segmenter(path: Path) -> DeepLabV2:

@@ -1,7 +1,6 @@
 """Any pictures to masks: multi-scale, mirrored, refined by the dense CRF on request, as a stream of bounded memory."""
 
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,11 +13,12 @@ from torch import Tensor
 
 from tag2mask.config import SegmenterSettings
 from tag2mask.crf import CRFParams, dense_crf
-from tag2mask.data.masks import PALETTE, write_mask
+from tag2mask.data.colors import overlay
+from tag2mask.data.masks import write_mask
 from tag2mask.data.table import BACKGROUND, Photo, image_size
 from tag2mask.data.transforms import enlarge, likeliest, reduced, to_tensor
 from tag2mask.errors import DataError
-from tag2mask.runs import ahead, cores
+from tag2mask.runs import ahead, cores, helpers
 from tag2mask.segmenter.deeplab import DeepLabV2
 
 CRF_LEAST = 0.05  # Differs from DeepLab: classes that nowhere reach this probability stay out of the CRF, which costs time per class
@@ -26,36 +26,38 @@ CRF_LEAST = 0.05  # Differs from DeepLab: classes that nowhere reach this probab
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the segmenter sees in one picture."""
+    """What the segmenter sees in one picture.
 
-    probs: np.ndarray  # (C, h, w) float32, summing to 1, at the size the network worked at
+    `probs` are the network's softmax, the mean over scales and mirror, at the size it worked at: they sum to 1 over the classes, and
+    neither `object_first` nor the CRF has touched them. `decision` is what these two make of them. Its values say only which class
+    wins: `object_first` gives all that is not background to one class, and the CRF drives every pixel towards 0 or 1.
+    """
+
+    probs: np.ndarray  # (C, h, w) float32 in 0-1: the network's softmax
+    decision: np.ndarray  # (C, h, w) float32 in 0-1, summing to 1: the mask is its argmax
     size: tuple[int, int]  # width, height of the picture [pixels]
     image: Image.Image  # the picture, perhaps reduced
     classes: tuple[str, ...]  # names by number, background first
 
     @property
-    def scores(self) -> np.ndarray:
-        """Scores of every class at every pixel, summing to 1: (C, H, W) float32, the picture's size. Large for large pictures.
-
-        The mask is made of them: they are what `object_first` and the CRF leave, not the network's bare probabilities.
-        """
+    def pixel_probs(self) -> np.ndarray:
+        """`probs` at every pixel of the picture: (C, H, W) float32 in 0-1, summing to 1. Large for large pictures."""
         return enlarge(torch.from_numpy(self.probs), self.size).numpy()
 
     @cached_property
     def mask(self) -> np.ndarray:
-        """The likeliest class of every pixel of the picture: (H, W) uint8."""
-        return likeliest(torch.from_numpy(self.probs), self.size)
+        """The class of every pixel of the picture, the argmax of `decision`: (H, W) uint8."""
+        return likeliest(torch.from_numpy(self.decision), self.size)
 
     @property
     def found(self) -> tuple[str, ...]:
         """Names of the classes in the mask, background left out."""
         return tuple(self.classes[number] for number in np.unique(self.mask) if number != BACKGROUND)
 
-    def overlay(self, opacity: float = 0.55) -> Image.Image:
-        """The picture with every object under its class's colour: RGB, the picture's size."""
+    def overlay(self) -> Image.Image:
+        """The picture with every object tinted, outlined and named in its class's color: RGB, the picture's size."""
         picture = self.image.resize(self.size, Image.Resampling.BILINEAR) if self.image.size != self.size else self.image
-        strength = Image.fromarray(np.where(self.mask == BACKGROUND, 0, round(255 * opacity)).astype(np.uint8))
-        return Image.composite(Image.fromarray(PALETTE[self.mask]), picture, strength)
+        return overlay(picture, self.mask, self.classes)
 
     def save(self, path: Path | str) -> None:
         """Write the mask as an 8-bit palette PNG."""
@@ -66,8 +68,9 @@ def predict(model: DeepLabV2, image: Image.Image, settings: SegmenterSettings | 
     """An RGB picture to its Prediction; `settings` (sizes, scales, mirror, CRF) are the model's own unless given."""
     settings = settings or model.settings
     small = reduced(image, settings.test_size)
-    probs = _object_first(_probabilities(model, small, settings), settings)
-    return Prediction(_refine(small, probs, settings), image.size, image, model.classes)
+    probs = _probabilities(model, small, settings)
+    decision = _refine(small, _object_first(probs, settings), settings)
+    return Prediction(probs, decision, image.size, image, model.classes)
 
 
 def predict_photos(
@@ -76,13 +79,13 @@ def predict_photos(
     settings: SegmenterSettings | None = None,
     threads: int | None = None,
     on_error: Callable[[DataError], None] | None = None,
-    given: Callable[[Photo, np.ndarray], np.ndarray] | None = None,
+    decide: Callable[[Photo, np.ndarray], np.ndarray] | None = None,
 ) -> Iterator[tuple[Photo, Prediction]]:
     """Photos to their Predictions, one at a time and in order; files are read and the CRF runs in threads beside the network.
 
     At most two predictions a thread are under way: memory does not grow with the number of photos. A file that is no
-    picture goes to `on_error` and is passed over; without `on_error` it raises DataError when it comes up. `given`:
-    what a photo's probabilities (C, h, w) become when its tags are known; without it, see `object_first`.
+    picture goes to `on_error` and is passed over; without `on_error` it raises DataError when it comes up. `decide`:
+    a photo and its probabilities (C, h, w) to what the CRF gets, for photos whose tags are known; without it, see `object_first`.
     """
     settings = settings or model.settings
     threads = threads or cores()
@@ -98,17 +101,17 @@ def predict_photos(
 
     def finish(work: tuple[Photo, Image.Image, np.ndarray]) -> tuple[Photo, Prediction]:
         photo, small, probs = work
-        prediction = Prediction(_refine(small, probs, settings), image_size(photo.path), small, model.classes)
+        decision = decide(photo, probs) if decide else _object_first(probs, settings)
+        prediction = Prediction(probs, _refine(small, decision, settings), image_size(photo.path), small, model.classes)
         prediction.mask  # noqa: B018  enlarged here, in a thread
         return photo, prediction
 
     def network(pictures: Iterable[tuple[Photo, Image.Image] | None]) -> Iterator[tuple[Photo, Image.Image, np.ndarray]]:
         for photo, image in filter(None, pictures):
             small = reduced(image, settings.test_size)
-            probs = _probabilities(model, small, settings)
-            yield photo, small, given(photo, probs) if given else _object_first(probs, settings)
+            yield photo, small, _probabilities(model, small, settings)
 
-    with ThreadPoolExecutor(threads) as readers, ThreadPoolExecutor(threads) as refiners:
+    with helpers(threads) as readers, helpers(threads) as refiners:
         yield from ahead(refiners, finish, network(ahead(readers, read, photos, threads)), threads)
 
 
@@ -130,7 +133,7 @@ def _probabilities(model: DeepLabV2, image: Image.Image, settings: SegmenterSett
 
 
 def _object_first(probs: np.ndarray, settings: SegmenterSettings) -> np.ndarray:
-    """Probabilities (C, h, w) to the same with all that is not background given to the likeliest other class of each pixel.
+    """Probabilities (C, h, w) to a decision: all that is not background goes to the likeliest other class of each pixel.
 
     So a pixel is background only where an object is less likely, not wherever several classes share the object: cow or sheep, but
     surely no background.
@@ -144,10 +147,10 @@ def _object_first(probs: np.ndarray, settings: SegmenterSettings) -> np.ndarray:
     return first
 
 
-def _refine(image: Image.Image, probs: np.ndarray, settings: SegmenterSettings) -> np.ndarray:
-    """The dense CRF on the classes that may be in the picture."""
+def _refine(image: Image.Image, decision: np.ndarray, settings: SegmenterSettings) -> np.ndarray:
+    """The dense CRF on the classes that may be in the picture: (C, h, w) to the same."""
     if not settings.crf.iterations:
-        return probs
-    likely = [number for number, most in enumerate(probs.max((1, 2))) if most > CRF_LEAST]
-    likely = likely or np.unique(probs.argmax(0)).tolist()  # where a network is unsure between many classes, none reaches it
-    return dense_crf(np.array(image), probs, CRFParams(**settings.crf.model_dump()), likely)
+        return decision
+    likely = [number for number, most in enumerate(decision.max((1, 2))) if most > CRF_LEAST]
+    likely = likely or np.unique(decision.argmax(0)).tolist()  # where a network is unsure between many classes, none reaches it
+    return dense_crf(np.array(image), decision, CRFParams(**settings.crf.model_dump()), likely)
