@@ -36,7 +36,7 @@ if __name__ == "__main__":
         "clusters": {"source": "demo"},
         "classifier": {"backbone": "test_vit", "weights": "none", "image_size": 64, "token_width": 16, "epochs": 2, "batch_size": 8},
         "masks": {"image_size": 64, "crf": {"iterations": 2}},
-        "segmenter": {"crop_size": 65, "batch_size": 4, "steps": 20, "rounds": 2, "balanced": True, "lr": 0.01, "weight_decay": 2.5e-4,
+        "segmenter": {"crop_size": 65, "batch_size": 4, "steps": 40, "rounds": 2, "balanced": True, "lr": 0.01, "weight_decay": 2.5e-4,
                       "test_size": 65, "crf": {"iterations": 1}},
     })
     for stage in ("clusters", "train", "masks", "segment"):

@@ -63,6 +63,8 @@ def test_otsu_parts_two_groups():
     assert 0.15 < otsu(torch.tensor([[0.0, 0.1, 0.1], [0.9, 1.0, 0.15]])) < 0.9
     assert otsu(torch.zeros(3, 3)) == 0.05  # no evidence anywhere: nothing to part
     assert otsu(torch.ones(1, 1)) == 1.0
+    assert otsu(torch.tensor([0.0, 0.2, 0.8, 1.0])) == pytest.approx(0.5)  # halfway between the groups
+    assert otsu(torch.tensor([0.0, 0.0, 1.0])) == pytest.approx(0.5)
     values = torch.rand(500, generator=torch.Generator().manual_seed(0)) ** 3
 
     def within(t):  # the textbook's other form: least variance within the groups
@@ -100,6 +102,9 @@ def test_flip_and_scales_are_averaged_in_place():
     one = patch_scores(left_of_the_largest, load, torch.full((1, 1), 3.0), settings, lambda side: int(side) + 1)
     assert asked == [(65, 3), (65, 3), (129, 3), (129, 3)]  # straight and mirrored: 1 and 2, 3 and 4
     assert one[0, 0].tolist() == [[1.0, 1.0, 1.5, 1.5]] * 2
+    of_size = {64: torch.zeros(1, 1, 1, 4), 128: torch.tensor([[[[0.0, 4.0]]]])}
+    both = patch_scores(lambda images, labels: of_size[images.shape[-1]], load, None, settings.model_copy(update={"flip": False}), int)
+    assert both[0, 0].tolist() == [[0, 0.5, 1.5, 2]]  # bilinear
 
 
 def test_a_cell_is_a_square_of_pixels():
