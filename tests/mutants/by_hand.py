@@ -4,6 +4,7 @@ The change is made in a copy of src and tests in a temporary folder, never in th
 runs only the mutants whose description or file holds one of the words. Exit code 1 if one survives, or if its text is not there once.
 """
 
+import argparse
 import importlib.util
 import multiprocessing
 import os
@@ -141,4 +142,6 @@ def load() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("words", nargs="*", metavar="WORD", help="only mutants whose description or file holds one of these")
+    sys.exit(main(parser.parse_args().words))

@@ -6,6 +6,7 @@ notice are in equivalent.toml, each with the reason, and leave the score. `pytho
 of the modules. Exit code 1 if less than 90 % of a module's mutants are killed.
 """
 
+import argparse
 import ast
 import json
 import os
@@ -117,4 +118,9 @@ def _change(diff: str) -> tuple[str, str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("modules", nargs="*", metavar="MODULE", help=f"all, or some of: {', '.join(MODULES)}")
+    modules = parser.parse_args().modules
+    if unknown := set(modules) - MODULES.keys():
+        parser.error(f"not in the list of modules: {', '.join(sorted(unknown))}")
+    sys.exit(main(modules))
