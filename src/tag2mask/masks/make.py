@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -58,8 +59,14 @@ class MaskMaker:
         for i in range(0, len(photos), self.settings.batch_size):
             yield photos[i : i + self.settings.batch_size]
 
+    @cached_property
+    def sides(self) -> set[int]:
+        """Sides of the squares that photos are scored as [pixels]."""
+        return {self.grid(self.settings.image_size * scale) for scale in self.settings.scales}
+
     def all_maps(self, photos: Sequence[Photo]) -> Iterator[tuple[Photo, Tensor]]:
         """Each photo with its `maps`; photos are read in threads ahead of the network."""
+        self.sides  # noqa: B018  asks the network here, before several threads do at once
         with helpers(READERS) as readers:
             for batch, pictures in ahead(readers, lambda batch: (batch, self.read(batch)), self.batches(photos), READERS):
                 yield from zip(batch, self.maps(batch, pictures), strict=True)
@@ -68,8 +75,7 @@ class MaskMaker:
         """Photos as the network takes them at every scale: the side of the square [pixels] to (B, 3, side, side)."""
         largest = int(self.settings.image_size * max(self.settings.scales))
         pictures = [photo.open(at_least=largest) for photo in photos]
-        sides = {self.grid(self.settings.image_size * scale) for scale in self.settings.scales}
-        return {side: torch.stack([to_square(picture, side) for picture in pictures]) for side in sides}
+        return {side: torch.stack([to_square(picture, side) for picture in pictures]) for side in self.sides}
 
     def maps(self, photos: Sequence[Photo], pictures: dict[int, Tensor] | None = None) -> list[Tensor]:
         """The classifier's patch scores of each photo's background and tags, as they are: (len(present), h, w) each.
