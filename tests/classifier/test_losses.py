@@ -92,7 +92,9 @@ def test_pce_by_hand_and_without_confident_patches():
     assert pce(features, scores, torch.ones(1, 1)).item() == pytest.approx(0.5 + 0.25)
     assert pce(features, torch.full((1, 3, 1), 0.5), torch.ones(1, 1)).item() == 0
     assert pce(features, scores, torch.zeros(1, 1)).item() == 0
-    assert pce(features[:, 1:], scores[:, 1:], torch.ones(1, 1)).item() == pytest.approx(0.5)  # one pair, high and low, cosine 0
+    one_pair = features[:, ::2], scores[:, ::2]  # high and low
+    assert pce(*one_pair, torch.ones(1, 1)).item() == 0  # cosine -1
+    assert pce(one_pair[0].abs(), one_pair[1], torch.ones(1, 1)).item() == pytest.approx(1)  # cosine 1
 
 
 def test_pce_leaves_out_scores_on_its_thresholds():

@@ -1,5 +1,7 @@
 """The patch classifier's shapes and parts, over ViTs and CNNs."""
 
+import json
+
 import pytest
 import torch
 from PIL import Image
@@ -155,6 +157,42 @@ def test_save_and_load_give_the_same_scores(tmp_path):
     assert again.backbone.weights_used == "test_vit, random weights"
     with pytest.raises(RunError, match="tag2mask train"):
         load_classifier(tmp_path / "other.safetensors")
+
+
+def test_the_file_is_all_that_a_classifier_needs(tmp_path):
+    """Not the weights that its backbone began with. Files of before the maps were put in place go on without."""
+    net = PatchClassifier(settings(backbone="test_efficientnet", token="class"), 4, 3)
+    net.settings = net.settings.model_copy(update={"weights": "gone.pth"})
+    assert any(net.backbone.half_cells)
+    save_classifier(net, tmp_path / "m.safetensors", ("a", "b", "é"), 3)
+    again = load_classifier(tmp_path / "m.safetensors")
+    assert again.backbone.half_cells == net.backbone.half_cells and not again.training
+    meta, state = read_tensors(tmp_path / "m.safetensors", "train")
+    assert json.loads(meta["tags"]) == ["a", "b", "é"] and meta["num_clusters"] == "3"
+    meta["half_cells"] = json.dumps(moved := [n + 1 for n in net.backbone.half_cells])
+    save_file(state, tmp_path / "m.safetensors", meta)
+    assert load_classifier(tmp_path / "m.safetensors").backbone.half_cells == moved
+    save_file(state, tmp_path / "m.safetensors", {key: text for key, text in meta.items() if key != "half_cells"})
+    assert load_classifier(tmp_path / "m.safetensors").backbone.half_cells == [0] * len(moved)
+
+
+def test_parts_start_as_small_noise_and_without_clusters_there_is_no_cluster_token():
+    torch.manual_seed(0)
+    net = PatchClassifier(settings(token_width=64, dropout=0.5, mixer="none"), 40, 30)
+    assert net.cluster_embedding.shape == (30, 64) and net.cluster_embedding.std().item() == pytest.approx(0.02, rel=0.1)
+    assert net.classifier.weight.std().item() == pytest.approx(0.05, rel=0.1) and net.classifier.bias is None
+    assert not any(mean.any() for mean in net.map_means)
+    image, u = torch.rand(1, 3, 64, 64), torch.ones(1, 30)
+    logits, refined = net(image, u)  # in training
+    assert 0.4 < (refined == 0).float().mean() < 0.6, "dropout before the mixer"
+    assert not torch.allclose(logits, net.classifier(refined)), "and before the last layer"
+    assert [PatchClassifier(settings(token=token), 4, 0).token for token in ("cluster", "class", "none")] == ["none", "class", "none"]
+
+
+def test_the_class_token_stands_behind_every_patch_token():
+    net, image, u = PatchClassifier(settings(token="class", mixer="none"), 4, 3).eval(), torch.rand(2, 3, 64, 96), torch.ones(2, 3)
+    (tokens, class_token), (_, refined) = net.backbone(image), net(image, u)
+    torch.testing.assert_close(refined, torch.cat([tokens, class_token[:, None, None].expand(2, 4, 6, 64)], -1))
 
 
 def test_a_file_of_another_version_is_named(tmp_path):

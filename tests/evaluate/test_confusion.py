@@ -1,4 +1,5 @@
 import json
+import threading
 from functools import partial
 
 import numpy as np
@@ -11,7 +12,8 @@ from rich.console import Console
 
 from tag2mask.data.masks import write_mask
 from tag2mask.errors import DataError
-from tag2mask.evaluate import Result, evaluate_folders, evaluate_masks, list_hash, result_table
+from tag2mask.evaluate import Result, confusion, evaluate_folders, evaluate_masks, list_hash, result_table
+from tag2mask.evaluate.confusion import AHEAD, _in_parallel
 from tag2mask.vision import torchvision  # noqa: F401, torchmetrics imports it
 
 from torchmetrics.classification import (  # isort: skip
@@ -56,6 +58,13 @@ def test_a_class_that_the_truth_never_shows_is_in_no_mean():
     assert np.isnan(got.iou[2]) and np.isnan(got.precision[2]) and np.isnan(got.recall[2])
     assert got.miou == pytest.approx((1 / 2 + 1) / 2)  # the wrong "dog" pixel still costs background
     assert np.isnan(result([[0]], [[255]]).miou)
+
+
+def test_one_pixel_counts_in_full():
+    got = result([[0, 1]], [[0, 1]])
+    for figures in (got.iou, got.precision, got.recall):
+        assert figures[:2].tolist() == [1, 1] and np.isnan(figures[2])
+    assert got.miou == 1 and result([[255]], [[0]]).predicted_ignore == 1
 
 
 def test_the_mean_can_be_over_named_classes():
@@ -120,6 +129,7 @@ def test_every_bad_mask_is_named_at_once(tmp_path):
         evaluate_masks(pairs, ("background", "cat"))
     problems = sorted(caught.value.problems)
     assert [problem.split(": ")[0].rsplit("/", 1)[1] for problem in problems] == ["a.png", "b.png", "c.png", "d.png"]
+    assert all(problem.count(".png") == 1 and "/said/" in problem for problem in problems)
     assert "the mask is 3 x 4, its truth 4 x 3" in problems[1]
     assert "the mask holds 7; class numbers are 0 to 1, and 255 for ignore" in problems[2]
     assert "the truth holds 9" in problems[3]
@@ -133,12 +143,32 @@ def test_pairs_are_taken_as_needed():
             taken.append(i)
             yield (partial(np.zeros, (2, 2), np.uint8), partial(np.zeros, (2, 2), np.uint8))
 
-    from tag2mask.evaluate.confusion import AHEAD, _in_parallel
-
     answers = _in_parallel(lambda pair: pair[0](), source(), 2)
     next(answers)
     assert len(taken) <= 3 * 2 * AHEAD
     assert 1 + sum(1 for _ in answers) == 500
+
+
+def test_an_answer_waits_for_no_other_and_there_are_as_many_threads_as_asked_for():
+    gate, threads = threading.Event(), set()
+
+    def one(item):
+        threads.add(threading.get_ident())
+        return item or gate.wait(2)
+
+    answers = _in_parallel(one, range(40), 2)
+    found = [next(answers)]
+    gate.set()
+    assert all([*found, *answers]) and len(threads) <= 2
+
+
+def test_the_progress_bar_says_what_and_how_many(monkeypatch):
+    told = []
+    monkeypatch.setattr(confusion, "track", lambda items, *what: told.append(what) or items)
+    pair = np.zeros((2, 2), np.uint8), np.zeros((2, 2), np.uint8)
+    evaluate_masks([pair] * 3, ("background",))
+    evaluate_masks(iter([pair]), ("background",))
+    assert told == [("evaluate", 3), ("evaluate", None)]
 
 
 def test_folders(tmp_path):
@@ -192,6 +222,12 @@ def test_the_five_worst_confusions_are_told():
     got = result(said, truth, tuple("0123456"))
     assert got.confusions() == [(str(n), str((n + 1) % 7), n / 10) for n in (6, 5, 4, 3, 2)]
     assert len(got.confusions(99)) == 6 and got.confusions(1) == [("6", "0", 0.6)]
+
+
+def test_confusions_as_bad_as_each_other_always_come_in_the_same_order():
+    got = Result(tuple(map(str, range(20))), np.ones((20, 21), int), 1).confusions(400)
+    names = [*map(str, range(20)), "ignore"]
+    assert [pair[:2] for pair in got] == [(t, p) for t in names[-2::-1] for p in names[::-1] if t != p]
 
 
 def test_figures_of_a_matrix_by_hand():
