@@ -1,9 +1,9 @@
 """The rules of the house: who imports whom, how large a file may be, how fast the command line answers."""
 
 import ast
+import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -43,13 +43,12 @@ def test_files_stay_readable():
 def test_help_answers_at_once_and_loads_nothing_heavy():
     heavy = ("torch", "timm", "numpy", "openai")
     code = f"import sys; from tag2mask.cli import main; main(['--help']); print([m for m in {heavy} if m in sys.modules])"
-    best = 9.0
-    for _ in range(3):
-        start = time.perf_counter()
-        answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-        best = min(best, time.perf_counter() - start)
+    before = os.times()
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    after = os.times()
     assert answer.splitlines()[-1] == "[]" and "tag2mask demo" in answer
-    assert best < 1.5, "a second on a quiet machine"
+    busy = after.children_user + after.children_system - before.children_user - before.children_system
+    assert busy < 1, "seconds of the processor, which other work beside it hardly lengthens"
 
 
 @pytest.mark.parametrize(
