@@ -53,6 +53,7 @@ def test_predicted_ignore_is_wrong_not_skipped():
     assert got.iou[1] == 0.5 and got.predicted_ignore == 0.5
 
 
+@pytest.mark.filterwarnings("error")
 def test_a_class_that_the_truth_never_shows_is_in_no_mean():
     got = result([[0, 2, 1, 1]], [[0, 0, 1, 1]])
     assert np.isnan(got.iou[2]) and np.isnan(got.precision[2]) and np.isnan(got.recall[2])
@@ -171,6 +172,14 @@ def test_the_progress_bar_says_what_and_how_many(monkeypatch):
     assert told == [("evaluate", 3), ("evaluate", None)]
 
 
+def test_counts_are_whole_numbers_summed_over_all_pairs_and_boundaries_are_counted_if_asked_for(monkeypatch):
+    one, both = (evaluate_masks([(lambda: SAID, lambda: TRUE)] * n, None, boundary=True) for n in (1, 2))
+    assert one.matrix.dtype == one.boundary.dtype == np.int64
+    assert both.matrix.tolist() == (2 * one.matrix).tolist() and both.boundary.tolist() == (2 * one.boundary).tolist()
+    monkeypatch.setattr(confusion, "boundary_counts", None)
+    assert evaluate_masks([(SAID, TRUE)], None).boundary is None
+
+
 def test_folders(tmp_path):
     for i in range(3):
         write_mask(tmp_path / "true" / "sub" / f"{i}.v2.png", TRUE)
@@ -243,7 +252,7 @@ def test_no_mask_at_all_and_names_for_none():
         evaluate_masks([], ("background",))
     assert result([[0, 254]], [[0, 254]], None).classes == ("background", *map(str, range(1, 255)))
     assert result([[0, 3]], [[0, 1]], None).classes == ("background", "1", "2", "3"), "said, if never true"
-    assert result([[0, 255]], [[0, 0]], None).classes == ("background",)
+    assert result([[0, 255]], [[0, 0]], None).classes == result([[255]], [[255]], None).classes == ("background",)
     with pytest.raises(DataError, match="the mask holds 2, 9; class numbers are 0 to 1"):
         result([[2, 9]], [[0, 1]], ("background", "cat"))
 

@@ -21,7 +21,11 @@ from by_hand import copy
 LEAST = 0.9  # share of a module's mutants that must be killed
 NOTICED = ("killed", "timeout", "segfault")
 MODULES = {  # in src/tag2mask: its tests in tests
-    "classifier/affinity.py": ["classifier/test_affinity.py"],
+    "classifier/affinity.py": [
+        "classifier/test_affinity.py::test_by_hand",
+        "classifier/test_affinity.py::test_maps_must_all_agree_and_any_resolution_will_do",
+        "classifier/test_affinity.py::test_a_mean_over_patches",
+    ],
     "classifier/hv_bilstm.py": [
         "classifier/test_net.py::test_hv_bilstm_keeps_the_width_and_sees_its_row_and_column_only",
         "classifier/test_net.py::test_hv_bilstm_is_one_lstm_over_every_row_and_one_over_every_column",
@@ -82,10 +86,11 @@ def score(module: str, tests: list[str]) -> tuple[str, int, int, int, float]:
         os.environ["PYTHONPATH"] = os.pathsep.join([str(folder / "start"), str(folder / "mutants" / "src")])
         subprocess.run([*MUTMUT, "run", "--max-children", "1"], cwd=folder, check=True)
         results = dict(line.strip().rsplit(": ", 1) for line in _output(folder, "results", "--all", "true").splitlines() if ": " in line)
-        survived = {name: _change(_output(folder, "show", name)) for name, status in results.items() if status not in NOTICED}
+        changes = {name: _change(_output(folder, "show", name)) for name, status in results.items() if status != "killed"}
+    survived = {name: change for name, change in changes.items() if results[name] not in NOTICED}
     same = {name for name, change in survived.items() if change in listed}
-    for name in survived.keys() - same:
-        print(f"{name}: {results[name]}\n  - {survived[name][0]}\n  + {survived[name][1]}\n")
+    for name in changes.keys() - same:
+        print(f"{name}: {results[name]}\n  - {changes[name][0]}\n  + {changes[name][1]}\n")
     for old, new in listed - set(survived.values()):
         print(f"{module}: listed as equivalent, but gone or killed:\n  - {old}\n  + {new}\n")
     return module, len(results) - len(survived), len(results) - len(same), len(same), time.monotonic() - start
