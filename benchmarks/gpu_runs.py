@@ -127,7 +127,8 @@ class Small:
             "--classifier.epochs 8 --classifier.image-size 224 --masks.image-size 320 --segmenter.steps 100 --photos.workers 2"
             if GPU
             else "--classifier.epochs 3 --classifier.image-size 64 --classifier.batch-size 4 --masks.image-size 64 --masks.mask-size 64 "
-            "--segmenter.steps 20 --segmenter.balanced --segmenter.crop-size 65 --segmenter.test-size 65 --segmenter.batch-size 4 --segmenter.lr 0.01"
+            "--segmenter.steps 20 --segmenter.balanced --segmenter.crop-size 65 --segmenter.test-size 65 --segmenter.batch-size 4 "
+            "--segmenter.lr 0.01"
         ).split()
 
     def start(self, name: str, stages: str, *settings: str, **environment: str) -> subprocess.Popen[bytes]:

@@ -33,3 +33,11 @@ def one_thread():
     """Tests share few cores; one thread each is fastest, and steady."""
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def few_steps():
+    """A training of a few steps may end at background everywhere, which is an error for users: here it is let through."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tag2mask.segmenter.train.BackgroundGuard.check", lambda guard, model: None)
+        yield

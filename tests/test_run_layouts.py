@@ -11,12 +11,11 @@ import tag2mask
 from tag2mask.data.convert import convert
 from tag2mask.data.masks import read_mask
 
+pytestmark = pytest.mark.usefixtures("few_steps")
 TAGS = [("cat",), ("dog",), ("cat", "dog"), ("horse",), ("horse", "cat"), ("dog", "horse")]
 SMALL = {
     **SETTINGS,
     "clusters": {"source": "auto"},
-    "masks": {**SETTINGS["masks"], "background": 0.05},  # mostly objects: the training refuses a segmenter that sees only background
-    "segmenter": {**SETTINGS["segmenter"], "steps": 25},
 }
 
 
