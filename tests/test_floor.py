@@ -83,7 +83,7 @@ def test_what_is_learned_is_well_above_what_is_not(tmp_path):
     """Each by the smallest difference of four seeds, less ten points.
 
     Eighty steps on 64 scenes do not beat CAM: 58.5 against 59.6 in the mean. What is held here is that we do not fall far below it; that we
-    are above it on photos is held in test_floor_real.py.
+    are above it on photos is measured in benchmarks/, not here.
     """
     found = figures(tmp_path, seed=0)
     for better, worse in (

