@@ -46,7 +46,7 @@ def test_a_mean_over_patches(seed, h, w):
 def test_the_classifier_knows_the_means_of_its_maps(backbone, tmp_path):
     torch.manual_seed(0)
     net = PatchClassifier(ClassifierSettings(backbone=backbone, weights="none", token_width=8), 4, 3).eval()
-    photos = torch.rand(3, 3, 64, 64)
+    photos = torch.rand(3, 3, 64, 96)
     net.measure_maps(photos)
     maps, _ = net.backbone.maps(photos)
     for mean, features in zip(net.map_means, maps, strict=True):

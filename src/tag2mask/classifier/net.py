@@ -45,7 +45,7 @@ class PatchClassifier(nn.Module):
         tokens = patch_tokens  # (B, h, w, e)
         if self.token == "cluster":
             token = self.cluster_token(u)
-            tokens = torch.cat([patch_tokens, token[:, None, None].expand(*patch_tokens.shape[:3], -1).to(patch_tokens.dtype)], -1)
+            tokens = torch.cat([patch_tokens, token[:, None, None].expand(*patch_tokens.shape[:3], -1)], -1)
         elif self.token == "class":  # PPC Table III
             tokens = torch.cat([patch_tokens, class_token[:, None, None].expand_as(patch_tokens)], -1)
         refined = self.mixer(self.dropout(tokens))  # F_out
