@@ -77,12 +77,13 @@ def test_overlays_are_the_picture_with_each_object_in_its_color(demo, tmp_path):
         overlay = Image.open(tmp_path / f"{photo.stem}.overlay.jpg")
         assert overlay.mode == "RGB" and overlay.size == file.size
         picture = np.asarray(Image.open(photo).convert("RGB"), float)
-        expected = np.where(mask[..., None] == 0, picture, 0.45 * picture + 0.55 * colors[mask])
+        tint = 120 / 255
+        expected = np.where(mask[..., None] == 0, picture, (1 - tint) * picture + tint * colors[mask])
         off = np.asarray(overlay, float) - expected
         for number in np.unique(mask):
             inside = np.array(Image.fromarray(np.uint8(mask == number)).filter(ImageFilter.MinFilter(7)), bool)
-            if inside.sum() > 100:  # JPEG blurs color over a few pixels; the mean of many is right
-                assert np.abs(off[inside].mean(0)).max() < 4, f"{photo.name}: class {number}"
+            if inside.sum() > 2500:  # far more than the class's name covers; JPEG blurs colors
+                assert np.abs(np.median(off[inside], 0)).max() < 8, f"{photo.name}: class {number}"
                 looked[number] = looked.get(number, 0) + 1
     assert looked.pop(0) and looked, "no object was found, so none was looked at"
 
