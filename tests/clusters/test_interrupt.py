@@ -37,7 +37,9 @@ def test_a_process_stopped_half_way(tmp_path, no_waiting, how):
         return Say(answer("cat dog", "car"))
 
     with ChatServer(script) as server:
-        process = subprocess.Popen([sys.executable, "-c", PROGRAM, server.url, path], stderr=subprocess.PIPE)
+        command = [sys.executable, "-c", PROGRAM, server.url, path]
+        # A shell gives SIGINT to be ignored to what it starts in the background, these tests perhaps.
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
         while not path.is_file() or path.read_text().count('"reply"') < 4:
             assert process.poll() is None, process.stderr.read().decode()
             time.sleep(0.01)
