@@ -42,7 +42,7 @@ def main() -> None:
             best[backend()] = min(seconds, best.get(backend(), seconds))
     rates = [f"| {name} | {len(table) / seconds:.2f} |" for name, seconds in best.items()]
     lines = [*rule(f"masks stage of recipe `{job.config.recipe}`, {len(table)} photos", "photos a second"), *rates, "", machine()]
-    write("masks", "python benchmarks/masks.py RUN 24", lines)
+    write("masks", f"python benchmarks/masks.py RUN {count}", lines)
     print("\n".join(lines))
 
 

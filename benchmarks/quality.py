@@ -17,11 +17,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from methods import ARMS, METHODS, RUNS, SETS, SPREAD, Task, done, perform, shared_by, tables, views
 from PIL import Image, ImageDraw
 
-from tag2mask.data.masks import PALETTE, Truth, read_mask
+from tag2mask.data.colors import overlay
+from tag2mask.data.masks import Truth, read_mask
 from tag2mask.report.pictures import photo_iou
 from tag2mask.runs import cores
 
@@ -112,11 +112,7 @@ def sheet(options: argparse.Namespace, count: int = 5, width: int = 220) -> None
         masks = [truth.read(photo), *(read_mask(folder / f"{photo.name}.png") for folder in folders.values())]
         picture = photo.open()
         for x, (caption, mask) in enumerate(zip([", ".join(photo.tags), "truth", *wanted], [None, *masks], strict=True)):
-            shown = picture
-            if mask is not None:
-                cover = Image.fromarray(np.where(mask == 0, 0, 150).astype(np.uint8))
-                shown = Image.composite(Image.fromarray(PALETTE[mask]), picture, cover)
-            shown = shown.copy()
+            shown = picture.copy() if mask is None else overlay(picture, mask, scored.classes)
             shown.thumbnail((width - 4, width - 4))
             page.paste(shown, (x * width, y * (width + 16) + 14))
             ImageDraw.Draw(page).text((x * width + 2, y * (width + 16)), caption[:36], "black")
