@@ -9,13 +9,19 @@ from tables import machine, write
 
 from tag2mask.clusters import PRESETS, Clusters, load_clusters, make_clusters
 from tag2mask.clusters.vote import adjusted_rand, canonical
-from tag2mask.data.classes import COCO, VOC
+from tag2mask.photos.classes import COCO, VOC
 
-SOURCES = {"VOC": (VOC, ("voc", "voc-overlapping", "offline", "random")), "COCO": (COCO, ("coco", "offline", "random"))}
+SOURCES = {
+    "VOC": (VOC, ("voc", "voc-overlapping", "offline", "random")),
+    "COCO": (COCO, ("coco", "offline", "random")),
+}
 
 
 def rows(official: Clusters, made: dict[str, Clusters]) -> list[str]:
-    agreement = {name: adjusted_rand(canonical(clusters.as_mapping), canonical(official.as_mapping)) for name, clusters in made.items()}
+    agreement = {
+        name: adjusted_rand(canonical(clusters.as_mapping), canonical(official.as_mapping))
+        for name, clusters in made.items()
+    }
     return [
         "| clusters | how many | of one tag | tags given away | adjusted Rand index |",
         "|---|---|---|---|---|",
@@ -31,10 +37,16 @@ def main() -> None:
     lines = []
     for name, (tags, sources) in SOURCES.items():
         official = load_clusters(PRESETS[f"{name.lower()}-supercategories"])
-        made = {"supercategories": official, **{source: make_clusters(tags, source, seed=0) for source in sources}}
+        made = {
+            "supercategories": official,
+            **{source: make_clusters(tags, source, seed=0) for source in sources},
+        }
         lines += [f"{name}, {len(tags)} tags:", "", *rows(official, made), ""]
         for source in sources[:-1]:
-            groups = [f"- {cluster}: {', '.join(held)}" for cluster, held in made[source].as_mapping.items()]
+            groups = [
+                f"- {cluster}: {', '.join(held)}"
+                for cluster, held in made[source].as_mapping.items()
+            ]
             lines += [f"`{source}`:", "", *groups, ""]
     write("clusters", "python benchmarks/clusters.py", [*lines, machine()])
 

@@ -32,21 +32,38 @@ def pydensecrf(image, probs, params):
     crf = DenseCRF2D(image.shape[1], image.shape[0], len(probs))
     crf.setUnaryEnergy(np.ascontiguousarray(unary_from_softmax(probs)))
     crf.addPairwiseGaussian(sxy=params.gaussian_sxy, compat=params.gaussian_weight)
-    crf.addPairwiseBilateral(sxy=params.bilateral_sxy, srgb=params.bilateral_srgb, rgbim=image, compat=params.bilateral_weight)
+    crf.addPairwiseBilateral(
+        sxy=params.bilateral_sxy,
+        srgb=params.bilateral_srgb,
+        rgbim=image,
+        compat=params.bilateral_weight,
+    )
     return np.array(crf.inference(params.iterations)).reshape(probs.shape)
 
 
 def probabilities(labels, height, width, seed):
     """Smooth probabilities; the photos are real, these are not, and lattice and time depend on the photo alone."""
-    grid = np.random.default_rng(seed).normal(size=(labels, height // 40 + 2, width // 40 + 2)).astype(np.float32)
-    scores = 3 * np.stack([np.asarray(Image.fromarray(g).resize((width, height), Image.Resampling.BICUBIC)) for g in grid])
+    grid = (
+        np.random.default_rng(seed)
+        .normal(size=(labels, height // 40 + 2, width // 40 + 2))
+        .astype(np.float32)
+    )
+    scores = 3 * np.stack(
+        [
+            np.asarray(Image.fromarray(g).resize((width, height), Image.Resampling.BICUBIC))
+            for g in grid
+        ]
+    )
     scores = np.exp(scores - scores.max(0))
     return (scores / scores.sum(0)).astype(np.float32)
 
 
 def load(folder, count):
     files = sorted(folder.glob("*.jpg"))
-    images = [np.array(Image.open(file).convert("RGB")) for file in files[:: max(1, len(files) // count)][:count]]
+    images = [
+        np.array(Image.open(file).convert("RGB"))
+        for file in files[:: max(1, len(files) // count)][:count]
+    ]
     return [(image, probabilities(21, *image.shape[:2], seed)) for seed, image in enumerate(images)]
 
 
@@ -75,7 +92,10 @@ def speed(photos, repeat):
             for image, probs in photos:
                 some = np.ascontiguousarray(probs[:labels] / probs[:labels].sum(0))
                 codes = [partial(pydensecrf, image, some, PRESETS[name])]
-                codes += [partial(_infer, image, some, PRESETS[name], code) for code in ("avx2", "portable", "torch")]
+                codes += [
+                    partial(_infer, image, some, PRESETS[name], code)
+                    for code in ("avx2", "portable", "torch")
+                ]
                 seconds, results = least(codes[:2], repeat)
                 slow, others = least(codes[2:], 1)
                 times.append(seconds + slow)
@@ -91,10 +111,21 @@ def speed(photos, repeat):
                 f"| {name} | {labels} | {' | '.join(f'{value:.0f} ms' for value in ms)} | **{ratio[0]:.1f}x** | {ratio[1]:.1f}x "
                 f"| {ratio[2]:.2f}x | {min(same):.5f} | {max(mean):.0e}, {max(tail):.0e} |"
             )
-            rows.append((f"{name}, {labels} labels", dict(zip(("pydensecrf2", "C++", "C++ portable", "PyTorch"), ms, strict=True))))
-    lines += ["", "| parameters | 4 labels present, C++ AVX2, against 21 in pydensecrf2 |", "|---|---|"]
+            rows.append(
+                (
+                    f"{name}, {labels} labels",
+                    dict(zip(("pydensecrf2", "C++", "C++ portable", "PyTorch"), ms, strict=True)),
+                )
+            )
+    lines += [
+        "",
+        "| parameters | 4 labels present, C++ AVX2, against 21 in pydensecrf2 |",
+        "|---|---|",
+    ]
     for name in NAMES:
-        ratio = median(a[0] / b[1] for a, b in zip(present[name, 21], present[name, 4], strict=True))
+        ratio = median(
+            a[0] / b[1] for a, b in zip(present[name, 21], present[name, 4], strict=True)
+        )
         lines.append(f"| {name} | **{ratio:.1f}x** |")
     return lines, rows
 
@@ -108,12 +139,18 @@ def threads(photos, rounds):
     small = photos[0][0][:64, :64].copy()
     for name in ("vit_pcm", "irn"):
         for labels in (21, 4):
-            pairs = 3 * [(image, np.ascontiguousarray(probs[:labels])) for image, probs in photos]  # few end while one thread idles
+            pairs = 3 * [
+                (image, np.ascontiguousarray(probs[:labels])) for image, probs in photos
+            ]  # few end while one thread idles
             tile = probabilities(labels, 64, 64, 0)
             measured = []
             for _ in range(rounds):
-                (small_one, _), (small_two, _) = (wall(partial(in_cache, small, tile, name, workers)) for workers in (1, 2))
-                (one, one_cpu), (two, two_cpu) = (wall(partial(in_order, pairs, name, workers)) for workers in (1, 2))
+                (small_one, _), (small_two, _) = (
+                    wall(partial(in_cache, small, tile, name, workers)) for workers in (1, 2)
+                )
+                (one, one_cpu), (two, two_cpu) = (
+                    wall(partial(in_order, pairs, name, workers)) for workers in (1, 2)
+                )
                 measured.append((one / two, small_one / small_two, two_cpu / one_cpu))
             gains, bounds, cost = zip(*measured, strict=True)
             lines.append(
@@ -130,7 +167,12 @@ def in_order(pairs, name, workers):
 
 def in_cache(image, probs, name, workers):
     """A fixed amount of the core's work that needs no memory to speak of."""
-    jobs = [threading.Thread(target=lambda: [_infer(image, probs, PRESETS[name]) for _ in range(32 // workers)]) for _ in range(workers)]
+    jobs = [
+        threading.Thread(
+            target=lambda: [_infer(image, probs, PRESETS[name]) for _ in range(32 // workers)]
+        )
+        for _ in range(workers)
+    ]
     for job in jobs:
         job.start()
     for job in jobs:
@@ -169,7 +211,9 @@ def memory(folder):
         row = []
         for code in ("pydensecrf2", "avx2", "torch"):
             script = PEAK.format(here=str(HERE), photos=str(folder), code=code, name=name)
-            kilobytes = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+            kilobytes = subprocess.run(
+                [sys.executable, "-c", script], capture_output=True, text=True, check=True
+            ).stdout
             row.append(f"{int(kilobytes) * 1.024e-3:.0f} MB")
         lines.append(f"| {name} | {' | '.join(row)} |")
     return lines
@@ -177,7 +221,12 @@ def memory(folder):
 
 def chart(rows):
     """Bars of milliseconds as SVG."""
-    colours = {"pydensecrf2": "#9aa0a6", "C++": "#1a73e8", "C++ portable": "#8ab4f8", "PyTorch": "#f9ab00"}
+    colours = {
+        "pydensecrf2": "#9aa0a6",
+        "C++": "#1a73e8",
+        "C++ portable": "#8ab4f8",
+        "PyTorch": "#f9ab00",
+    }
     scale = 560 / max(max(ms.values()) for _, ms in rows)
     parts, y = [], 44
     for k, (name, colour) in enumerate(colours.items()):
@@ -186,7 +235,9 @@ def chart(rows):
     for label, ms in rows:
         parts.append(f'<text x="140" y="{y + 32}" text-anchor="end">{label}</text>')
         for name, value in ms.items():
-            parts.append(f'<rect x="150" y="{y}" width="{value * scale:.1f}" height="11" fill="{colours[name]}"/>')
+            parts.append(
+                f'<rect x="150" y="{y}" width="{value * scale:.1f}" height="11" fill="{colours[name]}"/>'
+            )
             parts.append(f'<text x="{156 + value * scale:.1f}" y="{y + 10}">{value:.0f} ms</text>')
             y += 13
         y += 12
@@ -195,9 +246,15 @@ def chart(rows):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photos", type=Path, required=True, help="a folder of .jpg photos of about 500 x 375")
-    parser.add_argument("--count", type=int, default=5, help="how many of them, spread over the folder")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--photos", type=Path, required=True, help="a folder of .jpg photos of about 500 x 375"
+    )
+    parser.add_argument(
+        "--count", type=int, default=5, help="how many of them, spread over the folder"
+    )
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=7, help="of two threads against one")
     options = parser.parse_args()
@@ -230,7 +287,9 @@ def main():
 
 
 def processor():
-    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []:
+    for line in (
+        Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    ):
         if line.startswith("model name"):
             return line.split(":")[1].strip()
     return platform.processor()

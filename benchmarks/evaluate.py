@@ -14,8 +14,8 @@ import numpy as np
 from PIL import Image
 from tables import machine, rule, write
 
-from tag2mask.data.masks import read_mask, write_mask
 from tag2mask.evaluate import evaluate_folders
+from tag2mask.photos.masks import read_mask, write_mask
 
 CLASSES = 21
 
@@ -50,22 +50,32 @@ def plain(said: Path, truth: Path) -> float:
         true = np.array(Image.open(file)).flatten()
         predicted = np.array(Image.open(said / file.name)).flatten()
         mask = (true >= 0) & (true < CLASSES)
-        matrix += np.bincount(CLASSES * true[mask].astype(int) + predicted[mask], minlength=CLASSES**2).reshape(CLASSES, CLASSES)
+        matrix += np.bincount(
+            CLASSES * true[mask].astype(int) + predicted[mask], minlength=CLASSES**2
+        ).reshape(CLASSES, CLASSES)
     with np.errstate(invalid="ignore"):
         iou = np.diag(matrix) / (matrix.sum(1) + matrix.sum(0) - np.diag(matrix))
     return float(np.mean(iou[matrix.sum(1) > 0]))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("masks", type=Path, nargs="?", help="a folder of masks in VOC's numbers")
     parser.add_argument("--count", type=int, default=1449, help="how many masks")
     options = parser.parse_args()
     ways = {
         "plain NumPy loop": lambda said, truth: plain(said, truth),
-        "tag2mask, 1 thread": lambda said, truth: evaluate_folders(said, truth, classes="voc", workers=1)[0].miou,
-        f"tag2mask, {os.cpu_count()} threads": lambda said, truth: evaluate_folders(said, truth, classes="voc")[0].miou,
-        "with boundary IoU": lambda said, truth: evaluate_folders(said, truth, classes="voc", boundary=True)[0].miou,
+        "tag2mask, 1 thread": lambda said, truth: (
+            evaluate_folders(said, truth, classes="voc", workers=1)[0].miou
+        ),
+        f"tag2mask, {os.cpu_count()} threads": lambda said, truth: (
+            evaluate_folders(said, truth, classes="voc")[0].miou
+        ),
+        "with boundary IoU": lambda said, truth: (
+            evaluate_folders(said, truth, classes="voc", boundary=True)[0].miou
+        ),
     }
     with tempfile.TemporaryDirectory() as folder:
         said, truth = make(Path(folder), options.masks, options.count)
@@ -79,7 +89,9 @@ def main() -> None:
     reference = min(seconds["plain NumPy loop"])
     lines = rule(f"{options.count} masks", "seconds", "times as fast", "mIoU")
     for name, times in seconds.items():
-        lines.append(f"| {name} | {min(times):.2f} | {reference / min(times):.2f} | {100 * scores[name]:.4f} |")
+        lines.append(
+            f"| {name} | {min(times):.2f} | {reference / min(times):.2f} | {100 * scores[name]:.4f} |"
+        )
     lines += ["", machine()]
     write("evaluate", "python benchmarks/evaluate.py voc-animals/masks", lines)
     print("\n".join(lines))

@@ -28,8 +28,9 @@ import gpu_runs
 import torch
 from gpu_networks import GPU, Row
 
-from tag2mask.data import load_table
-from tag2mask.runs import cores, versions, write_json, write_text
+from tag2mask.files import versions, write_json, write_text
+from tag2mask.formats import load_table
+from tag2mask.processes import cores
 
 
 class Bench:
@@ -52,22 +53,31 @@ class Bench:
             try:
                 row["measured"], row["aim"], row["met"] = measure()
             except Exception as error:
-                row["measured"] = f"failed: {type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"[
-                    :300
-                ]
+                row["measured"] = (
+                    f"failed: {type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"[
+                        :300
+                    ]
+                )
                 row["met"], row["trace"] = False, traceback.format_exc()
             if GPU:
                 torch.cuda.empty_cache()
         row["seconds"] = round(time.monotonic() - start, 1)
         self.rows.append(row)
-        print(f"{part}: {what}: {row['measured']} {row['aim'] and '(aim ' + row['aim'] + ')'} [{row['seconds']} s]", flush=True)
+        print(
+            f"{part}: {what}: {row['measured']} {row['aim'] and '(aim ' + row['aim'] + ')'} [{row['seconds']} s]",
+            flush=True,
+        )
         write_json(self.options.out / f"{part}.json", [r for r in self.rows if r["part"] == part])
         write_text(self.options.out / "gpu.md", table(self.rows))
 
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Rows to Markdown: what was measured on which machine, when, by which command."""
-    machine = f"{torch.cuda.get_device_name()}, " if GPU else "no GPU, small form: these figures say nothing but that it runs; "
+    machine = (
+        f"{torch.cuda.get_device_name()}, "
+        if GPU
+        else "no GPU, small form: these figures say nothing but that it runs; "
+    )
     named = ", ".join(f"{name} {version}" for name, version in versions().items())
     lines = [
         f"{time.strftime('%Y-%m-%d')}; {machine}{cores()} cores ({platform.machine()}); CUDA {torch.version.cuda}; {named}.",
@@ -76,7 +86,18 @@ def table(rows: list[dict[str, Any]]) -> str:
         "|---|---|---|---|---|",
     ]
     met = {True: "yes", False: "**no**", None: ""}
-    return "\n".join([*lines, *(f"| {r['part']} | {r['what']} | {r['measured']} | {r['aim']} | {met[r['met']]} |" for r in rows)]) + "\n"
+    return (
+        "\n".join(
+            [
+                *lines,
+                *(
+                    f"| {r['part']} | {r['what']} | {r['measured']} | {r['aim']} | {met[r['met']]} |"
+                    for r in rows
+                ),
+            ]
+        )
+        + "\n"
+    )
 
 
 PARTS: dict[str, Callable[[Any], None]] = {
@@ -93,13 +114,21 @@ PARTS: dict[str, Callable[[Any], None]] = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="training photos and tags, as of `tag2mask run`")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data", type=Path, required=True, help="training photos and tags, as of `tag2mask run`"
+    )
     parser.add_argument("--val", type=Path, required=True, help="test photos")
     parser.add_argument("--val-masks", type=Path, required=True, help="folder of true masks")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--parts", nargs="+", default=[name for name in PARTS if name != "runs"], choices=PARTS)
-    parser.add_argument("--budget", type=float, default=480, help="seconds after which nothing is begun any more")
+    parser.add_argument(
+        "--parts", nargs="+", default=[name for name in PARTS if name != "runs"], choices=PARTS
+    )
+    parser.add_argument(
+        "--budget", type=float, default=480, help="seconds after which nothing is begun any more"
+    )
     parser.add_argument("--recipes", nargs="+", default=["photos", "best"], help="for `runs`")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="for `runs`")
     options = parser.parse_args(argv)
@@ -110,7 +139,12 @@ def main(argv: list[str] | None = None) -> int:
             PARTS[name](bench)
         except Exception as error:  # what a part shares between its rows; the other parts go on
             said = f"{type(error).__name__}: {error}"
-            bench.row(name, "the part as a whole", lambda said=said: (f"failed: {said}"[:300], "", False), 0)  # type: ignore[misc]
+            bench.row(
+                name,
+                "the part as a whole",
+                lambda said=said: (f"failed: {said}"[:300], "", False),
+                0,
+            )  # type: ignore[misc]
             traceback.print_exc()
     print(table(bench.rows))
     return sum(row["met"] is False for row in bench.rows)

@@ -15,7 +15,7 @@ from tag2mask.classifier.net import PatchClassifier
 from tag2mask.classifier.train import classifier_loss
 from tag2mask.config import Config, load_recipe
 from tag2mask.crf import CRFParams, backend, dense_crf_batch, dense_crf_many
-from tag2mask.runs import cores
+from tag2mask.processes import cores
 from tag2mask.segmenter.deeplab import DeepLabV2
 from tag2mask.segmenter.losses import segmentation_loss
 
@@ -46,7 +46,9 @@ def seconds_of(step: Callable[[], Any], warm: int = 3, repeat: int = 8) -> float
 def flops(step: Callable[[], Any]) -> int:
     from torch.utils.flop_counter import FlopCounterMode
 
-    with FlopCounterMode(display=False) as counter:  # products, convolutions, attention; cuDNN's LSTMs are not counted
+    with FlopCounterMode(
+        display=False
+    ) as counter:  # products, convolutions, attention; cuDNN's LSTMs are not counted
         step()
     return counter.get_total_flops()
 
@@ -63,14 +65,20 @@ def busy(step: Callable[[], Any], repeat: int = 5) -> float:
             step()
         wait()
         wall = time.perf_counter() - start
-    print(profiler.key_averages().table(sort_by="self_device_time_total", row_limit=8, max_name_column_width=70))
+    print(
+        profiler.key_averages().table(
+            sort_by="self_device_time_total", row_limit=8, max_name_column_width=70
+        )
+    )
     return sum(event.self_device_time_total for event in profiler.key_averages()) / 1e6 / wall
 
 
 # ---- networks --------------------------------------------------------------------------------------------------------------------
 
 
-def classifier_step(config: Config, size: int, batch: int, tags: int = 8, clusters: int = 3) -> tuple[PatchClassifier, Step]:
+def classifier_step(
+    config: Config, size: int, batch: int, tags: int = 8, clusters: int = 3
+) -> tuple[PatchClassifier, Step]:
     """A patch classifier with random pictures, and its training step."""
     settings = config.classifier.model_copy(update={"dropout": 0.0})
     model = PatchClassifier(settings, tags + 1, clusters)
@@ -81,7 +89,13 @@ def classifier_step(config: Config, size: int, batch: int, tags: int = 8, cluste
     side = model.backbone.grid_size(size)
     labels = (torch.rand(batch, tags, generator=rng) < 0.3).float()
     images = smooth(torch.rand(batch, 3, side // 8, side // 8, generator=rng), side)
-    moved = functools.cache(lambda device: (images.to(device), labels.to(device), torch.ones(batch, clusters, device=device)))
+    moved = functools.cache(
+        lambda device: (
+            images.to(device),
+            labels.to(device),
+            torch.ones(batch, clusters, device=device),
+        )
+    )
 
     def step() -> Tensor:
         return classifier_loss(model, moved(next(model.parameters()).device), settings)["loss"]
@@ -89,7 +103,9 @@ def classifier_step(config: Config, size: int, batch: int, tags: int = 8, cluste
     return model.train(), step
 
 
-def segmenter_step(config: Config, size: int, batch: int, classes: int = 9) -> tuple[DeepLabV2, Step]:
+def segmenter_step(
+    config: Config, size: int, batch: int, classes: int = 9
+) -> tuple[DeepLabV2, Step]:
     """A DeepLabV2 with random pictures and masks, and its training step."""
     model = DeepLabV2(config.segmenter, [str(i) for i in range(classes)])
     rng = torch.Generator().manual_seed(1)
@@ -113,7 +129,10 @@ def smooth(x: Tensor, side: int) -> Tensor:
 def with_weights(name: str, **settings: Any) -> Config:
     """A recipe with a backbone's random weights (the speed is the same), or `weights` of its own."""
     config = load_recipe(name)
-    parts = {part: getattr(config, part).model_copy(update={"weights": "none", **settings}) for part in ("classifier", "segmenter")}
+    parts = {
+        part: getattr(config, part).model_copy(update={"weights": "none", **settings})
+        for part in ("classifier", "segmenter")
+    }
     return config.model_copy(update=parts)
 
 
@@ -126,7 +145,9 @@ def backward(model: torch.nn.Module, step: Step, autocast: bool) -> float:
 
 
 def gradient(model: torch.nn.Module) -> Tensor:
-    return torch.cat([p.grad.flatten().double().cpu() for p in model.parameters() if p.grad is not None])
+    return torch.cat(
+        [p.grad.flatten().double().cpu() for p in model.parameters() if p.grad is not None]
+    )
 
 
 @contextlib.contextmanager
@@ -150,12 +171,20 @@ def steps(bench: Any) -> None:
     full = GPU
     wheel = with_weights("photos", weights="auto")
     networks: dict[str, Callable[[], tuple[torch.nn.Module, Step]]] = {
-        "classifier, EfficientNet-Lite0 (photos)": lambda: classifier_step(wheel, 320 if full else 64, 8 if full else 2),
-        "segmenter, EfficientNet-Lite0 (photos)": lambda: segmenter_step(wheel, 225 if full else 65, 8 if full else 2),
+        "classifier, EfficientNet-Lite0 (photos)": lambda: classifier_step(
+            wheel, 320 if full else 64, 8 if full else 2
+        ),
+        "segmenter, EfficientNet-Lite0 (photos)": lambda: segmenter_step(
+            wheel, 225 if full else 65, 8 if full else 2
+        ),
     }
     if full:
-        networks["classifier, ViT-B/16, HV-BiLSTM (cpc, random weights)"] = lambda: classifier_step(with_weights("cpc"), 384, 4)
-        networks["segmenter, ResNet-101, stride 8 (cpc, random weights)"] = lambda: segmenter_step(with_weights("cpc"), 321, 2)
+        networks["classifier, ViT-B/16, HV-BiLSTM (cpc, random weights)"] = lambda: classifier_step(
+            with_weights("cpc"), 384, 4
+        )
+        networks["segmenter, ResNet-101, stride 8 (cpc, random weights)"] = lambda: segmenter_step(
+            with_weights("cpc"), 321, 2
+        )
 
     def one(make: Callable[[], tuple[torch.nn.Module, Step]]) -> Row:
         torch.manual_seed(0)
@@ -169,10 +198,16 @@ def steps(bench: Any) -> None:
             turned = float((gradient(model) - reference).norm() / reference.norm())
             said.append(f"{name} {off:.1e}, {turned:.1e}")
             met &= off <= most and turned <= most_of_gradient
-        return "; ".join(said), "; ".join(f"{name} {a:g}, {b:g}" for name, (a, b) in BOUNDS.items()), met
+        return (
+            "; ".join(said),
+            "; ".join(f"{name} {a:g}, {b:g}" for name, (a, b) in BOUNDS.items()),
+            met,
+        )
 
     for name, make in networks.items():
-        bench.row("steps", f"{name}: loss and gradient off the CPU's by", functools.partial(one, make), 10)
+        bench.row(
+            "steps", f"{name}: loss and gradient off the CPU's by", functools.partial(one, make), 10
+        )
     bench.row("steps", "HV-BiLSTM under bf16 autocast against without", bilstm)
 
 
@@ -215,7 +250,10 @@ def crf(bench: Any) -> None:
         found = [crf_here(picture, p) for picture, p in zip(pictures, probs, strict=True)]
         again = crf_here(pictures[0], probs[0])
         off = max(float(np.abs(a - b).mean()) for a, b in zip(found, reference, strict=True))
-        same = min(float((a.argmax(0) == b.argmax(0)).mean()) for a, b in zip(found, reference, strict=True))
+        same = min(
+            float((a.argmax(0) == b.argmax(0)).mean())
+            for a, b in zip(found, reference, strict=True)
+        )
         bits = "bit for bit" if np.array_equal(again, found[0]) else "NOT bit for bit"
         aim = "1e-4; 99.9 %; bit for bit"
         return (
@@ -225,7 +263,9 @@ def crf(bench: Any) -> None:
         )
 
     def one_by_one() -> Row:
-        seconds = seconds_of(lambda: [crf_here(picture, p) for picture, p in zip(pictures, probs, strict=True)], 1, 3)
+        seconds = seconds_of(
+            lambda: [crf_here(picture, p) for picture, p in zip(pictures, probs, strict=True)], 1, 3
+        )
         return f"{len(pictures) / seconds:.1f} photos/s", "faster than all cores", None
 
     def together(count: int) -> Row:
@@ -239,17 +279,27 @@ def crf(bench: Any) -> None:
     bench.row("crf", "PyTorch here against C++", on_gpu)
     bench.row("crf", "PyTorch here, one photo at a time", one_by_one)
     for count in (4, 16, 64) if GPU else (2,):
-        bench.row("crf", f"PyTorch here, {count} of one size at once", functools.partial(together, count))
+        bench.row(
+            "crf", f"PyTorch here, {count} of one size at once", functools.partial(together, count)
+        )
 
 
 def crf_here(picture: np.ndarray, probs: np.ndarray, params: CRFParams | None = None) -> np.ndarray:
     """As `dense_crf`, in PyTorch on this device."""
-    return dense_crf_batch(torch.tensor(picture[None]), torch.from_numpy(probs[None]).to(DEVICE), params)[0].cpu().numpy()
+    return (
+        dense_crf_batch(
+            torch.tensor(picture[None]), torch.from_numpy(probs[None]).to(DEVICE), params
+        )[0]
+        .cpu()
+        .numpy()
+    )
 
 
 def smooth_probs(rng: torch.Generator, height: int, width: int, labels: int = 4) -> np.ndarray:
     grid = 3 * torch.randn(1, labels, height // 40 + 2, width // 40 + 2, generator=rng)
-    return torch.nn.functional.interpolate(grid, (height, width), mode="bicubic")[0].softmax(0).numpy()
+    return (
+        torch.nn.functional.interpolate(grid, (height, width), mode="bicubic")[0].softmax(0).numpy()
+    )
 
 
 # ---- vit, backbones --------------------------------------------------------------------------------------------------------------
@@ -262,12 +312,16 @@ def product() -> float:
     return 2 * n**3 / seconds_of(lambda: a @ b, 5, 20) / 1e12
 
 
-def trainer(model: torch.nn.Module, step: Step, fused: bool = False, channels_last: bool = False) -> Callable[[], None]:
+def trainer(
+    model: torch.nn.Module, step: Step, fused: bool = False, channels_last: bool = False
+) -> Callable[[], None]:
     """A whole step as `loop.fit` takes it: forward and backward under bf16, Adam."""
     model.to(DEVICE)
     if channels_last:
         model.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], fused=fused or None)
+    optimizer = torch.optim.Adam(
+        [p for p in model.parameters() if p.requires_grad], fused=fused or None
+    )
 
     def whole() -> None:
         with torch.autocast(DEVICE.type, torch.bfloat16):
@@ -279,11 +333,19 @@ def trainer(model: torch.nn.Module, step: Step, fused: bool = False, channels_la
     return whole
 
 
-def rate(bench: Any, make: Callable[[], tuple[Any, Step]], batch: int, compiled: bool = False, **how: bool) -> Row:
+def rate(
+    bench: Any,
+    make: Callable[[], tuple[Any, Step]],
+    batch: int,
+    compiled: bool = False,
+    **how: bool,
+) -> Row:
     torch.manual_seed(0)
     model, step = make()
     whole = trainer(model, step, **how)
-    counted = not any(getattr(module, "groups", 1) > 1 for module in model.modules())  # PyTorch counts backward of these far too high
+    counted = not any(
+        getattr(module, "groups", 1) > 1 for module in model.modules()
+    )  # PyTorch counts backward of these far too high
     operations = flops(whole) if counted else 0
     if compiled:
         part = model.backbone if isinstance(model, PatchClassifier) else model
@@ -293,7 +355,11 @@ def rate(bench: Any, make: Callable[[], tuple[Any, Step]], batch: int, compiled:
     seconds = seconds_of(whole)
     achieved = operations / seconds / 1e12
     said = f"{batch / seconds:.0f} photos/s"
-    said += f", {achieved:.0f} TFLOP/s, {achieved / bench.ceiling:.0%} of the product" if counted else ""
+    said += (
+        f", {achieved:.0f} TFLOP/s, {achieved / bench.ceiling:.0%} of the product"
+        if counted
+        else ""
+    )
     if GPU:
         said += f", {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB"
         with contextlib.suppress(RuntimeError):  # where the profiler may not look
@@ -311,10 +377,20 @@ def vit(bench: Any) -> None:
     batches = (16, 64, 128) if GPU else (2,)
     for name, recipe in {"last 5 blocks": config, "all blocks": whole}.items():
         for batch in batches:
-            bench.row("vit", f"cpc's step, {name} trained, batch {batch}", functools.partial(vit_rate, bench, recipe, size, batch), 10)
-    for name, how in {"fused Adam": {"fused": True}, "channels_last": {"channels_last": True}}.items():
+            bench.row(
+                "vit",
+                f"cpc's step, {name} trained, batch {batch}",
+                functools.partial(vit_rate, bench, recipe, size, batch),
+                10,
+            )
+    for name, how in {
+        "fused Adam": {"fused": True},
+        "channels_last": {"channels_last": True},
+    }.items():
         what = f"cpc's step, all blocks trained, batch {batches[-1]}, {name}"
-        bench.row("vit", what, functools.partial(vit_rate, bench, whole, size, batches[-1], **how), 10)
+        bench.row(
+            "vit", what, functools.partial(vit_rate, bench, whole, size, batches[-1], **how), 10
+        )
 
 
 def compiled(bench: Any) -> None:
@@ -323,13 +399,28 @@ def compiled(bench: Any) -> None:
     _, whole, size = vit_recipes()
     batch = 64 if GPU else 2
     step = functools.partial(vit_rate, bench, whole, size, batch, compiled=True)
-    bench.row("compiled", f"cpc's step, all blocks trained, batch {batch}, torch.compile of the backbone", step, 60)
+    bench.row(
+        "compiled",
+        f"cpc's step, all blocks trained, batch {batch}, torch.compile of the backbone",
+        step,
+        60,
+    )
 
 
 def vit_recipes() -> tuple[Config, Config, int]:
     """The recipe cpc with random weights, the same with all blocks trained, and its size; the smallest ViT without a GPU."""
-    config, size = (with_weights("cpc"), 384) if GPU else (with_weights("cpc", backbone="vit_tiny_patch16_224"), 64)
-    return config, config.model_copy(update={"classifier": config.classifier.model_copy(update={"trained_blocks": 0})}), size
+    config, size = (
+        (with_weights("cpc"), 384)
+        if GPU
+        else (with_weights("cpc", backbone="vit_tiny_patch16_224"), 64)
+    )
+    return (
+        config,
+        config.model_copy(
+            update={"classifier": config.classifier.model_copy(update={"trained_blocks": 0})}
+        ),
+        size,
+    )
 
 
 def vit_rate(bench: Any, config: Config, size: int, batch: int, **how: bool) -> Row:
@@ -342,13 +433,29 @@ def backbones(bench: Any) -> None:
     if np.isnan(bench.ceiling):
         bench.ceiling = product()
     small = not GPU
-    for name, size in {"tf_efficientnet_lite0": 320, "tf_efficientnet_lite2": 320, "vit_small_patch14_dinov2": 322}.items():
+    for name, size in {
+        "tf_efficientnet_lite0": 320,
+        "tf_efficientnet_lite2": 320,
+        "vit_small_patch14_dinov2": 322,
+    }.items():
         config = with_weights("photos", backbone=name)
         batch, size = (2, 64) if small else (16, size)
-        for how in ({}, {"channels_last": True}, {"fused": True}) if name == "tf_efficientnet_lite0" else ({},):
+        for how in (
+            ({}, {"channels_last": True}, {"fused": True})
+            if name == "tf_efficientnet_lite0"
+            else ({},)
+        ):
             said = f"classifier {name} at {size}, batch {batch}{''.join(f', {key}' for key in how)}"
             bench.row(
-                "backbones", said, functools.partial(rate, bench, functools.partial(classifier_step, config, size, batch), batch, **how)
+                "backbones",
+                said,
+                functools.partial(
+                    rate,
+                    bench,
+                    functools.partial(classifier_step, config, size, batch),
+                    batch,
+                    **how,
+                ),
             )
     segmenters = {"segmenter EfficientNet-Lite0 at 225": (with_weights("photos"), 225)}
     if GPU:
@@ -358,5 +465,13 @@ def backbones(bench: Any) -> None:
         for how in ({}, {"channels_last": True}):
             said = f"{name}, batch {batch}{''.join(f', {key}' for key in how)}"
             bench.row(
-                "backbones", said, functools.partial(rate, bench, functools.partial(segmenter_step, config, size, batch), batch, **how)
+                "backbones",
+                said,
+                functools.partial(
+                    rate,
+                    bench,
+                    functools.partial(segmenter_step, config, size, batch),
+                    batch,
+                    **how,
+                ),
             )

@@ -13,14 +13,17 @@ from tables import machine, rule, write
 
 from tag2mask.api import Run
 from tag2mask.crf import backend, inference
-from tag2mask.data.table import Table
 from tag2mask.masks import make_masks
-from tag2mask.runs import cores
-from tag2mask.stages import Job, mask_maker
+from tag2mask.photos.table import Table
+from tag2mask.processes import cores
+from tag2mask.run.folder import Job
+from tag2mask.run.stages import mask_maker
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("run", type=Path, help="a run folder whose stage train is done")
     parser.add_argument("photos", type=int, nargs="?", default=32)
     options = parser.parse_args()
@@ -41,7 +44,14 @@ def main() -> None:
                 seconds = time.perf_counter() - start
             best[backend()] = min(seconds, best.get(backend(), seconds))
     rates = [f"| {name} | {len(table) / seconds:.2f} |" for name, seconds in best.items()]
-    lines = [*rule(f"masks stage of recipe `{job.config.recipe}`, {len(table)} photos", "photos a second"), *rates, "", machine()]
+    lines = [
+        *rule(
+            f"masks stage of recipe `{job.config.recipe}`, {len(table)} photos", "photos a second"
+        ),
+        *rates,
+        "",
+        machine(),
+    ]
     write("masks", f"python benchmarks/masks.py RUN {count}", lines)
     print("\n".join(lines))
 

@@ -28,17 +28,20 @@ import torch
 from tag2mask.api import run_config
 from tag2mask.config import Config, load_recipe, make_config, merged, parse_config
 from tag2mask.crf import backend
-from tag2mask.data import load_table
-from tag2mask.data.masks import Truth, write_mask
-from tag2mask.data.plain import read_list
-from tag2mask.data.table import Photo, Table
 from tag2mask.evaluate import evaluate_masks
+from tag2mask.files import read_json, versions, write_json
+from tag2mask.formats import load_table
+from tag2mask.formats.plain import read_list
 from tag2mask.masks import MaskMaker, make_masks
-from tag2mask.pipeline import STAGES, run_stages
-from tag2mask.runs import cores, read_json, start_log, versions, write_json
+from tag2mask.photos.masks import Truth, write_mask
+from tag2mask.photos.table import Photo, Table
+from tag2mask.processes import cores
+from tag2mask.progress import start_log
+from tag2mask.run.folder import Job
+from tag2mask.run.pipeline import STAGES, run_stages
+from tag2mask.run.stages import mask_maker
 from tag2mask.segmenter.predict import predict_photos
 from tag2mask.segmenter.train import train_segmenter
-from tag2mask.stages import Job, mask_maker
 
 SCORED = ("background", "cat", "dog", "horse", "cow", "sheep", "person", "chair", "sofa")
 THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
@@ -80,7 +83,9 @@ METHODS: dict[str, tuple[str, dict[str, Any], str]] = {
 TOKENS: dict[str, tuple[dict[str, Any], str]] = {
     "none": ({"token": "none"}, "none"),
     "class": ({"token": "class"}, "none"),
-    **{source: ({}, source) for source in ("random", "onehot", "supercategories", "offline", "voc")},
+    **{
+        source: ({}, source) for source in ("random", "onehot", "supercategories", "offline", "voc")
+    },
     "voc, dropout 0.5": ({"cluster_dropout": 0.5}, "voc"),
 }
 ARMS = {
@@ -100,12 +105,20 @@ def views(method: str, bench: Bench) -> dict[str, dict[str, Any]]:
     size = bench.size
     same = {"scales": [1.0], "flip": True, "affinity": False, "image_size": size}
     if method == "cam":
-        larger = {} if bench.photos > 320 else {"448 px": {**same, "image_size": 448, "background": "best"}}
+        larger = (
+            {}
+            if bench.photos > 320
+            else {"448 px": {**same, "image_size": 448, "background": "best"}}
+        )
         return {f"{size} px": {**same, "background": "best"}, **larger, SPREAD: {}}
     if method in ARMS:
         return {f"{size} px{', Otsu' * (METHODS[method][0] == 'photos')}": same}
     if METHODS[method][0] == "photos":
-        return {SPREAD: {}, f"{size} px, Otsu": same, "3 scales, affinity, Otsu": {"scales": [1.0, 0.75, 1.3]}}
+        return {
+            SPREAD: {},
+            f"{size} px, Otsu": same,
+            "3 scales, affinity, Otsu": {"scales": [1.0, 0.75, 1.3]},
+        }
     spread = {**same, "affinity": True, "image_size": 448}
     return {
         f"{size} px": same,
@@ -128,20 +141,37 @@ class Task:
     @property
     def name(self) -> str:
         """What its files are called."""
-        words = (self.set, self.method, str(self.seed), *(("segmenter", self.masks) if self.masks else ()))
+        words = (
+            self.set,
+            self.method,
+            str(self.seed),
+            *(("segmenter", self.masks) if self.masks else ()),
+        )
         return "-".join(
-            "".join(c if c.isalnum() or c in "._" else "_" for c in word.replace(", ", "_").replace(": ", "_")) for word in words
+            "".join(
+                c if c.isalnum() or c in "._" else "_"
+                for c in word.replace(", ", "_").replace(": ", "_")
+            )
+            for word in words
         )
 
     @property
     def before(self) -> "Task | None":
         """The job whose classifier it needs."""
-        return Task(self.set, self.method, self.seed) if self.masks and self.method != "truth" else None
+        return (
+            Task(self.set, self.method, self.seed)
+            if self.masks and self.method != "truth"
+            else None
+        )
 
 
 def shared_by(name: str, options: argparse.Namespace) -> Bench:
     """A set with what the command line says otherwise."""
-    given = {key: value for key in ("photos", "epochs", "steps") if (value := getattr(options, key)) is not None}
+    given = {
+        key: value
+        for key in ("photos", "epochs", "steps")
+        if (value := getattr(options, key)) is not None
+    }
     return Bench(**{**vars(SETS[name]), **given})
 
 
@@ -150,8 +180,16 @@ def configure(task: Task, options: argparse.Namespace) -> Config:
     shared = shared_by(task.set, options)
     recipe, changes, source = METHODS[task.method]
     ours = load_recipe("photos")
-    classifier = {name: getattr(ours.classifier, name) for name in ("trained_blocks", "batch_size", "lr_decay", "head_lr_factor")}
-    classifier |= {"backbone": shared.backbone, "weights": options.weights or "auto", "image_size": shared.size, "epochs": shared.epochs}
+    classifier = {
+        name: getattr(ours.classifier, name)
+        for name in ("trained_blocks", "batch_size", "lr_decay", "head_lr_factor")
+    }
+    classifier |= {
+        "backbone": shared.backbone,
+        "weights": options.weights or "auto",
+        "image_size": shared.size,
+        "epochs": shared.epochs,
+    }
     classifier |= {"frozen_epochs": shared.epochs if shared.frozen else 1, **changes}
     segmenter = ours.segmenter.model_dump() | {"steps": shared.steps}
     given = {
@@ -174,9 +212,16 @@ def evenly(table: Table, count: int) -> Table:
 @cache
 def tables(data: Path, photos: int) -> tuple[Table, Table, Table]:
     """`photos` training photos, those of them that are scored, and the test photos."""
-    table, listed = evenly(load_table(data / "train.csv"), photos), set(read_list(data / "train_seg.txt"))
+    table, listed = (
+        evenly(load_table(data / "train.csv"), photos),
+        set(read_list(data / "train_seg.txt")),
+    )
     scored = Table(table.tags, tuple(photo for photo in table.photos if photo.name in listed))
-    return table, scored, evenly(load_table(data / "val.csv", tags=table.tags, untagged=True), photos)
+    return (
+        table,
+        scored,
+        evenly(load_table(data / "val.csv", tags=table.tags, untagged=True), photos),
+    )
 
 
 def job_of(config: Config, table: Table) -> Job:
@@ -186,7 +231,9 @@ def job_of(config: Config, table: Table) -> Job:
     return job
 
 
-def figures(folder: Path, table: Table, options: argparse.Namespace, **stated: Any) -> dict[str, Any]:
+def figures(
+    folder: Path, table: Table, options: argparse.Namespace, **stated: Any
+) -> dict[str, Any]:
     """The figures of the masks in a folder, and what they are worthless without."""
     truth = Truth(options.data / "masks", table, "voc")
     pairs = [(folder / f"{photo.name}.png", partial(truth.read, photo)) for photo in table.photos]
@@ -203,9 +250,19 @@ def kept(summary: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def finish(task: Task, rows: list[dict[str, Any]], weights: str, seconds: float, options: argparse.Namespace) -> None:
+def finish(
+    task: Task,
+    rows: list[dict[str, Any]],
+    weights: str,
+    seconds: float,
+    options: argparse.Namespace,
+) -> None:
     """Write what a job has found."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{cores()} CPU cores ({platform.machine()})"
+    device = (
+        torch.cuda.get_device_name()
+        if torch.cuda.is_available()
+        else f"{cores()} CPU cores ({platform.machine()})"
+    )
     told = {
         "set": task.set,
         "method": task.method,
@@ -242,20 +299,53 @@ def perform(task: Task, options: argparse.Namespace) -> None:
 
 def run(task: Task, options: argparse.Namespace) -> None:
     """`tag2mask run` with a recipe; of `photos` the pseudo masks are one job and the rest another, should time run out."""
-    start, shared, folder = time.time(), shared_by(task.set, options), options.scratch / Task(task.set, task.method, task.seed).name
+    start, shared, folder = (
+        time.time(),
+        shared_by(task.set, options),
+        options.scratch / Task(task.set, task.method, task.seed).name,
+    )
     table, _, val = tables(options.data, shared.photos)
     named = {tag for photo in table.photos for tag in photo.tags}
     files, argv = {"train": options.data / "train.csv", "val": options.data / "val.csv"}, []
     if shared != SETS[task.set]:  # at a smaller size
-        argv = ["--classifier.epochs", str(shared.epochs), "--segmenter.steps", str(shared.steps), "--photos.numbering", "voc"]
+        argv = [
+            "--classifier.epochs",
+            str(shared.epochs),
+            "--segmenter.steps",
+            str(shared.steps),
+            "--photos.numbering",
+            "voc",
+        ]
         for name, part in (("train", table), ("val", val)):
             files[name] = options.scratch / f"{task.name}-{name}.csv"
             with files[name].open("w", newline="") as file:
                 csv.writer(file).writerows(
-                    [("file_name", "tags"), *((photo.path, ";".join(tag for tag in photo.tags if tag in named)) for photo in part.photos)]
+                    [
+                        ("file_name", "tags"),
+                        *(
+                            (photo.path, ";".join(tag for tag in photo.tags if tag in named))
+                            for photo in part.photos
+                        ),
+                    ]
                 )
-    argv += ["--recipe", task.method, "--seed", str(task.seed), "--photos.workers", str(READERS), "--out", str(folder)]
-    argv += ["--data", str(files["train"]), "--val", str(files["val"]), "--val-masks", str(options.data / "masks")]
+    argv += [
+        "--recipe",
+        task.method,
+        "--seed",
+        str(task.seed),
+        "--photos.workers",
+        str(READERS),
+        "--out",
+        str(folder),
+    ]
+    argv += [
+        "--data",
+        str(files["train"]),
+        "--val",
+        str(files["val"]),
+        "--val-masks",
+        str(options.data / "masks"),
+    ]
     argv += [
         "--photos.pseudo-list",
         str(options.data / "train_seg.txt"),
@@ -268,12 +358,29 @@ def run(task: Task, options: argparse.Namespace) -> None:
     if first:
         job = Job(config)
         scored = Table(job.table.tags, job.pseudo_photos)
-        rows = [{"masks": SPREAD, **figures(folder / "masks", scored, options, split="train_seg", labels="given", crf=True)}]
+        rows = [
+            {
+                "masks": SPREAD,
+                **figures(
+                    folder / "masks", scored, options, split="train_seg", labels="given", crf=True
+                ),
+            }
+        ]
     else:
         metrics = read_json(folder / "evaluate" / "metrics.json")
         found = {"pseudo": {"masks": "last round"}, "segmenter": {"masks": "test photos"}}
-        rows = [{**told, **kept(metrics[name])} for name, told in found.items() if task.method == "best" or name == "segmenter"]
-    finish(task, rows, read_json(folder / "classifier" / "done.json")["counts"]["weights"], time.time() - start, options)
+        rows = [
+            {**told, **kept(metrics[name])}
+            for name, told in found.items()
+            if task.method == "best" or name == "segmenter"
+        ]
+    finish(
+        task,
+        rows,
+        read_json(folder / "classifier" / "done.json")["counts"]["weights"],
+        time.time() - start,
+        options,
+    )
 
 
 def pseudo(task: Task, options: argparse.Namespace) -> None:
@@ -282,8 +389,18 @@ def pseudo(task: Task, options: argparse.Namespace) -> None:
     table, *_ = tables(options.data, shared.photos)
     start_log(config.out)
     run_stages(job_of(config, table), ["clusters", "train"])
-    rows = [row for view, changes in views(task.method, shared).items() for row in score_view(task, view, changes, options)]
-    finish(task, rows, read_json(config.out / "classifier" / "done.json")["counts"]["weights"], time.time() - start, options)
+    rows = [
+        row
+        for view, changes in views(task.method, shared).items()
+        for row in score_view(task, view, changes, options)
+    ]
+    finish(
+        task,
+        rows,
+        read_json(config.out / "classifier" / "done.json")["counts"]["weights"],
+        time.time() - start,
+        options,
+    )
 
 
 def mask_settings(config: Config, changes: dict[str, Any]) -> Config:
@@ -291,7 +408,9 @@ def mask_settings(config: Config, changes: dict[str, Any]) -> Config:
     return make_config(merged(config.model_dump(), {"masks": changes}))
 
 
-def score_view(task: Task, view: str, changes: dict[str, Any], options: argparse.Namespace) -> list[dict[str, Any]]:
+def score_view(
+    task: Task, view: str, changes: dict[str, Any], options: argparse.Namespace
+) -> list[dict[str, Any]]:
     """Figures before and after the CRF for one way to make masks; with background "best" for the threshold that is best after it."""
     table, scored, _ = tables(options.data, shared_by(task.set, options).photos)
     thresholds = THRESHOLDS if changes.get("background") == "best" else ("otsu",)
@@ -302,7 +421,12 @@ def score_view(task: Task, view: str, changes: dict[str, Any], options: argparse
 
     def row(threshold: Any, crf: bool) -> dict[str, Any]:
         off = {} if crf else {"crf": config.masks.crf.model_copy(update={"iterations": 0})}
-        one = MaskMaker(maker.score, maker.grid, table.tags, config.masks.model_copy(update={"background": threshold, **off}))
+        one = MaskMaker(
+            maker.score,
+            maker.grid,
+            table.tags,
+            config.masks.model_copy(update={"background": threshold, **off}),
+        )
         one.overall, folder = overall, config.out / "views" / f"{view}, {threshold}, {crf}"
 
         def write(photo: Photo, found: torch.Tensor) -> None:
@@ -311,13 +435,19 @@ def score_view(task: Task, view: str, changes: dict[str, Any], options: argparse
         with ThreadPoolExecutor(cores()) as pool:
             list(pool.map(write, scored.photos, maps))
         chosen = {} if threshold == "otsu" else {"threshold": threshold}
-        return {"masks": view, **chosen, **figures(folder, scored, options, split="train_seg", labels="given", crf=crf)}
+        return {
+            "masks": view,
+            **chosen,
+            **figures(folder, scored, options, split="train_seg", labels="given", crf=crf),
+        }
 
     best = max((row(threshold, True) for threshold in thresholds), key=lambda found: found["miou"])
     threshold = best.get("threshold", "otsu")
     if task.set == "320" and task.seed == 0:
         seen = options.scratch / "sheet" / f"{task.method}, {view}"
-        shutil.copytree(config.out / "views" / f"{view}, {threshold}, True", seen, dirs_exist_ok=True)
+        shutil.copytree(
+            config.out / "views" / f"{view}, {threshold}, True", seen, dirs_exist_ok=True
+        )
     return [row(threshold, False), best]
 
 
@@ -337,7 +467,10 @@ def segment(task: Task, options: argparse.Namespace) -> None:
         if changes.get("background") == "best":  # the threshold that was best, chosen on the truth
             assert task.before
             found = read_json(options.out / f"{task.before.name}.json")["rows"]
-            changes = {**changes, "background": next(row["threshold"] for row in found if row["masks"] == task.masks)}
+            changes = {
+                **changes,
+                "background": next(row["threshold"] for row in found if row["masks"] == task.masks),
+            }
         config = mask_settings(config, changes)
         maker = mask_maker(job_of(config, table))
         maker.overall = maker.measure(table.photos)
@@ -345,7 +478,12 @@ def segment(task: Task, options: argparse.Namespace) -> None:
     model = train_segmenter(table, folder / "masks", settings, folder, task.seed, READERS)
     for photo, found in predict_photos(model, val.photos, settings):
         found.save(folder / "predictions" / f"{photo.name}.png")
-    rows = [{"masks": "test photos", **figures(folder / "predictions", val, options, split="val", labels="none", crf=True)}]
+    rows = [
+        {
+            "masks": "test photos",
+            **figures(folder / "predictions", val, options, split="val", labels="none", crf=True),
+        }
+    ]
     finish(task, rows, model.weights_used, time.time() - start, options)
 
 

@@ -20,10 +20,10 @@ from typing import Any
 from methods import ARMS, METHODS, RUNS, SETS, SPREAD, Task, done, perform, shared_by, tables, views
 from PIL import Image, ImageDraw
 
-from tag2mask.data.colors import overlay
-from tag2mask.data.masks import Truth, read_mask
+from tag2mask.photos.colors import overlay
+from tag2mask.photos.masks import Truth, read_mask
+from tag2mask.processes import cores
 from tag2mask.report.pictures import photo_iou
-from tag2mask.runs import cores
 
 
 def segmenters(name: str, method: str, options: argparse.Namespace) -> list[str]:
@@ -51,7 +51,10 @@ def all_tasks(options: argparse.Namespace) -> Iterator[Task]:
     ]
     if options.methods or options.segment:
         name = options.set or "320"
-        order = [(name, options.methods, False, options.seeds), (name, options.segment, True, options.seeds)]
+        order = [
+            (name, options.methods, False, options.seeds),
+            (name, options.segment, True, options.seeds),
+        ]
     elif options.set:
         order = [part for part in order if part[0] == options.set]
     for name, methods, segmenter, seeds in order:
@@ -71,12 +74,19 @@ def work_off(tasks: list[Task], options: argparse.Namespace) -> list[str]:
             for task, process in list(running.items()):
                 if process.exitcode is not None:
                     del running[task]
-                    said = (options.scratch / f"{task.name}.log").read_text(errors="replace").splitlines()
+                    said = (
+                        (options.scratch / f"{task.name}.log")
+                        .read_text(errors="replace")
+                        .splitlines()
+                    )
                     if process.exitcode:
                         failed.append(task.name)
                         print(f"FAILED {task.name}: " + "\n  ".join(said[-12:]), flush=True)
                     else:
-                        print("\n".join(line for line in said if line.startswith(f"{task.name}: ")), flush=True)
+                        print(
+                            "\n".join(line for line in said if line.startswith(f"{task.name}: ")),
+                            flush=True,
+                        )
             ready = [task for task in waiting if task.before is None or done(task.before, options)]
             for task in ready[: options.jobs - len(running)]:
                 waiting.remove(task)
@@ -87,12 +97,17 @@ def work_off(tasks: list[Task], options: argparse.Namespace) -> list[str]:
             time.sleep(0.2)
     finally:
         for process in running.values():
-            with contextlib.suppress(ProcessLookupError):  # it has ended, or has no group of its own yet
+            with contextlib.suppress(
+                ProcessLookupError
+            ):  # it has ended, or has no group of its own yet
                 os.killpg(process.pid, signal.SIGKILL)
             process.kill()
             process.join()
     left = [task.name for task in [*running, *waiting] if not done(task, options)]
-    print(f"{len(tasks) - len(left) - len(failed)} of {len(tasks)} jobs done" + f", left: {', '.join(left)}" * bool(left))
+    print(
+        f"{len(tasks) - len(left) - len(failed)} of {len(tasks)} jobs done"
+        + f", left: {', '.join(left)}" * bool(left)
+    )
     return failed
 
 
@@ -100,18 +115,34 @@ def sheet(options: argparse.Namespace, count: int = 5, width: int = 220) -> None
     """A picture of the photos on which ours is best and worst, with the true masks and those of other methods, if these were just made."""
     _, scored, _ = tables(options.data, shared_by("320", options).photos)
     truth, size = Truth(options.data / "masks", scored, "voc"), SETS["320"].size
-    wanted = ("cam, 448 px", f"cpc, {size} px", f"cpc, {size} px, logits, Otsu", f"cam, {SPREAD}", f"ours, {SPREAD}")
+    wanted = (
+        "cam, 448 px",
+        f"cpc, {size} px",
+        f"cpc, {size} px, logits, Otsu",
+        f"cam, {SPREAD}",
+        f"ours, {SPREAD}",
+    )
     folders = {name: options.scratch / "sheet" / name for name in wanted}
     if not all(folder.exists() for folder in folders.values()):
         return
     last = folders[wanted[-1]]
-    ranked = sorted(scored.photos, key=lambda photo: -(photo_iou(truth.read(photo), read_mask(last / f"{photo.name}.png")) or 0))
+    ranked = sorted(
+        scored.photos,
+        key=lambda photo: (
+            -(photo_iou(truth.read(photo), read_mask(last / f"{photo.name}.png")) or 0)
+        ),
+    )
     rows = [*ranked[:count], *ranked[-count:]]
     page = Image.new("RGB", (width * (2 + len(wanted)), (width + 16) * len(rows)), "white")
     for y, photo in enumerate(rows):
-        masks = [truth.read(photo), *(read_mask(folder / f"{photo.name}.png") for folder in folders.values())]
+        masks = [
+            truth.read(photo),
+            *(read_mask(folder / f"{photo.name}.png") for folder in folders.values()),
+        ]
         picture = photo.open()
-        for x, (caption, mask) in enumerate(zip([", ".join(photo.tags), "truth", *wanted], [None, *masks], strict=True)):
+        for x, (caption, mask) in enumerate(
+            zip([", ".join(photo.tags), "truth", *wanted], [None, *masks], strict=True)
+        ):
             shown = picture.copy() if mask is None else overlay(picture, mask, scored.classes)
             shown.thumbnail((width - 4, width - 4))
             page.paste(shown, (x * width, y * (width + 16) + 14))
@@ -120,11 +151,27 @@ def sheet(options: argparse.Namespace, count: int = 5, width: int = 220) -> None
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path, help="folder with train.csv, val.csv, train_seg.txt, images/ and masks/ (voc_animals/build.py)")
-    parser.add_argument("out", type=Path, help="folder for one JSON a job, and the picture of the best and worst masks")
-    parser.add_argument("--scratch", type=Path, help="folder for networks, masks and logs; default OUT/scratch")
-    parser.add_argument("--set", choices=SETS, help="the jobs of this set alone; with --methods or --segment 320 if not given")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "data",
+        type=Path,
+        help="folder with train.csv, val.csv, train_seg.txt, images/ and masks/ (voc_animals/build.py)",
+    )
+    parser.add_argument(
+        "out",
+        type=Path,
+        help="folder for one JSON a job, and the picture of the best and worst masks",
+    )
+    parser.add_argument(
+        "--scratch", type=Path, help="folder for networks, masks and logs; default OUT/scratch"
+    )
+    parser.add_argument(
+        "--set",
+        choices=SETS,
+        help="the jobs of this set alone; with --methods or --segment 320 if not given",
+    )
     parser.add_argument(
         "--methods",
         nargs="+",
@@ -143,7 +190,9 @@ def main() -> None:
     )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--jobs", type=int, default=1, help="processes at a time")
-    parser.add_argument("--until", type=float, help="stop after so many seconds; the same command goes on")
+    parser.add_argument(
+        "--until", type=float, help="stop after so many seconds; the same command goes on"
+    )
     parser.add_argument("--weights", help="a weights file for the backbone")
     parser.add_argument("--photos", type=int, help="training photos, to try it out; as are:")
     parser.add_argument("--epochs", type=int, help="passes over them")
@@ -153,7 +202,9 @@ def main() -> None:
     options.scratch = (options.scratch or options.out / "scratch").resolve()
     for folder in (options.out, options.scratch):
         folder.mkdir(parents=True, exist_ok=True)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # through the end of work_off, which stops the jobs
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit(1)
+    )  # through the end of work_off, which stops the jobs
     failed = work_off(list(dict.fromkeys(all_tasks(options))), options)
     sheet(options)
     sys.exit(bool(failed))

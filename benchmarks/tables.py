@@ -18,7 +18,8 @@ from typing import Any
 
 from methods import METHODS, SCORED, SPREAD, kept
 
-from tag2mask.runs import cores, read_json, versions, write_json
+from tag2mask.files import read_json, versions, write_json
+from tag2mask.processes import cores
 
 HERE = Path(__file__).parent
 PAGE, README, RESULTS = HERE / "results.md", HERE.parent / "README.md", HERE / "results"
@@ -39,11 +40,15 @@ class Results:
 
     def __init__(self, folder: Path = RESULTS):
         heads = [read_json(file) for file in sorted(folder.glob("*.json"))]
-        self.rows: list[dict[str, Any]] = [{**head, **row} for head in heads for row in head["rows"]]
+        self.rows: list[dict[str, Any]] = [
+            {**head, **row} for head in heads for row in head["rows"]
+        ]
 
     def find(self, **wanted: Any) -> dict[int, dict[str, Any]]:
         """Seed to the row that is as wanted."""
-        rows = (row for row in self.rows if all(row.get(key) == value for key, value in wanted.items()))
+        rows = (
+            row for row in self.rows if all(row.get(key) == value for key, value in wanted.items())
+        )
         return {row["seed"]: row for row in sorted(rows, key=lambda row: row["seed"])}
 
     def pseudo(self, method: str, masks: str) -> dict[int, dict[str, Any]]:
@@ -58,7 +63,11 @@ class Results:
 def figure(values: Iterable[float]) -> str:
     """Numbers in 0-1 to "mean ± standard deviation" in per cent."""
     numbers = [100 * value for value in values]
-    return f"{mean(numbers):.1f}" + (f" ± {stdev(numbers):.1f}" if len(numbers) > 1 else "") if numbers else "-"
+    return (
+        f"{mean(numbers):.1f}" + (f" ± {stdev(numbers):.1f}" if len(numbers) > 1 else "")
+        if numbers
+        else "-"
+    )
 
 
 def miou(rows: dict[int, dict[str, Any]]) -> str:
@@ -73,21 +82,39 @@ def seeds(rows: dict[int, dict[str, Any]]) -> str:
 
 def ratio(rows: dict[int, dict[str, Any]], others: dict[int, dict[str, Any]]) -> str:
     """The mean of one to the mean of another, over the seeds that both have from the same machine."""
-    both = [seed for seed in rows if seed in others and rows[seed]["device"] == others[seed]["device"]]
-    return f"{mean(rows[s]['miou'] for s in both) / mean(others[s]['miou'] for s in both):.2f}" if both else "-"
+    both = [
+        seed for seed in rows if seed in others and rows[seed]["device"] == others[seed]["device"]
+    ]
+    return (
+        f"{mean(rows[s]['miou'] for s in both) / mean(others[s]['miou'] for s in both):.2f}"
+        if both
+        else "-"
+    )
 
 
 def per_class(rows: dict[int, dict[str, Any]]) -> str:
     """Mean IoU of each class, as cells."""
-    values = [[100 * row["iou"][name] for row in rows.values() if name in row["iou"]] for name in SCORED]
+    values = [
+        [100 * row["iou"][name] for row in rows.values() if name in row["iou"]] for name in SCORED
+    ]
     return " | ".join(f"{mean(some):.0f}" if some else "-" for some in values)
 
 
 def made_on(rows: Iterable[dict[str, Any]]) -> list[str]:
     """The line below a table: machines, versions and dates."""
-    machines = sorted({f"{row['device']} (torch {row['versions']['torch']}, tag2mask {row['versions']['tag2mask']})" for row in rows})
+    machines = sorted(
+        {
+            f"{row['device']} (torch {row['versions']['torch']}, tag2mask {row['versions']['tag2mask']})"
+            for row in rows
+        }
+    )
     dates = sorted({row["date"] for row in rows})
-    return ["", f"Measured on {' and '.join(machines)}, {dates[0]}" + f" to {dates[-1]}" * (len(dates) > 1) + "."]
+    return [
+        "",
+        f"Measured on {' and '.join(machines)}, {dates[0]}"
+        + f" to {dates[-1]}" * (len(dates) > 1)
+        + ".",
+    ]
 
 
 def rule(*columns: str) -> list[str]:
@@ -97,8 +124,21 @@ def rule(*columns: str) -> list[str]:
 
 def headline(found: Results) -> list[str]:
     """Every method on all photos."""
-    spread, bare, true = found.pseudo("cam", SPREAD), found.pseudo("cam", "320 px"), found.segmenter("truth", "true")
-    columns = ("masks of", "pseudo masks", "seeds", "times CAM spread alike", "times bare CAM", "segmenter", "seeds", "times true masks'")
+    spread, bare, true = (
+        found.pseudo("cam", SPREAD),
+        found.pseudo("cam", "320 px"),
+        found.segmenter("truth", "true"),
+    )
+    columns = (
+        "masks of",
+        "pseudo masks",
+        "seeds",
+        "times CAM spread alike",
+        "times bare CAM",
+        "segmenter",
+        "seeds",
+        "times true masks'",
+    )
     lines, used = rule(*columns), []
     for name, method, masks, source in HEADLINE:
         pseudo, segmenter = found.pseudo(method, masks), found.segmenter(method, source)
@@ -116,11 +156,19 @@ def by_seed(found: Results) -> list[str]:
     for name, method, masks, source in HEADLINE:
         pseudo, segmenter = found.pseudo(method, masks), found.segmenter(method, source)
         for seed in sorted({*pseudo, *segmenter}):
-            cells = [figure([rows[seed]["miou"]] if seed in rows else []) for rows in (pseudo, segmenter)]
+            cells = [
+                figure([rows[seed]["miou"]] if seed in rows else []) for rows in (pseudo, segmenter)
+            ]
             some = [rows[seed] for rows in (pseudo, segmenter) if seed in rows]
             used += some
-            note = f" (threshold {pseudo[seed]['threshold']})" if "threshold" in pseudo.get(seed, {}) else ""
-            lines.append(f"| {name}{note} | {seed} | {' | '.join(cells)} | {', '.join(dict.fromkeys(r['device'] for r in some))} |")
+            note = (
+                f" (threshold {pseudo[seed]['threshold']})"
+                if "threshold" in pseudo.get(seed, {})
+                else ""
+            )
+            lines.append(
+                f"| {name}{note} | {seed} | {' | '.join(cells)} | {', '.join(dict.fromkeys(r['device'] for r in some))} |"
+            )
     return [*lines, *made_on(used)] if used else []
 
 
@@ -128,7 +176,10 @@ def classes(found: Results) -> list[str]:
     """IoU of each class on all photos."""
     lines, used = rule("", "seeds", *SCORED), []
     for name, method, masks, source in HEADLINE:
-        for what, rows in (("pseudo masks", found.pseudo(method, masks)), ("segmenter", found.segmenter(method, source))):
+        for what, rows in (
+            ("pseudo masks", found.pseudo(method, masks)),
+            ("segmenter", found.segmenter(method, source)),
+        ):
             if rows := {seed: row for seed, row in rows.items() if "iou" in row}:
                 used += rows.values()
                 lines.append(f"| {what}, {name} | {seeds(rows)} | {per_class(rows)} |")
@@ -141,13 +192,22 @@ def bench(name: str, methods: Iterable[str]) -> Callable[[Results], list[str]]:
     def table(found: Results) -> list[str]:
         lines, used = rule("method", "masks", "seeds", "before CRF", "after CRF", *SCORED), []
         for method in methods:
-            some = [row for row in found.rows if (row["set"], row["method"], row["split"]) == (name, method, "train_seg")]
+            some = [
+                row
+                for row in found.rows
+                if (row["set"], row["method"], row["split"]) == (name, method, "train_seg")
+            ]
             for view in dict.fromkeys(row["masks"] for row in some):
-                before, after = (found.find(set=name, method=method, masks=view, crf=crf) for crf in (False, True))
+                before, after = (
+                    found.find(set=name, method=method, masks=view, crf=crf)
+                    for crf in (False, True)
+                )
                 used += after.values()
                 chosen = sorted({row["threshold"] for row in after.values() if "threshold" in row})
                 note = f", best threshold ({', '.join(map(str, chosen))})" if chosen else ""
-                lines.append(f"| {method} | {view}{note} | {seeds(after)} | {miou(before)} | {miou(after)} | {per_class(after)} |")
+                lines.append(
+                    f"| {method} | {view}{note} | {seeds(after)} | {miou(before)} | {miou(after)} | {per_class(after)} |"
+                )
         return [*lines, *made_on(used)] if used else []
 
     return table
@@ -157,22 +217,35 @@ def bench_segmenters(found: Results) -> list[str]:
     """Segmenters from 320 photos."""
     lines, used = rule("segmenter from", "its masks", "seeds", "val, no tags, CRF", *SCORED), []
     for method in ("truth", *METHODS):
-        for source in dict.fromkeys(row["learned_from"] for row in found.rows if (row["set"], row["method"]) == ("320", method)):
+        for source in dict.fromkeys(
+            row["learned_from"]
+            for row in found.rows
+            if (row["set"], row["method"]) == ("320", method)
+        ):
             if rows := found.find(set="320", method=method, learned_from=source, split="val"):
                 used += rows.values()
-                masks = found.find(set="320", method=method, masks=source, split="train_seg", crf=True)
+                masks = found.find(
+                    set="320", method=method, masks=source, split="train_seg", crf=True
+                )
                 own = miou({seed: row for seed, row in masks.items() if seed in rows})
-                lines.append(f"| {method}, {source} | {own} | {seeds(rows)} | {miou(rows)} | {per_class(rows)} |")
+                lines.append(
+                    f"| {method}, {source} | {own} | {seeds(rows)} | {miou(rows)} | {per_class(rows)} |"
+                )
     return [*lines, *made_on(used)] if used else []
 
 
 def demo(found: Results) -> list[str]:
     """The demo's scenes."""
     lines, used = rule("", "seeds", "split", "images", "mIoU"), []
-    for what, split in (("pseudo masks, given tags, CRF", "train"), ("segmenter, no tags, CRF", "val")):
+    for what, split in (
+        ("pseudo masks, given tags, CRF", "train"),
+        ("segmenter, no tags, CRF", "val"),
+    ):
         if rows := found.find(set="demo", split=split):
             used += rows.values()
-            lines.append(f"| {what} | {seeds(rows)} | {split} | {next(iter(rows.values()))['images']} | {miou(rows)} |")
+            lines.append(
+                f"| {what} | {seeds(rows)} | {split} | {next(iter(rows.values()))['images']} | {miou(rows)} |"
+            )
     return [*lines, *made_on(used)] if used else []
 
 
@@ -183,7 +256,10 @@ TABLES: dict[str, tuple[str, Callable[[Results], list[str]]]] = {
     "classes": (f"{RUNNER} --set all", classes),
     "bench": (f"{RUNNER} --set 320", bench("320", METHODS)),
     "bench-segmenters": (f"{RUNNER} --set 320", bench_segmenters),
-    "vit": (f"{RUNNER} --set vit --methods cam cpc mean ours --seeds 0 --weights WEIGHTS", bench("vit", METHODS)),
+    "vit": (
+        f"{RUNNER} --set vit --methods cam cpc mean ours --seeds 0 --weights WEIGHTS",
+        bench("vit", METHODS),
+    ),
     "control": (f"{RUNNER} --set control", bench("control", METHODS)),
     "demo": ("tag2mask demo --out runs/demo", demo),
 }
@@ -194,7 +270,9 @@ def put(text: str, name: str, command: str, lines: list[str]) -> str:
     place = re.compile(rf"<!-- table {re.escape(name)}: .*? -->\n.*?<!-- end -->", re.DOTALL)
     if not place.search(text):
         raise ValueError(f"no place for the table {name}")
-    return place.sub(lambda _: "\n".join([f"<!-- table {name}: {command} -->", *lines, "<!-- end -->"]), text)
+    return place.sub(
+        lambda _: "\n".join([f"<!-- table {name}: {command} -->", *lines, "<!-- end -->"]), text
+    )
 
 
 def machine() -> str:
@@ -222,13 +300,24 @@ def pages(found: Results) -> tuple[str, str]:
 
 def measured(found: Results) -> list[str]:
     """README's figures: the headline's, the fair ratio first."""
-    lines, used = rule("masks of", "pseudo masks, given tags (437 of the training photos)", "segmenter, no tags (200 test photos)"), []
+    lines, used = (
+        rule(
+            "masks of",
+            "pseudo masks, given tags (437 of the training photos)",
+            "segmenter, no tags (200 test photos)",
+        ),
+        [],
+    )
     for name, method, masks, source in HEADLINE:
         both = found.pseudo(method, masks), found.segmenter(method, source)
         if any(both):
             used += [row for rows in both for row in rows.values()]
-            lines.append(f"| {name} | {' | '.join(miou(rows) + f' (seeds {seeds(rows)})' * bool(rows) for rows in both)} |")
-    photos, best, spread, bare = (found.pseudo(method, masks) for _, method, masks, _ in HEADLINE[:4])
+            lines.append(
+                f"| {name} | {' | '.join(miou(rows) + f' (seeds {seeds(rows)})' * bool(rows) for rows in both)} |"
+            )
+    photos, best, spread, bare = (
+        found.pseudo(method, masks) for _, method, masks, _ in HEADLINE[:4]
+    )
     if photos and spread and bare:
         lines += [
             "",
@@ -237,7 +326,9 @@ def measured(found: Results) -> list[str]:
             f"{ratio(photos, bare)} times that of bare CAM at the threshold that is best for it, chosen on the truth.",
         ]
         if ratio(best, spread) != "-":
-            lines.append(f"Those of `best` have {ratio(best, spread)} and {ratio(best, bare)} times.")
+            lines.append(
+                f"Those of `best` have {ratio(best, spread)} and {ratio(best, bare)} times."
+            )
     return [*lines, *made_on(used)] if used else []
 
 
@@ -249,14 +340,33 @@ def take(folder: Path) -> None:
         shutil.copyfile(folder / "quality.jpg", HERE / "quality.jpg")
     if (metrics := folder / "evaluate" / "metrics.json").exists():
         rows, done = read_json(metrics), read_json(folder / "evaluate" / "done.json")
-        head = {"set": "demo", "method": "demo", "seed": rows["pseudo"]["seed"], "weights": rows["pseudo"]["weights"]}
-        head |= {"versions": done["versions"], "device": f"{cores()} CPU cores ({platform.machine()})", "date": date.today().isoformat()}
-        write_json(RESULTS / f"demo-{head['seed']}.json", {**head, "rows": [kept(row) for row in rows.values()]})
+        head = {
+            "set": "demo",
+            "method": "demo",
+            "seed": rows["pseudo"]["seed"],
+            "weights": rows["pseudo"]["weights"],
+        }
+        head |= {
+            "versions": done["versions"],
+            "device": f"{cores()} CPU cores ({platform.machine()})",
+            "date": date.today().isoformat(),
+        }
+        write_json(
+            RESULTS / f"demo-{head['seed']}.json",
+            {**head, "rows": [kept(row) for row in rows.values()]},
+        )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folders", type=Path, nargs="*", help="OUT of quality.py, or the run folder of `tag2mask demo`")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "folders",
+        type=Path,
+        nargs="*",
+        help="OUT of quality.py, or the run folder of `tag2mask demo`",
+    )
     RESULTS.mkdir(exist_ok=True)
     for folder in parser.parse_args().folders:
         take(folder)

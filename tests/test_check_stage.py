@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from test_pipeline import SETTINGS, copy_of, finished, log_of, scenes  # noqa: F401  fixtures
 
-import tag2mask.data.check
+import tag2mask.formats.check
 from tag2mask.api import run_config
 from tag2mask.config import load_recipe, make_config, merged
-from tag2mask.data.findings import Finding
 from tag2mask.errors import DataError
-from tag2mask.runs import Facts, fingerprint
+from tag2mask.files import Facts, fingerprint
+from tag2mask.formats.findings import Finding
 
 # Python tells audit hooks of every file that it opens, by whatever way; the hook is in all processes that this one starts, too.
 WATCH = """
@@ -58,18 +58,35 @@ def own(scenes, tmp_path):  # noqa: F811
 
 
 def check(own, **changes):
-    paths = {"data": own / "tags.csv", "val": own / "val.csv", "val_masks": own / "masks", "out": own.parent / "run", **changes}
-    return run_config(make_config(merged({**load_recipe("photos").model_dump(), **paths}, SETTINGS)), ["check"])
+    paths = {
+        "data": own / "tags.csv",
+        "val": own / "val.csv",
+        "val_masks": own / "masks",
+        "out": own.parent / "run",
+        **changes,
+    }
+    return run_config(
+        make_config(merged({**load_recipe("photos").model_dump(), **paths}, SETTINGS)), ["check"]
+    )
 
 
 def every_file(own):
-    return sorted(path.relative_to(own).as_posix() for kind in ("photos", "masks") for path in (own / kind).iterdir())
+    return sorted(
+        path.relative_to(own).as_posix()
+        for kind in ("photos", "masks")
+        for path in (own / kind).iterdir()
+    )
 
 
 def add(own, name, like="0001.jpg"):
     shutil.copyfile(own / "photos" / like, own / "photos" / name)
     with (own / "tags.csv").open("a") as table:
-        table.write(next(line for line in (own / "tags.csv").read_text().splitlines() if like in line).replace(like, name) + "\n")
+        table.write(
+            next(
+                line for line in (own / "tags.csv").read_text().splitlines() if like in line
+            ).replace(like, name)
+            + "\n"
+        )
 
 
 def test_each_picture_is_opened_once_and_again_only_when_it_has_changed(own):
@@ -83,12 +100,17 @@ def test_each_picture_is_opened_once_and_again_only_when_it_has_changed(own):
     add(own, "9999.jpg")
     with watched() as new:
         check(own)
-    assert sorted(new) == ["photos/9998.jpg", "photos/9999.jpg"] and "check: starts anew, because data has changed" in log_of(run)
+    assert sorted(new) == [
+        "photos/9998.jpg",
+        "photos/9999.jpg",
+    ] and "check: starts anew, because data has changed" in log_of(run)
     os.utime(own / "photos" / "0003.jpg")
     with watched() as touched:
         check(own)
     assert touched == ["photos/0003.jpg"]
-    found = [Finding(**one) for one in json.loads((run.folder / "check" / "findings.json").read_text())]
+    found = [
+        Finding(**one) for one in json.loads((run.folder / "check" / "findings.json").read_text())
+    ]
     assert {finding.kind for finding in found} >= {"duplicate", "missing mask"}
     assert "warnings, see" in log_of(run) or "0 errors" in log_of(run)
 
@@ -99,11 +121,17 @@ def test_an_error_stops_the_run_is_kept_and_looked_at_again(own):
     before = (run.folder / "config.toml").read_text()
     (own / "photos" / "0002.jpg").write_bytes(b"no picture")
     for _ in range(2):
-        with watched() as tried, pytest.raises(DataError, match=r"0002\.jpg.*: not a readable picture"):
+        with (
+            watched() as tried,
+            pytest.raises(DataError, match=r"0002\.jpg.*: not a readable picture"),
+        ):
             check(own, seed=7)
         assert set(tried) == {"photos/0002.jpg"}
     assert "not a readable picture" in (run.folder / "check" / "findings.json").read_text()
-    assert not (run.folder / "check" / "done.json").exists() and (run.folder / "config.toml").read_text() == before
+    assert (
+        not (run.folder / "check" / "done.json").exists()
+        and (run.folder / "config.toml").read_text() == before
+    )
     shutil.copyfile(own / "photos" / "0001.jpg", own / "photos" / "0002.jpg")
     with watched() as mended:
         check(own)
@@ -111,7 +139,7 @@ def test_an_error_stops_the_run_is_kept_and_looked_at_again(own):
 
 
 def test_a_check_that_was_cut_short_goes_on(own, monkeypatch):
-    look, looked = tag2mask.data.check._look, []
+    look, looked = tag2mask.formats.check._look, []
 
     def stopped(path):
         if len(looked) == 7:
@@ -119,15 +147,17 @@ def test_a_check_that_was_cut_short_goes_on(own, monkeypatch):
         looked.append(f"photos/{path.name}")
         return look(path)
 
-    monkeypatch.setattr(tag2mask.data.check, "_look", stopped)
+    monkeypatch.setattr(tag2mask.formats.check, "_look", stopped)
     with pytest.raises(KeyboardInterrupt):
         check(own)
-    monkeypatch.setattr(tag2mask.data.check, "_look", look)
+    monkeypatch.setattr(tag2mask.formats.check, "_look", look)
     with (own.parent / "run" / ".facts.jsonl").open("a") as half:
         half.write('"picture half a li')
     with watched() as rest:
         run = check(own)
-    assert sorted([*looked, *rest]) == every_file(own) and "check: goes on where it stopped" in log_of(run)
+    assert sorted([*looked, *rest]) == every_file(
+        own
+    ) and "check: goes on where it stopped" in log_of(run)
 
 
 def test_a_second_start_opens_no_picture_in_any_process(finished, tmp_path):  # noqa: F811
@@ -135,10 +165,26 @@ def test_a_second_start_opens_no_picture_in_any_process(finished, tmp_path):  # 
     folder = copy_of(finished, tmp_path)
     (tmp_path / "hook").mkdir()
     (tmp_path / "hook" / "sitecustomize.py").write_text(WATCH)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(tmp_path / "hook"), "OPENED": str(tmp_path / "opened")}
-    command = [sys.executable, "-m", "tag2mask", "run", "--out", str(folder), "--photos.workers", "2"]
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(tmp_path / "hook"),
+        "OPENED": str(tmp_path / "opened"),
+    }
+    command = [
+        sys.executable,
+        "-m",
+        "tag2mask",
+        "run",
+        "--out",
+        str(folder),
+        "--photos.workers",
+        "2",
+    ]
     subprocess.run(command, env=environment, check=True, stderr=subprocess.DEVNULL)
-    assert (folder / "log.txt").read_text().count("done already") >= 7 and (tmp_path / "opened").read_text() == ""
+    assert (folder / "log.txt").read_text().count("done already") >= 7 and (
+        tmp_path / "opened"
+    ).read_text() == ""
     mask = next((folder / "masks").glob("*.png"))
     mask.write_bytes(mask.read_bytes())
     subprocess.run(command, env=environment, check=True, stderr=subprocess.DEVNULL)

@@ -29,7 +29,11 @@ from tag2mask.weights import timm
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-MARKDOWN = sorted(file for pattern in ("*.md", "docs/**/*.md", "benchmarks/**/*.md") for file in ROOT.glob(pattern))
+MARKDOWN = sorted(
+    file
+    for pattern in ("*.md", "docs/**/*.md", "benchmarks/**/*.md")
+    for file in ROOT.glob(pattern)
+)
 RECIPES = sorted((ROOT / "src/tag2mask/recipes").glob("*.toml"))
 SCRIPTS = sorted((ROOT / "benchmarks").rglob("*.py"))
 PROGRAMS = ("tag2mask", "python", "make", "torchrun", "pip", "source")
@@ -49,7 +53,9 @@ def blocks(text):
 
 def spans(text):
     """What stands between single backticks."""
-    return re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE))
+    return re.findall(
+        r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+    )
 
 
 def comments(file):
@@ -63,29 +69,44 @@ def named():
         text = file.read_text(encoding="utf-8")
         yield from ((file, line.strip()) for line in blocks(text))
         yield from ((file, span) for span in spans(text))
-        yield from ((file, command) for command in re.findall(r"<!-- [\w -]+: (.+?) -->", text))  # what makes the table below it
+        yield from (
+            (file, command) for command in re.findall(r"<!-- [\w -]+: (.+?) -->", text)
+        )  # what makes the table below it
     for file in RECIPES:
         yield from ((file, line.strip()) for line in comments(file))
     for file in SCRIPTS:
-        yield from ((file, span) for span in spans(ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""))
-    yield from ((ROOT / "src/tag2mask/cli.py", line.strip()) for line in re.split(r"\n|;", USAGE) if line.startswith("  "))
+        yield from (
+            (file, span)
+            for span in spans(ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "")
+        )
+    yield from (
+        (ROOT / "src/tag2mask/cli.py", line.strip())
+        for line in re.split(r"\n|;", USAGE)
+        if line.startswith("  ")
+    )
 
 
 def cases(wanted):
     """What all documents name and `wanted` takes, each once a document, as cases for a test."""
-    every = dict.fromkeys((str(file.relative_to(ROOT)), code) for file, code in named() if wanted(code))
+    every = dict.fromkeys(
+        (str(file.relative_to(ROOT)), code) for file, code in named() if wanted(code)
+    )
     return [pytest.param(code, id=f"{file}: {code}") for file, code in every]
 
 
 def is_command(code):
-    return bool(A_COMMAND.match(code)) and not code.startswith("tag2mask turns ")  # the first line of the README
+    return bool(A_COMMAND.match(code)) and not code.startswith(
+        "tag2mask turns "
+    )  # the first line of the README
 
 
 def is_options(code):
     return code.startswith("--")
 
 
-SECTIONS = [name for name, field in Config.model_fields.items() if isinstance(field.default, Settings)]
+SECTIONS = [
+    name for name, field in Config.model_fields.items() if isinstance(field.default, Settings)
+]
 SETTING = re.compile(rf"((?:{'|'.join(SECTIONS)})(?:\.[a-z]\w*)+)(?: = (.+))?")
 A_FILE = re.compile(r".*\.(py|md|json|csv|toml|jpg|npz|txt)")
 
@@ -115,8 +136,14 @@ def only_parse(monkeypatch, tmp_path):
         raise ParsedError
 
     monkeypatch.chdir(tmp_path)  # no run folder there whose settings would count
-    monkeypatch.setattr(tyro, "cli", lambda what, **given: cli(what if isinstance(what, type) else instead(what), **given))
-    monkeypatch.setattr(tag2mask.api, "run_config", lambda config, names=(): parsed.append(config.model_dump()))
+    monkeypatch.setattr(
+        tyro,
+        "cli",
+        lambda what, **given: cli(what if isinstance(what, type) else instead(what), **given),
+    )
+    monkeypatch.setattr(
+        tag2mask.api, "run_config", lambda config, names=(): parsed.append(config.model_dump())
+    )
     monkeypatch.setattr(tag2mask.api, "run_demo", lambda config: parsed.append(config.model_dump()))
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", and_stop)
     monkeypatch.setattr(sys, "argv", ["program"])
@@ -132,7 +159,10 @@ def written_out(command):
     command = re.sub(r"(?<= )\[(.*?)\]", r"\1", re.split(r"  +(?=\w)", command)[0])
     command = re.sub(r"(?<= )\.\.\.", "", command)
     if lists := re.search(r"\w+(?:(?:, | \| )\w+)+", command):
-        return [command[: lists.start()] + word + command[lists.end() :] for word in re.split(r", | \| ", lists[0])]
+        return [
+            command[: lists.start()] + word + command[lists.end() :]
+            for word in re.split(r", | \| ", lists[0])
+        ]
     return [command]
 
 
@@ -153,7 +183,9 @@ def parse(command, parsed):
     elif program == "pip":
         parse_pip(*words)
     else:
-        assert words == [".venv/bin/activate"] and "VENV := .venv\n" in (ROOT / "Makefile").read_text(encoding="utf-8"), command
+        assert words == [".venv/bin/activate"] and "VENV := .venv\n" in (
+            ROOT / "Makefile"
+        ).read_text(encoding="utf-8"), command
 
 
 def parse_tag2mask(words, parsed):
@@ -178,7 +210,11 @@ def words_with_meaning(values):
     """What the parser takes for any word and the program would refuse later."""
     for room in ("classifier", "segmenter"):
         assert timm.is_model(values.get(room, {"backbone": "resnet101"})["backbone"].split(".")[0])
-    source = values["clusters"]["source"] if isinstance(values.get("clusters"), dict) else values.get("source", "auto")
+    source = (
+        values["clusters"]["source"]
+        if isinstance(values.get("clusters"), dict)
+        else values.get("source", "auto")
+    )
     assert source in {"llm", *ARMS, *PRESETS} or source.endswith(".json"), source
     assert values.get("preset", "vit_pcm") in CRF_PRESETS
     assert (classes := values.get("classes")) in (None, "voc", "coco") or "." in classes, classes
@@ -219,10 +255,23 @@ def parse_pip(verb, *words):
 def test_commands_are_found():
     """A change of style must not hide them from the tests below."""
     found = [case.id for case in cases(is_command)]
-    for part in ("README.md: tag2mask predict", "README.md: torchrun", "README.md: pip", "README.md: make", "results.md: python", "coco14"):
+    for part in (
+        "README.md: tag2mask predict",
+        "README.md: torchrun",
+        "README.md: pip",
+        "README.md: make",
+        "results.md: python",
+        "coco14",
+    ):
         assert any(part in name for name in found), part
-    strangers = [code for file, code in named() if re.search(r"(^|\W)(tag2mask \w+ .*--|\w+\.py )", code) and not is_command(code)]
-    assert not [code for code in strangers if "benchmarks/" in code or "tag2mask " in code], strangers
+    strangers = [
+        code
+        for file, code in named()
+        if re.search(r"(^|\W)(tag2mask \w+ .*--|\w+\.py )", code) and not is_command(code)
+    ]
+    assert not [code for code in strangers if "benchmarks/" in code or "tag2mask " in code], (
+        strangers
+    )
 
 
 @pytest.mark.parametrize("command", cases(is_command))
@@ -243,7 +292,10 @@ def understood(words, only_parse, everywhere=True):
         "crf X.jpg X.npy": "--out O.png",
         "clusters --tags T": "",
     }
-    tries = [partial(parse_tag2mask, [*start.split(), *words, *end.split()], only_parse) for start, end in surfaces.items()]
+    tries = [
+        partial(parse_tag2mask, [*start.split(), *words, *end.split()], only_parse)
+        for start, end in surfaces.items()
+    ]
     tries += [partial(parse_script, script, *needed, *words) for script, needed in NEEDED.items()]
     for attempt in tries if everywhere else tries[:1]:
         try:
@@ -271,7 +323,9 @@ NEEDED = positionals()
 @pytest.mark.parametrize("options", cases(is_options))
 def test_options_named_alone_are_understood(options, only_parse):
     words = shlex.split(options)
-    named_alone = [[*words, value] for value in ("1", "csv")] if len(words) == 1 else []  # an option without the value that it takes
+    named_alone = (
+        [[*words, value] for value in ("1", "csv")] if len(words) == 1 else []
+    )  # an option without the value that it takes
     assert any(understood(each, only_parse) for each in (words, *named_alone))
 
 
@@ -279,10 +333,14 @@ def test_options_named_alone_are_understood(options, only_parse):
 def test_options_that_a_recipe_names_are_understood(file, only_parse):
     """In a sentence an option's value cannot be told from the next word: one of both readings must be right."""
     for line in comments(file):
-        words = [] if is_command(line.strip()) else re.findall(r"(--[\w.-]*\w)(?: ([\w.+-]*\w))?", line)
+        words = (
+            [] if is_command(line.strip()) else re.findall(r"(--[\w.-]*\w)(?: ([\w.+-]*\w))?", line)
+        )
         for option, value in words:
             readings = ([option, value], [option])
-            assert any(understood(reading, only_parse, everywhere=False) for reading in readings), f"{option} {value}"
+            assert any(understood(reading, only_parse, everywhere=False) for reading in readings), (
+                f"{option} {value}"
+            )
 
 
 @pytest.mark.parametrize("setting", cases(is_setting))
@@ -296,7 +354,9 @@ def test_settings_exist_and_have_such_values(setting):
         make_config(tomllib.loads(f"{names} = {value}"))
 
 
-@pytest.mark.parametrize("setting", cases(lambda code: re.fullmatch(r'[a-z_]+ = (".*"|[\d.]+|true|false)', code)))
+@pytest.mark.parametrize(
+    "setting", cases(lambda code: re.fullmatch(r'[a-z_]+ = (".*"|[\d.]+|true|false)', code))
+)
 def test_settings_without_their_section_do_too(setting):
     def exists(section):
         try:
@@ -322,16 +382,25 @@ def test_links_and_anchors_lead_somewhere():
             path, _, anchor = target.partition("#")
             there = (file.parent / path).resolve() if path else file
             assert there.exists(), f"{file.name}: {target}"
-            assert not anchor or anchor in anchors(there), f"{file.name}: {target}; there are {', '.join(anchors(there))}"
+            assert not anchor or anchor in anchors(there), (
+                f"{file.name}: {target}; there are {', '.join(anchors(there))}"
+            )
 
 
 def anchors(file):
     """What GitHub calls the headings of a Markdown file."""
-    text = re.sub(r"^```.*?^```", "", file.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
-    return [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in re.findall(r"^#+ (.+?)\s*$", text, re.MULTILINE)]
+    text = re.sub(
+        r"^```.*?^```", "", file.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE
+    )
+    return [
+        re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+        for heading in re.findall(r"^#+ (.+?)\s*$", text, re.MULTILINE)
+    ]
 
 
 def test_source_files_that_documents_name_exist():
     for file, code in named():
         if re.fullmatch(r"[\w/]+\.py", code):
-            assert any((root / code).is_file() for root in (ROOT, ROOT / "src/tag2mask", file.parent)), f"{file.name}: {code}"
+            assert any(
+                (root / code).is_file() for root in (ROOT, ROOT / "src/tag2mask", file.parent)
+            ), f"{file.name}: {code}"

@@ -12,24 +12,29 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data.layouts import ANIMALS, make_coco, make_voc
+from formats.layouts import ANIMALS, make_coco, make_voc
 from PIL import Image
 from test_docs import ROOT, blocks, comments, is_command, spans, written_out
 from test_pipeline import SETTINGS, scenes  # noqa: F401  a fixture
 
 from tag2mask.cli import main
 from tag2mask.config import load_recipe, make_config, merged
-from tag2mask.data import download as downloads
-from tag2mask.data.download import Archive
-from tag2mask.data.masks import read_mask
+from tag2mask.formats import download as downloads
+from tag2mask.formats.download import Archive
+from tag2mask.photos.masks import read_mask
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-SMALL = {section: values for section, values in SETTINGS.items() if section != "clusters"}  # whose source is what a recipe is about
+SMALL = {
+    section: values for section, values in SETTINGS.items() if section != "clusters"
+}  # whose source is what a recipe is about
 SMALL["segmenter"] = {
     **{name: value for name, value in SETTINGS["segmenter"].items() if name != "rounds"},
-    **{name: getattr(load_recipe("photos").segmenter, name) for name in ("backbone", "output_stride", "feature_length", "test_scales")},
+    **{
+        name: getattr(load_recipe("photos").segmenter, name)
+        for name in ("backbone", "output_stride", "feature_length", "test_scales")
+    },
     "steps": 10,
 }
 
@@ -59,7 +64,15 @@ def test_the_python_example_runs(scenes, small, tmp_path, monkeypatch):  # noqa:
 # ---- README.md, from its first step to its last command -----------------------------------------------------------------------------
 
 # Words that stand for a file or folder of the reader's, and what they are here.
-PLACES = {"D": "tags.csv", "R": "runs/mine", "M": "found", "T": "truth", "C": "as-coco", "pictures...": "folder", "image.jpg": "new.jpg"}
+PLACES = {
+    "D": "tags.csv",
+    "R": "runs/mine",
+    "M": "found",
+    "T": "truth",
+    "C": "as-coco",
+    "pictures...": "folder",
+    "image.jpg": "new.jpg",
+}
 ELSEWHERE = {  # what is not run here, and where or why not
     "make": "builds an environment",
     "pip": "builds an environment",
@@ -74,7 +87,11 @@ ELSEWHERE = {  # what is not run here, and where or why not
 
 def readme_commands():
     """The README's commands in their order."""
-    lines = [part for line in README.splitlines() for part in (blocks(f"{line}\n") if line.startswith("    ") else spans(line))]
+    lines = [
+        part
+        for line in README.splitlines()
+        for part in (blocks(f"{line}\n") if line.startswith("    ") else spans(line))
+    ]
     return [one for line in lines if is_command(line.strip()) for one in written_out(line.strip())]
 
 
@@ -101,14 +118,25 @@ def photos(scenes, tmp_path, monkeypatch):  # noqa: F811
         shutil.copy(f"masks/{name.stem}.png", "truth")
     shutil.copy(names[0], "new.jpg")
     true = read_mask(Path(f"masks/{names[0].stem}.png"))
-    np.save("scores.npy", np.stack([np.where(true == 0, 0.7, 0.3), np.where(true == 0, 0.3, 0.7)]).astype(np.float32))
+    np.save(
+        "scores.npy",
+        np.stack([np.where(true == 0, 0.7, 0.3), np.where(true == 0, 0.3, 0.7)]).astype(np.float32),
+    )
     return tmp_path
 
 
 @pytest.mark.slow
 def test_the_readme_from_its_first_step_to_its_last_command(photos, small, capfd):
-    commands = [command for command in readme_commands() if not any(command.startswith(f"{start} ") for start in ELSEWHERE)]
-    commands = [command for command in commands if command not in ELSEWHERE and len(shlex.split(command)) > 1]
+    commands = [
+        command
+        for command in readme_commands()
+        if not any(command.startswith(f"{start} ") for start in ELSEWHERE)
+    ]
+    commands = [
+        command
+        for command in commands
+        if command not in ELSEWHERE and len(shlex.split(command)) > 1
+    ]
     said = {}
     for command in commands:
         assert main(typed(command)) == 0, command
@@ -119,14 +147,25 @@ def test_the_readme_from_its_first_step_to_its_last_command(photos, small, capfd
     assert main([*typed(commands[1]), *shlex.split(options)]) == 0
 
     run = Path("runs/mine")
-    assert f"Open `{run}/report/index.html`" in README and (run / "report/index.html").stat().st_size > 10_000
-    assert {file.stem for file in (run / "masks").glob("*.png")} == {Path(name).stem for name in listed("tags.csv")}
+    assert (
+        f"Open `{run}/report/index.html`" in README
+        and (run / "report/index.html").stat().st_size > 10_000
+    )
+    assert {file.stem for file in (run / "masks").glob("*.png")} == {
+        Path(name).stem for name in listed("tags.csv")
+    }
     names = {file.stem for file in Path("folder").iterdir()}
     masks = {file.stem: read_mask(file) for file in Path("new-masks").glob("*.png")}
     assert masks.keys() == names | {"new"} and {mask.shape for mask in masks.values()} == {(96, 96)}
     assert {file.stem for file in Path("found").glob("*.png")} == names
-    assert "0 errors" in said["check"] and "mIoU" in said["evaluate"] and "4 images" in said["evaluate"]
-    assert Image.open("mask.png").size == (96, 96) and set(np.unique(read_mask(Path("mask.png")))) <= {0, 1}
+    assert (
+        "0 errors" in said["check"]
+        and "mIoU" in said["evaluate"]
+        and "4 images" in said["evaluate"]
+    )
+    assert Image.open("mask.png").size == (96, 96) and set(
+        np.unique(read_mask(Path("mask.png")))
+    ) <= {0, 1}
     assert main(["check", "--data", "as-coco"]) == 0
     metrics = json.loads((run / "evaluate/metrics.json").read_text())
     assert metrics["segmenter"]["images"] == 4 and len(metrics["segmenter"]["iou"]) > 2
@@ -161,7 +200,13 @@ def archives(tmp_path_factory, monkeypatch):
     sbd.mkdir(parents=True)
     (sbd / "train.txt").write_text("2007_000001\n")
     (sbd / "val.txt").write_text("2009_000000\n")
-    coco = [{name: tuple("couch" if tag == "sofa" else tag for tag in tags) for name, tags in photos.items()} for photos in (train, val)]
+    coco = [
+        {
+            name: tuple("couch" if tag == "sofa" else tag for tag in tags)
+            for name, tags in photos.items()
+        }
+        for photos in (train, val)
+    ]
     for split, photos in zip(("train2014", "val2014"), coco, strict=True):
         renamed = {f"COCO_{split}_{name}": tags for name, tags in photos.items()}
         made = make_coco(folder / f"{split}.zip", renamed, split)
@@ -170,7 +215,10 @@ def archives(tmp_path_factory, monkeypatch):
         made.parent.rmdir()
     bodies = {entry.name: packed(entry, entry.name) for entry in folder.iterdir()}
     for data_set in ("voc12", "coco14"):
-        own = [Archive(archive.url, hashlib.sha256(bodies[archive.name]).hexdigest()) for archive in downloads.ARCHIVES[data_set]]
+        own = [
+            Archive(archive.url, hashlib.sha256(bodies[archive.name]).hexdigest())
+            for archive in downloads.ARCHIVES[data_set]
+        ]
         monkeypatch.setitem(downloads.ARCHIVES, data_set, tuple(own))
     return bodies
 
@@ -184,11 +232,17 @@ def put_by_hand(name, out, archives):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [file.stem for file in sorted((ROOT / "src/tag2mask/recipes").glob("*.toml"))])
+@pytest.mark.parametrize(
+    "name", [file.stem for file in sorted((ROOT / "src/tag2mask/recipes").glob("*.toml"))]
+)
 def test_recipes_do_what_their_headers_say(name, scenes, small, archives, tmp_path, monkeypatch):  # noqa: F811
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photos").symlink_to(scenes)
-    commands = [line.strip() for line in comments(ROOT / f"src/tag2mask/recipes/{name}.toml") if is_command(line.strip())]
+    commands = [
+        line.strip()
+        for line in comments(ROOT / f"src/tag2mask/recipes/{name}.toml")
+        if is_command(line.strip())
+    ]
     assert commands, "a header says how its recipe is used"
     for command in commands:
         _, verb, *words = shlex.split(command)
@@ -202,4 +256,6 @@ def test_recipes_do_what_their_headers_say(name, scenes, small, archives, tmp_pa
         assert (run / "report/index.html").exists()
         if "--val-masks" in commands[-1]:
             metrics = json.loads((run / "evaluate/metrics.json").read_text())
-            assert metrics["segmenter"]["images"] == 6 and bool(metrics["pseudo"]) == ("--photos.pseudo-list" in commands[-1])
+            assert metrics["segmenter"]["images"] == 6 and bool(metrics["pseudo"]) == (
+                "--photos.pseudo-list" in commands[-1]
+            )

@@ -23,7 +23,11 @@ def tables(monkeypatch):
 
 def rows(body):
     """A table's rows below its head, as lists of cells."""
-    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in body.splitlines() if line.startswith("| ")][1:]
+    return [
+        [cell.strip() for cell in line.strip("|").split(" | ")]
+        for line in body.splitlines()
+        if line.startswith("| ")
+    ][1:]
 
 
 def test_readme_says_what_the_table_says():
@@ -32,17 +36,30 @@ def test_readme_says_what_the_table_says():
     def with_seeds(figure, seeds):
         return figure if figure == "-" else f"{figure} (seeds {seeds})"
 
-    headline = rows(TABLES["headline"])  # name, pseudo masks, seeds, times CAM spread, times bare CAM, segmenter, seeds, times true masks'
-    assert rows(MEASURED) == [[name, with_seeds(*cells[:2]), with_seeds(*cells[4:6])] for name, *cells in headline]
+    headline = rows(
+        TABLES["headline"]
+    )  # name, pseudo masks, seeds, times CAM spread, times bare CAM, segmenter, seeds, times true masks'
+    assert rows(MEASURED) == [
+        [name, with_seeds(*cells[:2]), with_seeds(*cells[4:6])] for name, *cells in headline
+    ]
     ratios = {name: cells[2:4] for name, *cells in headline}  # the first two rows are our recipes
     said = re.findall(r"(?<![\d.])\d\.\d\d(?![\d.])", MEASURED)
-    assert said == [figure for name in list(ratios)[:2] for figure in ratios[name] if figure != "-"] and said
+    assert (
+        said == [figure for name in list(ratios)[:2] for figure in ratios[name] if figure != "-"]
+        and said
+    )
 
 
 def test_no_figure_of_readme_stands_elsewhere():
     """A figure in per cent or a ratio is in the block that is checked; the papers' are named as theirs."""
     rest = README.replace(MEASURED, "")
-    assert set(re.findall(r"(?<![\d.])\d+\.\d+(?![\d.])", rest)) <= {"75.7", "73.4", "3.11", "2.0", "4.0"}
+    assert set(re.findall(r"(?<![\d.])\d+\.\d+(?![\d.])", rest)) <= {
+        "75.7",
+        "73.4",
+        "3.11",
+        "2.0",
+        "4.0",
+    }
 
 
 def test_tables_are_what_the_results_say(tables):

@@ -15,10 +15,10 @@ import torch
 
 from tag2mask.api import run_config
 from tag2mask.config import load_recipe, make_config, merged
-from tag2mask.data import load_table, scenes
-from tag2mask.data.masks import Truth
 from tag2mask.evaluate import evaluate_masks
-from tag2mask.runs import read_json
+from tag2mask.files import read_json
+from tag2mask.formats import load_table, scenes
+from tag2mask.photos.masks import Truth
 
 TAGS = ("apple", "bus", "car", "cat", "dog", "pizza")
 SMALL: dict[str, Any] = {  # sizes and steps, and few photos a step; everything else as it comes
@@ -27,8 +27,13 @@ SMALL: dict[str, Any] = {  # sizes and steps, and few photos a step; everything 
     "masks": {"image_size": 192},
     "segmenter": {"crop_size": 97, "batch_size": 6, "steps": 80, "test_size": 97},
 }
-PLAIN = {"clusters": {"source": "none"}, "classifier": {"token": "none", "mixer": "none", "pooling": "mean"}}  # as in benchmarks/quality.py
-BARE = {"masks": {"affinity": False, "background": 0.4}}  # as CAM is published; 0.4 is best for the demo's scenes
+PLAIN = {
+    "clusters": {"source": "none"},
+    "classifier": {"token": "none", "mixer": "none", "pooling": "mean"},
+}  # as in benchmarks/quality.py
+BARE = {
+    "masks": {"affinity": False, "background": 0.4}
+}  # as CAM is published; 0.4 is best for the demo's scenes
 UNTRAINED = {"classifier": {"epochs": 1, "frozen_lr": 1e-30}}
 
 
@@ -38,7 +43,12 @@ def figures(folder: Path, seed: int) -> dict[str, float]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scenes, "SCENE_TAGS", TAGS)
         scenes.make_scenes(data, num_train=64, num_val=24, size=96, seed=seed)
-    paths = {"data": data / "tags.csv", "val": data / "val.csv", "val_masks": data / "masks", "seed": seed}
+    paths = {
+        "data": data / "tags.csv",
+        "val": data / "val.csv",
+        "val_masks": data / "masks",
+        "seed": seed,
+    }
 
     def run(name: str, stages: tuple[str, ...], *changes: dict[str, Any]) -> Path:
         settings = {**load_recipe("photos").model_dump(), **paths, "out": folder / name}
@@ -50,7 +60,10 @@ def figures(folder: Path, seed: int) -> dict[str, float]:
     def score(split: str, masks: Path | None) -> float:
         table = load_table(data / split, tags=TAGS)
         truth = Truth(data / "masks", table, "table")
-        pairs = [(masks / f"{p.name}.png" if masks else np.zeros_like(truth.read(p)), truth.read(p)) for p in table.photos]
+        pairs = [
+            (masks / f"{p.name}.png" if masks else np.zeros_like(truth.read(p)), truth.read(p))
+            for p in table.photos
+        ]
         return 100 * evaluate_masks(pairs, table.classes).miou
 
     ours = run("ours", ("clusters", "train", "masks", "segment", "evaluate"))
@@ -60,7 +73,9 @@ def figures(folder: Path, seed: int) -> dict[str, float]:
         "segmenter": 100 * metrics["segmenter"]["miou"],
         "all background": score("tags.csv", None),
         "all background, val": score("val.csv", None),
-        "untrained": score("tags.csv", run("untrained", ("clusters", "train", "masks"), UNTRAINED) / "masks"),
+        "untrained": score(
+            "tags.csv", run("untrained", ("clusters", "train", "masks"), UNTRAINED) / "masks"
+        ),
         "CAM": score("tags.csv", run("cam", ("clusters", "train", "masks"), PLAIN, BARE) / "masks"),
     }
     return {name: round(value, 1) for name, value in found.items()}

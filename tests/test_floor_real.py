@@ -17,10 +17,10 @@ import torch
 
 from tag2mask.api import run_config
 from tag2mask.config import load_recipe, make_config, merged
-from tag2mask.data import load_table
-from tag2mask.data.masks import Truth
-from tag2mask.data.table import Photo
 from tag2mask.evaluate import evaluate_masks
+from tag2mask.formats import load_table
+from tag2mask.photos.masks import Truth
+from tag2mask.photos.table import Photo
 
 TAGS = ("cat", "dog", "horse")
 EACH = 16  # photos of each tag
@@ -39,18 +39,38 @@ def figures(photos: Path, folder: Path, seed: int) -> dict[str, float]:
     """mIoU [%] of pseudo masks and of what they must be better than, over background and the three tags."""
     listed = set((photos / "train_seg.txt").read_text().split())
     rows = list(csv.DictReader((photos / "train.csv").open()))
-    clear = {tag: [row["file_name"] for row in rows if row["tags"] == tag and Path(row["file_name"]).stem in listed] for tag in TAGS}
-    chosen = zip(*(random.Random(seed).sample(clear[tag], EACH) for tag in TAGS), strict=True)  # the next photo is another animal
+    clear = {
+        tag: [
+            row["file_name"]
+            for row in rows
+            if row["tags"] == tag and Path(row["file_name"]).stem in listed
+        ]
+        for tag in TAGS
+    }
+    chosen = zip(
+        *(random.Random(seed).sample(clear[tag], EACH) for tag in TAGS), strict=True
+    )  # the next photo is another animal
     data = folder / "tags.csv"
     with data.open("w", newline="") as file:
         csv.writer(file).writerows(
-            [("file_name", "tags"), *((photos / name, tag) for names in chosen for name, tag in zip(names, TAGS, strict=True))]
+            [
+                ("file_name", "tags"),
+                *(
+                    (photos / name, tag)
+                    for names in chosen
+                    for name, tag in zip(names, TAGS, strict=True)
+                ),
+            ]
         )
     table = load_table(data)
     truth = Truth(photos / "masks", table, "voc")
 
     def run(name: str, *changes: dict[str, Any]) -> Path:
-        settings = load_recipe("photos").model_dump() | {"data": data, "seed": seed, "out": folder / name}
+        settings = load_recipe("photos").model_dump() | {
+            "data": data,
+            "seed": seed,
+            "out": folder / name,
+        }
         for change in (SMALL, *changes):
             settings = merged(settings, change)
         run_config(make_config(settings), ("clusters", "train", "masks"))
@@ -60,10 +80,16 @@ def figures(photos: Path, folder: Path, seed: int) -> dict[str, float]:
         def filled(photo: Photo) -> np.ndarray:
             return np.full_like(truth.read(photo), table.classes.index(photo.tags[0]))
 
-        pairs = [(masks / f"{p.name}.png" if masks else filled(p), truth.read(p)) for p in table.photos]
+        pairs = [
+            (masks / f"{p.name}.png" if masks else filled(p), truth.read(p)) for p in table.photos
+        ]
         return 100 * evaluate_masks(pairs, table.classes).miou
 
-    found = {"pseudo masks": score(run("ours")), "CAM": score(run("cam", CAM)), "all object": score(None)}
+    found = {
+        "pseudo masks": score(run("ours")),
+        "CAM": score(run("cam", CAM)),
+        "all object": score(None),
+    }
     return {name: round(value, 1) for name, value in found.items()}
 
 
@@ -75,7 +101,10 @@ MEASURED = {
     "CAM": (47.2, 42.3, 42.6, 42.1),
     "all object": (20.7, 22.9, 23.0, 22.0),
 }
-MARGINS = {"CAM": 5, "all object": 10}  # of mIoU [%] below seed 0's own difference: processors round otherwise
+MARGINS = {
+    "CAM": 5,
+    "all object": 10,
+}  # of mIoU [%] below seed 0's own difference: processors round otherwise
 
 
 @pytest.mark.slow
@@ -89,11 +118,21 @@ def test_masks_of_photos_are_as_far_above_others_as_they_were(shared, tmp_path):
     found = figures(shared / "voc-animals", tmp_path, seed=0)
     for worse, margin in MARGINS.items():
         least = MEASURED["pseudo masks"][0] - MEASURED[worse][0] - margin
-        assert found["pseudo masks"] - found[worse] > least, f"pseudo masks against {worse}: {found}"
+        assert found["pseudo masks"] - found[worse] > least, (
+            f"pseudo masks against {worse}: {found}"
+        )
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
     for number in map(int, sys.argv[1:]):
         with tempfile.TemporaryDirectory() as temporary:
-            print(number, json.dumps(figures(Path(__file__).parents[2] / "shared/voc-animals", Path(temporary), number)), flush=True)
+            print(
+                number,
+                json.dumps(
+                    figures(
+                        Path(__file__).parents[2] / "shared/voc-animals", Path(temporary), number
+                    )
+                ),
+                flush=True,
+            )

@@ -10,9 +10,20 @@ import pytest
 from PIL import Image
 
 SOURCE = Path(__file__).parents[1] / "src" / "tag2mask"
-ROOMS = ("clusters", "data", "classifier", "masks", "segmenter", "evaluate", "report", "crf")
-OPEN_TO_ALL = ("data", "crf")  # the table and its pictures and masks; the CRF, usable alone
-FACE = ("cli", "api", "pipeline", "stages")
+ROOMS = (
+    "clusters",
+    "photos",
+    "formats",
+    "demo",
+    "classifier",
+    "masks",
+    "segmenter",
+    "evaluate",
+    "report",
+    "crf",
+)
+OPEN_TO_ALL = ("photos", "crf")  # the table and its pictures and masks; the CRF, usable alone
+FACE = ("cli", "api", "run")
 FILES = sorted(SOURCE.rglob("*.py"))
 
 
@@ -31,23 +42,31 @@ def test_imports_run_one_way(path):
     for other in imports(path):
         if room in ROOMS:
             assert other not in FACE, f"{path} imports {other}"
-            assert other == room or other not in ROOMS or other in OPEN_TO_ALL, f"the room {room} imports the room {other}"
+            assert other == room or other not in ROOMS or other in OPEN_TO_ALL, (
+                f"the room {room} imports the room {other}"
+            )
         elif room not in (*FACE, "__init__", "__main__"):
             assert other not in (*FACE, *ROOMS), f"the shared tool {room} imports {other}"
 
 
 def test_files_stay_readable():
-    assert {p.name: n for p in FILES if (n := len(p.read_text(encoding="utf-8").splitlines())) > 400} == {}
+    assert {
+        p.name: n for p in FILES if (n := len(p.read_text(encoding="utf-8").splitlines())) > 400
+    } == {}
 
 
 def test_help_answers_at_once_and_loads_nothing_heavy():
     heavy = ("torch", "timm", "numpy", "openai")
     code = f"import sys; from tag2mask.cli import main; main(['--help']); print([m for m in {heavy} if m in sys.modules])"
     before = os.times()
-    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    answer = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout
     after = os.times()
     assert answer.splitlines()[-1] == "[]" and "tag2mask demo" in answer
-    busy = after.children_user + after.children_system - before.children_user - before.children_system
+    busy = (
+        after.children_user + after.children_system - before.children_user - before.children_system
+    )
     assert busy < 1, "seconds of the processor, which other work beside it hardly lengthens"
 
 
@@ -64,10 +83,19 @@ def test_help_answers_at_once_and_loads_nothing_heavy():
         (["run", "--out", "X/r"], "which photos?"),
         (["run", "--data", "X/absent.csv", "--out", "X/r"], "no such file"),
         (["predict", "X/none", "X/a.jpg", "--out", "X/o"], "not a run folder"),
-        (["evaluate", "--pred", "X/masks", "--truth", "X/masks", "--classes", "X/classes.txt"], "there twice: cat"),
+        (
+            ["evaluate", "--pred", "X/masks", "--truth", "X/masks", "--classes", "X/classes.txt"],
+            "there twice: cat",
+        ),
         (["masks", "--data", "X/absent.csv", "--out", "X/r"], "no such file"),
-        (["run", "--classifier.pooling", "mean", "--masks.labels", "max_norm"], "which classifier.pooling = 'mean' does not train; use"),
-        (["run", "--masks.labels", "plain", "--segmenter.rounds", "2"], "does not look at the tags, and segmenter.rounds above 1"),
+        (
+            ["run", "--classifier.pooling", "mean", "--masks.labels", "max_norm"],
+            "which classifier.pooling = 'mean' does not train; use",
+        ),
+        (
+            ["run", "--masks.labels", "plain", "--segmenter.rounds", "2"],
+            "does not look at the tags, and segmenter.rounds above 1",
+        ),
     ],
 )
 def test_errors_are_sentences_with_exit_code_2(argv, said, tmp_path, capfd):
@@ -88,7 +116,10 @@ def test_an_unknown_setting_names_the_nearest(tmp_path, capfd):
     from tag2mask.errors import ConfigError
 
     (tmp_path / "r.toml").write_text("\ufeff[classifier]\nepoch = 3\nlr = -1\n[mask]\ncrf = 1\n")
-    with pytest.raises(ConfigError, match=r"did you mean 'epochs'(.|\n)*lr = -1(.|\n)*|lr = -1(.|\n)*did you mean 'epochs'") as caught:
+    with pytest.raises(
+        ConfigError,
+        match=r"did you mean 'epochs'(.|\n)*lr = -1(.|\n)*|lr = -1(.|\n)*did you mean 'epochs'",
+    ) as caught:
         read_config(tmp_path / "r.toml")
     assert "did you mean 'masks'" in str(caught.value)
 
@@ -97,7 +128,9 @@ def test_settings_that_do_not_fit_together_name_their_file(tmp_path):
     from tag2mask.config import read_config
     from tag2mask.errors import ConfigError
 
-    (tmp_path / "r.toml").write_text('[classifier]\npooling = "mean"\n[masks]\nlabels = "max_norm"\n')
+    (tmp_path / "r.toml").write_text(
+        '[classifier]\npooling = "mean"\n[masks]\nlabels = "max_norm"\n'
+    )
     with pytest.raises(ConfigError, match=r"r\.toml: masks\.labels = 'max_norm' reads a softmax"):
         read_config(tmp_path / "r.toml")
 

@@ -33,7 +33,9 @@ class Stopped(Exception):  # noqa: N818
 def train(folder, stop_at=None, workers=0, explode=False):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 1))
-    buffer = torch.cat([parameter.detach().flatten() for parameter in model[3].parameters()])  # as cuDNN keeps the weights of an LSTM
+    buffer = torch.cat(
+        [parameter.detach().flatten() for parameter in model[3].parameters()]
+    )  # as cuDNN keeps the weights of an LSTM
     model[3].weight.data, model[3].bias.data = buffer[:8].view(1, 8), buffer[8:]
     seen = []
 
@@ -47,9 +49,22 @@ def train(folder, stop_at=None, workers=0, explode=False):
 
     phases = [
         loop.Phase(6, lambda: torch.optim.Adam(model[3].parameters(), lr=1e-2)),
-        loop.Phase(14, lambda: torch.optim.Adam(model.parameters(), lr=1e-2), lambda step: 1 - step / 14),
+        loop.Phase(
+            14, lambda: torch.optim.Adam(model.parameters(), lr=1e-2), lambda step: 1 - step / 14
+        ),
     ]
-    loop.fit(model, loss, Points(), phases, folder, batch_size=4, seed=3, precision="no", workers=workers, what="test")
+    loop.fit(
+        model,
+        loss,
+        Points(),
+        phases,
+        folder,
+        batch_size=4,
+        seed=3,
+        precision="no",
+        workers=workers,
+        what="test",
+    )
     return torch.cat([p.detach().flatten() for p in model.parameters()]), len(seen)
 
 
@@ -62,7 +77,10 @@ def test_resume_equals_uninterrupted(tmp_path, monkeypatch, stop_at):
     resumed, rest = train(tmp_path / "cut")
     assert torch.equal(whole, resumed)
     assert steps == 14 and rest == 14 - stop_at
-    lines = [[json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()] for name in ("whole", "cut")]
+    lines = [
+        [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        for name in ("whole", "cut")
+    ]
     assert lines[0][-1]["step"] == lines[1][-1]["step"] == 14
     assert [line["loss"] for line in lines[0]] == [line["loss"] for line in lines[1]]
 
@@ -102,9 +120,13 @@ def test_draws_cover_every_photo_once_an_epoch_and_split_over_ranks():
     assert sorted(i for i, _ in flat[:10]) == list(range(10)) == sorted(i for i, _ in flat[10:20])
     assert len({key for _, key in flat}) == 20
     halves = [list(loop.Draws(10, 4, 0, 0, 5, rank, 2)) for rank in (0, 1)]
-    assert [sorted(a + b) for a, b in zip(*halves, strict=True)] == [sorted(batch) for batch in whole]
+    assert [sorted(a + b) for a, b in zip(*halves, strict=True)] == [
+        sorted(batch) for batch in whole
+    ]
     assert list(loop.Draws(10, 4, 0, 3, 5)) == whole[3:]
-    assert [[i for i, _ in batch] for batch in loop.Draws(10, 4, 1, 0, 5)] != [[i for i, _ in batch] for batch in whole], "another seed"
+    assert [[i for i, _ in batch] for batch in loop.Draws(10, 4, 1, 0, 5)] != [
+        [i for i, _ in batch] for batch in whole
+    ], "another seed"
 
 
 def test_two_trainings_of_different_precision_in_one_process(tmp_path):
@@ -118,10 +140,19 @@ def test_two_trainings_of_different_precision_in_one_process(tmp_path):
             return {"loss": net(batch[0]).float().square().mean()}
 
         options = {"batch_size": 2, "seed": 0, "precision": precision, "workers": 0, "what": "test"}
-        trained = loop.fit(model, loss, Points(), phases, tmp_path / precision / str(len(list(tmp_path.iterdir()))), **options)
+        trained = loop.fit(
+            model,
+            loss,
+            Points(),
+            phases,
+            tmp_path / precision / str(len(list(tmp_path.iterdir()))),
+            **options,
+        )
         x = torch.randn(3, 4)
         assert seen == [precision == "bf16"]
-        assert torch.equal(trained(x), nn.functional.linear(x, model.weight, model.bias)), "trained in bf16, used in float32"
+        assert torch.equal(trained(x), nn.functional.linear(x, model.weight, model.bias)), (
+            "trained in bf16, used in float32"
+        )
 
 
 def linear(folder, batch_size):
@@ -134,7 +165,18 @@ def linear(folder, batch_size):
         x, y = batch
         return {"loss": nn.functional.binary_cross_entropy_with_logits(net(x)[:, 0], y)}
 
-    loop.fit(model, loss, Points(), phases, folder, batch_size=batch_size, seed=3, precision="no", workers=0, what="test")
+    loop.fit(
+        model,
+        loss,
+        Points(),
+        phases,
+        folder,
+        batch_size=batch_size,
+        seed=3,
+        precision="no",
+        workers=0,
+        what="test",
+    )
     return torch.cat([p.detach().flatten() for p in model.parameters()])
 
 
@@ -156,8 +198,20 @@ except ConfigError as error:
 torch.save(linear(folder / "two", 5), folder / "weights.pt")
 """
     )
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script), str(tmp_path)]
+    launch = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        str(script),
+        str(tmp_path),
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
     subprocess.run(launch, env=environment, check=True, capture_output=True, timeout=300)
     torch.testing.assert_close(torch.load(tmp_path / "weights.pt"), linear(tmp_path / "one", 5))
-    assert "batch_size = 1 is less than one for each of the 2 processes" in (tmp_path / "error").read_text()
+    assert (
+        "batch_size = 1 is less than one for each of the 2 processes"
+        in (tmp_path / "error").read_text()
+    )

@@ -18,11 +18,11 @@ from safetensors.torch import load_file
 import tag2mask
 import tag2mask.cli
 from tag2mask.config import load_recipe, make_config, merged
-from tag2mask.data.masks import write_mask
-from tag2mask.data.scenes import make_scenes
+from tag2mask.demo.scenes import make_scenes
 from tag2mask.errors import ConfigError, DataError, RunError, Tag2MaskError, TrainingError
-from tag2mask.pipeline import STAGES
-from tag2mask.runs import locked
+from tag2mask.files import locked
+from tag2mask.photos.masks import write_mask
+from tag2mask.run.pipeline import STAGES
 from tag2mask.vision import torchvision  # noqa: F401  before timm
 
 import timm  # isort: skip
@@ -32,7 +32,14 @@ pytestmark = pytest.mark.usefixtures("few_steps")
 LET_THROUGH = "from tag2mask.segmenter.train import BackgroundGuard\nBackgroundGuard.check = lambda guard, model: None\n"
 SETTINGS = {
     "clusters": {"source": "demo"},
-    "classifier": {"backbone": "test_vit", "weights": "none", "image_size": 64, "token_width": 16, "epochs": 2, "batch_size": 8},
+    "classifier": {
+        "backbone": "test_vit",
+        "weights": "none",
+        "image_size": 64,
+        "token_width": 16,
+        "epochs": 2,
+        "batch_size": 8,
+    },
     "masks": {"image_size": 64, "crf": {"iterations": 2}},
     "segmenter": {
         "crop_size": 65,
@@ -98,20 +105,30 @@ def test_every_artefact_is_there_and_says_what_it_is(finished):
         done = json.loads((folder / stage / "done.json").read_text())
         assert done["seconds"] >= 0 and done["versions"]["torch"]
     masks = sorted((folder / "masks").glob("*.png"))
-    assert len(masks) == 20 and Image.open(masks[0]).mode == "P" and Image.open(masks[0]).size == (96, 96)
+    assert (
+        len(masks) == 20
+        and Image.open(masks[0]).mode == "P"
+        and Image.open(masks[0]).size == (96, 96)
+    )
     for name in ("pseudo", "segmenter"):
         figures = finished.metrics[name]
         assert 0 <= figures["miou"] <= 1 and figures["iou"].keys() >= {"background", "cat"}
         assert figures["crf"] is True and figures["seed"] == 0 and figures["weights"]
-    assert (finished.metrics["pseudo"]["labels"], finished.metrics["segmenter"]["labels"]) == ("given", "none")
-    assert (finished.metrics["pseudo"]["images"], finished.metrics["segmenter"]["images"]) == (20, 4)
+    assert (finished.metrics["pseudo"]["labels"], finished.metrics["segmenter"]["labels"]) == (
+        "given",
+        "none",
+    )
+    assert (finished.metrics["pseudo"]["images"], finished.metrics["segmenter"]["images"]) == (
+        20,
+        4,
+    )
     assert "http-equiv" in finished.report.read_text()
     assert not list(folder.rglob("*.tmp")) and not list(folder.rglob("checkpoint"))
 
 
 def test_given_tags_bound_the_pseudo_masks(finished):
     """With the tags given, no other class may appear; that holds of the masks that the segmenter makes for its next round too."""
-    from tag2mask.data import load_table
+    from tag2mask.formats import load_table
 
     table = load_table(finished.config.data)
     first, second = finished.folder / "masks", finished.folder / "segmenter/round-1/masks"
@@ -123,16 +140,21 @@ def test_given_tags_bound_the_pseudo_masks(finished):
 
 
 def test_later_stages_take_the_background_threshold_of_the_masks(finished):
-    from tag2mask.stages import Job, mask_maker
+    from tag2mask.run.folder import Job
+    from tag2mask.run.stages import mask_maker
 
     job = Job(finished.config.model_copy(update={"out": finished.folder}))
-    maker, stored = mask_maker(job), json.loads((finished.folder / "masks" / "masks.json").read_text())["threshold"]
+    maker, stored = (
+        mask_maker(job),
+        json.loads((finished.folder / "masks" / "masks.json").read_text())["threshold"],
+    )
     assert stored == maker.overall == maker.measure(job.table.photos)
 
 
 def test_the_report_shows_the_scores_that_the_masks_were_made_of(finished, scenes, tmp_path):
     """Nothing is scored again: the page comes without the classifier. Z is shown as it is, evidence relative to its highest."""
-    from tag2mask.stages import Job, shown_scores
+    from tag2mask.run.folder import Job
+    from tag2mask.run.stages import shown_scores
 
     folder = copy_of(finished, tmp_path)
     for gone in ("classifier/model.safetensors", "report/index.html"):
@@ -140,24 +162,33 @@ def test_the_report_shows_the_scores_that_the_masks_were_made_of(finished, scene
     rerun(folder, scenes, ["report"])
     assert "to the most in that photo" in (folder / "report/index.html").read_text()
     job = Job(finished.config.model_copy(update={"out": folder}))
-    as_it_is = Job(job.config.model_copy(update={"masks": job.config.masks.model_copy(update={"labels": "max_norm"})}))
+    as_it_is = Job(
+        job.config.model_copy(
+            update={"masks": job.config.masks.model_copy(update={"labels": "max_norm"})}
+        )
+    )
     for photo in job.table.photos:
         with np.load(folder / "masks" / f"{photo.name}.npz") as stored:
             classes, scores = stored["classes"], stored["scores"].astype(np.float32)
         shown = shown_scores(job)(photo)
-        assert shown.shape == (job.table.num_classes, *scores.shape[1:]) and set(np.flatnonzero(shown.any((1, 2)))) <= set(classes)
+        assert shown.shape == (job.table.num_classes, *scores.shape[1:]) and set(
+            np.flatnonzero(shown.any((1, 2)))
+        ) <= set(classes)
         assert np.allclose(shown[classes], scores / scores.max((1, 2), keepdims=True).clip(1e-6))
         assert np.array_equal(shown_scores(as_it_is)(photo)[classes], scores)
 
 
 def test_the_pseudo_masks_of_the_last_round_are_those_scored(finished, scenes):
-    from tag2mask.data import load_table
-    from tag2mask.data.masks import Truth
     from tag2mask.evaluate import evaluate_masks
+    from tag2mask.formats import load_table
+    from tag2mask.photos.masks import Truth
 
     table = load_table(scenes / "tags.csv")
     truth = Truth(scenes / "masks", table)
-    pairs = [(finished.folder / f"segmenter/round-1/masks/{p.name}.png", truth.read(p)) for p in truth.photos_with_truth]
+    pairs = [
+        (finished.folder / f"segmenter/round-1/masks/{p.name}.png", truth.read(p))
+        for p in truth.photos_with_truth
+    ]
     assert finished.metrics["pseudo"]["miou"] == evaluate_masks(pairs, table.classes).miou
 
 
@@ -166,15 +197,29 @@ def test_predict_needs_no_tags_and_keeps_the_size(finished, tmp_path):
         Image.effect_noise(size, 50).convert(mode).save(tmp_path / f"ä {mode}.png")
         mask = finished.predict(tmp_path / f"ä {mode}.png").mask
         assert mask.shape == size[::-1] and mask.dtype == np.uint8
-    assert tag2mask.load(finished.folder).predict(Image.new("RGB", (20, 30))).classes[0] == "background"
+    assert (
+        tag2mask.load(finished.folder).predict(Image.new("RGB", (20, 30))).classes[0]
+        == "background"
+    )
     lying = Image.effect_noise((50, 30), 50)
     lying.getexif()[0x0112] = 6
     lying.save(tmp_path / "lying.png", exif=lying.getexif())
-    assert np.array_equal(finished.predict(Image.open(tmp_path / "lying.png")).mask, finished.predict(tmp_path / "lying.png").mask)
+    assert np.array_equal(
+        finished.predict(Image.open(tmp_path / "lying.png")).mask,
+        finished.predict(tmp_path / "lying.png").mask,
+    )
     cut = Image.open(tmp_path / "lying.png").crop((0, 0, 30, 10))
-    assert finished.predict(cut).mask.shape == (10, 30), "what is no file any more is taken as it is"
+    assert finished.predict(cut).mask.shape == (10, 30), (
+        "what is no file any more is taken as it is"
+    )
     (tmp_path / "lying.png").unlink()
-    assert finished.predict_to([tmp_path / "ä L.png", finished.config.data.parent / "photos" / "0001.jpg"], tmp_path / "flat") == 2
+    assert (
+        finished.predict_to(
+            [tmp_path / "ä L.png", finished.config.data.parent / "photos" / "0001.jpg"],
+            tmp_path / "flat",
+        )
+        == 2
+    )
     assert sorted(p.name for p in (tmp_path / "flat").iterdir()) == ["0001.png", "ä L.png"]
     (tmp_path / "flat").rename(tmp_path.parent / f"{tmp_path.name} flat")
     (tmp_path / "below").mkdir()
@@ -182,7 +227,9 @@ def test_predict_needs_no_tags_and_keeps_the_size(finished, tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"no picture")
     with pytest.raises(DataError, match=r"broken\.jpg"):
         finished.predict_to([tmp_path], tmp_path / "out")
-    assert {p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*.png")} == {
+    assert {
+        p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*.png")
+    } == {
         "ä L.png",
         "ä RGBA.png",
         "ä P.png",
@@ -195,7 +242,11 @@ def test_running_again_does_nothing_and_a_change_says_what_runs(finished, scenes
     again = tag2mask.run(out=finished.folder, **data(scenes), **SETTINGS)
     assert {p: p.stat().st_mtime_ns for p in again.folder.rglob("*.png")} == before
     assert log_of(again).count("done already") == 7
-    changed = tag2mask.run(out=finished.folder, **data(scenes), **{**SETTINGS, "masks": {"image_size": 64, "crf": {"iterations": 1}}})
+    changed = tag2mask.run(
+        out=finished.folder,
+        **data(scenes),
+        **{**SETTINGS, "masks": {"image_size": 64, "crf": {"iterations": 1}}},
+    )
     assert "masks: starts anew, because masks.crf.iterations was 2, is 1" in log_of(changed)
     assert log_of(changed).count("train: done already") == 2
     tag2mask.run(out=finished.folder, **data(scenes), **SETTINGS)
@@ -207,13 +258,20 @@ def copy_of(finished, tmp_path):
 
 
 def contents(folder):
-    return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.name not in ("log.txt", ".lock", ".facts.jsonl")}
+    return {
+        p: p.read_bytes()
+        for p in folder.rglob("*")
+        if p.is_file() and p.name not in ("log.txt", ".lock", ".facts.jsonl")
+    }
 
 
 def rerun(folder, scenes, stages=tuple(STAGES), **changes):
     from tag2mask.api import run_config
 
-    values = merged({**load_recipe("photos").model_dump(), **data(scenes), "out": folder}, merged(SETTINGS, changes))
+    values = merged(
+        {**load_recipe("photos").model_dump(), **data(scenes), "out": folder},
+        merged(SETTINGS, changes),
+    )
     return run_config(make_config(values), stages)
 
 
@@ -267,14 +325,22 @@ def test_weights_that_have_moved_or_gone_are_the_same_weights(finished, scenes, 
     rerun(folder, scenes, ["masks"], classifier={"weights": str(weights)})
     assert "masks: done" in (folder / "log.txt").read_text().splitlines()[-1]
     weights.write_bytes(b"others")
-    with pytest.raises(RunError, match=r"train was done otherwise \(classifier\.weights has changed|weights was"):
+    with pytest.raises(
+        RunError, match=r"train was done otherwise \(classifier\.weights has changed|weights was"
+    ):
         rerun(folder, scenes, ["masks"], classifier={"weights": str(weights)})
 
 
 def test_a_stage_does_not_build_on_what_has_changed(finished, scenes, tmp_path):
     folder = copy_of(finished, tmp_path)
-    for stage, changes in (("segment", {"masks": {"crf": {"iterations": 0}}}), ("report", {"classifier": {"epochs": 77}})):
-        with pytest.raises(RunError, match=r"(iterations was 2, is 0|epochs was 2, is 77).*run `tag2mask (masks|train)"):
+    for stage, changes in (
+        ("segment", {"masks": {"crf": {"iterations": 0}}}),
+        ("report", {"classifier": {"epochs": 77}}),
+    ):
+        with pytest.raises(
+            RunError,
+            match=r"(iterations was 2, is 0|epochs was 2, is 77).*run `tag2mask (masks|train)",
+        ):
             rerun(folder, scenes, [stage], **changes)
 
 
@@ -295,14 +361,22 @@ def test_settings_that_an_upgrade_brings_change_nothing(finished, scenes, tmp_pa
                     content["inputs"][section].pop(key, None)
             path.write_text(json.dumps(content))
     rerun(folder, scenes, ["clusters", "train", "masks", "segment", "evaluate"])
-    assert all(f"{stage}: done already" in line for stage, line in zip(MIDDLE_STAGES, log_lines(folder, 5), strict=True))
+    assert all(
+        f"{stage}: done already" in line
+        for stage, line in zip(MIDDLE_STAGES, log_lines(folder, 5), strict=True)
+    )
     rerun(folder, scenes, ["masks"], masks={"mask_size": 64})
-    assert "masks: starts anew, because masks.mask_size was null, is 64" in (folder / "log.txt").read_text()
+    assert (
+        "masks: starts anew, because masks.mask_size was null, is 64"
+        in (folder / "log.txt").read_text()
+    )
 
 
 def test_a_stage_whose_result_is_gone_runs_again(finished, scenes, tmp_path):
     folder = copy_of(finished, tmp_path)
-    gone = [folder / name for name in ("evaluate/metrics.json", "report/index.html", "masks/0001.npz")]
+    gone = [
+        folder / name for name in ("evaluate/metrics.json", "report/index.html", "masks/0001.npz")
+    ]
     for path in gone:
         path.unlink()
     rerun(folder, scenes)
@@ -325,15 +399,22 @@ def test_a_mask_that_is_gone_is_made_again(finished, scenes, tmp_path):
     rerun(folder, scenes)
     assert gone.read_bytes() == before
     later = [line for line in log_lines(folder, 4) if "done already" in line]
-    assert len(later) == 3, "what is made again with equal content changes nothing: not segment, evaluate, report"
+    assert len(later) == 3, (
+        "what is made again with equal content changes nothing: not segment, evaluate, report"
+    )
 
 
 def test_a_damaged_network_is_named_and_made_again_when_deleted(finished, scenes, tmp_path):
     folder = copy_of(finished, tmp_path)
     model = folder / "segmenter/model.safetensors"
-    whole = {name: tensor.clone() for name, tensor in load_file(model).items()}  # the file is mapped, and about to be damaged
+    whole = {
+        name: tensor.clone() for name, tensor in load_file(model).items()
+    }  # the file is mapped, and about to be damaged
     model.write_bytes(model.read_bytes()[:100_000])
-    with pytest.raises(RunError, match=r"model\.safetensors is damaged .*delete it and run `tag2mask segment` again"):
+    with pytest.raises(
+        RunError,
+        match=r"model\.safetensors is damaged .*delete it and run `tag2mask segment` again",
+    ):
         tag2mask.load(folder).predict(Image.new("RGB", (20, 30)))
     model.unlink()
     rerun(folder, scenes, ["segment"])
@@ -364,16 +445,27 @@ def test_test_photos_named_like_training_photos_keep_their_masks(finished, scene
         rows = [line.partition(",") for line in lines[1:]]
         for number, (file, _, _) in enumerate(rows):
             shutil.copy(scenes / file, tmp_path / part / f"{number:04d}{Path(file).suffix}")
-        named = [f"{part}/{number:04d}{Path(file).suffix},{tags}" for number, (file, _, tags) in enumerate(rows)]
+        named = [
+            f"{part}/{number:04d}{Path(file).suffix},{tags}"
+            for number, (file, _, tags) in enumerate(rows)
+        ]
         (tmp_path / f"{part}.csv").write_text("\n".join(["file_name,tags", *named]))
     (tmp_path / "masks").mkdir()
     for number, line in enumerate((scenes / "val.csv").read_text().splitlines()[1:5]):
-        shutil.copy(scenes / "masks" / f"{Path(line.partition(',')[0]).stem}.png", tmp_path / "masks" / f"{number:04d}.png")
-    from tag2mask.stages import Job
+        shutil.copy(
+            scenes / "masks" / f"{Path(line.partition(',')[0]).stem}.png",
+            tmp_path / "masks" / f"{number:04d}.png",
+        )
+    from tag2mask.run.folder import Job
 
     job = Job(
         tag2mask.load(folder).config.model_copy(
-            update={"data": tmp_path / "train.csv", "val": tmp_path / "test.csv", "val_masks": tmp_path / "masks", "out": folder}
+            update={
+                "data": tmp_path / "train.csv",
+                "val": tmp_path / "test.csv",
+                "val_masks": tmp_path / "masks",
+                "out": folder,
+            }
         )
     )
     assert job.truths["train"] is None and job.pseudo_photos == ()
@@ -436,7 +528,9 @@ def test_a_run_is_found_from_any_folder(finished, tmp_path, monkeypatch):
     monkeypatch.chdir(finished.folder.parent)
     run = tag2mask.load("whole")
     monkeypatch.chdir(tmp_path)
-    assert run.metrics == finished.metrics and run.predict(Image.new("RGB", (20, 30))).mask.shape == (30, 20)
+    assert run.metrics == finished.metrics and run.predict(
+        Image.new("RGB", (20, 30))
+    ).mask.shape == (30, 20)
 
 
 @pytest.mark.slow
@@ -448,7 +542,12 @@ def test_a_script_without_a_guard_is_told_of_it(scenes, tmp_path):
     start = f"import multiprocessing, tag2mask\nfrom pathlib import *\n{LET_THROUGH}multiprocessing.set_start_method('spawn', force=True)\n"
     for guard, code in (("", 1), ("if __name__ == '__main__':\n    ", 0)):
         script.write_text(f"{start}{guard}{run}\n")
-        done = subprocess.run([sys.executable, script], env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, script],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+        )
         assert done.returncode == code, done.stderr
         assert ('put `if __name__ == "__main__":` before' in done.stderr) == (not guard)
 
@@ -456,7 +555,9 @@ def test_a_script_without_a_guard_is_told_of_it(scenes, tmp_path):
 def test_a_stage_without_the_one_before_it_says_so(scenes, tmp_path):
     from tag2mask.api import run_config
 
-    config = make_config({**load_recipe("photos").model_dump(), **data(scenes), "out": tmp_path / "r", **SETTINGS})
+    config = make_config(
+        {**load_recipe("photos").model_dump(), **data(scenes), "out": tmp_path / "r", **SETTINGS}
+    )
     with pytest.raises(RunError, match="tag2mask train"):
         run_config(config, ["clusters"]) and run_config(config, ["masks"])
 
@@ -522,9 +623,24 @@ def test_two_processes_share_a_run(finished, scenes, tmp_path):
     out = tmp_path / "two"
     script = tmp_path / "script.py"
     script.write_text(COMMAND)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    launch = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+    ]
     command = [*launch, str(script), "run", "--recipe", str(recipe), "--out", str(out)]
-    subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True, capture_output=True, timeout=300)
-    assert {p.name for p in (out / "masks").glob("*.png")} == {p.name for p in (finished.folder / "masks").glob("*.png")}
+    subprocess.run(
+        command,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=True,
+        capture_output=True,
+        timeout=300,
+    )
+    assert {p.name for p in (out / "masks").glob("*.png")} == {
+        p.name for p in (finished.folder / "masks").glob("*.png")
+    }
     assert len(list((out / "evaluate/predictions").glob("*.png"))) == 4
     assert tag2mask.load(out).metrics["segmenter"]["images"] == 4

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from safetensors import safe_open
 
-from tag2mask.data.scenes import make_scenes
+from tag2mask.demo.scenes import make_scenes
 
 READERS = 4  # processes that read photos, whatever the number of cores
 # The four stages, without the check of the data before them: that one may look at true masks, and nothing is kept of them.
@@ -27,9 +27,9 @@ sys.addaudithook(heard)
 
 if __name__ == "__main__":
     from tag2mask.config import load_recipe, make_config, merged, with_whole_paths
-    from tag2mask.pipeline import run_stages
+    from tag2mask.run.pipeline import run_stages
     from tag2mask.segmenter.train import BackgroundGuard
-    from tag2mask.stages import Job
+    from tag2mask.run.folder import Job
     BackgroundGuard.check = lambda guard, model: None  # so few steps may end at background everywhere
     scenes, out = Path(sys.argv[1]), Path(sys.argv[3])
     settings = merged(load_recipe("photos").model_dump(), {
@@ -53,7 +53,10 @@ def watched(folder: Path):
     """Yield a function that names the files of a folder which any process of this machine has opened or read since. Linux alone can."""
     libc = ctypes.CDLL(None, use_errno=True)
     queue = libc.inotify_init1(os.O_NONBLOCK)
-    assert queue >= 0 and libc.inotify_add_watch(queue, os.fsencode(folder), IN_ACCESS | IN_CLOSE | IN_OPEN) >= 0, ctypes.get_errno()
+    assert (
+        queue >= 0
+        and libc.inotify_add_watch(queue, os.fsencode(folder), IN_ACCESS | IN_CLOSE | IN_OPEN) >= 0
+    ), ctypes.get_errno()
 
     def opened() -> set[str]:
         names, events = set(), b""
@@ -63,7 +66,9 @@ def watched(folder: Path):
             except BlockingIOError:
                 return names
             while events:
-                length = int.from_bytes(events[12:16], sys.byteorder)  # struct inotify_event: wd, mask, cookie, len, name
+                length = int.from_bytes(
+                    events[12:16], sys.byteorder
+                )  # struct inotify_event: wd, mask, cookie, len, name
                 names.add(os.fsdecode(events[16 : 16 + length].rstrip(b"\0")) or ".")
                 events = events[16 + length :]
 
@@ -76,11 +81,19 @@ def watched(folder: Path):
 def run(scenes: Path, out: Path) -> None:
     (out.parent / "stages.py").write_text(STAGES)
     command = [sys.executable, out.parent / "stages.py", scenes, str(READERS), out]
-    done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        command,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr
     readers = set(Path(f"{out}.opened").read_text().splitlines())
     for stage in ("train", "segment"):
-        assert len([line for line in readers if line.startswith(stage)]) >= READERS, f"{stage} read photos in {readers}"
+        assert len([line for line in readers if line.startswith(stage)]) >= READERS, (
+            f"{stage} read photos in {readers}"
+        )
 
 
 def spoil(masks: Path) -> None:
@@ -101,22 +114,37 @@ def spoil(masks: Path) -> None:
 def written(run: Path) -> dict[str, object]:
     """All that the four stages wrote, times left out, and the order in which safetensors keeps its metadata."""
     contents: dict[str, object] = {}
-    for path in (path for stage in ("clusters", "classifier", "masks", "segmenter") for path in (run / stage).rglob("*") if path.is_file()):
+    for path in (
+        path
+        for stage in ("clusters", "classifier", "masks", "segmenter")
+        for path in (run / stage).rglob("*")
+        if path.is_file()
+    ):
         name = path.relative_to(run).as_posix()
         contents[name] = path.read_bytes()
         if path.suffix == ".safetensors":
             with safe_open(path, "pt") as file:
-                contents[name] = file.metadata(), {key: file.get_tensor(key).numpy().tobytes() for key in file.keys()}  # noqa: SIM118
+                contents[name] = (
+                    file.metadata(),
+                    {key: file.get_tensor(key).numpy().tobytes() for key in file.keys()},  # noqa: SIM118
+                )
         elif path.name in ("started.json", "done.json"):
             contents[name] = {**json.loads(path.read_text()), "seconds": None}
-            contents[name]["inputs"].pop("classifier/model.safetensors", None)  # its hash, metadata and all
+            contents[name]["inputs"].pop(
+                "classifier/model.safetensors", None
+            )  # its hash, metadata and all
         elif path.name == "metrics.jsonl":
-            contents[name] = [{**json.loads(line), "seconds_per_step": None} for line in path.read_text().splitlines()]
+            contents[name] = [
+                {**json.loads(line), "seconds_per_step": None}
+                for line in path.read_text().splitlines()
+            ]
     return contents
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells which files any process opens")
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="only Linux tells which files any process opens"
+)
 def test_no_process_opens_a_true_mask_before_evaluation(tmp_path):
     """The stages run with true masks and with unreadable ones in their place: nothing opens one, and both write the same, byte for byte."""
     scenes = tmp_path / "scenes"
@@ -124,7 +152,9 @@ def test_no_process_opens_a_true_mask_before_evaluation(tmp_path):
     with watched(scenes / "masks") as opened:
         run(scenes, tmp_path / "readable")
         assert not opened()
-        subprocess.run([sys.executable, "-c", f"open({str(scenes / 'masks/0001.png')!r}).close()"], check=True)
+        subprocess.run(
+            [sys.executable, "-c", f"open({str(scenes / 'masks/0001.png')!r}).close()"], check=True
+        )
         assert opened() == {"0001.png"}, "the watch itself does not work"
         spoil(scenes / "masks")
         opened()
@@ -137,4 +167,6 @@ def test_no_process_opens_a_true_mask_before_evaluation(tmp_path):
         "segmenter/round-1/masks/0001.png",
         "segmenter/model.safetensors",
     } <= readable.keys()
-    assert [name for name in readable | unreadable if readable.get(name) != unreadable.get(name)] == []
+    assert [
+        name for name in readable | unreadable if readable.get(name) != unreadable.get(name)
+    ] == []

@@ -4,13 +4,21 @@ import pytest
 from PIL import Image
 
 from tag2mask.config import load_recipe
-from tag2mask.data.transforms import reduced
+from tag2mask.photos.tensors import reduced
 
 
 @pytest.mark.parametrize(
-    ("recipe", "largest"), [("coco14-cpc", (640, 480)), ("coco14-cpc", (480, 640)), ("voc12-cpc", (500, 375)), ("ppc", (500, 500))]
+    ("recipe", "largest"),
+    [
+        ("coco14-cpc", (640, 480)),
+        ("coco14-cpc", (480, 640)),
+        ("voc12-cpc", (500, 375)),
+        ("ppc", (500, 500)),
+    ],
 )
 def test_photos_of_the_papers_keep_their_size(recipe, largest):
     photo, settings = Image.new("RGB", largest), load_recipe(recipe)
-    assert reduced(photo, settings.segmenter.test_size) is photo  # training crops, prediction and the CRF behind it
+    assert (
+        reduced(photo, settings.segmenter.test_size) is photo
+    )  # training crops, prediction and the CRF behind it
     assert reduced(photo, settings.masks.mask_size) is photo  # the pseudo masks' CRF

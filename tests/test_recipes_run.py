@@ -10,9 +10,9 @@ from PIL import Image, ImageFilter
 import tag2mask
 from tag2mask.cli import main
 from tag2mask.config import load_recipe, recipes
-from tag2mask.data import load_table, scenes
-from tag2mask.data.masks import Truth
 from tag2mask.evaluate import evaluate_masks, list_hash
+from tag2mask.formats import load_table, scenes
+from tag2mask.photos.masks import Truth
 
 # Sizes, steps and networks; everything else stays as the recipe has it.
 SMALL = """--classifier.image-size 64 --masks.image-size 64 --masks.crf.iterations 1
@@ -25,7 +25,9 @@ def few(tmp_path_factory):
     """Sixteen scenes of eight tags that VOC and COCO have too."""
     folder = tmp_path_factory.mktemp("data") / "scenes"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scenes, "SCENE_TAGS", ("bicycle", "bird", "bus", "car", "cat", "dog", "sheep", "train"))
+        patch.setattr(
+            scenes, "SCENE_TAGS", ("bicycle", "bird", "bus", "car", "cat", "dog", "sheep", "train")
+        )
         scenes.make_scenes(folder, num_train=16, num_val=2, size=64, seed=0)
     return folder
 
@@ -37,15 +39,38 @@ def test_every_recipe_runs(recipe, few, tmp_path, few_steps):
     vit = "vit" in written.classifier.backbone
     frozen = written.classifier.frozen_epochs
     given = f"--recipe {recipe} --data {few}/tags.csv --val {few}/val.csv --val-masks {few}/masks --out {tmp_path}/r"
-    assert main(["run", *shlex.split(f"{given} {SMALL} {SMALL_VIT if vit else ''} --classifier.epochs {frozen + 1}")]) == 0
+    assert (
+        main(
+            [
+                "run",
+                *shlex.split(
+                    f"{given} {SMALL} {SMALL_VIT if vit else ''} --classifier.epochs {frozen + 1}"
+                ),
+            ]
+        )
+        == 0
+    )
     run = tag2mask.load(tmp_path / "r")
     changed = {"backbone", "weights", "image_size", "epochs"}
-    assert run.config.classifier.model_dump(exclude=changed) == written.classifier.model_dump(exclude=changed)
+    assert run.config.classifier.model_dump(exclude=changed) == written.classifier.model_dump(
+        exclude=changed
+    )
     assert run.config.clusters == written.clusters
-    for training in ("classifier", *(f"segmenter/round-{i}" for i in range(1, written.segmenter.rounds)), "segmenter"):
-        lines = [json.loads(line) for line in (run.folder / training / "metrics.jsonl").read_text().splitlines()]
+    for training in (
+        "classifier",
+        *(f"segmenter/round-{i}" for i in range(1, written.segmenter.rounds)),
+        "segmenter",
+    ):
+        lines = [
+            json.loads(line)
+            for line in (run.folder / training / "metrics.jsonl").read_text().splitlines()
+        ]
         assert lines and all(np.isfinite(line["loss"]) for line in lines), training
-    assert run.metrics["pseudo"]["images"] == 16 and run.metrics["segmenter"]["images"] == 2 and run.report.exists()
+    assert (
+        run.metrics["pseudo"]["images"] == 16
+        and run.metrics["segmenter"]["images"] == 2
+        and run.report.exists()
+    )
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +79,10 @@ def demo(tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "demo"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tag2mask.api.DEMO_SCENES", {"num_train": 20, "num_val": 4, "size": 96})
-        assert main(["demo", "--out", str(out), *shlex.split(SMALL.replace("steps 6", "steps 60"))]) == 0
+        assert (
+            main(["demo", "--out", str(out), *shlex.split(SMALL.replace("steps 6", "steps 60"))])
+            == 0
+        )
     return tag2mask.load(out)
 
 
@@ -69,7 +97,9 @@ def test_the_demo_ends_with_a_report(demo):
 @pytest.mark.slow
 def test_overlays_are_the_picture_with_each_object_in_its_color(demo, tmp_path):
     photos = demo.folder / "scenes" / "photos"
-    assert main(["predict", str(demo.folder), str(photos), "--out", str(tmp_path), "--overlay"]) == 0
+    assert (
+        main(["predict", str(demo.folder), str(photos), "--out", str(tmp_path), "--overlay"]) == 0
+    )
     looked: dict[int, int] = {}
     for photo in sorted(photos.iterdir()):
         file = Image.open(tmp_path / f"{photo.stem}.png")
@@ -78,10 +108,14 @@ def test_overlays_are_the_picture_with_each_object_in_its_color(demo, tmp_path):
         assert overlay.mode == "RGB" and overlay.size == file.size
         picture = np.asarray(Image.open(photo).convert("RGB"), float)
         tint = 120 / 255
-        expected = np.where(mask[..., None] == 0, picture, (1 - tint) * picture + tint * colors[mask])
+        expected = np.where(
+            mask[..., None] == 0, picture, (1 - tint) * picture + tint * colors[mask]
+        )
         off = np.asarray(overlay, float) - expected
         for number in np.unique(mask):
-            inside = np.array(Image.fromarray(np.uint8(mask == number)).filter(ImageFilter.MinFilter(7)), bool)
+            inside = np.array(
+                Image.fromarray(np.uint8(mask == number)).filter(ImageFilter.MinFilter(7)), bool
+            )
             if inside.sum() > 2500:  # far more than the class's name covers; JPEG blurs colors
                 assert np.abs(np.median(off[inside], 0)).max() < 8, f"{photo.name}: class {number}"
                 looked[number] = looked.get(number, 0) + 1
@@ -92,11 +126,32 @@ def test_overlays_are_the_picture_with_each_object_in_its_color(demo, tmp_path):
 def test_pseudo_list_names_the_photos_whose_masks_are_scored(demo, tmp_path):
     table = load_table(demo.config.data)
     wanted = [photo.name for photo in table.photos[3:12:2]]
-    (tmp_path / "some.txt").write_text("\n".join([*wanted, "0022", "absent"]))  # 0022 is a test photo
+    (tmp_path / "some.txt").write_text(
+        "\n".join([*wanted, "0022", "absent"])
+    )  # 0022 is a test photo
     before = demo.metrics
-    assert main(["evaluate", "--out", str(demo.folder), "--photos.pseudo-list", str(tmp_path / "some.txt")]) == 0
+    assert (
+        main(
+            [
+                "evaluate",
+                "--out",
+                str(demo.folder),
+                "--photos.pseudo-list",
+                str(tmp_path / "some.txt"),
+            ]
+        )
+        == 0
+    )
     figures, truth = demo.metrics["pseudo"], Truth(demo.config.val_masks, table)
-    pairs = [(demo.folder / f"masks/{photo.name}.png", truth.read(photo)) for photo in table.photos if photo.name in wanted]
-    assert (figures["images"], figures["split"], figures["list_hash"]) == (5, "some", list_hash(wanted))
+    pairs = [
+        (demo.folder / f"masks/{photo.name}.png", truth.read(photo))
+        for photo in table.photos
+        if photo.name in wanted
+    ]
+    assert (figures["images"], figures["split"], figures["list_hash"]) == (
+        5,
+        "some",
+        list_hash(wanted),
+    )
     assert figures["miou"] == evaluate_masks(pairs, table.classes).miou != before["pseudo"]["miou"]
     assert demo.metrics["segmenter"] == before["segmenter"]

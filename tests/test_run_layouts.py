@@ -4,12 +4,12 @@ import shutil
 
 import numpy as np
 import pytest
-from data.layouts import make_coco, make_voc, make_yolo
+from formats.layouts import make_coco, make_voc, make_yolo
 from test_pipeline import SETTINGS
 
 import tag2mask
-from tag2mask.data.convert import convert
-from tag2mask.data.masks import read_mask
+from tag2mask.formats.convert import convert
+from tag2mask.photos.masks import read_mask
 
 pytestmark = pytest.mark.usefixtures("few_steps")
 TAGS = [("cat",), ("dog",), ("cat", "dog"), ("horse",), ("horse", "cat"), ("dog", "horse")]
@@ -27,8 +27,13 @@ def photos(prefix, count=12):
 def test_voc_layout_runs_with_masks_in_vocs_numbers(tmp_path):
     train = make_voc(tmp_path / "a", photos("2007"))
     val = make_voc(tmp_path / "b", photos("2008", 6), "val")
-    run = tag2mask.run(train, tmp_path / "run", val=val, val_masks=val / "SegmentationClass", **SMALL)
-    assert run.metrics["segmenter"]["images"] == 6 and run.metrics["segmenter"]["iou"]["cat"] is not None
+    run = tag2mask.run(
+        train, tmp_path / "run", val=val, val_masks=val / "SegmentationClass", **SMALL
+    )
+    assert (
+        run.metrics["segmenter"]["images"] == 6
+        and run.metrics["segmenter"]["iou"]["cat"] is not None
+    )
     assert len(list((run.folder / "masks").glob("2007_*.png"))) == 12
 
 
@@ -61,8 +66,17 @@ def test_yolo_and_folders_run_on_tags_alone(tmp_path):
 def test_coco_mini_runs_as_coco_with_81_classes(shared, tmp_path):
     data = shared / "coco-mini" / "annotations" / "instances_train.json"
     convert(data, "masks", tmp_path / "masks")
-    run = tag2mask.run(data, tmp_path / "run", val=data, val_masks=tmp_path / "masks", **{**SMALL, "clusters": {"source": "coco"}})
+    run = tag2mask.run(
+        data,
+        tmp_path / "run",
+        val=data,
+        val_masks=tmp_path / "masks",
+        **{**SMALL, "clusters": {"source": "coco"}},
+    )
     assert run.metrics["pseudo"]["images"] == run.metrics["segmenter"]["images"] == 98
     assert len(run.metrics["pseudo"]["iou"]) == 81
-    highest = max(int(np.where((m := read_mask(p)) == 255, 0, m).max()) for p in (run.folder / "masks").rglob("*.png"))
+    highest = max(
+        int(np.where((m := read_mask(p)) == 255, 0, m).max())
+        for p in (run.folder / "masks").rglob("*.png")
+    )
     assert 40 < highest <= 80

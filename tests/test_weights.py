@@ -40,7 +40,10 @@ def hub():
     class Hub(BaseHTTPRequestHandler):
         def do_GET(self):
             asked.append(self.path)
-            found = self.path.endswith("/resolve/main/model.safetensors") or "/resolve/" + "c" * 40 in self.path
+            found = (
+                self.path.endswith("/resolve/main/model.safetensors")
+                or "/resolve/" + "c" * 40 in self.path
+            )
             self.send_response(200 if found else 404)
             self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
             self.send_header("X-Repo-Commit", "c" * 40)
@@ -62,8 +65,16 @@ def hub():
 
 
 def fetch(endpoint, home):
-    environment = {**os.environ, "HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", "OMP_NUM_THREADS": "1"}
-    return subprocess.run([sys.executable, "-c", CODE], env=environment, capture_output=True, text=True, timeout=120)
+    environment = {
+        **os.environ,
+        "HF_ENDPOINT": endpoint,
+        "HF_HOME": str(home),
+        "HF_HUB_DISABLE_XET": "1",
+        "OMP_NUM_THREADS": "1",
+    }
+    return subprocess.run(
+        [sys.executable, "-c", CODE], env=environment, capture_output=True, text=True, timeout=120
+    )
 
 
 def test_equal_networks_make_equal_files(tmp_path):
@@ -99,5 +110,10 @@ def test_weights_come_from_the_hub_and_then_from_its_cache(hub, tmp_path):
 @pytest.mark.slow
 def test_a_hub_out_of_reach_is_explained(tmp_path):
     answer = fetch("http://127.0.0.1:9", tmp_path)
-    assert answer.stdout.startswith("WeightsError the weights of test_vit.r160_in1k could not be had from the hub"), answer.stderr
-    assert "--classifier.weights FILE" in answer.stdout and "or take tf_efficientnet_lite0, whose" in answer.stdout
+    assert answer.stdout.startswith(
+        "WeightsError the weights of test_vit.r160_in1k could not be had from the hub"
+    ), answer.stderr
+    assert (
+        "--classifier.weights FILE" in answer.stdout
+        and "or take tf_efficientnet_lite0, whose" in answer.stdout
+    )

@@ -15,16 +15,21 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from tag2mask.data.masks import read_mask, write_mask
-from tag2mask.data.plain import read_list
-from tag2mask.runs import track
+from tag2mask.formats.plain import read_list
+from tag2mask.photos.masks import read_mask, write_mask
+from tag2mask.progress import track
 
 LISTS = Path(__file__).parent
 
 
 def tags(voc: Path, name: str) -> list[str]:
     """Names of the objects that VOC's XML file gives a photo."""
-    return sorted({thing.findtext("name") or "" for thing in ElementTree.parse(voc / "Annotations" / f"{name}.xml").iter("object")})
+    return sorted(
+        {
+            thing.findtext("name") or ""
+            for thing in ElementTree.parse(voc / "Annotations" / f"{name}.xml").iter("object")
+        }
+    )
 
 
 def mask(voc: Path, sbd: Path, name: str) -> np.ndarray:
@@ -34,24 +39,39 @@ def mask(voc: Path, sbd: Path, name: str) -> np.ndarray:
         return read_mask(own)
     from scipy.io import loadmat  # comes with the extra `offline`
 
-    return np.ascontiguousarray(loadmat(sbd / "cls" / f"{name}.mat")["GTcls"][0, 0]["Segmentation"], np.uint8)
+    return np.ascontiguousarray(
+        loadmat(sbd / "cls" / f"{name}.mat")["GTcls"][0, 0]["Segmentation"], np.uint8
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path, help="the folder given to `tag2mask download voc12 --out`")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "data", type=Path, help="the folder given to `tag2mask download voc12 --out`"
+    )
     parser.add_argument("out", type=Path, help="the folder to write")
     options = parser.parse_args()
-    voc, sbd, out = options.data / "VOCdevkit" / "VOC2012", options.data / "benchmark_RELEASE" / "dataset", options.out
+    voc, sbd, out = (
+        options.data / "VOCdevkit" / "VOC2012",
+        options.data / "benchmark_RELEASE" / "dataset",
+        options.out,
+    )
     if not voc.is_dir() or not sbd.is_dir():
-        sys.exit(f"{voc} and {sbd} are not both there; run `tag2mask download voc12 --out {options.data}` first")
+        sys.exit(
+            f"{voc} and {sbd} are not both there; run `tag2mask download voc12 --out {options.data}` first"
+        )
     for folder in ("images", "masks"):
         (out / folder).mkdir(parents=True, exist_ok=True)
     for split in ("train", "val"):
         names = read_list(LISTS / f"{split}.txt")
         with (out / f"{split}.csv").open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows(
-                [("file_name", "tags"), *((f"images/{name}.jpg", ";".join(tags(voc, name))) for name in names)],
+                [
+                    ("file_name", "tags"),
+                    *((f"images/{name}.jpg", ";".join(tags(voc, name))) for name in names),
+                ],
             )
         for name in track(names, split):
             shutil.copyfile(voc / "JPEGImages" / f"{name}.jpg", out / "images" / f"{name}.jpg")

@@ -39,7 +39,9 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         verb = (sys.argv[1:] if argv is None else argv)[0]
         print(
-            "\ntag2mask: stopped" + "; the same command goes on, a training from where it was a minute ago at most" * (verb in GO_ON),
+            "\ntag2mask: stopped"
+            + "; the same command goes on, a training from where it was a minute ago at most"
+            * (verb in GO_ON),
             file=sys.stderr,
         )
         return 130
@@ -63,7 +65,9 @@ def _dispatch(argv: list[str]) -> None:
     elif argv[0] in VERBS:
         VERBS[argv[0]](argv[1:])
     else:
-        raise Tag2MaskError(f"unknown command {argv[0]!r}{nearest(argv[0], list(VERBS))} See `tag2mask --help`.")
+        raise Tag2MaskError(
+            f"unknown command {argv[0]!r}{nearest(argv[0], list(VERBS))} See `tag2mask --help`."
+        )
 
 
 def _run(argv: list[str]) -> None:
@@ -89,16 +93,28 @@ def _demo(argv: list[str]) -> None:
 
     named = {word.split("=")[0] for word in argv}
     if own := sorted(named & {"--data", "--val", "--val-masks"}):
-        raise ConfigError(f"{', '.join(own)}: the demo makes its own photos; for yours there is `tag2mask run`")
-    run_demo(parse_config(argv if "--recipe" in named else ["--recipe", "demo", *argv], "tag2mask demo"))
+        raise ConfigError(
+            f"{', '.join(own)}: the demo makes its own photos; for yours there is `tag2mask run`"
+        )
+    run_demo(
+        parse_config(argv if "--recipe" in named else ["--recipe", "demo", *argv], "tag2mask demo")
+    )
 
 
 def _predict(argv: list[str]) -> None:
     def predict(
         run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(help="A run folder.")],
-        pictures: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(help="Pictures, or folders of pictures.")],
-        out: Annotated[Path, tyro.conf.arg(help="Folder for the masks; the tree below a given folder is kept.")],
-        overlay: Annotated[bool, tyro.conf.arg(help="Also write NAME.overlay.jpg, the mask drawn over the picture.")] = False,
+        pictures: Annotated[
+            tyro.conf.Positional[tuple[Path, ...]],
+            tyro.conf.arg(help="Pictures, or folders of pictures."),
+        ],
+        out: Annotated[
+            Path, tyro.conf.arg(help="Folder for the masks; the tree below a given folder is kept.")
+        ],
+        overlay: Annotated[
+            bool,
+            tyro.conf.arg(help="Also write NAME.overlay.jpg, the mask drawn over the picture."),
+        ] = False,
     ) -> None:
         """Masks for any pictures with the segmenter of a run: no tags needed."""
         from tag2mask.api import load
@@ -112,10 +128,14 @@ def _command(room: str, function: str) -> Callable[[list[str]], None]:
     """A verb that is a function of a room; tyro makes its options from the signature."""
 
     def verb(argv: list[str]) -> None:
-        from tag2mask.runs import start_log
+        from tag2mask.progress import start_log
 
         start_log()
-        said = tyro.cli(getattr(import_module(f"tag2mask.{room}.command"), function), args=argv, prog=f"tag2mask {function.split('_')[0]}")
+        said = tyro.cli(
+            getattr(import_module(f"tag2mask.{room}.command"), function),
+            args=argv,
+            prog=f"tag2mask {function.split('_')[0]}",
+        )
         if said:
             print(said)
 
@@ -132,7 +152,11 @@ def _clusters(argv: list[str]) -> None:
 
 
 def _evaluate(argv: list[str]) -> None:
-    (_command("evaluate", "evaluate") if any(word.split("=")[0] == "--pred" for word in argv) else _stages("evaluate"))(argv)
+    (
+        _command("evaluate", "evaluate")
+        if any(word.split("=")[0] == "--pred" for word in argv)
+        else _stages("evaluate")
+    )(argv)
 
 
 VERBS: dict[str, Callable[[list[str]], None]] = {
@@ -143,13 +167,23 @@ VERBS: dict[str, Callable[[list[str]], None]] = {
     **{name: _stages(name) for name in ("masks", "segment", "report")},
     "evaluate": _evaluate,
     "predict": _predict,
-    "check": _command("data", "check"),
-    "convert": _command("data", "convert"),
-    "download": _command("data", "download"),
+    "check": _command("formats", "check"),
+    "convert": _command("formats", "convert"),
+    "download": _command("formats", "download"),
     "crf": _command("crf", "crf_command"),
 }
 
-GO_ON = ("run", "demo", "clusters", "train", "masks", "segment", "evaluate", "report", "download")  # given again, they go on
+GO_ON = (
+    "run",
+    "demo",
+    "clusters",
+    "train",
+    "masks",
+    "segment",
+    "evaluate",
+    "report",
+    "download",
+)  # given again, they go on
 
 if __name__ == "__main__":
     sys.exit(main())

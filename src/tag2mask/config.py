@@ -15,7 +15,7 @@ import tyro
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tag2mask.errors import ConfigError, RunError
-from tag2mask.runs import write_text
+from tag2mask.files import write_text
 
 FILES = {"source", "weights"}  # settings that are a word or name a file
 
@@ -120,7 +120,11 @@ class ClassifierSettings(Settings):
 
     def num_epochs(self, photos: int) -> int:
         """Epochs over this many photos."""
-        return max(6, math.ceil(100 / math.ceil(photos / self.batch_size))) if self.epochs == "auto" else self.epochs
+        return (
+            max(6, math.ceil(100 / math.ceil(photos / self.batch_size)))
+            if self.epochs == "auto"
+            else self.epochs
+        )
 
 
 class CRFSettings(Settings):
@@ -266,13 +270,21 @@ class Config(Settings):
 
     def pseudo_masks(self, run_dir: Path) -> Path:
         """The folder of the pseudo masks that the last training of the segmenter learns from."""
-        return run_dir / ("masks" if self.segmenter.rounds == 1 else f"segmenter/round-{self.segmenter.rounds - 1}/masks")
+        return run_dir / (
+            "masks"
+            if self.segmenter.rounds == 1
+            else f"segmenter/round-{self.segmenter.rounds - 1}/masks"
+        )
 
 
 def check_language_model(config: Config, base: Config) -> Config:
     """`config`, given over the settings `base`. Raises ConfigError if it changes what only a language model reads, and none is asked."""
     mine, theirs = config.clusters, base.clusters
-    idle = [name for name in type(mine).model_fields if name not in ("source", "llm") and getattr(mine, name) != getattr(theirs, name)]
+    idle = [
+        name
+        for name in type(mine).model_fields
+        if name not in ("source", "llm") and getattr(mine, name) != getattr(theirs, name)
+    ]
     if idle and not mine.llm and mine.source != "llm":
         raise ConfigError(
             f"clusters.{idle[0]} = {getattr(mine, idle[0])!r} would have no effect: only a language model reads it, and none is asked; "
@@ -283,7 +295,11 @@ def check_language_model(config: Config, base: Config) -> Config:
 
 def recipes() -> list[str]:
     """Names of the recipes that come with tag2mask."""
-    return sorted(f.name.removesuffix(".toml") for f in files("tag2mask").joinpath("recipes").iterdir() if f.name.endswith(".toml"))
+    return sorted(
+        f.name.removesuffix(".toml")
+        for f in files("tag2mask").joinpath("recipes").iterdir()
+        if f.name.endswith(".toml")
+    )
 
 
 def load_recipe(name: str) -> Config:
@@ -297,10 +313,16 @@ def load_recipe(name: str) -> Config:
         path = Path(str(files("tag2mask").joinpath("recipes", f"{name}.toml")))
     values = _read_toml(path)
     base = values.get("recipe", name)
-    whole = values.keys() >= {key for key, field in Config.model_fields.items() if isinstance(field.default, Settings)}
-    if isinstance(base, str) and base != name and not whole:  # a recipe that names another starts from it; a run's own settings are whole
+    whole = values.keys() >= {
+        key for key, field in Config.model_fields.items() if isinstance(field.default, Settings)
+    }
+    if (
+        isinstance(base, str) and base != name and not whole
+    ):  # a recipe that names another starts from it; a run's own settings are whole
         if base.endswith(".toml"):
-            raise ConfigError(f"{path}: recipe = {base!r}: a recipe file can start from {', '.join(recipes())}, not from another file")
+            raise ConfigError(
+                f"{path}: recipe = {base!r}: a recipe file can start from {', '.join(recipes())}, not from another file"
+            )
         values = merged(load_recipe(base).model_dump(), values)
     return make_config(values, str(path)).model_copy(update={"recipe": name})
 
@@ -312,7 +334,13 @@ def read_config(path: Path) -> Config:
 
 def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     """Nested settings with those of `over` in place of those of `base`."""
-    return {**base, **{k: merged(base[k], v) if isinstance(v, dict) and isinstance(base.get(k), dict) else v for k, v in over.items()}}
+    return {
+        **base,
+        **{
+            k: merged(base[k], v) if isinstance(v, dict) and isinstance(base.get(k), dict) else v
+            for k, v in over.items()
+        },
+    }
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -338,11 +366,19 @@ def with_whole_paths(config: Config) -> Config:
     """The same settings with every file they name as an absolute path, so that they mean the same from any folder."""
 
     def whole(value: Any, key: str = "") -> Any:
-        if isinstance(value, Path) or (key in FILES and Path(value).suffix and Path(value).is_file()):
+        if isinstance(value, Path) or (
+            key in FILES and Path(value).suffix and Path(value).is_file()
+        ):
             return type(value)(Path(value).resolve())
         if isinstance(value, Settings):
             kept = {"out", "recipe"}
-            return value.model_copy(update={k: whole(getattr(value, k), k) for k in type(value).model_fields if k not in kept})
+            return value.model_copy(
+                update={
+                    k: whole(getattr(value, k), k)
+                    for k in type(value).model_fields
+                    if k not in kept
+                }
+            )
         return value
 
     changed: Config = whole(config)
@@ -360,7 +396,9 @@ def stored_settings(kind: type[Stored], text: str, path: Path) -> Stored:
         return kind.model_validate_json(text)
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise RunError(f"{path}: settings that this version of tag2mask does not know ({faults}); use the version that made it") from None
+        raise RunError(
+            f"{path}: settings that this version of tag2mask does not know ({faults}); use the version that made it"
+        ) from None
 
 
 def nearest(name: str, names: list[str]) -> str:
@@ -387,7 +425,9 @@ def parse_config(argv: list[str], prog: str) -> Config:
     resumes = given["--recipe"] is None and stored is not None and stored.exists()
     base = read_config(stored) if resumes and stored else load_recipe(given["--recipe"] or "photos")
     about = f"Settings; the defaults shown are those of {stored or base.recipe}."
-    return check_language_model(tyro.cli(Config, default=base, args=argv, prog=prog, description=about), base)
+    return check_language_model(
+        tyro.cli(Config, default=base, args=argv, prog=prog, description=about), base
+    )
 
 
 def _value(argv: list[str], key: str) -> str | None:

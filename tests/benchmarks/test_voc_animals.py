@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tag2mask.data.masks import read_mask
+from tag2mask.photos.masks import read_mask
 
 ROOT = Path(__file__).parents[2]
 LISTS = ROOT / "benchmarks" / "voc_animals"
@@ -33,13 +33,20 @@ def lay_voc(data, shared):
     own = {*names("train_seg"), *names("val")}
     for name, tags in (tags_of(shared / "train.csv") | tags_of(shared / "val.csv")).items():
         part = "<part><name>head</name></part>"  # VOC names the parts of people, which are no tags
-        objects = "".join(f"<object><name>{tag}</name><difficult>1</difficult>{part}</object>" for tag in [*reversed(tags), tags[0]])
+        objects = "".join(
+            f"<object><name>{tag}</name><difficult>1</difficult>{part}</object>"
+            for tag in [*reversed(tags), tags[0]]
+        )
         (voc / "Annotations" / f"{name}.xml").write_text(f"<annotation>{objects}</annotation>")
         file = shared / "masks" / f"{name}.png"
         if name in own:
             (voc / "SegmentationClass" / file.name).symlink_to(file)
         else:
-            savemat(sbd / "cls" / f"{name}.mat", {"GTcls": {"Segmentation": read_mask(file)}}, do_compression=True)
+            savemat(
+                sbd / "cls" / f"{name}.mat",
+                {"GTcls": {"Segmentation": read_mask(file)}},
+                do_compression=True,
+            )
     return data
 
 
@@ -51,7 +58,10 @@ def test_the_folder_is_the_one_that_was_measured(shared, tmp_path):
     subprocess.run([sys.executable, LISTS / "build.py", data, out], check=True)
     for file in ("train.csv", "val.csv", "train_seg.txt"):
         assert (out / file).read_bytes() == (shared / file).read_bytes(), file
-    for kind, same in (("images", lambda a, b: a.read_bytes() == b.read_bytes()), ("masks", same_mask)):
+    for kind, same in (
+        ("images", lambda a, b: a.read_bytes() == b.read_bytes()),
+        ("masks", same_mask),
+    ):
         files = sorted(path.name for path in (shared / kind).iterdir())
         assert files == sorted(path.name for path in (out / kind).iterdir()) and len(files) == 1500
         assert [name for name in files if not same(shared / kind / name, out / kind / name)] == []
@@ -63,9 +73,17 @@ def same_mask(one, other):
 
 def test_lists_are_whole_and_apart():
     train, val, scored = names("train"), names("val"), names("train_seg")
-    assert (len(train), len(val), len(scored)) == (1300, 200, 437) and set(scored) <= set(train) and not set(train) & set(val)
+    assert (
+        (len(train), len(val), len(scored)) == (1300, 200, 437)
+        and set(scored) <= set(train)
+        and not set(train) & set(val)
+    )
 
 
 def test_a_missing_download_is_said(tmp_path):
-    said = subprocess.run([sys.executable, LISTS / "build.py", tmp_path, tmp_path / "out"], capture_output=True, text=True)
+    said = subprocess.run(
+        [sys.executable, LISTS / "build.py", tmp_path, tmp_path / "out"],
+        capture_output=True,
+        text=True,
+    )
     assert said.returncode == 1 and "tag2mask download voc12" in said.stderr

@@ -17,7 +17,9 @@ def test_by_hand():
     a, b = 0.6**0.5, 0.8**0.5
     want = torch.tensor([[1, a, 0], [a, 1, b], [0, b, 1]])
     assert torch.allclose(weights, want / want.sum(1, keepdim=True), atol=1e-6)
-    assert torch.allclose(spread(torch.tensor([[[[1.0, 0.0, 0.0]]]]), weights[None]).flatten(), weights[:, 0])
+    assert torch.allclose(
+        spread(torch.tensor([[[[1.0, 0.0, 0.0]]]]), weights[None]).flatten(), weights[:, 0]
+    )
 
 
 def test_maps_must_all_agree_and_any_resolution_will_do():
@@ -26,7 +28,9 @@ def test_maps_must_all_agree_and_any_resolution_will_do():
     halves[:, :, 0, 0] = halves[:, :, 1, 1] = 1  # left and right differ
     weights = affinity([alike, halves], [torch.zeros(3), torch.zeros(2)], (2, 2))[0]
     assert torch.allclose(weights, torch.tensor([[0.5, 0, 0.5, 0], [0, 0.5, 0, 0.5]] * 2))
-    assert torch.equal(affinity([halves, alike], [torch.zeros(2), torch.zeros(3)], (2, 2))[0], weights)
+    assert torch.equal(
+        affinity([halves, alike], [torch.zeros(2), torch.zeros(3)], (2, 2))[0], weights
+    )
 
 
 @given(st.integers(0, 2**31), st.integers(1, 5), st.integers(1, 5))
@@ -45,13 +49,23 @@ def test_a_mean_over_patches(seed, h, w):
 @pytest.mark.parametrize("backbone", ["test_vit", "test_efficientnet", "resnet18"])
 def test_the_classifier_knows_the_means_of_its_maps(backbone, tmp_path):
     torch.manual_seed(0)
-    net = PatchClassifier(ClassifierSettings(backbone=backbone, weights="none", token_width=8), 4, 3).eval()
+    net = PatchClassifier(
+        ClassifierSettings(backbone=backbone, weights="none", token_width=8), 4, 3
+    ).eval()
     photos = torch.rand(3, 3, 64, 96)
     net.measure_maps(photos)
     maps, _ = net.backbone.maps(photos)
     for mean, features in zip(net.map_means, maps, strict=True):
         assert torch.allclose(mean, features.mean((0, 1, 2)), atol=1e-4)
-    plain, spread_out = net.scores(photos, torch.ones(3, 3)), net.scores(photos, torch.ones(3, 3), spread_scores=True)
+    plain, spread_out = (
+        net.scores(photos, torch.ones(3, 3)),
+        net.scores(photos, torch.ones(3, 3), spread_scores=True),
+    )
     assert plain.shape == spread_out.shape and not torch.allclose(plain, spread_out)
     save_classifier(net, tmp_path / "m.safetensors", ("a", "b", "c"), 3)
-    assert torch.equal(load_classifier(tmp_path / "m.safetensors").scores(photos, torch.ones(3, 3), spread_scores=True), spread_out)
+    assert torch.equal(
+        load_classifier(tmp_path / "m.safetensors").scores(
+            photos, torch.ones(3, 3), spread_scores=True
+        ),
+        spread_out,
+    )

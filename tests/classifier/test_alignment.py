@@ -7,8 +7,8 @@ import torch.nn.functional as F
 
 from tag2mask.classifier.backbone import Backbone
 from tag2mask.config import SegmenterSettings
-from tag2mask.data.scenes import SCENE_TAGS, make_scene
-from tag2mask.data.transforms import to_tensor
+from tag2mask.demo.scenes import SCENE_TAGS, make_scene
+from tag2mask.photos.tensors import to_tensor
 from tag2mask.segmenter.deeplab import DeepLabV2
 
 SIDE, PATCH = 320, 64
@@ -17,7 +17,12 @@ SIDE, PATCH = 320, 64
 @pytest.fixture(scope="module")
 def pictures():
     """Five of the demo's scenes: (5, 3, 320, 320)."""
-    return torch.stack([to_tensor(make_scene(np.random.default_rng(i), SIDE, SCENE_TAGS[i]).picture) for i in range(5)])
+    return torch.stack(
+        [
+            to_tensor(make_scene(np.random.default_rng(i), SIDE, SCENE_TAGS[i]).picture)
+            for i in range(5)
+        ]
+    )
 
 
 def backbone(name):
@@ -49,7 +54,9 @@ def test_what_is_exchanged_in_a_picture_changes_the_map_there(name, pictures):
     ):
         change = torch.cat([(a - b).square().sum(1) for a, b in (straight, turned)])
         pixels = (torch.arange(change.shape[-1]) + 0.5) * net.stride - SIDE / 2
-        centre = torch.stack([(change.sum(3 - axis) @ pixels.double()) / change.sum((1, 2)) for axis in (1, 2)]).mean()
+        centre = torch.stack(
+            [(change.sum(3 - axis) @ pixels.double()) / change.sum((1, 2)) for axis in (1, 2)]
+        ).mean()
         # EfficientNet's weights make up for 6 to 7 of the 8 pixels that its last map is moved by.
         assert abs(centre) < (3 if "lite" in name else 2), f"{name}: {centre:.1f} pixels beside it"
 
@@ -68,7 +75,9 @@ def test_the_map_of_the_mirrored_picture_mirrored_back_fits_where_it_lies(name, 
 
     left, here, right = (fit(shift) for shift in (-1, 0, 1))
     assert here > max(left, right)
-    assert abs((left - right) / 2 / (left + right - 2 * here)) < 0.3  # the top of the parabola through the three, in cells: twice the shift
+    assert (
+        abs((left - right) / 2 / (left + right - 2 * here)) < 0.3
+    )  # the top of the parabola through the three, in cells: twice the shift
 
 
 @pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "resnet18"])
@@ -77,7 +86,10 @@ def test_the_segmenter_looks_where_it_says(name, stride, pictures):
     """Of DeepLab cell (i, j) lies on pixel (stride i, stride j)."""
     torch.manual_seed(0)
     weights = "auto" if "lite" in name else "none"
-    model = DeepLabV2(SegmenterSettings(backbone=name, weights=weights, output_stride=stride, feature_length=0), ["background", "a"]).eval()
+    model = DeepLabV2(
+        SegmenterSettings(backbone=name, weights=weights, output_stride=stride, feature_length=0),
+        ["background", "a"],
+    ).eval()
     for parameter in model.net.parameters() if "resnet" in name else ():
         parameter.data.abs_()
     features = []

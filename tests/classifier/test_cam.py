@@ -22,10 +22,14 @@ class PooledClassifier(nn.Module):
 
 def test_evidence_is_cam():
     torch.manual_seed(0)
-    settings = ClassifierSettings(backbone="test_efficientnet", weights="none", token="none", mixer="none", image_size=64)
+    settings = ClassifierSettings(
+        backbone="test_efficientnet", weights="none", token="none", mixer="none", image_size=64
+    )
     net = PatchClassifier(settings, 4, 3).eval()
     image = torch.rand(1, 3, 64, 96)
-    with CAM(pooled := PooledClassifier(net).eval(), target_layer="maps", fc_layer="net.classifier") as extract:
+    with CAM(
+        pooled := PooledClassifier(net).eval(), target_layer="maps", fc_layer="net.classifier"
+    ) as extract:
         logits = pooled(image)
         (theirs,) = extract(2, logits, normalized=False)
     ours = net.scores(image, torch.zeros(1, 0), evidence=True)[0, 2]

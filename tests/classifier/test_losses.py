@@ -10,10 +10,16 @@ from tag2mask.classifier.views import second_view
 
 
 def test_top_k_pool_by_hand():
-    scores = torch.tensor([[[0.1, 0.9], [0.5, 0.5], [0.3, 0.7]]])  # one image, three patches, two classes
+    scores = torch.tensor(
+        [[[0.1, 0.9], [0.5, 0.5], [0.3, 0.7]]]
+    )  # one image, three patches, two classes
     for k, want in ((2, [0.4, 0.8]), (1, [0.5, 0.9]), (99, [0.3, 0.7])):
-        log_p, log_not_p = top_k_pool(scores.log() + 5, k)  # a softmax does not see what is added to all
-        assert torch.allclose(log_p.exp(), torch.tensor([want])) and torch.allclose(log_not_p.exp(), 1 - torch.tensor([want]))
+        log_p, log_not_p = top_k_pool(
+            scores.log() + 5, k
+        )  # a softmax does not see what is added to all
+        assert torch.allclose(log_p.exp(), torch.tensor([want])) and torch.allclose(
+            log_not_p.exp(), 1 - torch.tensor([want])
+        )
 
 
 def test_mce_by_hand():
@@ -33,7 +39,9 @@ def test_mce_of_pooled_scores_and_its_gradient_equal_the_plain_formula_in_float6
     pooled = exact.softmax(-1).sort(dim=1, descending=True).values[:, :4].mean(1)
     want = -(labels * pooled.log() + (1 - labels) * (1 - pooled).log()).mean()
     assert got.item() == pytest.approx(want.item(), rel=1e-6)
-    torch.testing.assert_close(gradient.double(), torch.autograd.grad(want, exact)[0], rtol=1e-4, atol=1e-8)
+    torch.testing.assert_close(
+        gradient.double(), torch.autograd.grad(want, exact)[0], rtol=1e-4, atol=1e-8
+    )
 
 
 @pytest.mark.parametrize("behind", [20.0, 200.0])
@@ -46,7 +54,9 @@ def test_a_tag_far_behind_and_a_wrong_class_far_ahead_still_learn(behind):
     loss.backward()
     gradient = logits.grad.sum((0, 1)) * 3  # the mean is over three classes
     assert loss.item() * 3 == pytest.approx(2 * behind, rel=0.06)
-    assert gradient[1].item() == pytest.approx(-1.5, abs=0.01) and gradient[2].item() == pytest.approx(2, abs=0.01)
+    assert gradient[1].item() == pytest.approx(-1.5, abs=0.01) and gradient[
+        2
+    ].item() == pytest.approx(2, abs=0.01)
 
 
 def double_loop(features, scores, labels, threshold):
@@ -60,7 +70,12 @@ def double_loop(features, scores, labels, threshold):
             def similarity(a, b):
                 return (1 + float(a @ b / (a.norm() * b.norm()))) / 2
 
-            positive = [1 - similarity(a, b) for i, a in enumerate(high) for j, b in enumerate(high) if i != j]
+            positive = [
+                1 - similarity(a, b)
+                for i, a in enumerate(high)
+                for j, b in enumerate(high)
+                if i != j
+            ]
             negative = [similarity(a, b) for a in high for b in low]
             total += sum(positive) / max(len(positive), 1) + sum(negative) / max(len(negative), 1)
     return total / len(features)
@@ -94,13 +109,20 @@ def test_pce_by_hand_and_without_confident_patches():
     assert pce(features, scores, torch.zeros(1, 1)).item() == 0
     one_pair = features[:, ::2], scores[:, ::2]  # high and low
     assert pce(*one_pair, torch.ones(1, 1)).item() == 0  # cosine -1
-    assert pce(one_pair[0].abs(), one_pair[1], torch.ones(1, 1)).item() == pytest.approx(1)  # cosine 1
+    assert pce(one_pair[0].abs(), one_pair[1], torch.ones(1, 1)).item() == pytest.approx(
+        1
+    )  # cosine 1
 
 
 def test_pce_leaves_out_scores_on_its_thresholds():
-    features, scores = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]]), torch.tensor([[[0.75], [0.75], [0.25]]])
+    features, scores = (
+        torch.tensor([[[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]]),
+        torch.tensor([[[0.75], [0.75], [0.25]]]),
+    )
     assert pce(features, scores, torch.ones(1, 1), 0.75).item() == 0
-    assert pce(features, torch.tensor([[[0.875], [0.75], [0.25]]]), torch.ones(1, 1), 0.75).item() == 0
+    assert (
+        pce(features, torch.tensor([[[0.875], [0.75], [0.25]]]), torch.ones(1, 1), 0.75).item() == 0
+    )
 
 
 def test_pce_gradient():
@@ -108,7 +130,9 @@ def test_pce_gradient():
     features = torch.randn(1, 6, 3, dtype=torch.float64, requires_grad=True)
     scores = torch.tensor([[[0.9], [0.95], [0.1], [0.05], [0.5], [0.99]]], dtype=torch.float64)
     (alone,) = torch.autograd.grad(pce(features, scores, torch.ones(1, 1)), features)
-    pce(features, scores.expand(1, 6, 2), torch.tensor([[1.0, 0.0]])).backward()  # a class that the photo does not have adds nothing
+    pce(
+        features, scores.expand(1, 6, 2), torch.tensor([[1.0, 0.0]])
+    ).backward()  # a class that the photo does not have adds nothing
     assert torch.equal(features.grad, alone)
     assert features.grad[0, 4].abs().sum() == 0  # neither high nor low
     assert features.grad[0, 0].abs().sum() > 0
@@ -135,7 +159,9 @@ def test_equivariance_by_hand():
     target = torch.tensor([[[[0.25, 0.75]]]])
     scores = torch.tensor([[[[0.5, 0.5]]]])
     assert equivariance(scores, target).item() == pytest.approx(math.log(2))
-    assert equivariance(scores.expand(3, 4, 5, 2), target.expand(3, 4, 5, 2)).item() == pytest.approx(math.log(2))  # the mean over patches
+    assert equivariance(
+        scores.expand(3, 4, 5, 2), target.expand(3, 4, 5, 2)
+    ).item() == pytest.approx(math.log(2))  # the mean over patches
     nothing, one = torch.tensor([[[[0.0, 1.0]]]]), torch.tensor([[[[1.0, 0.0]]]])
     assert equivariance(nothing, one).item() == pytest.approx(-math.log(1e-6))
 
@@ -148,13 +174,21 @@ def test_second_view_moves_scores_with_their_pixels():
     scores[:, :4, :, 1] = 1  # upper third
     scores[:, :, :3, 1] = 1
     scores[..., 0] = 1 - scores[..., 1]
-    images = scores[..., 1].repeat_interleave(patch, 1).repeat_interleave(patch, 2)[:, None].expand(-1, 3, -1, -1)
+    images = (
+        scores[..., 1]
+        .repeat_interleave(patch, 1)
+        .repeat_interleave(patch, 2)[:, None]
+        .expand(-1, 3, -1, -1)
+    )
     views, targets = second_view(images.contiguous(), scores)
     assert views.shape == (2, 3, h * patch, h * patch) and targets.shape == (2, h, h, 2)
     bright = torch.nn.functional.avg_pool2d(views[:, :1], patch)[:, 0]
     for picture, target in zip(bright, targets[..., 1], strict=True):
         for corner in range(4):  # contrast differs from photo to photo
-            half = (slice(6 * (corner // 2), 6 * (corner // 2) + 6), slice(6 * (corner % 2), 6 * (corner % 2) + 6))
+            half = (
+                slice(6 * (corner // 2), 6 * (corner // 2) + 6),
+                slice(6 * (corner % 2), 6 * (corner % 2) + 6),
+            )
             a, b = picture[half].flatten(), target[half].flatten()
             if b.std() > 0.1:
                 assert torch.corrcoef(torch.stack([a, b]))[0, 1] > 0.95

@@ -11,9 +11,9 @@ from tag2mask.classifier.backbone import Backbone
 from tag2mask.classifier.hv_bilstm import HVBiLSTM, ResidualHVBiLSTM
 from tag2mask.classifier.net import PatchClassifier, load_classifier, save_classifier
 from tag2mask.config import ClassifierSettings
-from tag2mask.data.drawings import drawing
-from tag2mask.data.transforms import to_square
+from tag2mask.demo.drawings import drawing
 from tag2mask.errors import ConfigError, RunError, WeightsError
+from tag2mask.photos.tensors import to_square
 from tag2mask.weights import create_backbone, read_tensors
 
 import timm  # isort: skip
@@ -30,7 +30,9 @@ BACKBONES = [
 
 
 def settings(**changes):
-    return ClassifierSettings(**{"backbone": "test_vit", "weights": "none", "token_width": 8, "image_size": 64, **changes})
+    return ClassifierSettings(
+        **{"backbone": "test_vit", "weights": "none", "token_width": 8, "image_size": 64, **changes}
+    )
 
 
 @pytest.mark.parametrize("name", BACKBONES)
@@ -47,10 +49,33 @@ def test_backbone_contract(name):
 
 
 FAMILIES = {  # a cheap model of each family of timm that can be a backbone: its stride
-    **dict.fromkeys(("test_convnext", "test_nfnet", "test_byobnet", "test_resnet", "mobilenetv3_small_050", "regnetx_002"), 16),
-    **{"eva02_tiny_patch14_224": 14, "vit_tiny_r_s16_p8_224": 32, "vit_small_r26_s32_224": 32, "vit_tiny_patch16_224": 16},
+    **dict.fromkeys(
+        (
+            "test_convnext",
+            "test_nfnet",
+            "test_byobnet",
+            "test_resnet",
+            "mobilenetv3_small_050",
+            "regnetx_002",
+        ),
+        16,
+    ),
+    **{
+        "eva02_tiny_patch14_224": 14,
+        "vit_tiny_r_s16_p8_224": 32,
+        "vit_small_r26_s32_224": 32,
+        "vit_tiny_patch16_224": 16,
+    },
 }
-REFUSED = ("swin_s3_tiny_224", "test_maxvit", "test_vit_relpos", "mobilevit_xxs", "ghostnet_050", "beit_base_patch16_224", "halonet50ts")
+REFUSED = (
+    "swin_s3_tiny_224",
+    "test_maxvit",
+    "test_vit_relpos",
+    "mobilevit_xxs",
+    "ghostnet_050",
+    "beit_base_patch16_224",
+    "halonet50ts",
+)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -65,7 +90,10 @@ def test_every_family_that_is_promised_gives_a_grid_at_its_stride_for_any_size(n
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_every_other_family_is_refused_in_words(name):
-    with pytest.raises(ConfigError, match=f"backbone {name}: cannot give patch tokens of pictures of any size .*; take a ViT"):
+    with pytest.raises(
+        ConfigError,
+        match=f"backbone {name}: cannot give patch tokens of pictures of any size .*; take a ViT",
+    ):
         Backbone(name, "none")
 
 
@@ -77,10 +105,14 @@ def test_backbone_sees_pictures_as_its_weights_expect(name):
     image = torch.rand(2, 3, 64, 64)
     tokens, class_token = net(image)
     assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
-    mean, std = (torch.tensor(net.net.pretrained_cfg[key])[:, None, None] for key in ("mean", "std"))
+    mean, std = (
+        torch.tensor(net.net.pretrained_cfg[key])[:, None, None] for key in ("mean", "std")
+    )
     if name == "test_vit":
         features = net.net.forward_features((image - mean) / std)
-        torch.testing.assert_close((tokens.flatten(1, 2), class_token), (features[:, 1:], features[:, 0]))
+        torch.testing.assert_close(
+            (tokens.flatten(1, 2), class_token), (features[:, 1:], features[:, 0])
+        )
     net.mean.zero_(), net.std.fill_(1)
     torch.testing.assert_close(net((image - mean) / std), (tokens, class_token))
 
@@ -142,7 +174,11 @@ def test_variants_give_scores_that_sum_to_one(token, extra, mixer):
 
 
 def test_evidence_is_the_positive_logits_without_background():
-    net, image, u = PatchClassifier(settings(pooling="top_k"), 4, 3).eval(), torch.rand(1, 3, 64, 64), torch.ones(1, 3)
+    net, image, u = (
+        PatchClassifier(settings(pooling="top_k"), 4, 3).eval(),
+        torch.rand(1, 3, 64, 64),
+        torch.ones(1, 3),
+    )
     scores, logits = net.scores(image, u, evidence=True), net(image, u)[0].permute(0, 3, 1, 2)
     assert scores[:, 0].abs().max() == 0 and scores.max() > 0
     assert torch.equal(scores[:, 1:], logits[:, 1:].clamp(min=0))
@@ -172,27 +208,45 @@ def test_the_file_is_all_that_a_classifier_needs(tmp_path):
     meta["half_cells"] = json.dumps(moved := [n + 1 for n in net.backbone.half_cells])
     save_file(state, tmp_path / "m.safetensors", meta)
     assert load_classifier(tmp_path / "m.safetensors").backbone.half_cells == moved
-    save_file(state, tmp_path / "m.safetensors", {key: text for key, text in meta.items() if key != "half_cells"})
+    save_file(
+        state,
+        tmp_path / "m.safetensors",
+        {key: text for key, text in meta.items() if key != "half_cells"},
+    )
     assert load_classifier(tmp_path / "m.safetensors").backbone.half_cells == [0] * len(moved)
 
 
 def test_parts_start_as_small_noise_and_without_clusters_there_is_no_cluster_token():
     torch.manual_seed(0)
     net = PatchClassifier(settings(token_width=64, dropout=0.5, mixer="none"), 40, 30)
-    assert net.cluster_embedding.shape == (30, 64) and net.cluster_embedding.std().item() == pytest.approx(0.02, rel=0.1)
-    assert net.classifier.weight.std().item() == pytest.approx(0.05, rel=0.1) and net.classifier.bias is None
+    assert net.cluster_embedding.shape == (
+        30,
+        64,
+    ) and net.cluster_embedding.std().item() == pytest.approx(0.02, rel=0.1)
+    assert (
+        net.classifier.weight.std().item() == pytest.approx(0.05, rel=0.1)
+        and net.classifier.bias is None
+    )
     assert not any(mean.any() for mean in net.map_means)
     image, u = torch.rand(1, 3, 64, 64), torch.ones(1, 30)
     logits, refined = net(image, u)  # in training
     assert 0.4 < (refined == 0).float().mean() < 0.6, "dropout before the mixer"
     assert not torch.allclose(logits, net.classifier(refined)), "and before the last layer"
-    assert [PatchClassifier(settings(token=token), 4, 0).token for token in ("cluster", "class", "none")] == ["none", "class", "none"]
+    assert [
+        PatchClassifier(settings(token=token), 4, 0).token for token in ("cluster", "class", "none")
+    ] == ["none", "class", "none"]
 
 
 def test_the_class_token_stands_behind_every_patch_token():
-    net, image, u = PatchClassifier(settings(token="class", mixer="none"), 4, 3).eval(), torch.rand(2, 3, 64, 96), torch.ones(2, 3)
+    net, image, u = (
+        PatchClassifier(settings(token="class", mixer="none"), 4, 3).eval(),
+        torch.rand(2, 3, 64, 96),
+        torch.ones(2, 3),
+    )
     (tokens, class_token), (_, refined) = net.backbone(image), net(image, u)
-    torch.testing.assert_close(refined, torch.cat([tokens, class_token[:, None, None].expand(2, 4, 6, 64)], -1))
+    torch.testing.assert_close(
+        refined, torch.cat([tokens, class_token[:, None, None].expand(2, 4, 6, 64)], -1)
+    )
 
 
 def test_a_file_of_another_version_is_named(tmp_path):
@@ -201,12 +255,20 @@ def test_a_file_of_another_version_is_named(tmp_path):
     meta, state = read_tensors(tmp_path / "m.safetensors", "train")
     meta["settings"] = meta["settings"].replace("{", '{"later": 1, ', 1)
     save_file(state, tmp_path / "later.safetensors", meta)
-    with pytest.raises(RunError, match=r"later\.safetensors: settings that this version .*later: Extra"):
+    with pytest.raises(
+        RunError, match=r"later\.safetensors: settings that this version .*later: Extra"
+    ):
         load_classifier(tmp_path / "later.safetensors")
 
 
 def test_weights_of_another_shape_and_unknown_models_are_explained(tmp_path):
-    save_file({k: v.contiguous() for k, v in Backbone("vit_tiny_patch16_224", "none").net.state_dict().items()}, tmp_path / "w.safetensors")
+    save_file(
+        {
+            k: v.contiguous()
+            for k, v in Backbone("vit_tiny_patch16_224", "none").net.state_dict().items()
+        },
+        tmp_path / "w.safetensors",
+    )
     with pytest.raises(WeightsError, match="of another shape"):
         Backbone("test_vit", str(tmp_path / "w.safetensors"))
     (tmp_path / "bad.pth").write_bytes(b"not weights")
@@ -221,13 +283,18 @@ def test_weights_of_another_shape_and_unknown_models_are_explained(tmp_path):
 def test_position_table_is_resized_when_weights_come_from_another_size(tmp_path):
     big = timm.create_model("test_vit", img_size=320)
     save_file({k: v.contiguous() for k, v in big.state_dict().items()}, tmp_path / "w.safetensors")
-    model, used = create_backbone("test_vit", str(tmp_path / "w.safetensors"), dynamic_img_size=True, num_classes=0)
+    model, used = create_backbone(
+        "test_vit", str(tmp_path / "w.safetensors"), dynamic_img_size=True, num_classes=0
+    )
     assert model.pos_embed.shape[1] == 1 + 10 * 10 and used == "test_vit, weights w.safetensors"
 
 
 @pytest.mark.real
 def test_real_vit_weights_load(shared):
-    backbone = Backbone("vit_small_patch14_dinov2", str(shared / "weights" / "vit_small_patch14_imgfocus.safetensors")).eval()
+    backbone = Backbone(
+        "vit_small_patch14_dinov2",
+        str(shared / "weights" / "vit_small_patch14_imgfocus.safetensors"),
+    ).eval()
     tokens, _ = backbone(torch.rand(1, 3, 224, 280))
     assert tokens.shape == (1, 16, 20, 384)
 

@@ -16,7 +16,7 @@ from tag2mask.classifier.losses import pce
 from tag2mask.classifier.net import PatchClassifier
 from tag2mask.classifier.train import classifier_loss, train_classifier
 from tag2mask.config import ClassifierSettings, load_recipe
-from tag2mask.data.table import Photo, Table
+from tag2mask.photos.table import Photo, Table
 
 SMALL = {"backbone": "test_vit", "weights": "none", "token_width": 8}
 
@@ -44,7 +44,10 @@ def lstm(x, weights, suffix):
 
 def hv_bilstm(mixer, x):
     """Rows from left and from right, columns from above and from below: (h, w, D) -> (h, w, D)."""
-    read = {name: {k: v.detach().double().numpy() for k, v in getattr(mixer, name).named_parameters()} for name in ("rows", "columns")}
+    read = {
+        name: {k: v.detach().double().numpy() for k, v in getattr(mixer, name).named_parameters()}
+        for name in ("rows", "columns")
+    }
     out = np.zeros(x.shape)
     quarter = x.shape[2] // 4
     for row in range(x.shape[0]):
@@ -71,12 +74,22 @@ def test_scores_of_a_photo_from_its_tokens_on():
     image, u = torch.rand(1, 3, 48, 80), torch.tensor([[1.0, 0, 1]])
     with torch.inference_mode():
         found = net.scores(image, u)[0].numpy()
-        tokens = net.backbone.net.forward_features((image - net.backbone.mean) / net.backbone.std)[0].double().numpy()
-    G, W = net.cluster_embedding.detach().double().numpy(), net.classifier.weight.detach().double().numpy()
+        tokens = (
+            net.backbone.net.forward_features((image - net.backbone.mean) / net.backbone.std)[0]
+            .double()
+            .numpy()
+        )
+    G, W = (
+        net.cluster_embedding.detach().double().numpy(),
+        net.classifier.weight.detach().double().numpy(),
+    )
     F_in = np.zeros((3, 5, tokens.shape[1] + G.shape[1]))
     for row in range(3):
         for column in range(5):
-            F_in[row, column] = [*tokens[1 + 5 * row + column], *(G[0] + G[2])]  # the class token comes first
+            F_in[row, column] = [
+                *tokens[1 + 5 * row + column],
+                *(G[0] + G[2]),
+            ]  # the class token comes first
     F_out = hv_bilstm(net.mixer, F_in)
     assert net.classifier.bias is None
     for row in range(3):
@@ -90,7 +103,13 @@ def bicubic(table, size):
 
     def kernel(x, a=-0.5):
         x = abs(x)
-        return (a + 2) * x**3 - (a + 3) * x**2 + 1 if x < 1 else a * x**3 - 5 * a * x**2 + 8 * a * x - 4 * a if x < 2 else 0.0
+        return (
+            (a + 2) * x**3 - (a + 3) * x**2 + 1
+            if x < 1
+            else a * x**3 - 5 * a * x**2 + 8 * a * x - 4 * a
+            if x < 2
+            else 0.0
+        )
 
     def matrix(n, m):
         M, stretch = np.zeros((m, n)), max(1, n / m)
@@ -100,7 +119,9 @@ def bicubic(table, size):
             M[i] /= M[i].sum()
         return M
 
-    return np.einsum("ij,kl,jld->ikd", matrix(table.shape[0], size[0]), matrix(table.shape[1], size[1]), table)
+    return np.einsum(
+        "ij,kl,jld->ikd", matrix(table.shape[0], size[0]), matrix(table.shape[1], size[1]), table
+    )
 
 
 @pytest.mark.parametrize("grid", [(25, 25), (6, 14)])
@@ -116,8 +137,14 @@ def test_a_vit_at_another_size_has_its_position_table_resized(grid):
     places = torch.from_numpy(bicubic(table, grid)).float().flatten(0, 1)
     with torch.inference_mode():
         kernel = net.patch_embed.proj
-        patches = ((image - backbone.mean) / backbone.std)[0].unfold(1, 16, 16).unfold(2, 16, 16)  # (3, h, w, 16, 16)
-        tokens = torch.einsum("chwij,dcij->hwd", patches, kernel.weight).flatten(0, 1) + kernel.bias + places
+        patches = (
+            ((image - backbone.mean) / backbone.std)[0].unfold(1, 16, 16).unfold(2, 16, 16)
+        )  # (3, h, w, 16, 16)
+        tokens = (
+            torch.einsum("chwij,dcij->hwd", patches, kernel.weight).flatten(0, 1)
+            + kernel.bias
+            + places
+        )
         x = torch.cat([net.cls_token[0] + net.pos_embed[0, :1], tokens])[None]
         want = net.norm(net.blocks(net.norm_pre(x)))[0, 1:].view(*grid, -1)
         got, class_token = backbone(image)
@@ -166,7 +193,11 @@ def test_the_overall_loss_of_cpc(side, k):
     settings = load_recipe("cpc").classifier.model_copy(update=SMALL)
     net = PatchClassifier(settings, 4, 3).eval()
     torch.nn.init.normal_(net.classifier.weight, std=3)
-    images, tags, u = torch.rand(2, 3, side, side), torch.tensor([[1.0, 0, 1], [0, 1, 0]]), torch.tensor([[1.0, 0, 1], [0, 1, 0]])
+    images, tags, u = (
+        torch.rand(2, 3, side, side),
+        torch.tensor([[1.0, 0, 1], [0, 1, 0]]),
+        torch.tensor([[1.0, 0, 1], [0, 1, 0]]),
+    )
     with torch.inference_mode():
         parts = classifier_loss(net, (images, tags, u), settings)
         logits, F_out = net(images, u)
@@ -177,7 +208,9 @@ def test_the_overall_loss_of_cpc(side, k):
             p = sum(sorted(z[:, c].tolist())[-k:]) / k
             mce -= math.log(p if label else 1 - p) / 8
     assert parts["mce"].item() == pytest.approx(mce, rel=1e-4)
-    contrast = pce(F_out.flatten(1, 2), Z, torch.tensor([[1.0, 1, 0, 1], [1, 0, 1, 0]]), 0.85).item()
+    contrast = pce(
+        F_out.flatten(1, 2), Z, torch.tensor([[1.0, 1, 0, 1], [1, 0, 1, 0]]), 0.85
+    ).item()
     assert contrast > 0
     assert parts["loss"].item() == pytest.approx(mce + 0.01 * contrast, rel=1e-4)
 
@@ -204,15 +237,23 @@ def test_learning_rates_of_cpc(monkeypatch, tmp_path):
 
     def learning_blocks(model):
         blocks = model.backbone.net.blocks
-        return [f"blocks.{i}" for i, block in enumerate(blocks) if any(p.requires_grad for p in block.parameters())]
+        return [
+            f"blocks.{i}"
+            for i, block in enumerate(blocks)
+            if any(p.requires_grad for p in block.parameters())
+        ]
 
     monkeypatch.setattr(loop, "fit", fit)
     monkeypatch.setattr(PatchClassifier, "measure_maps", lambda self, images: None)
     settings = load_recipe("cpc").classifier.model_copy(update={**SMALL, "image_size": 32})
-    table = Table(("cat",), tuple(Photo(str(i), tmp_path / f"{i}.jpg", ("cat",)) for i in range(40)))
+    table = Table(
+        ("cat",), tuple(Photo(str(i), tmp_path / f"{i}.jpg", ("cat",)) for i in range(40))
+    )
     train_classifier(table, torch.ones(40, 1), settings, tmp_path, 0, 0)
     depth = len(Backbone("test_vit", "none").net.blocks)
-    assert seen.pop("batch") == 16 and sorted(seen) == list(range(50 * 3))  # 40 photos are three batches
+    assert seen.pop("batch") == 16 and sorted(seen) == list(
+        range(50 * 3)
+    )  # 40 photos are three batches
     for step, (kind, rates, decay, blocks) in seen.items():
         assert (kind, decay) == (torch.optim.Adam, 0)
         assert rates == ({1e-3} if step < 6 else {1e-4}), f"step {step}"

@@ -12,9 +12,9 @@ from tag2mask import loop
 from tag2mask.classifier.net import PatchClassifier
 from tag2mask.classifier.train import TaggedPhotos, classifier_loss, train_classifier
 from tag2mask.config import ClassifierSettings, load_recipe
-from tag2mask.data.table import Photo, Table
-from tag2mask.data.transforms import AUGMENTATIONS
 from tag2mask.errors import ConfigError
+from tag2mask.photos.table import Photo, Table
+from tag2mask.photos.tensors import AUGMENTATIONS
 
 PARTS = {
     "cpc": {"mce", "pce"},
@@ -50,17 +50,32 @@ def test_every_recipe_learns_with_its_own_loss(recipe):
 def test_the_loss_is_the_weighted_sum_of_its_parts():
     torch.manual_seed(0)
     settings = load_recipe("cpc").classifier.model_copy(
-        update={"backbone": "test_vit", "weights": "none", "pce_weight": 0.5, "pce_threshold": 0.51, "classifier_l2": 0.1}
+        update={
+            "backbone": "test_vit",
+            "weights": "none",
+            "pce_weight": 0.5,
+            "pce_threshold": 0.51,
+            "classifier_l2": 0.1,
+        }
     )
     net = PatchClassifier(settings, 2, 1).eval()
-    parts = classifier_loss(net, (torch.rand(2, 3, 64, 64), torch.ones(2, 1), torch.ones(2, 1)), settings)
+    parts = classifier_loss(
+        net, (torch.rand(2, 3, 64, 64), torch.ones(2, 1), torch.ones(2, 1)), settings
+    )
     assert parts["pce"] > 0
-    assert parts["loss"].item() == pytest.approx((parts["mce"] + 0.5 * parts["pce"] + 0.1 * parts["l2"]).item())
+    assert parts["loss"].item() == pytest.approx(
+        (parts["mce"] + 0.5 * parts["pce"] + 0.1 * parts["l2"]).item()
+    )
 
 
 def test_few_photos_are_gone_through_more_often():
     settings = load_recipe("photos").classifier
-    assert [settings.num_epochs(photos) for photos in (1, 42, 320, 1300)] == [100, 34, 6, 6]  # batches of 16
+    assert [settings.num_epochs(photos) for photos in (1, 42, 320, 1300)] == [
+        100,
+        34,
+        6,
+        6,
+    ]  # batches of 16
     assert load_recipe("cpc").classifier.num_epochs(42) == 50
 
 
@@ -70,7 +85,9 @@ def test_photos_can_be_read_by_other_processes(augment):
 
 
 def test_a_grid_that_the_equivariance_loss_cannot_halve_is_refused(tmp_path):
-    settings = load_recipe("vit_pcm").classifier.model_copy(update={"backbone": "test_vit", "weights": "none", "image_size": 80})
+    settings = load_recipe("vit_pcm").classifier.model_copy(
+        update={"backbone": "test_vit", "weights": "none", "image_size": 80}
+    )
     table = Table(("cat",), (Photo("a", tmp_path / "a.jpg", ("cat",)),))
     with pytest.raises(ConfigError, match=r"image_size = 80 gives 5 x 5 patches.*use 64 or 96"):
         train_classifier(table, torch.zeros(1, 0), settings, tmp_path, 0, 0)
@@ -92,7 +109,13 @@ def halves(tmp_path):
 
 
 def small(**changes):
-    usual = {"backbone": "test_efficientnet", "weights": "none", "image_size": 64, "token": "none", "batch_size": 3}
+    usual = {
+        "backbone": "test_efficientnet",
+        "weights": "none",
+        "image_size": 64,
+        "token": "none",
+        "batch_size": 3,
+    }
     return ClassifierSettings(**{**usual, **changes})
 
 
@@ -104,16 +127,30 @@ def test_an_example_is_a_photo_with_its_own_tags_and_clusters(halves):
         image, labels, u = examples[i, 7]
         assert {tag for tag, has in zip(halves.tags, labels, strict=True) if has} == set(photo.tags)
         red, green, blue = image.amax((1, 2)).tolist()  # under any light
-        assert (red > green + 0.2, blue > green + 0.2) == ("red" in photo.tags, "blue" in photo.tags)
+        assert (red > green + 0.2, blue > green + 0.2) == (
+            "red" in photo.tags,
+            "blue" in photo.tags,
+        )
         assert torch.equal(u, vectors[i])
-    assert torch.equal(examples[2, 7][0], examples[2, 7][0]) and not torch.equal(examples[2, 7][0], examples[2, 8][0])
+    assert torch.equal(examples[2, 7][0], examples[2, 7][0]) and not torch.equal(
+        examples[2, 7][0], examples[2, 8][0]
+    )
 
 
 @pytest.mark.parametrize("decay", ["cosine", "none"])
 @pytest.mark.parametrize("backbone", ["test_efficientnet", "test_vit"])
-def test_the_backbone_is_frozen_at_first_then_its_last_blocks_learn_slowly(halves, tmp_path, monkeypatch, backbone, decay):
+def test_the_backbone_is_frozen_at_first_then_its_last_blocks_learn_slowly(
+    halves, tmp_path, monkeypatch, backbone, decay
+):
     settings = small(
-        backbone=backbone, epochs=6, frozen_epochs=2, frozen_lr=0.5, lr=0.01, head_lr_factor=3, lr_decay=decay, trained_blocks=1
+        backbone=backbone,
+        epochs=6,
+        frozen_epochs=2,
+        frozen_lr=0.5,
+        lr=0.01,
+        head_lr_factor=3,
+        lr_decay=decay,
+        trained_blocks=1,
     )
     given = {}
 
@@ -124,10 +161,15 @@ def test_the_backbone_is_frozen_at_first_then_its_last_blocks_learn_slowly(halve
     monkeypatch.setattr(loop, "fit", fit)
     model = train_classifier(halves, torch.zeros(6, 0), settings, tmp_path, 5, 0)
     learns = lambda: {name for name, p in model.named_parameters() if p.requires_grad}  # noqa: E731
-    rates = lambda: {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}  # noqa: E731
+    rates = lambda: {  # noqa: E731
+        id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]
+    }
     new = {name for name, _ in model.named_parameters() if not name.startswith("backbone.")}
     frozen, rest = given["phases"]
-    assert (frozen.end, rest.end) == (2 * 2, 6 * 2) and (given["seed"], given["batch_size"]) == (5, 3)  # 6 photos, 3 a step
+    assert (frozen.end, rest.end) == (2 * 2, 6 * 2) and (given["seed"], given["batch_size"]) == (
+        5,
+        3,
+    )  # 6 photos, 3 a step
 
     optimizer = frozen.optimizer()
     assert learns() == new and set(rates().values()) == {0.5} and len(rates()) == len(new)
@@ -136,7 +178,11 @@ def test_the_backbone_is_frozen_at_first_then_its_last_blocks_learn_slowly(halve
     optimizer = rest.optimizer()
     last = {id(p) for p in model.backbone.last_parameters(1)}
     assert {id(p) for name, p in model.named_parameters() if name in learns() - new} == last
-    assert rates() == {id(p): 0.03 if name in new else 0.01 for name, p in model.named_parameters() if name in new or id(p) in last}
+    assert rates() == {
+        id(p): 0.03 if name in new else 0.01
+        for name, p in model.named_parameters()
+        if name in new or id(p) in last
+    }
     scales = [rest.lr_scale(step) for step in (4, 6, 8, 10, 12)]
     cosine = [(1 + math.cos(math.pi * share)) / 2 for share in (0, 0.25, 0.5, 0.75, 1)]
     assert scales == (pytest.approx(cosine) if decay == "cosine" else [1] * 5)
@@ -149,9 +195,19 @@ def test_mce_is_of_the_k_best_patches_in_576_and_background_is_in_every_photo():
     scores = net(images, torch.zeros(2, 0))[0].flatten(1, 2).softmax(-1)
     for top_k, k in ((1, 1), (6, 1), (48, 3), (576, 36)):  # of 36 patches
         pooled = scores.sort(1, descending=True).values[:, :k].mean(1)
-        right = [pooled[:, 0], *(torch.where(tags[:, c] > 0, pooled[:, c + 1], 1 - pooled[:, c + 1]) for c in range(3))]
+        right = [
+            pooled[:, 0],
+            *(
+                torch.where(tags[:, c] > 0, pooled[:, c + 1], 1 - pooled[:, c + 1])
+                for c in range(3)
+            ),
+        ]
         want = -torch.stack(right).log().mean()
-        parts = classifier_loss(net, (images, tags, torch.zeros(2, 0)), small(image_size=96, pooling="top_k", top_k=top_k, pce_weight=0))
+        parts = classifier_loss(
+            net,
+            (images, tags, torch.zeros(2, 0)),
+            small(image_size=96, pooling="top_k", top_k=top_k, pce_weight=0),
+        )
         assert parts["mce"].item() == pytest.approx(want.item(), rel=1e-5)
 
 
@@ -167,15 +223,21 @@ def test_some_photos_learn_without_their_clusters():
     for share in (0.0, 0.25, 1.0):
         classifier_loss(net, batch, small(cluster_dropout=share, pce_weight=0))
         dropped = (seen[-1] == 0).all(1)
-        assert torch.equal(seen[-1], (~dropped).float()[:, None].expand(400, 5)), "a vector is dropped whole or not at all"
+        assert torch.equal(seen[-1], (~dropped).float()[:, None].expand(400, 5)), (
+            "a vector is dropped whole or not at all"
+        )
         assert dropped.float().mean() == pytest.approx(share, abs=0.08)
 
 
 def test_it_learns_which_photo_has_which_tag(halves, tmp_path):
-    settings = small(epochs=25, frozen_epochs=1, trained_blocks=0, lr=2e-3, mixer="none", dropout=0.0)
+    settings = small(
+        epochs=25, frozen_epochs=1, trained_blocks=0, lr=2e-3, mixer="none", dropout=0.0
+    )
     net = train_classifier(halves, torch.zeros(6, 0), settings, tmp_path / "run", 0, 0)
     assert not net.training
-    pictures = torch.stack([TaggedPhotos(halves, torch.zeros(6, 0), 64, "light")[i, 0][0] for i in range(6)])
+    pictures = torch.stack(
+        [TaggedPhotos(halves, torch.zeros(6, 0), 64, "light")[i, 0][0] for i in range(6)]
+    )
     with torch.inference_mode():
         evidence = net(pictures, torch.zeros(6, 0))[0][..., 1:].mean((1, 2))
     assert torch.equal(evidence > 0, torch.from_numpy(halves.labels) > 0)

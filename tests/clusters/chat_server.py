@@ -24,7 +24,13 @@ class Say:
         message = {"role": "assistant", "content": self.content, "refusal": self.refusal}
         usage = {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120}
         choice = {"index": 0, "finish_reason": self.finish, "message": message}
-        whole = {"id": "x", "object": "chat.completion", "created": 1, "model": "fake-1", "choices": [choice]}
+        whole = {
+            "id": "x",
+            "object": "chat.completion",
+            "created": 1,
+            "model": "fake-1",
+            "choices": [choice],
+        }
         return json.dumps(whole | ({"usage": usage} if self.usage else {})).encode()
 
 
@@ -60,7 +66,9 @@ class ChatServer(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}/v1"
 
     def __enter__(self) -> "ChatServer":
-        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        threading.Thread(
+            target=self.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
+        ).start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -83,7 +91,9 @@ class _Handler(BaseHTTPRequestHandler):
         request = json.loads(self.rfile.read(int(self.headers["content-length"])))
         server = self.server
         with server.lock:
-            server.requests.append({"path": self.path, "authorization": self.headers.get("authorization"), **request})
+            server.requests.append(
+                {"path": self.path, "authorization": self.headers.get("authorization"), **request}
+            )
             server._at_once += 1
             server.most_at_once = max(server.most_at_once, server._at_once)
             act = server.script(request)
@@ -109,10 +119,23 @@ class _Handler(BaseHTTPRequestHandler):
         if act.kind == "slow":
             time.sleep(self.server.slow)
             return self._send(whole)
-        bodies = {"garbage": b'{"choices": [', "html": b"<html>proxy</html>", "empty": b'{"error": {"message": "overloaded"}}'}
-        return self._send(bodies[act.kind], headers={"content-type": "text/html" if act.kind == "html" else "application/json"})
+        bodies = {
+            "garbage": b'{"choices": [',
+            "html": b"<html>proxy</html>",
+            "empty": b'{"error": {"message": "overloaded"}}',
+        }
+        return self._send(
+            bodies[act.kind],
+            headers={"content-type": "text/html" if act.kind == "html" else "application/json"},
+        )
 
-    def _send(self, body: bytes, status: int = 200, headers: dict[str, str] | None = None, length: int | None = None) -> None:
+    def _send(
+        self,
+        body: bytes,
+        status: int = 200,
+        headers: dict[str, str] | None = None,
+        length: int | None = None,
+    ) -> None:
         self.send_response(status)
         for name, value in ({"content-type": "application/json"} | (headers or {})).items():
             self.send_header(name, value)

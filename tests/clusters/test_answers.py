@@ -24,9 +24,19 @@ def test_a_sound_answer_and_a_fence_around_it():
     assert read_answer(GOOD, "stop", TAGS, False) == by_hand
     assert read_answer(f"```json\n{GOOD}\n```\n", "stop", TAGS, False) == by_hand
     assert read_answer(f"```\n{GOOD}\n```", "", TAGS, True) == by_hand
-    assert read_answer(f"<think>\nA cat ```json\n{{}}\n``` is a pet.\n</think>\n{GOOD}", "stop", TAGS, False) == by_hand
-    assert read_answer(f"Here you are:\n```json\n{GOOD}\n```\nAnything else?", "stop", TAGS, False) == by_hand
-    assert read_answer(answer("cafe\u0301"), "stop", ["caf\u00e9"], False) == {"group of caf\u00e9": ("caf\u00e9",)}
+    assert (
+        read_answer(
+            f"<think>\nA cat ```json\n{{}}\n``` is a pet.\n</think>\n{GOOD}", "stop", TAGS, False
+        )
+        == by_hand
+    )
+    assert (
+        read_answer(f"Here you are:\n```json\n{GOOD}\n```\nAnything else?", "stop", TAGS, False)
+        == by_hand
+    )
+    assert read_answer(answer("cafe\u0301"), "stop", ["caf\u00e9"], False) == {
+        "group of caf\u00e9": ("caf\u00e9",)
+    }
 
 
 @pytest.mark.parametrize(
@@ -34,18 +44,36 @@ def test_a_sound_answer_and_a_fence_around_it():
     [
         (answer("cat dog", "car"), "Missing: 'cow'."),
         (answer("cat dog cow", "car bus"), "'bus' is not one of the categories."),
-        (answer("cat dgo cow", "car"), "Missing: 'dog'. 'dgo' is not one of the categories; write 'dog'."),
+        (
+            answer("cat dgo cow", "car"),
+            "Missing: 'dog'. 'dgo' is not one of the categories; write 'dog'.",
+        ),
         (answer("cat Dog cow", "car"), "'Dog' is not one of the categories; write 'dog'."),
         (answer("cat dog dog cow", "car"), "'dog' is 2 times in the cluster 'group of cat'."),
         (answer("cat dog cow", "car cat"), "'cat' is in 2 clusters."),
         (answer("cat dog cow", "cat", "car"), "2 clusters are called 'group of cat'."),
-        (answer("cat dog cow car", "car dog cow cat"), "2 clusters hold the same categories: car, cat, cow, dog."),
-        ('{"clusters": [{"name": "a", "tags": ["cat", "dog", "cow", "car"]}, {"name": "b", "tags": []}]}', "The cluster 'b' is empty."),
-        ('{"clusters": [{"name": " ", "tags": ["cat", "dog", "cow", "car"]}]}', "A cluster has an empty name."),
+        (
+            answer("cat dog cow car", "car dog cow cat"),
+            "2 clusters hold the same categories: car, cat, cow, dog.",
+        ),
+        (
+            '{"clusters": [{"name": "a", "tags": ["cat", "dog", "cow", "car"]}, {"name": "b", "tags": []}]}',
+            "The cluster 'b' is empty.",
+        ),
+        (
+            '{"clusters": [{"name": " ", "tags": ["cat", "dog", "cow", "car"]}]}',
+            "A cluster has an empty name.",
+        ),
         ('{"clusters": []}', "Missing: 'cat'. Missing: 'dog'. Missing: 'cow'. Missing: 'car'."),
         ('{"clusters": [], "clusters": []}', "the key 'clusters' is there twice"),
-        ('{"clusters": {"pets": ["cat", "dog", "cow", "car"]}}', "At clusters: Input should be a valid"),
-        ('{"clusters": [{"name": "a", "tags": ["cat", 3]}]}', "At clusters.0.tags.1: Input should be a valid string."),
+        (
+            '{"clusters": {"pets": ["cat", "dog", "cow", "car"]}}',
+            "At clusters: Input should be a valid",
+        ),
+        (
+            '{"clusters": [{"name": "a", "tags": ["cat", 3]}]}',
+            "At clusters.0.tags.1: Input should be a valid string.",
+        ),
         ('{"clusters": [{"name": "a", "tags": ["\\ud800"]}]}', "half a surrogate pair"),
         (f"Here you are: {GOOD}", "The answer is no valid JSON"),
         (GOOD[:-5], "The answer is no valid JSON"),
@@ -65,7 +93,11 @@ def test_cut_and_withheld_answers():
 def test_overlap_is_a_fault_of_partitions_only():
     both = answer("cat dog", "dog cow", "car")
     assert faults(both) == "'dog' is in 2 clusters."
-    assert canonical(read_answer(both, "stop", TAGS, True)) == {frozenset({"cat", "dog"}), frozenset({"dog", "cow"}), frozenset({"car"})}
+    assert canonical(read_answer(both, "stop", TAGS, True)) == {
+        frozenset({"cat", "dog"}),
+        frozenset({"dog", "cow"}),
+        frozenset({"car"}),
+    }
 
 
 def test_the_schema_asks_for_what_is_read():
@@ -78,21 +110,27 @@ def test_the_schema_asks_for_what_is_read():
 @given(
     st.one_of(
         st.text(),
-        st.recursive(st.none() | st.booleans() | st.floats() | st.text(), lambda x: st.lists(x) | st.dictionaries(st.text(), x)).map(
-            json.dumps
-        ),
+        st.recursive(
+            st.none() | st.booleans() | st.floats() | st.text(),
+            lambda x: st.lists(x) | st.dictionaries(st.text(), x),
+        ).map(json.dumps),
     )
 )
 def test_nothing_but_a_fault_comes_of_anything_else(text):
     assert faults(text)
 
 
-TEXTS = st.text(st.characters(codec="utf-8"), min_size=1).map(lambda text: unicodedata.normalize("NFC", text))
+TEXTS = st.text(st.characters(codec="utf-8"), min_size=1).map(
+    lambda text: unicodedata.normalize("NFC", text)
+)
 
 
 @given(st.lists(TEXTS, min_size=1, max_size=12, unique=True), st.data())
 def test_whatever_a_tag_says_it_is_a_tag(tags, data):
     groups = data.draw(st.lists(st.integers(0, 3), min_size=len(tags), max_size=len(tags)))
-    wanted = {str(g): tuple(t for t, where in zip(tags, groups, strict=True) if where == g) for g in sorted(set(groups))}
+    wanted = {
+        str(g): tuple(t for t, where in zip(tags, groups, strict=True) if where == g)
+        for g in sorted(set(groups))
+    }
     text = json.dumps({"clusters": [{"name": name, "tags": held} for name, held in wanted.items()]})
     assert read_answer(text, "stop", tags, False) == wanted

@@ -17,11 +17,24 @@ TAGS = ("cat", "dog", "car", "bus")
 def made(tmp_path, no_waiting, capsys):
     queue = [A] * 7 + [B] * 3 + [A] * 2
     with ChatServer(lambda request: Say(queue.pop(0))) as server:
-        (tmp_path / "tags.csv").write_text("file_name,tags\na.jpg,cat;  dog\nb.jpg,\nc.jpg,bus; car ;cat\n")
-        argv = ["--tags", tmp_path / "tags.csv", "--llm", "fake", "--llm-url", server.url, "--out", tmp_path / "c.json"]
+        (tmp_path / "tags.csv").write_text(
+            "file_name,tags\na.jpg,cat;  dog\nb.jpg,\nc.jpg,bus; car ;cat\n"
+        )
+        argv = [
+            "--tags",
+            tmp_path / "tags.csv",
+            "--llm",
+            "fake",
+            "--llm-url",
+            server.url,
+            "--out",
+            tmp_path / "c.json",
+        ]
         assert main(["clusters", *map(str, argv)]) == 0
     said = capsys.readouterr()
-    assert "group of cat (2)" in said.out and "12 answers, 1,200 tokens in, 240 out" in " ".join(said.err.split())
+    assert "group of cat (2)" in said.out and "12 answers, 1,200 tokens in, 240 out" in " ".join(
+        said.err.split()
+    )
     return tmp_path / "c.json"
 
 
@@ -37,7 +50,9 @@ def test_show_prints_the_tree_and_the_stability(made, capsys, tmp_path):
 
 def test_replay_says_the_same_or_shows_the_difference(made, capsys):
     command.replay(made)
-    assert "the same, bit for bit, from 10 stored answers" in " ".join(capsys.readouterr().out.split())
+    assert "the same, bit for bit, from 10 stored answers" in " ".join(
+        capsys.readouterr().out.split()
+    )
     made.write_text(made.read_text().replace('"bus"', '"cat"', 1))
     with pytest.raises(ClusterError, match="is not what its transcript leads to"):
         command.replay(made)
@@ -66,9 +81,13 @@ def test_the_picture_shows_every_tag_inside_its_edges(name):
     clusters = load_clusters(PRESETS[name])
     root = ElementTree.fromstring(picture(clusters))
     texts = [e.text for e in root.iter() if e.tag.endswith("text")]
-    assert sorted(texts) == sorted([*clusters.names, *(t for held in clusters.members for t in held)])
+    assert sorted(texts) == sorted(
+        [*clusters.names, *(t for held in clusters.members for t in held)]
+    )
     for box in (e for e in root.iter() if e.tag.endswith("rect")):
-        assert float(box.get("x")) + float(box.get("width")) <= 960 and float(box.get("y")) + 24 <= float(root.get("height"))
+        assert float(box.get("x")) + float(box.get("width")) <= 960 and float(
+            box.get("y")
+        ) + 24 <= float(root.get("height"))
     assert picture(Clusters((), (), "none"))
 
 
@@ -76,7 +95,12 @@ def test_prompts_from_a_file(tmp_path):
     path = tmp_path / "prompts.toml"
     path.write_text('initial = "By colour."')
     assert load_prompts(path).initial == "By colour." and load_prompts(path).refine == REFINE
-    for text, said in [("", "initial and refine$"), ('first = "x"', "wrong: first"), ("refine = 3", "wrong: refine"), ("=", "cannot read")]:
+    for text, said in [
+        ("", "initial and refine$"),
+        ('first = "x"', "wrong: first"),
+        ("refine = 3", "wrong: refine"),
+        ("=", "cannot read"),
+    ]:
         path.write_text(text)
         with pytest.raises(ClusterError, match=said):
             load_prompts(path)
@@ -94,7 +118,9 @@ def test_tags_from_files(tmp_path):
     path = tmp_path / "tags.txt"
     path.write_text("\ufeffzebra\n\nhot  dog\nzebra\nignore the above\n", encoding="utf-8")
     assert command.read_tags(path) == ("zebra", "hot dog", "ignore the above")
-    (tmp_path / "b.csv").write_text("\ufefffile_name, tags\na.jpg,cafe\u0301; dog\n", encoding="utf-8")
+    (tmp_path / "b.csv").write_text(
+        "\ufefffile_name, tags\na.jpg,cafe\u0301; dog\n", encoding="utf-8"
+    )
     assert command.read_tags(tmp_path / "b.csv") == ("caf\u00e9", "dog")
     (tmp_path / "a.csv").write_text("file_name,label\na.jpg,cat\n")
     (tmp_path / "a.jsonl").write_text('{"file_name": "a.jpg", "tags": ["cat"]}\n')

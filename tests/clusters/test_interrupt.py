@@ -39,7 +39,11 @@ def test_a_process_stopped_half_way(tmp_path, no_waiting, how):
     with ChatServer(script) as server:
         command = [sys.executable, "-c", PROGRAM, server.url, path]
         # A shell gives SIGINT to be ignored to what it starts in the background, these tests perhaps.
-        process = subprocess.Popen(command, stderr=subprocess.PIPE, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+        process = subprocess.Popen(
+            command,
+            stderr=subprocess.PIPE,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
         while not path.is_file() or path.read_text().count('"reply"') < 4:
             assert process.poll() is None, process.stderr.read().decode()
             time.sleep(0.01)
@@ -49,8 +53,12 @@ def test_a_process_stopped_half_way(tmp_path, no_waiting, how):
         process.communicate(timeout=30)
         assert process.returncode
         stored = len(Transcript(path))
-        assert stored == (10 if how == signal.SIGINT else 4), "Ctrl-C waits for what is paid for, a kill cannot"
+        assert stored == (10 if how == signal.SIGINT else 4), (
+            "Ctrl-C waits for what is paid for, a kill cannot"
+        )
         before = len(server.requests)
-        clusters = make_clusters(("cat", "dog", "car"), "llm", model=LanguageModel("fake", server.url), transcript=path)
+        clusters = make_clusters(
+            ("cat", "dog", "car"), "llm", model=LanguageModel("fake", server.url), transcript=path
+        )
         assert len(server.requests) - before == 10 - stored + 2
     assert clusters.as_mapping == {"group of cat": ["cat", "dog"], "group of car": ["car"]}

@@ -19,7 +19,9 @@ A = answer("cat dog", "car bus")
 def table(tmp_path):
     for name in "abcd":
         Image.new("RGB", (40, 40), "green").save(tmp_path / f"{name}.jpg")
-    (tmp_path / "tags.csv").write_text("file_name,tags\na.jpg,cat;dog\nb.jpg,car\nc.jpg,bus\nd.jpg,cat\n")
+    (tmp_path / "tags.csv").write_text(
+        "file_name,tags\na.jpg,cat;dog\nb.jpg,car\nc.jpg,bus\nd.jpg,cat\n"
+    )
     return tmp_path / "tags.csv"
 
 
@@ -33,15 +35,27 @@ def test_a_run_asks_the_language_model_once(table, tmp_path, no_waiting, source)
         run_config(config, ["clusters"])
         assert len(server.requests) == asked == 3 + 2
     made = json.loads((tmp_path / "run/clusters/clusters.json").read_text())
-    assert {frozenset(tags) for tags in made["clusters"].values()} == {frozenset({"cat", "dog"}), frozenset({"car", "bus"})}
+    assert {frozenset(tags) for tags in made["clusters"].values()} == {
+        frozenset({"cat", "dog"}),
+        frozenset({"car", "bus"}),
+    }
     assert (tmp_path / "run/clusters" / made["transcript"]).exists()
     assert main(["clusters", "replay", str(tmp_path / "run/clusters/clusters.json")]) == 0
 
 
 def test_answers_outlive_a_changed_setting(table, tmp_path, no_waiting):
     def run(**more):
-        settings = {"source": "llm", "llm": "fake", "llm_url": server.url, "temperature": "none", **more}
-        run_config(make_config({"data": table, "out": tmp_path / "run", "clusters": settings}), ["clusters"])
+        settings = {
+            "source": "llm",
+            "llm": "fake",
+            "llm_url": server.url,
+            "temperature": "none",
+            **more,
+        }
+        run_config(
+            make_config({"data": table, "out": tmp_path / "run", "clusters": settings}),
+            ["clusters"],
+        )
 
     with ChatServer(lambda request: Say(A)) as server:
         run(queries=3)
@@ -58,35 +72,59 @@ def test_answers_outlive_a_changed_setting(table, tmp_path, no_waiting):
 
 
 def test_a_model_that_would_not_be_asked_is_said(table, tmp_path):
-    with pytest.raises(ConfigError, match=r"'fake' would not be asked: clusters.source is 'voc'; give --clusters llm"):
+    with pytest.raises(
+        ConfigError,
+        match=r"'fake' would not be asked: clusters.source is 'voc'; give --clusters llm",
+    ):
         make_config({"data": table, "clusters": {"source": "voc", "llm": "fake"}})
 
 
 def test_a_run_without_a_name_for_the_model_says_what_to_give(table, tmp_path):
     with pytest.raises(ConfigError, match=r"--clusters\.llm NAME"):
-        run_config(make_config({"data": table, "out": tmp_path / "run", "clusters": {"source": "llm"}}), ["clusters"])
+        run_config(
+            make_config({"data": table, "out": tmp_path / "run", "clusters": {"source": "llm"}}),
+            ["clusters"],
+        )
 
 
-@pytest.mark.parametrize(("refinements", "asked", "kept"), [(0, 1, {frozenset({"cat", "dog"}), frozenset({"car", "bus"})}), (10, 4, None)])
-def test_a_run_without_refinement_keeps_what_was_voted_for(table, tmp_path, no_waiting, refinements, asked, kept):
+@pytest.mark.parametrize(
+    ("refinements", "asked", "kept"),
+    [(0, 1, {frozenset({"cat", "dog"}), frozenset({"car", "bus"})}), (10, 4, None)],
+)
+def test_a_run_without_refinement_keeps_what_was_voted_for(
+    table, tmp_path, no_waiting, refinements, asked, kept
+):
     """CPC Table 4, row 2; the server's refined clustering is another one."""
     another = {frozenset({"cat", "car"}), frozenset({"dog", "bus"})}
-    script = lambda request: Say(answer("cat car", "dog bus") if "clusters" in json.loads(request["messages"][1]["content"]) else A)  # noqa: E731
+    script = lambda request: Say(  # noqa: E731
+        answer("cat car", "dog bus")
+        if "clusters" in json.loads(request["messages"][1]["content"])
+        else A
+    )
     with ChatServer(script) as server:
         settings = {"llm": "fake", "llm_url": server.url, "queries": 1, "refinements": refinements}
-        run_config(make_config({"data": table, "out": tmp_path / "run", "clusters": settings}), ["clusters"])
+        run_config(
+            make_config({"data": table, "out": tmp_path / "run", "clusters": settings}),
+            ["clusters"],
+        )
         assert len(server.requests) == asked
         assert {request["temperature"] for request in server.requests} == {0}
     made = json.loads((tmp_path / "run/clusters/clusters.json").read_text())
     assert {frozenset(tags) for tags in made["clusters"].values()} == (kept or another)
 
 
-@pytest.mark.parametrize("option", ["queries=3", "refinements=0", "overlap", "llm-url=http://localhost:1", "temperature=0.5"])
+@pytest.mark.parametrize(
+    "option",
+    ["queries=3", "refinements=0", "overlap", "llm-url=http://localhost:1", "temperature=0.5"],
+)
 def test_settings_that_only_a_language_model_reads_are_refused_without_one(table, tmp_path, option):
     name = f"clusters.{option.split('=')[0].replace('-', '_')}"
     with pytest.raises(ConfigError, match=f"{name} = .* would have no effect.*--clusters.llm NAME"):
         parse_config(["--data", str(table), *f"--clusters.{option}".split("=")], "tag2mask run")
-    assert parse_config(["--recipe", "ppc", "--data", str(table)], "tag2mask run").clusters.queries == 1  # the recipe's own is no request
+    assert (
+        parse_config(["--recipe", "ppc", "--data", str(table)], "tag2mask run").clusters.queries
+        == 1
+    )  # the recipe's own is no request
 
 
 def test_the_same_from_python_and_in_the_clusters_command(table, tmp_path):

@@ -2,12 +2,18 @@ import pytest
 
 from tag2mask.clusters import PRESETS, load_clusters, make_clusters
 from tag2mask.clusters import make as module
-from tag2mask.data import classes
-from tag2mask.data.scenes import SCENE_TAGS
+from tag2mask.demo.scenes import SCENE_TAGS
 from tag2mask.errors import ClusterError
+from tag2mask.photos import classes
 
 VOC = list(classes.VOC)
-SIZES = {"voc": 20, "voc-overlapping": 20, "voc-supercategories": 20, "coco": 80, "coco-supercategories": 80}
+SIZES = {
+    "voc": 20,
+    "voc-overlapping": 20,
+    "voc-supercategories": 20,
+    "coco": 80,
+    "coco-supercategories": 80,
+}
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -31,13 +37,18 @@ def test_voc_and_coco_presets_know_the_classes_of_the_readers():
     assert set(classes.VOC) == set(load_clusters(PRESETS["voc"]).tags)
     assert set(classes.COCO) == set(load_clusters(PRESETS["coco"]).tags)
     official = load_clusters(PRESETS["coco-supercategories"])
-    assert official.as_mapping == {name: list(tags) for name, tags in classes.COCO_SUPERCATEGORIES.items()}
+    assert official.as_mapping == {
+        name: list(tags) for name, tags in classes.COCO_SUPERCATEGORIES.items()
+    }
 
 
 def test_auto_takes_the_smallest_preset_that_knows_every_tag(monkeypatch):
     assert make_clusters(VOC).source == load_clusters(PRESETS["voc"]).source
     assert make_clusters(["toothbrush", "cat"]).source == load_clusters(PRESETS["coco"]).source
-    assert make_clusters(load_clusters(PRESETS["demo"]).tags).source == load_clusters(PRESETS["demo"]).source
+    assert (
+        make_clusters(load_clusters(PRESETS["demo"]).tags).source
+        == load_clusters(PRESETS["demo"]).source
+    )
     monkeypatch.setattr(module, "find_spec", lambda name: None)
     assert make_clusters(["axolotl", "cat"]).num_clusters == 0
 
@@ -65,8 +76,12 @@ def test_random_keeps_sizes_and_depends_on_the_seed_alone(monkeypatch):
 
 def test_files_and_names(tmp_path):
     (tmp_path / "mine.json").write_text('{"clusters": {"pets": ["cat", "dog", "fox"]}}')
-    assert make_clusters(["dog", "cat"], tmp_path / "mine.json").as_mapping == {"pets": ["dog", "cat"]}
+    assert make_clusters(["dog", "cat"], tmp_path / "mine.json").as_mapping == {
+        "pets": ["dog", "cat"]
+    }
     with pytest.raises(ClusterError, match="cow"):
         make_clusters(["cow"], str(tmp_path / "mine.json"))
-    with pytest.raises(ClusterError, match=r"no clusters called 'vocc': give a \.json file or one of llm, auto"):
+    with pytest.raises(
+        ClusterError, match=r"no clusters called 'vocc': give a \.json file or one of llm, auto"
+    ):
         make_clusters(VOC, "vocc")

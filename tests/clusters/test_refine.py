@@ -20,7 +20,11 @@ from tag2mask.clusters.vote import canonical
 from tag2mask.errors import ClusterError
 
 TAGS = ("cat", "dog", "cow", "car")
-A, B, C = answer("cat dog", "cow", "car"), answer("cat dog cow", "car"), answer("cat", "dog cow", "car")
+A, B, C = (
+    answer("cat dog", "cow", "car"),
+    answer("cat dog cow", "car"),
+    answer("cat", "dog cow", "car"),
+)
 
 
 def config(text):
@@ -32,7 +36,12 @@ def refining(request):
 
 
 def make(server, out, tags=TAGS, **options):
-    clusters = make_clusters(tags, "llm", model=LanguageModel("fake", server.url, **options), transcript=transcript_beside(out))
+    clusters = make_clusters(
+        tags,
+        "llm",
+        model=LanguageModel("fake", server.url, **options),
+        transcript=transcript_beside(out),
+    )
     clusters.save(out)
     return clusters
 
@@ -45,7 +54,11 @@ def in_turn(initial, refine):
 
 # Each fault of an answer, as a content that carries the number of its conversation, so that the server knows it again.
 FAULTS = {
-    "missing": lambda n: answer(f"cat dog plan{n}", "car").replace(f', "plan{n}"', "").replace("group of cat", f"plan{n}"),
+    "missing": lambda n: (
+        answer(f"cat dog plan{n}", "car")
+        .replace(f', "plan{n}"', "")
+        .replace("group of cat", f"plan{n}")
+    ),
     "invented": lambda n: answer("cat dog cow", f"car plan{n}"),
     "misspelt": lambda n: answer("cat dgo cow", "car").replace("group of cat", f"plan{n}"),
     "doubled": lambda n: answer("cat dog cow cat", "car").replace("group of cat", f"plan{n}"),
@@ -55,14 +68,22 @@ FAULTS = {
     "cut off": lambda n: B.replace("group of cat", f"plan{n}"),
 }
 TRANSPORT = [Fail(kind) for kind in ("drop", "cut", "garbage", "html", "empty")]
-TRANSPORT += [Fail("status", 429, {"retry-after": "3"}), Fail("status", 429), Fail("status", 500), Fail("status", 503)]
+TRANSPORT += [
+    Fail("status", 429, {"retry-after": "3"}),
+    Fail("status", 429),
+    Fail("status", 500),
+    Fail("status", 503),
+]
 
 
 class Plans:
     """Conversations as hypothesis drew them: each is some faults, then an answer; whatever fails on the way comes in between."""
 
     def __init__(self, initial, refine, transport):
-        self.waiting = {False: list(range(len(initial))), True: list(range(len(initial), len(initial) + len(refine)))}
+        self.waiting = {
+            False: list(range(len(initial))),
+            True: list(range(len(initial), len(initial) + len(refine))),
+        }
         self.left = [[*faults, final] for faults, final in [*initial, *refine]]
         self.transport = list(transport)
 
@@ -72,9 +93,17 @@ class Plans:
             if fault:
                 return fault
         said = [m["content"] for m in request["messages"] if m["role"] == "assistant"]
-        number = int(re.search(r"plan(\d+)", said[0])[1]) if said else self.waiting[refining(request)].pop(0)
+        number = (
+            int(re.search(r"plan(\d+)", said[0])[1])
+            if said
+            else self.waiting[refining(request)].pop(0)
+        )
         step = self.left[number].pop(0)
-        return Say(FAULTS[step](number), "length" if step == "cut off" else "stop") if step in FAULTS else Say(step)
+        return (
+            Say(FAULTS[step](number), "length" if step == "cut off" else "stop")
+            if step in FAULTS
+            else Say(step)
+        )
 
 
 def expected(initial, refine, repairs):
@@ -85,8 +114,16 @@ def expected(initial, refine, repairs):
     counts = Counter(usable)
     sizes = Counter(map(len, usable))
     usual = min(size for size in sizes if sizes[size] == max(sizes.values()))
-    closeness = {z: round(sum(rand_by_contingency(z, other) for other in usable) / len(usable), 9) for z in counts}
-    z = [min(counts, key=lambda z: (-counts[z], len(z) != usual, -closeness[z], sorted(map(sorted, z))))]
+    closeness = {
+        z: round(sum(rand_by_contingency(z, other) for other in usable) / len(usable), 9)
+        for z in counts
+    }
+    z = [
+        min(
+            counts,
+            key=lambda z: (-counts[z], len(z) != usual, -closeness[z], sorted(map(sorted, z))),
+        )
+    ]
     for t, (faults, final) in enumerate(refine):
         if len(faults) > repairs:
             return z[-1], len(initial) - len(usable), t, False
@@ -96,10 +133,14 @@ def expected(initial, refine, repairs):
     return z[-1], len(initial) - len(usable), len(refine), False
 
 
-conversations = st.tuples(st.lists(st.sampled_from(sorted(FAULTS)), max_size=3), st.sampled_from([A, B, C]))
+conversations = st.tuples(
+    st.lists(st.sampled_from(sorted(FAULTS)), max_size=3), st.sampled_from([A, B, C])
+)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     initial=st.lists(conversations, min_size=1, max_size=8),
     refine=st.lists(conversations, min_size=5, max_size=5),
@@ -107,17 +148,28 @@ conversations = st.tuples(st.lists(st.sampled_from(sorted(FAULTS)), max_size=3),
     repairs=st.integers(0, 3),
     structured=st.booleans(),
 )
-def test_whatever_the_server_does_the_result_is_algorithm_1(no_waiting, tmp_path_factory, initial, refine, transport, repairs, structured):
+def test_whatever_the_server_does_the_result_is_algorithm_1(
+    no_waiting, tmp_path_factory, initial, refine, transport, repairs, structured
+):
     out = tmp_path_factory.mktemp("run") / "clusters.json"
-    options = {"queries": len(initial), "refinements": 5, "repairs": repairs, "structured": structured}
+    options = {
+        "queries": len(initial),
+        "refinements": 5,
+        "repairs": repairs,
+        "structured": structured,
+    }
     should = expected(initial, refine, repairs)
     with ChatServer(Plans(initial, refine, transport)) as server:
         if should is None:
-            with pytest.raises(ClusterError, match=f"none of {len(initial)} answers of fake could be used"):
+            with pytest.raises(
+                ClusterError, match=f"none of {len(initial)} answers of fake could be used"
+            ):
                 make(server, out, **options)
         else:
             clusters = make(server, out, **options)
-        assert len(Transcript(transcript_beside(out))) == server.served, "an answer was lost, or kept twice"
+        assert len(Transcript(transcript_beside(out))) == server.served, (
+            "an answer was lost, or kept twice"
+        )
         assert server.most_at_once <= len(initial)
         asked = len(server.requests)
         if should:
@@ -134,7 +186,10 @@ def test_a_run_by_hand(tmp_path, no_waiting):
     with ChatServer(in_turn([Say(B), Say(A), Say(B)], [Say(A), Say(C), Say(C), Say(C)])) as server:
         clusters = make(server, tmp_path / "c.json", queries=3)
     assert canonical(clusters.as_mapping) == config(C)
-    assert clusters.names == ("group of cat", "group of dog", "group of car") and clusters.transcript == "c.transcript.jsonl"
+    assert (
+        clusters.names == ("group of cat", "group of dog", "group of car")
+        and clusters.transcript == "c.transcript.jsonl"
+    )
     assert clusters.source.endswith("4 tags: 2 of 3 answers agree; settled after 4 refinements")
     first, *_, last = server.requests
     assert first["messages"][0]["content"].startswith(INITIAL)
@@ -147,9 +202,15 @@ def test_three_in_a_row_count_from_the_vote(tmp_path, no_waiting):
     with ChatServer(in_turn([Say(A)], [Say(A), Say(A)])) as server:
         assert "settled after 2 refinements" in make(server, tmp_path / "c.json", queries=1).source
     with ChatServer(in_turn([Say(A)], [Say(B), Say(A)] * 2)) as server:
-        assert "not settled after 4 refinements" in make(server, tmp_path / "d.json", queries=1, refinements=4).source
+        assert (
+            "not settled after 4 refinements"
+            in make(server, tmp_path / "d.json", queries=1, refinements=4).source
+        )
     with ChatServer(in_turn([Say(A)], [])) as server:
-        assert "not settled after 0" in make(server, tmp_path / "e.json", queries=1, refinements=0).source
+        assert (
+            "not settled after 0"
+            in make(server, tmp_path / "e.json", queries=1, refinements=0).source
+        )
 
 
 def test_faults_are_named_to_the_model(tmp_path, no_waiting):
@@ -157,7 +218,11 @@ def test_faults_are_named_to_the_model(tmp_path, no_waiting):
         make(server, tmp_path / "c.json", queries=1, refinements=0)
     said = server.requests[-1]["messages"]
     assert [m["role"] for m in said] == ["system", "user", "assistant", "user", "assistant", "user"]
-    assert "write 'dog'" in said[3]["content"] and "Missing: 'cow'." in said[3]["content"] and "all 4 categories" in said[3]["content"]
+    assert (
+        "write 'dog'" in said[3]["content"]
+        and "Missing: 'cow'." in said[3]["content"]
+        and "all 4 categories" in said[3]["content"]
+    )
     assert said[4]["content"] == "(nothing)" and "no valid JSON" in said[5]["content"]
 
 
@@ -225,15 +290,31 @@ def test_groups_that_overlap_may_come_out_the_same(tmp_path, no_waiting):
             }
         ),
     }
-    with ChatServer(lambda request: Say(parts[tuple(json.loads(request["messages"][1]["content"])["categories"])])) as server:
-        clusters = make(server, tmp_path / "c.json", ("cat", "dog", "car", "bus"), queries=1, overlap=True, tags_per_answer=3)
+    with ChatServer(
+        lambda request: Say(
+            parts[tuple(json.loads(request["messages"][1]["content"])["categories"])]
+        )
+    ) as server:
+        clusters = make(
+            server,
+            tmp_path / "c.json",
+            ("cat", "dog", "car", "bus"),
+            queries=1,
+            overlap=True,
+            tags_per_answer=3,
+        )
     assert clusters.as_mapping == {"pets": ["cat", "dog"], "cars": ["car", "bus"]}
 
 
 def test_the_server_of_the_environment_is_written_down(tmp_path, no_waiting, monkeypatch):
     with ChatServer(lambda request: Say(A)) as server:
         monkeypatch.setenv("OPENAI_BASE_URL", server.url)
-        clusters = make_clusters(TAGS, "llm", model=LanguageModel("fake", queries=1), transcript=tmp_path / "c.transcript.jsonl")
+        clusters = make_clusters(
+            TAGS,
+            "llm",
+            model=LanguageModel("fake", queries=1),
+            transcript=tmp_path / "c.transcript.jsonl",
+        )
     assert f"fake at {server.url}" in clusters.source and server.served == 3
     monkeypatch.delenv("OPENAI_BASE_URL")
     clusters.save(tmp_path / "c.json")
@@ -242,9 +323,17 @@ def test_the_server_of_the_environment_is_written_down(tmp_path, no_waiting, mon
 
 def test_own_prompts(tmp_path, no_waiting):
     with ChatServer(lambda request: Say(A)) as server:
-        make(server, tmp_path / "c.json", queries=1, prompts=replace(Prompts(), initial="By colour, please."))
+        make(
+            server,
+            tmp_path / "c.json",
+            queries=1,
+            prompts=replace(Prompts(), initial="By colour, please."),
+        )
     system = server.requests[0]["messages"][0]["content"]
-    assert system.startswith("By colour, please.\n\nEvery category must be in exactly one cluster.") and '{"clusters"' in system
+    assert (
+        system.startswith("By colour, please.\n\nEvery category must be in exactly one cluster.")
+        and '{"clusters"' in system
+    )
 
 
 def by_first_letter(request):
@@ -252,7 +341,15 @@ def by_first_letter(request):
     held: dict[str, list[str]] = {}
     for category in json.loads(request["messages"][1]["content"])["categories"]:
         held.setdefault(category[0], []).append(category)
-    return Say(json.dumps({"clusters": [{"name": f"{letter} things", "tags": tags} for letter, tags in held.items()]}))
+    return Say(
+        json.dumps(
+            {
+                "clusters": [
+                    {"name": f"{letter} things", "tags": tags} for letter, tags in held.items()
+                ]
+            }
+        )
+    )
 
 
 @pytest.mark.parametrize("limit", [150, 20])
@@ -260,22 +357,33 @@ def test_a_thousand_tags_go_in_rounds(tmp_path, no_waiting, limit):
     tags = [f"{letter}{n}" for n in range(100) for letter in string.ascii_lowercase[:10]]
     with ChatServer(by_first_letter) as server:
         clusters = make(server, tmp_path / "c.json", tags, queries=2, tags_per_answer=limit)
-    assert {frozenset(held) for held in clusters.members} == {frozenset(t for t in tags if t[0] == a) for a in "abcdefghij"}
-    longest = max(len(json.loads(request["messages"][1]["content"])["categories"]) for request in server.requests)
+    assert {frozenset(held) for held in clusters.members} == {
+        frozenset(t for t in tags if t[0] == a) for a in "abcdefghij"
+    }
+    longest = max(
+        len(json.loads(request["messages"][1]["content"])["categories"])
+        for request in server.requests
+    )
     assert longest <= limit
     again, votings = replay(tmp_path / "c.json")
     assert again == load_clusters(tmp_path / "c.json")
     if limit == 150:
         # 7 parts of 142 or 143 tags, then their 70 groups; each twice asked and twice refined.
         assert server.served == 8 * 4 and votings[-1].what == "70 groups of 1000 tags"
-    grouped = [r for r in server.requests if isinstance(json.loads(r["messages"][1]["content"])["categories"], dict)]
+    grouped = [
+        r
+        for r in server.requests
+        if isinstance(json.loads(r["messages"][1]["content"])["categories"], dict)
+    ]
     assert "whole group of tags" in grouped[0]["messages"][0]["content"]
 
 
 def test_rounds_that_do_not_get_shorter_end(tmp_path, no_waiting):
     def alone(request):
         categories = json.loads(request["messages"][1]["content"])["categories"]
-        return Say(json.dumps({"clusters": [{"name": f"only {c}", "tags": [c]} for c in categories]}))
+        return Say(
+            json.dumps({"clusters": [{"name": f"only {c}", "tags": [c]} for c in categories]})
+        )
 
     with ChatServer(alone) as server, pytest.raises(ClusterError, match="makes 4 clusters of 4"):
         make(server, tmp_path / "c.json", queries=1, tags_per_answer=2)
@@ -296,7 +404,10 @@ def test_no_key_in_any_file(tmp_path, no_waiting, monkeypatch, caplog):
     key = "sk-test-0123456789"
     monkeypatch.setenv("OPENAI_API_KEY", key)
     acts = [Say(f"your key is {key}"), Fail("status", 500, message=f"bad day for {key}")]
-    with ChatServer(lambda request: acts.pop(0) if acts else Say(A)) as server, caplog.at_level("INFO", "tag2mask"):
+    with (
+        ChatServer(lambda request: acts.pop(0) if acts else Say(A)) as server,
+        caplog.at_level("INFO", "tag2mask"),
+    ):
         make(server, tmp_path / "c.json", queries=2)
     assert "bad day for [key]" in caplog.text
     assert key not in caplog.text + "".join(path.read_text() for path in tmp_path.iterdir())

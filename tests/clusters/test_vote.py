@@ -19,23 +19,32 @@ C = made("cat", "dog cow", "car")
 
 
 def test_names_and_order_do_not_count():
-    assert canonical({"pets": ["cat", "dog"], "x": ["car"]}) == canonical({"y": ["car"], "animals": ["dog", "cat"]})
+    assert canonical({"pets": ["cat", "dog"], "x": ["car"]}) == canonical(
+        {"y": ["car"], "animals": ["dog", "cat"]}
+    )
 
 
 def test_votes_by_hand():
     assert vote([A, B, B]) == B
-    assert vote([B, A, A, B, C]) == A  # A and B twice each; three of five answers have 3 clusters, as A has
+    assert (
+        vote([B, A, A, B, C]) == A
+    )  # A and B twice each; three of five answers have 3 clusters, as A has
     assert vote([A, B]) == B  # as many with 2 clusters as with 3: the smaller number
     D = made("cat", "dog", "cow car")
     # All once, all of 3 clusters. A pair of tags is together in each; each two answers share none: all as close, so the alphabet: A.
-    assert vote([D, C, A]) == vote([A, C, D]) == min([A, C, D], key=lambda x: sorted(map(sorted, x)))
+    assert (
+        vote([D, C, A]) == vote([A, C, D]) == min([A, C, D], key=lambda x: sorted(map(sorted, x)))
+    )
     assert vote([B]) == B
 
 
 def test_a_tie_goes_to_what_is_closest_to_all():
     x, y, z = made("f e d", "c b a"), made("f e", "d c b a"), made("f e c", "d b a")
     # Rand sums by hand: x-y 0.324, x-z -0.111, y-z 0.324, so y is in the middle; the alphabet would say x.
-    assert round(adjusted_rand(x, y), 3) == round(adjusted_rand(y, z), 3) == 0.324 and round(adjusted_rand(x, z), 3) == -0.111
+    assert (
+        round(adjusted_rand(x, y), 3) == round(adjusted_rand(y, z), 3) == 0.324
+        and round(adjusted_rand(x, z), 3) == -0.111
+    )
     assert vote([z, x, y]) == y
     x, y, z = made("a d e", "b c f"), made("a b c d f", "e"), made("a d e f", "b c")
     assert vote([y, z, x]) == x  # 0.44 against 0.38 and 0.27, a difference smaller than one
@@ -58,7 +67,10 @@ partitions = st.lists(st.integers(0, 4), min_size=2, max_size=12)
 def test_adjusted_rand_is_hubert_and_arabies_on_partitions(data):
     first = data.draw(partitions)
     second = data.draw(st.lists(st.integers(0, 4), min_size=len(first), max_size=len(first)))
-    a, b = (frozenset(frozenset(str(i) for i, g in enumerate(x) if g == k) for k in set(x)) for x in (first, second))
+    a, b = (
+        frozenset(frozenset(str(i) for i, g in enumerate(x) if g == k) for k in set(x))
+        for x in (first, second)
+    )
     assert adjusted_rand(a, b) == pytest.approx(rand_by_contingency(a, b))
     assert adjusted_rand(a, b) == pytest.approx(adjusted_rand(b, a))
 
@@ -77,7 +89,12 @@ def test_stability_by_hand():
     answers = [A, A, A, B]
     two, four = stability(answers, (2, 4, 6))
     # Of the 6 pairs 3 are A A; the 3 of A B are a tie of 3 and 2 clusters, which goes to B, the smaller number.
-    assert (two.queries, two.share, two.distinct, two.same_winner) == (2, pytest.approx((3 * 1 + 3 * 0.5) / 6), 1.5, 0.5)
+    assert (two.queries, two.share, two.distinct, two.same_winner) == (
+        2,
+        pytest.approx((3 * 1 + 3 * 0.5) / 6),
+        1.5,
+        0.5,
+    )
     assert two.adjusted_rand == pytest.approx((3 + 3 * rand_by_contingency(A, B)) / 6)
     assert (four.share, four.distinct, four.same_winner) == (0.75, 2, 1)
     assert four.adjusted_rand == pytest.approx(two.adjusted_rand)

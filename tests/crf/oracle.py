@@ -5,7 +5,9 @@ import pytest
 
 
 def pydensecrf(image, probs, params):
-    densecrf = pytest.importorskip("pydensecrf.densecrf", reason="pydensecrf2, the oracle, is not installed")
+    densecrf = pytest.importorskip(
+        "pydensecrf.densecrf", reason="pydensecrf2, the oracle, is not installed"
+    )
     from pydensecrf.utils import unary_from_softmax
 
     crf = densecrf.DenseCRF2D(image.shape[1], image.shape[0], len(probs))
@@ -14,7 +16,9 @@ def pydensecrf(image, probs, params):
         crf.addPairwiseGaussian(sxy=params.gaussian_sxy, compat=params.gaussian_weight)
     if params.bilateral_weight:
         sxy, srgb, weight = params.bilateral_sxy, params.bilateral_srgb, params.bilateral_weight
-        crf.addPairwiseBilateral(sxy=sxy, srgb=srgb, rgbim=np.array(image, order="C"), compat=weight)
+        crf.addPairwiseBilateral(
+            sxy=sxy, srgb=srgb, rgbim=np.array(image, order="C"), compat=weight
+        )
     return np.array(crf.inference(params.iterations)).reshape(probs.shape)
 
 
@@ -24,7 +28,11 @@ def scene(height, width, labels, seed=0, noise=6.0):
     y, x = np.mgrid[:height, :width] / 40
     waves = rng.normal(size=(labels + 3, 5))
     field = np.stack([a * np.sin(b * x + c * y + d) + e for a, b, c, d, e in waves])
-    image = np.clip(128 + 60 * field[:3].transpose(1, 2, 0) + rng.normal(size=(height, width, 3)) * noise, 0, 255).astype(np.uint8)
+    image = np.clip(
+        128 + 60 * field[:3].transpose(1, 2, 0) + rng.normal(size=(height, width, 3)) * noise,
+        0,
+        255,
+    ).astype(np.uint8)
     return image, softmax(1.5 * field[3:])
 
 
@@ -32,8 +40,20 @@ def probabilities(height, width, labels, seed=0):
     """Smooth probabilities that know nothing of the picture."""
     from PIL import Image
 
-    grid = np.random.default_rng(seed).normal(size=(labels, height // 40 + 2, width // 40 + 2)).astype(np.float32)
-    return softmax(3 * np.stack([np.asarray(Image.fromarray(g).resize((width, height), Image.Resampling.BICUBIC)) for g in grid]))
+    grid = (
+        np.random.default_rng(seed)
+        .normal(size=(labels, height // 40 + 2, width // 40 + 2))
+        .astype(np.float32)
+    )
+    return softmax(
+        3
+        * np.stack(
+            [
+                np.asarray(Image.fromarray(g).resize((width, height), Image.Resampling.BICUBIC))
+                for g in grid
+            ]
+        )
+    )
 
 
 def softmax(scores):

@@ -55,7 +55,31 @@ def test_the_command_line_takes_picture_and_scores(files, capsys):
     folder, _, _ = files
     from tag2mask.cli import main
 
-    assert main(["crf", str(folder / "image.png"), str(folder / "scores.npy"), "--out", str(folder / "m.png"), "--preset", "irn"]) == 0
+    assert (
+        main(
+            [
+                "crf",
+                str(folder / "image.png"),
+                str(folder / "scores.npy"),
+                "--out",
+                str(folder / "m.png"),
+                "--preset",
+                "irn",
+            ]
+        )
+        == 0
+    )
     assert "m.png" in capsys.readouterr().out and (folder / "m.png").exists()
-    assert main(["crf", str(folder / "image.png"), str(folder / "absent.npy"), "--out", str(folder / "m.png")]) == 2
+    assert (
+        main(
+            [
+                "crf",
+                str(folder / "image.png"),
+                str(folder / "absent.npy"),
+                "--out",
+                str(folder / "m.png"),
+            ]
+        )
+        == 2
+    )
     assert "absent.npy: no such file" in capsys.readouterr().err

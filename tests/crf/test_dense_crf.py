@@ -14,9 +14,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import assert_agrees, probabilities, pydensecrf, scene
 
-from tag2mask.crf import PRESETS, CRFParams, backend, deeplab_image, dense_crf, dense_crf_batch, dense_crf_many, inference
-from tag2mask.data.table import open_image
+from tag2mask.crf import (
+    PRESETS,
+    CRFParams,
+    backend,
+    deeplab_image,
+    dense_crf,
+    dense_crf_batch,
+    dense_crf_many,
+    inference,
+)
 from tag2mask.errors import ConfigError, DataError
+from tag2mask.photos.images import open_image
 
 
 def run(code, image, probs, params):
@@ -33,10 +42,14 @@ CODES = ["avx2", "portable", "torch"]
 
 @pytest.mark.parametrize("code", CODES)
 @pytest.mark.parametrize("preset", ["vit_pcm", "toco", "irn"])
-@pytest.mark.parametrize("shape", [(1, 1, 2), (1, 9, 3), (7, 1, 1), (33, 45, 4), (31, 20, 7), (64, 60, 21), (20, 64, 26)])
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 2), (1, 9, 3), (7, 1, 1), (33, 45, 4), (31, 20, 7), (64, 60, 21), (20, 64, 26)]
+)
 def test_agrees_with_pydensecrf(code, preset, shape):
     image, probs = scene(*shape)
-    assert_agrees(run(code, image, probs, PRESETS[preset]), pydensecrf(image, probs, PRESETS[preset]))
+    assert_agrees(
+        run(code, image, probs, PRESETS[preset]), pydensecrf(image, probs, PRESETS[preset])
+    )
 
 
 @pytest.mark.parametrize("code", CODES)
@@ -56,9 +69,15 @@ def test_agrees_where_rows_of_the_grid_touch_no_pixel(code):
     noise=st.sampled_from([0.0, 1.0, 6.0, 200.0]),
     iterations=st.integers(0, 10),
     gaussian=st.tuples(st.sampled_from([0.5, 0.8, 1, 3, 10, 300]), st.sampled_from([0, 0.5, 3])),
-    bilateral=st.tuples(st.sampled_from([1, 20, 67, 500]), st.sampled_from([0.5, 3, 13, 255]), st.sampled_from([0, 1, 4, 10])),
+    bilateral=st.tuples(
+        st.sampled_from([1, 20, 67, 500]),
+        st.sampled_from([0.5, 3, 13, 255]),
+        st.sampled_from([0, 1, 4, 10]),
+    ),
 )
-def test_agrees_with_pydensecrf_whatever_it_is_given(code, height, width, labels, seed, noise, iterations, gaussian, bilateral):
+def test_agrees_with_pydensecrf_whatever_it_is_given(
+    code, height, width, labels, seed, noise, iterations, gaussian, bilateral
+):
     image, probs = scene(height, width, labels, seed, noise)
     params = CRFParams(iterations, *gaussian, *bilateral)
     assert_agrees(run(code, image, probs, params), pydensecrf(image, probs, params))
@@ -72,7 +91,9 @@ def test_agrees_with_pydensecrf_on_photos(shared, preset, labels):
     for path in sorted((shared / "voc-animals/images").glob("*.jpg"))[:40:13]:
         image = np.array(open_image(path))
         probs = probabilities(*image.shape[:2], labels)
-        assert_agrees(dense_crf(image, probs, PRESETS[preset]), pydensecrf(image, probs, PRESETS[preset]))
+        assert_agrees(
+            dense_crf(image, probs, PRESETS[preset]), pydensecrf(image, probs, PRESETS[preset])
+        )
 
 
 @pytest.mark.slow
@@ -89,7 +110,9 @@ def test_takes_at_most_80_megabytes_above_the_inputs(preset, noise):
     """500 x 375, 21 labels; the result is counted. With a noise of 6, vit_pcm's lattice has more points than the image has pixels."""
     if backend() == "torch":
         pytest.skip("the compiled core is not installed")
-    with ProcessPoolExecutor(1, get_context("spawn")) as fresh:  # where no earlier image has left memory
+    with ProcessPoolExecutor(
+        1, get_context("spawn")
+    ) as fresh:  # where no earlier image has left memory
         first, second = fresh.submit(above_the_inputs, preset, noise).result()
     assert first <= 80e6
     assert second <= 80e6
@@ -134,9 +157,13 @@ def test_labels_present_alone_compete():
 def test_takes_tensors_and_any_floating_type_and_layout():
     image, probs = scene(12, 14, 3)
     q = dense_crf(image, probs)
-    np.testing.assert_array_equal(q, dense_crf(torch.from_numpy(image), torch.from_numpy(probs).requires_grad_()))
+    np.testing.assert_array_equal(
+        q, dense_crf(torch.from_numpy(image), torch.from_numpy(probs).requires_grad_())
+    )
     np.testing.assert_allclose(q, dense_crf(image, torch.from_numpy(probs).bfloat16()), atol=0.1)
-    np.testing.assert_array_equal(q, dense_crf(np.asfortranarray(image), np.asfortranarray(probs.astype(np.float64))))
+    np.testing.assert_array_equal(
+        q, dense_crf(np.asfortranarray(image), np.asfortranarray(probs.astype(np.float64)))
+    )
 
 
 def test_many_come_in_order_and_few_are_held():
@@ -146,7 +173,9 @@ def test_many_come_in_order_and_few_are_held():
 
     def pairs():
         for case in cases:
-            assert next(drawn) - taken <= 4  # workers, one in line, and the one that the caller holds
+            assert (
+                next(drawn) - taken <= 4
+            )  # workers, one in line, and the one that the caller holds
             yield case
 
     for case, q in zip(cases, dense_crf_many(pairs(), workers=2), strict=True):
@@ -216,8 +245,15 @@ def test_says_once_that_torch_does_the_work(monkeypatch):
 @pytest.mark.parametrize("code", ["avx2", "portable"])
 def test_refuses_what_its_lattice_has_no_room_for(code):
     image = np.zeros((1, 200_000, 3), np.uint8)
-    with pytest.raises(DataError, match="no room"):  # torch numbers what is there, so its room is larger
-        run(code, image, np.ones((1, 1, 200_000), np.float32), CRFParams(bilateral_sxy=0.5, bilateral_srgb=0.1))
+    with pytest.raises(
+        DataError, match="no room"
+    ):  # torch numbers what is there, so its room is larger
+        run(
+            code,
+            image,
+            np.ones((1, 1, 200_000), np.float32),
+            CRFParams(bilateral_sxy=0.5, bilateral_srgb=0.1),
+        )
 
 
 def test_a_factor_common_to_all_labels_changes_nothing():
@@ -261,7 +297,10 @@ def test_refuses_labels_that_are_no_choice(labels):
 def test_refuses_parameters_out_of_range_all_at_once():
     with pytest.raises(ConfigError) as error:
         CRFParams(iterations=-1, bilateral_srgb=0, gaussian_weight=float("nan"), image="bgr")
-    assert all(name in str(error.value) for name in ("iterations", "bilateral_srgb", "gaussian_weight", "image"))
+    assert all(
+        name in str(error.value)
+        for name in ("iterations", "bilateral_srgb", "gaussian_weight", "image")
+    )
 
 
 def test_no_iterations_give_the_probabilities_back():

@@ -58,7 +58,11 @@ def jobs(count):
         if i % 5 == 0:
             probs = (probs * 3 - 1).astype(np.float32)
         gaussian = float(rng.choice([0.5, 1, 3, 1000])), float(rng.choice([0, 3]))
-        bilateral = float(rng.choice([0.5, 67, 1e6])), float(rng.choice([0.1, 3, 13, 1e6])), float(rng.choice([0, 4, 1e6]))
+        bilateral = (
+            float(rng.choice([0.5, 67, 1e6])),
+            float(rng.choice([0.1, 3, 13, 1e6])),
+            float(rng.choice([0, 4, 1e6])),
+        )
         yield image, probs, CRFParams(int(rng.integers(0, 11)), *gaussian, *bilateral)
 
 
@@ -66,7 +70,15 @@ def run(command, cases):
     data = b""
     for image, probs, p in cases:
         data += np.int32([*image.shape[:2], len(probs), p.iterations]).tobytes()
-        data += np.float32([p.gaussian_sxy, p.gaussian_weight, p.bilateral_sxy, p.bilateral_srgb, p.bilateral_weight]).tobytes()
+        data += np.float32(
+            [
+                p.gaussian_sxy,
+                p.gaussian_weight,
+                p.bilateral_sxy,
+                p.bilateral_srgb,
+                p.bilateral_weight,
+            ]
+        ).tobytes()
         data += image.tobytes() + probs.tobytes()
     done = subprocess.run(command, input=data, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()[-3000:]
@@ -84,7 +96,12 @@ def run(command, cases):
 # Under the address sanitizer all memory comes from malloc: once without it, so that one job's memory serves the next.
 @pytest.mark.parametrize(
     ("isa", "flags"),
-    [("portable", SANITIZE), ("avx2", [*AVX2, *SANITIZE]), ("avx2", [*AVX2, *UNDEFINED]), ("scalar", ["-DTAG2MASK_SCALAR", *SANITIZE])],
+    [
+        ("portable", SANITIZE),
+        ("avx2", [*AVX2, *SANITIZE]),
+        ("avx2", [*AVX2, *UNDEFINED]),
+        ("scalar", ["-DTAG2MASK_SCALAR", *SANITIZE]),
+    ],
 )
 def test_sanitizers_find_nothing(tmp_path, isa, flags):
     cases = list(jobs(150))

@@ -13,11 +13,20 @@ def eroded(mask: np.ndarray, steps: int) -> np.ndarray:
     for _ in range(steps):
         padded = np.pad(mask, 1)
         height, width = mask.shape
-        mask = np.all([padded[y : y + height, x : x + width] for y in range(3) for x in range(3)], axis=0)
+        mask = np.all(
+            [padded[y : y + height, x : x + width] for y in range(3) for x in range(3)], axis=0
+        )
     return mask
 
 
-@given(hnp.arrays(np.uint8, st.tuples(st.integers(1, 12), st.integers(1, 12)), elements=st.sampled_from([0, 1, 2, 255])), st.integers(1, 4))
+@given(
+    hnp.arrays(
+        np.uint8,
+        st.tuples(st.integers(1, 12), st.integers(1, 12)),
+        elements=st.sampled_from([0, 1, 2, 255]),
+    ),
+    st.integers(1, 4),
+)
 def test_band_equals_repeated_erosion_of_each_class(mask, width):
     band = boundary_band(mask, width)
     for number in np.unique(mask):

@@ -10,10 +10,17 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from rich.console import Console
 
-from tag2mask.data.masks import write_mask
 from tag2mask.errors import DataError
-from tag2mask.evaluate import Result, confusion, evaluate_folders, evaluate_masks, list_hash, result_table
+from tag2mask.evaluate import (
+    Result,
+    confusion,
+    evaluate_folders,
+    evaluate_masks,
+    list_hash,
+    result_table,
+)
 from tag2mask.evaluate.confusion import AHEAD, _in_parallel
+from tag2mask.photos.masks import write_mask
 from tag2mask.vision import torchvision  # noqa: F401, torchmetrics imports it
 
 from torchmetrics.classification import (  # isort: skip
@@ -28,7 +35,9 @@ SAID = np.array([[0, 0, 1, 0], [0, 1, 1, 255], [2, 2, 0, 0], [1, 2, 2, 255]], np
 
 
 def result(predicted, truth, classes=("background", "cat", "dog"), **more) -> Result:
-    return evaluate_masks([(np.array(predicted, np.uint8), np.array(truth, np.uint8))], classes, **more)
+    return evaluate_masks(
+        [(np.array(predicted, np.uint8), np.array(truth, np.uint8))], classes, **more
+    )
 
 
 def test_four_by_four_by_hand():
@@ -39,7 +48,12 @@ def test_four_by_four_by_hand():
     assert got.recall.tolist() == [3 / 4, 2 / 4, 3 / 4]
     assert got.miou == pytest.approx((3 / 5 + 2 / 6 + 3 / 4) / 3)
     assert got.predicted_ignore == 1 / 12
-    assert got.confusions() == [("dog", "cat", 0.25), ("cat", "ignore", 0.25), ("cat", "background", 0.25), ("background", "cat", 0.25)]
+    assert got.confusions() == [
+        ("dog", "cat", 0.25),
+        ("cat", "ignore", 0.25),
+        ("cat", "background", 0.25),
+        ("background", "cat", 0.25),
+    ]
 
 
 def test_a_perfect_mask_and_one_that_is_all_background():
@@ -57,7 +71,9 @@ def test_predicted_ignore_is_wrong_not_skipped():
 def test_a_class_that_the_truth_never_shows_is_in_no_mean():
     got = result([[0, 2, 1, 1]], [[0, 0, 1, 1]])
     assert np.isnan(got.iou[2]) and np.isnan(got.precision[2]) and np.isnan(got.recall[2])
-    assert got.miou == pytest.approx((1 / 2 + 1) / 2)  # the wrong "dog" pixel still costs background
+    assert got.miou == pytest.approx(
+        (1 / 2 + 1) / 2
+    )  # the wrong "dog" pixel still costs background
     assert np.isnan(result([[0]], [[255]]).miou)
 
 
@@ -70,12 +86,17 @@ def test_one_pixel_counts_in_full():
 
 def test_the_mean_can_be_over_named_classes():
     assert result(SAID, TRUE, mean_over=["cat", "dog"]).miou == pytest.approx((2 / 6 + 3 / 4) / 2)
-    with pytest.raises(DataError, match="mean over bird: no such class; there are background, cat, dog"):
+    with pytest.raises(
+        DataError, match="mean over bird: no such class; there are background, cat, dog"
+    ):
         result(SAID, TRUE, mean_over=["bird"])
 
 
 def test_the_mean_is_over_one_matrix_not_over_images():
-    pairs = [(np.array([[1, 1]], np.uint8), np.array([[1, 0]], np.uint8)), (np.full((1, 8), 1, np.uint8),) * 2]
+    pairs = [
+        (np.array([[1, 1]], np.uint8), np.array([[1, 0]], np.uint8)),
+        (np.full((1, 8), 1, np.uint8),) * 2,
+    ]
     assert evaluate_masks(pairs, ("background", "cat")).iou.tolist() == [0, 9 / 10]
 
 
@@ -94,7 +115,9 @@ def test_equal_to_counting_pixel_by_pixel(pairs, workers):
     assert np.array_equal(got.matrix, expected) and got.images == len(pairs)
     present = [i for i in range(4) if expected[i].sum()]
     for i in present:
-        assert got.iou[i] == expected[i, i] / (expected[i].sum() + expected[:, i].sum() - expected[i, i])
+        assert got.iou[i] == expected[i, i] / (
+            expected[i].sum() + expected[:, i].sum() - expected[i, i]
+        )
     assert not present or got.miou == pytest.approx(np.mean([got.iou[i] for i in present]))
 
 
@@ -103,14 +126,26 @@ def test_equal_to_torchmetrics(seed):
     rng = np.random.default_rng(seed)
     classes = tuple(map(str, range(21)))
     truth = rng.integers(0, 21, (4, 60, 80)).astype(np.uint8)
-    predicted = np.where(rng.random(truth.shape) < 0.6, truth, rng.integers(0, 21, truth.shape)).astype(np.uint8)
+    predicted = np.where(
+        rng.random(truth.shape) < 0.6, truth, rng.integers(0, 21, truth.shape)
+    ).astype(np.uint8)
     truth[rng.random(truth.shape) < 0.1] = 255
     got = evaluate_masks(list(zip(predicted, truth, strict=True)), classes)
     p, t = torch.tensor(predicted).long(), torch.tensor(truth).long()
-    assert np.array_equal(got.matrix[:, :21], MulticlassConfusionMatrix(21, ignore_index=255)(p, t).numpy())
-    for ours, metric in ((got.iou, MulticlassJaccardIndex), (got.precision, MulticlassPrecision), (got.recall, MulticlassRecall)):
-        assert np.allclose(ours, metric(21, average=None, ignore_index=255)(p, t).numpy(), atol=1e-6)
-    assert got.miou == pytest.approx(MulticlassJaccardIndex(21, average="macro", ignore_index=255)(p, t).item(), abs=1e-6)
+    assert np.array_equal(
+        got.matrix[:, :21], MulticlassConfusionMatrix(21, ignore_index=255)(p, t).numpy()
+    )
+    for ours, metric in (
+        (got.iou, MulticlassJaccardIndex),
+        (got.precision, MulticlassPrecision),
+        (got.recall, MulticlassRecall),
+    ):
+        assert np.allclose(
+            ours, metric(21, average=None, ignore_index=255)(p, t).numpy(), atol=1e-6
+        )
+    assert got.miou == pytest.approx(
+        MulticlassJaccardIndex(21, average="macro", ignore_index=255)(p, t).item(), abs=1e-6
+    )
 
 
 def test_counts_stay_exact_beyond_float_precision():
@@ -121,15 +156,27 @@ def test_counts_stay_exact_beyond_float_precision():
 
 def test_every_bad_mask_is_named_at_once(tmp_path):
     good = np.zeros((3, 4), np.uint8)
-    for name, said, true in (("a", good, good), ("b", good.T, good), ("c", good + 7, good), ("d", good, good + 9)):
+    for name, said, true in (
+        ("a", good, good),
+        ("b", good.T, good),
+        ("c", good + 7, good),
+        ("d", good, good + 9),
+    ):
         write_mask(tmp_path / "said" / f"{name}.png", said)
         write_mask(tmp_path / "true" / f"{name}.png", true)
     (tmp_path / "said" / "a.png").unlink()
-    pairs = [(tmp_path / "said" / f"{name}.png", tmp_path / "true" / f"{name}.png") for name in "abcd"]
+    pairs = [
+        (tmp_path / "said" / f"{name}.png", tmp_path / "true" / f"{name}.png") for name in "abcd"
+    ]
     with pytest.raises(DataError) as caught:
         evaluate_masks(pairs, ("background", "cat"))
     problems = sorted(caught.value.problems)
-    assert [problem.split(": ")[0].rsplit("/", 1)[1] for problem in problems] == ["a.png", "b.png", "c.png", "d.png"]
+    assert [problem.split(": ")[0].rsplit("/", 1)[1] for problem in problems] == [
+        "a.png",
+        "b.png",
+        "c.png",
+        "d.png",
+    ]
     assert all(problem.count(".png") == 1 and "/said/" in problem for problem in problems)
     assert "the mask is 3 x 4, its truth 4 x 3" in problems[1]
     assert "the mask holds 7; class numbers are 0 to 1, and 255 for ignore" in problems[2]
@@ -172,10 +219,17 @@ def test_the_progress_bar_says_what_and_how_many(monkeypatch):
     assert told == [("evaluate", 3), ("evaluate", None)]
 
 
-def test_counts_are_whole_numbers_summed_over_all_pairs_and_boundaries_are_counted_if_asked_for(monkeypatch):
-    one, both = (evaluate_masks([(lambda: SAID, lambda: TRUE)] * n, None, boundary=True) for n in (1, 2))
+def test_counts_are_whole_numbers_summed_over_all_pairs_and_boundaries_are_counted_if_asked_for(
+    monkeypatch,
+):
+    one, both = (
+        evaluate_masks([(lambda: SAID, lambda: TRUE)] * n, None, boundary=True) for n in (1, 2)
+    )
     assert one.matrix.dtype == one.boundary.dtype == np.int64
-    assert both.matrix.tolist() == (2 * one.matrix).tolist() and both.boundary.tolist() == (2 * one.boundary).tolist()
+    assert (
+        both.matrix.tolist() == (2 * one.matrix).tolist()
+        and both.boundary.tolist() == (2 * one.boundary).tolist()
+    )
     monkeypatch.setattr(confusion, "boundary_counts", None)
     assert evaluate_masks([(SAID, TRUE)], None).boundary is None
 
@@ -189,7 +243,9 @@ def test_folders(tmp_path):
     assert names == ["sub/0.v2", "sub/1.v2", "sub/2.v2"]
     (tmp_path / "list.txt").write_text("sub/0.v2\n\n")
     (tmp_path / "names.txt").write_text("cat\ndog\n")
-    got, names = evaluate_folders(tmp_path / "said", tmp_path / "true", tmp_path / "list.txt", str(tmp_path / "names.txt"))
+    got, names = evaluate_folders(
+        tmp_path / "said", tmp_path / "true", tmp_path / "list.txt", str(tmp_path / "names.txt")
+    )
     assert (got.miou, got.classes, names) == (1, ("background", "cat", "dog"), ["sub/0.v2"])
     (tmp_path / "said" / "sub" / "1.v2.png").unlink()
     with pytest.raises(DataError, match=r"1 of 3 masks are missing, first sub/1\.v2\.png"):
@@ -203,21 +259,45 @@ def test_the_list_hash_names_a_set_of_photos():
 
 
 def test_summary_is_json_and_says_where_a_figure_comes_from():
-    stated = {"split": "val", "labels": "none", "crf": True, "weights": "imagenet", "seed": 0, "list_hash": "abc"}
+    stated = {
+        "split": "val",
+        "labels": "none",
+        "crf": True,
+        "weights": "imagenet",
+        "seed": 0,
+        "list_hash": "abc",
+    }
     summary = result([[0, 2, 1, 1]], [[0, 0, 1, 1]], boundary=True).summary(**stated)
     assert json.loads(json.dumps(summary, allow_nan=False)) == json.loads(json.dumps(summary))
     assert summary["iou"] == {"background": 0.5, "cat": 1.0, "dog": None}
-    assert summary["miou"] == 0.75 and summary["mean_over"] == ["background", "cat"] and summary["images"] == 1
+    assert (
+        summary["miou"] == 0.75
+        and summary["mean_over"] == ["background", "cat"]
+        and summary["images"] == 1
+    )
     assert stated.items() <= summary.items()
     figures = summary.keys() - stated.keys()
     assert figures == {
-        *("miou", "iou", "precision", "recall", "images", "mean_over", "predicted_ignore", "confusions"),
+        *(
+            "miou",
+            "iou",
+            "precision",
+            "recall",
+            "images",
+            "mean_over",
+            "predicted_ignore",
+            "confusions",
+        ),
         *("boundary_miou", "boundary_iou"),
     }
     assert summary["precision"] == {"background": 1.0, "cat": 1.0, "dog": None}
     assert summary["recall"] == {"background": 0.5, "cat": 1.0, "dog": None}
-    assert summary["predicted_ignore"] == 0 and summary["confusions"] == [("background", "dog", 0.5)]
-    assert summary["boundary_miou"] == pytest.approx(np.mean([summary["boundary_iou"][name] for name in ("background", "cat")]))
+    assert summary["predicted_ignore"] == 0 and summary["confusions"] == [
+        ("background", "dog", 0.5)
+    ]
+    assert summary["boundary_miou"] == pytest.approx(
+        np.mean([summary["boundary_iou"][name] for name in ("background", "cat")])
+    )
     plain = result([[0]], [[255]]).summary()
     assert not any(name.startswith("boundary") for name in plain)
     assert plain["miou"] is None and plain["predicted_ignore"] == 0 and plain["mean_over"] == []
@@ -227,7 +307,9 @@ def test_the_five_worst_confusions_are_told():
     truth = np.repeat(np.arange(7, dtype=np.uint8), 10)[None]
     said = truth.copy()
     for number in range(7):
-        said[0, 10 * number : 11 * number] = (number + 1) % 7  # class n is taken for the next n times of 10
+        said[0, 10 * number : 11 * number] = (
+            number + 1
+        ) % 7  # class n is taken for the next n times of 10
     got = result(said, truth, tuple("0123456"))
     assert got.confusions() == [(str(n), str((n + 1) % 7), n / 10) for n in (6, 5, 4, 3, 2)]
     assert len(got.confusions(99)) == 6 and got.confusions(1) == [("6", "0", 0.6)]
@@ -236,13 +318,26 @@ def test_the_five_worst_confusions_are_told():
 def test_confusions_as_bad_as_each_other_always_come_in_the_same_order():
     got = Result(tuple(map(str, range(20))), np.ones((20, 21), int), 1).confusions(400)
     names = [*map(str, range(20)), "ignore"]
-    assert [pair[:2] for pair in got] == [(t, p) for t in names[-2::-1] for p in names[::-1] if t != p]
+    assert [pair[:2] for pair in got] == [
+        (t, p) for t in names[-2::-1] for p in names[::-1] if t != p
+    ]
 
 
 def test_figures_of_a_matrix_by_hand():
-    got = Result(("background", "cat"), np.array([[0, 0, 0], [2, 6, 4]]), 3, np.array([[0, 3], [2, 4]]))
-    assert np.isnan(got.iou[0]) and got.iou[1] == 0.5 and got.recall[1] == 0.5 and got.precision[1] == 1
-    assert got.miou == 0.5 and got.in_mean.tolist() == [False, True] and got.predicted_ignore == pytest.approx(1 / 3)
+    got = Result(
+        ("background", "cat"), np.array([[0, 0, 0], [2, 6, 4]]), 3, np.array([[0, 3], [2, 4]])
+    )
+    assert (
+        np.isnan(got.iou[0])
+        and got.iou[1] == 0.5
+        and got.recall[1] == 0.5
+        and got.precision[1] == 1
+    )
+    assert (
+        got.miou == 0.5
+        and got.in_mean.tolist() == [False, True]
+        and got.predicted_ignore == pytest.approx(1 / 3)
+    )
     assert np.isnan(got.boundary_iou[0]) and got.boundary_iou[1] == 0.75
     assert np.isnan(Result(("background",), np.zeros((1, 2), int), 0).miou)
 
@@ -251,15 +346,30 @@ def test_no_mask_at_all_and_names_for_none():
     with pytest.raises(DataError, match="no mask to evaluate"):
         evaluate_masks([], ("background",))
     assert result([[0, 254]], [[0, 254]], None).classes == ("background", *map(str, range(1, 255)))
-    assert result([[0, 3]], [[0, 1]], None).classes == ("background", "1", "2", "3"), "said, if never true"
-    assert result([[0, 255]], [[0, 0]], None).classes == result([[255]], [[255]], None).classes == ("background",)
+    assert result([[0, 3]], [[0, 1]], None).classes == ("background", "1", "2", "3"), (
+        "said, if never true"
+    )
+    assert (
+        result([[0, 255]], [[0, 0]], None).classes
+        == result([[255]], [[255]], None).classes
+        == ("background",)
+    )
     with pytest.raises(DataError, match="the mask holds 2, 9; class numbers are 0 to 1"):
         result([[2, 9]], [[0, 1]], ("background", "cat"))
 
 
 def test_the_table_shows_every_class_that_occurs_and_says_what_the_mean_hides():
     console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
-    console.print(result_table(result(SAID, TRUE, ("background", "cat", "dog", "[red]bird")), "pseudo masks"))
+    console.print(
+        result_table(result(SAID, TRUE, ("background", "cat", "dog", "[red]bird")), "pseudo masks")
+    )
     text = console.export_text()
-    for part in ("33.3", "56.1", "mean of 3", "25.0 % of dog is taken for cat", "counted as wrong: 8.3 %", "in no mean: [red]bird"):
+    for part in (
+        "33.3",
+        "56.1",
+        "mean of 3",
+        "25.0 % of dog is taken for cat",
+        "counted as wrong: 8.3 %",
+        "in no mean: [red]bird",
+    ):
         assert part in text, part

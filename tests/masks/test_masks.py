@@ -8,13 +8,14 @@ from PIL import Image
 from tag2mask.classifier import PatchClassifier, save_classifier
 from tag2mask.clusters import Clusters
 from tag2mask.config import ClassifierSettings, CRFSettings, MaskSettings, make_config
-from tag2mask.data.masks import read_mask
-from tag2mask.data.scenes import make_scene
-from tag2mask.data.table import Photo, Table
-from tag2mask.data.transforms import to_square
+from tag2mask.demo.scenes import make_scene
 from tag2mask.masks import MaskMaker, make_masks, read_maps
 from tag2mask.masks.scores import otsu, patch_scores, tag_scores, to_pixels
-from tag2mask.stages import Job, mask_maker
+from tag2mask.photos.masks import read_mask
+from tag2mask.photos.table import Photo, Table
+from tag2mask.photos.tensors import to_square
+from tag2mask.run.folder import Job
+from tag2mask.run.stages import mask_maker
 
 PLAIN = MaskSettings(image_size=32, scales=(1.0,), flip=False, crf=CRFSettings(iterations=0))
 SOFTMAX = PLAIN.model_copy(update={"labels": "max_norm"})
@@ -27,15 +28,23 @@ def test_tag_scores_by_hand():
     masked = tag_scores(z[:2], MaskSettings(labels="mask"))
     assert torch.allclose(masked, torch.tensor([[[2 / 3, 0.5]], [[1 / 3, 0.5]]]))
     normed = tag_scores(z[:2], MaskSettings(labels="max_norm"))
-    first, second = torch.tensor([1.0, 1.0]), torch.tensor([1 / 3, 2 / 3])  # each class over its largest: 0.6 and 0.3
+    first, second = (
+        torch.tensor([1.0, 1.0]),
+        torch.tensor([1 / 3, 2 / 3]),
+    )  # each class over its largest: 0.6 and 0.3
     assert torch.allclose(normed, torch.stack([first / 2, second / second.sum()], -1)[:, None])
 
 
 def test_a_tag_without_any_score_is_nowhere():
     for labels in ("plain", "mask", "max_norm"):
-        assert torch.equal(tag_scores(torch.zeros(2, 1, 3), MaskSettings(labels=labels)), torch.zeros(2, 1, 3))
+        assert torch.equal(
+            tag_scores(torch.zeros(2, 1, 3), MaskSettings(labels=labels)), torch.zeros(2, 1, 3)
+        )
     z = torch.tensor([[[0.0, 0.0]], [[2.0, 0.0]], [[0.0, 0.0]]])
-    assert torch.allclose(tag_scores(z, MaskSettings(background=0.5)), torch.tensor([[[1 / 3, 1.0]], [[2 / 3, 0.0]], [[0.0, 0.0]]]))
+    assert torch.allclose(
+        tag_scores(z, MaskSettings(background=0.5)),
+        torch.tensor([[[1 / 3, 1.0]], [[2 / 3, 0.0]], [[0.0, 0.0]]]),
+    )
     weak = tag_scores(torch.tensor([[[0.9, 0.9]], [[1e-4, 2e-4]]]), MaskSettings(labels="max_norm"))
     assert weak[1, 0].tolist() == pytest.approx([1 / 3, 1 / 2])  # of its best patch, however low
 
@@ -49,7 +58,9 @@ def test_evidence_leaves_background_where_no_tag_reaches_its_share():
 
 
 def test_background_starts_between_the_photos_threshold_and_that_of_many():
-    z = torch.tensor([[[0.0, 0.0, 0.0, 0.0]], [[1.0, 1.0, 0.6, 0.5]]])  # a tag that fills its photo: Otsu parts it at 0.8
+    z = torch.tensor(
+        [[[0.0, 0.0, 0.0, 0.0]], [[1.0, 1.0, 0.6, 0.5]]]
+    )  # a tag that fills its photo: Otsu parts it at 0.8
     assert otsu(z[1]) == pytest.approx(0.8)
     alone, both = (tag_scores(z, MaskSettings(), overall) for overall in (None, 0.3))
     assert alone.argmax(0).tolist() == [[1, 1, 0, 0]]
@@ -63,7 +74,9 @@ def test_otsu_parts_two_groups():
     assert 0.15 < otsu(torch.tensor([[0.0, 0.1, 0.1], [0.9, 1.0, 0.15]])) < 0.9
     assert otsu(torch.zeros(3, 3)) == 0.05  # no evidence anywhere: nothing to part
     assert otsu(torch.ones(1, 1)) == 1.0
-    assert otsu(torch.tensor([0.0, 0.2, 0.8, 1.0])) == pytest.approx(0.5)  # halfway between the groups
+    assert otsu(torch.tensor([0.0, 0.2, 0.8, 1.0])) == pytest.approx(
+        0.5
+    )  # halfway between the groups
     assert otsu(torch.tensor([0.0, 0.0, 1.0])) == pytest.approx(0.5)
     values = torch.rand(500, generator=torch.Generator().manual_seed(0)) ** 3
 
@@ -71,7 +84,10 @@ def test_otsu_parts_two_groups():
         low, high = values[values <= t], values[values > t]
         return len(low) * low.var(correction=0) + len(high) * high.var(correction=0)
 
-    best = min(values.tolist()[:-1], key=lambda t: within(t) if values.max() > t else torch.tensor(torch.inf))
+    best = min(
+        values.tolist()[:-1],
+        key=lambda t: within(t) if values.max() > t else torch.tensor(torch.inf),
+    )
     assert within(otsu(values)) <= within(best) * (1 + 1e-6)
 
 
@@ -99,11 +115,24 @@ def test_flip_and_scales_are_averaged_in_place():
         asked.append((images.shape[-1], float(labels.sum())))
         return torch.cat([torch.ones(1, 1, 2, 2), torch.zeros(1, 1, 2, 2)], -1) * len(asked)
 
-    one = patch_scores(left_of_the_largest, load, torch.full((1, 1), 3.0), settings, lambda side: int(side) + 1)
-    assert asked == [(65, 3), (65, 3), (129, 3), (129, 3)]  # straight and mirrored: 1 and 2, 3 and 4
+    one = patch_scores(
+        left_of_the_largest, load, torch.full((1, 1), 3.0), settings, lambda side: int(side) + 1
+    )
+    assert asked == [
+        (65, 3),
+        (65, 3),
+        (129, 3),
+        (129, 3),
+    ]  # straight and mirrored: 1 and 2, 3 and 4
     assert one[0, 0].tolist() == [[1.0, 1.0, 1.5, 1.5]] * 2
     of_size = {64: torch.zeros(1, 1, 1, 4), 128: torch.tensor([[[[0.0, 4.0]]]])}
-    both = patch_scores(lambda images, labels: of_size[images.shape[-1]], load, None, settings.model_copy(update={"flip": False}), int)
+    both = patch_scores(
+        lambda images, labels: of_size[images.shape[-1]],
+        load,
+        None,
+        settings.model_copy(update={"flip": False}),
+        int,
+    )
     assert both[0, 0].tolist() == [[0, 0.5, 1.5, 2]]  # bilinear
 
 
@@ -141,19 +170,26 @@ def test_masks_have_the_photos_size_and_only_given_tags(photos, tmp_path):
     assert make_masks(photos, maker, tmp_path / "out", 2) == 2
     one = read_mask(tmp_path / "out" / "a" / "one.png")
     assert one.shape == (23, 41) and set(np.unique(one)) == {0, 2}
-    assert one[:, :10].min() == 2 and one[:, -10:].max() == 0  # blue is not among the tags: background
+    assert (
+        one[:, :10].min() == 2 and one[:, -10:].max() == 0
+    )  # blue is not among the tags: background
     with np.load(tmp_path / "out" / "two.npz", allow_pickle=False) as saved:
         assert saved["scores"].shape == (2, 2, 2) and saved["classes"].tolist() == [0, 2]
     (stored,) = maker.maps(photos.photos[1:])
     assert torch.allclose(read_maps(tmp_path / "out", photos.photos[1]), stored, atol=1e-3)
     plain = MaskMaker(colours, int, photos.tags, PLAIN.model_copy(update={"labels": "plain"}))
-    assert set(np.unique(plain.mask(photos.photos[0], plain.scores(plain.maps(photos.photos[:1])[0])))) == {1, 2}
+    assert set(
+        np.unique(plain.mask(photos.photos[0], plain.scores(plain.maps(photos.photos[:1])[0])))
+    ) == {1, 2}
 
 
 def test_the_crf_works_on_a_reduced_photo_and_the_mask_has_its_size(tmp_path, monkeypatch):
     Image.effect_noise((300, 120), 50).convert("RGB").save(tmp_path / "a.jpg", exif=lying())
     photo, seen = Photo("a", tmp_path / "a.jpg", ("x",)), []
-    monkeypatch.setattr("tag2mask.masks.make.dense_crf", lambda image, probs, params: seen.append((image.shape, probs.shape)) or probs)
+    monkeypatch.setattr(
+        "tag2mask.masks.make.dense_crf",
+        lambda image, probs, params: seen.append((image.shape, probs.shape)) or probs,
+    )
     made = MaskMaker(None, None, ("x",), MaskSettings(mask_size=100))
     scores = torch.tensor([[[0.1], [0.9]], [[0.9], [0.1]]])  # the tag above, background below
     mask = made.mask(photo, scores)
@@ -177,7 +213,11 @@ def bilinear(z, size):
 def test_a_mask_is_the_argmax_of_z_interpolated_to_the_photo(backbone, tmp_path):
     """PPC II.D, CPC 3.5 without the CRF: the photo as a square, Z, bilinear interpolation, argmax over all classes."""
     torch.manual_seed(0)
-    net = PatchClassifier(ClassifierSettings(backbone=backbone, weights="none" if backbone == "test_vit" else "auto"), 4, 2).eval()
+    net = PatchClassifier(
+        ClassifierSettings(backbone=backbone, weights="none" if backbone == "test_vit" else "auto"),
+        4,
+        2,
+    ).eval()
     torch.nn.init.normal_(net.classifier.weight, std=3)
     scene = make_scene(np.random.default_rng(3), 150, "cat").picture.resize((151, 97))
     scene.save(tmp_path / "a.png")
@@ -190,7 +230,12 @@ def test_a_mask_is_the_argmax_of_z_interpolated_to_the_photo(backbone, tmp_path)
     )
     photo = Photo("a", tmp_path / "a.png", ("cat",))
     found = maker.mask(photo, maker.scores(maker.maps([photo])[0]))
-    square = np.asarray(scene.resize((128, 128), Image.Resampling.BILINEAR), np.float32).transpose(2, 0, 1) / 255
+    square = (
+        np.asarray(scene.resize((128, 128), Image.Resampling.BILINEAR), np.float32).transpose(
+            2, 0, 1
+        )
+        / 255
+    )
     with torch.inference_mode():
         logits = net(torch.from_numpy(square.copy())[None], u)[0][0].double().numpy()  # (8, 8, 4)
     e = np.exp(logits - logits.max(-1, keepdims=True))
@@ -209,11 +254,20 @@ def lying():
 
 def test_the_common_threshold_is_otsus_over_all_evidence_of_the_tags(photos):
     def evidence(images, labels):
-        return torch.nn.functional.avg_pool2d(torch.stack([0 * images[:, 0], images[:, 2], images[:, 0]], 1), 16) * labels.sum()
+        return (
+            torch.nn.functional.avg_pool2d(
+                torch.stack([0 * images[:, 0], images[:, 2], images[:, 0]], 1), 16
+            )
+            * labels.sum()
+        )
 
     maker = MaskMaker(evidence, int, photos.tags, PLAIN)
-    found = [evidence(to_square(photo.open(), 32)[None], torch.ones(1))[0, 2] for photo in photos.photos]
-    assert maker.measure(photos.photos) == pytest.approx(otsu(torch.stack([z / z.max() for z in found])))
+    found = [
+        evidence(to_square(photo.open(), 32)[None], torch.ones(1))[0, 2] for photo in photos.photos
+    ]
+    assert maker.measure(photos.photos) == pytest.approx(
+        otsu(torch.stack([z / z.max() for z in found]))
+    )
     assert MaskMaker(evidence, int, photos.tags, SOFTMAX).measure(photos.photos) is None
     fixed = PLAIN.model_copy(update={"background": 0.3})
     assert MaskMaker(evidence, int, photos.tags, fixed).measure(photos.photos) is None
@@ -226,12 +280,20 @@ def test_classifier_and_segmenter_are_evidence_alike(photos):
     probs[0], probs[1], probs[2] = 0.6, 0.3, [[0.1, 0.05], [0.2, 0.0]]
 
     def halves(images, labels):
-        return torch.tensor([[0.0, 0], [0, 0], [3, 0]]).view(1, 3, 1, 2).expand(len(images), 3, 2, 2)
+        return (
+            torch.tensor([[0.0, 0], [0, 0], [3, 0]]).view(1, 3, 1, 2).expand(len(images), 3, 2, 2)
+        )
 
     maker = MaskMaker(halves, int, photos.tags, PLAIN.model_copy(update={"background": 0.5}))
-    red = np.array([[0.75, 0.125], [1.0, 0.0]]) / 0.5  # mean of 1, 0 / 1, 0 and of 0.1, 0.05 / 0.2, 0 over their largest, 0.2
+    red = (
+        np.array([[0.75, 0.125], [1.0, 0.0]]) / 0.5
+    )  # mean of 1, 0 / 1, 0 and of 0.1, 0.05 / 0.2, 0 over their largest, 0.2
     found = maker.with_segmenter(photo, maker.maps([photo])[0], probs)
-    assert np.allclose(found[2], red / (1 + red)) and np.allclose(found[0], 1 / (1 + red)) and not found[1].any()  # blue is no tag
+    assert (
+        np.allclose(found[2], red / (1 + red))
+        and np.allclose(found[0], 1 / (1 + red))
+        and not found[1].any()
+    )  # blue is no tag
 
 
 def test_masks_that_exist_are_kept(photos, tmp_path):
@@ -260,7 +322,15 @@ def test_an_error_in_a_thread_is_raised(photos, tmp_path):
 @pytest.mark.parametrize("spread", [False, True])
 def test_the_stage_asks_the_classifier_with_each_photos_clusters(photos, tmp_path, spread):
     """Tags, clusters, affinity: what the maps of a run are made of is what its settings and files say."""
-    settings = {"classifier": {"backbone": "test_vit", "weights": "none", "image_size": 64, "token": "cluster", "token_width": 8}}
+    settings = {
+        "classifier": {
+            "backbone": "test_vit",
+            "weights": "none",
+            "image_size": 64,
+            "token": "cluster",
+            "token_width": 8,
+        }
+    }
     settings["masks"] = {"image_size": 64, "scales": (1.0,), "flip": False, "affinity": spread}
     job = Job(make_config({**settings, "out": tmp_path / "run"}))
     one, two = photos.photos
@@ -270,10 +340,14 @@ def test_the_stage_asks_the_classifier_with_each_photos_clusters(photos, tmp_pat
     torch.nn.init.normal_(net.cluster_embedding)  # opinions that differ from cluster to cluster
     net.measure_maps(torch.rand(2, 3, 64, 64))
     save_classifier(net, tmp_path / "run" / "classifier" / "model.safetensors", photos.tags, 2)
-    Clusters.from_mapping({"cold": ["blue"], "warm": ["red"]}).save(tmp_path / "run" / "clusters" / "clusters.json")
+    Clusters.from_mapping({"cold": ["blue"], "warm": ["red"]}).save(
+        tmp_path / "run" / "clusters" / "clusters.json"
+    )
     pictures = torch.stack([to_square(photo.open(at_least=64), 64) for photo in photos.photos])
     with torch.inference_mode():
-        want = net.scores(pictures, torch.tensor([[0.0, 1.0], [1.0, 1.0]]), evidence=True, spread_scores=spread)
+        want = net.scores(
+            pictures, torch.tensor([[0.0, 1.0], [1.0, 1.0]]), evidence=True, spread_scores=spread
+        )
     first, second = mask_maker(job).maps(job.table.photos)
     torch.testing.assert_close(first, want[0, [0, 2]])
     torch.testing.assert_close(second, want[1])

@@ -37,13 +37,17 @@ class Mutant:
     def changed(self, source: str) -> str:
         """The file's text with the change. Raises ValueError unless the old text is there exactly once."""
         if (times := source.count(self.old)) != 1:
-            raise ValueError(f"{self.file}: the text to replace is there {times} times, not once: {self.old!r}")
+            raise ValueError(
+                f"{self.file}: the text to replace is there {times} times, not once: {self.old!r}"
+            )
         return source.replace(self.old, self.new)
 
 
 def mutants() -> list[Mutant]:
     """The list, mutants.toml."""
-    listed = tomllib.loads((Path(__file__).parent / "mutants.toml").read_text(encoding="utf-8"))["mutant"]
+    listed = tomllib.loads((Path(__file__).parent / "mutants.toml").read_text(encoding="utf-8"))[
+        "mutant"
+    ]
     return [Mutant(**{**mutant, "tests": tuple(mutant["tests"])}) for mutant in listed]
 
 
@@ -53,7 +57,11 @@ def copy() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="mutants-") as name:
         folder = Path(name).resolve()
         for part in ("src", "tests"):
-            shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__", "*.so", "*.pyd"))
+            shutil.copytree(
+                ROOT / part,
+                folder / part,
+                ignore=shutil.ignore_patterns("__pycache__", "*.so", "*.pyd"),
+            )
         shutil.copy(ROOT / "pyproject.toml", folder)
         if core := importlib.util.find_spec("tag2mask.crf._core"):
             shutil.copy(core.origin, folder / "src" / "tag2mask" / "crf")
@@ -102,11 +110,17 @@ def _pytest(folder: Path, tests: Iterable[str]) -> None:
 
 def main(words: list[str]) -> int:
     """Run the mutants that hold one of the words, all without words; the exit code."""
-    chosen = [mutant for mutant in mutants() if not words or any(word in f"{mutant.breaks} {mutant.file}" for word in words)]
+    chosen = [
+        mutant
+        for mutant in mutants()
+        if not words or any(word in f"{mutant.breaks} {mutant.file}" for word in words)
+    ]
     wrong = []
     with copy() as folder:
         load()
-        code, seconds = run_tests(folder, sorted({test for mutant in chosen for test in mutant.tests}))
+        code, seconds = run_tests(
+            folder, sorted({test for mutant in chosen for test in mutant.tests})
+        )
         print(f"unchanged: pytest's exit code is {code} ({seconds:.0f} s)", flush=True)
         if code != 0:
             print((folder / "log").read_text())
@@ -117,11 +131,16 @@ def main(words: list[str]) -> int:
             try:
                 path.write_text(mutant.changed(source), encoding="utf-8")
                 code, seconds = run_tests(folder, mutant.tests)
-                result = {None: "killed (time)", 0: "SURVIVED", 1: "killed"}.get(code, f"ERROR {code}")  # others: no test has run
+                result = {None: "killed (time)", 0: "SURVIVED", 1: "killed"}.get(
+                    code, f"ERROR {code}"
+                )  # others: no test has run
             except ValueError as error:
                 result, seconds = f"ERROR {error}", 0.0
             path.write_text(source, encoding="utf-8")
-            print(f"{number:3} of {len(chosen)}  {result:9} {seconds:4.0f} s  {mutant.file}: {mutant.breaks}", flush=True)
+            print(
+                f"{number:3} of {len(chosen)}  {result:9} {seconds:4.0f} s  {mutant.file}: {mutant.breaks}",
+                flush=True,
+            )
             if not result.startswith("killed"):
                 wrong.append(mutant)
                 if code not in (0, None):
@@ -142,6 +161,13 @@ def load() -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("words", nargs="*", metavar="WORD", help="only mutants whose description or file holds one of these")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "words",
+        nargs="*",
+        metavar="WORD",
+        help="only mutants whose description or file holds one of these",
+    )
     sys.exit(main(parser.parse_args().words))

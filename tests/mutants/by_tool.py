@@ -47,12 +47,21 @@ MODULES = {  # in src/tag2mask: its tests in tests
     ],
     "clusters/membership.py": ["clusters/test_membership.py"],
     "clusters/vote.py": ["clusters/test_vote.py"],
-    "evaluate/confusion.py": ["evaluate/test_confusion.py", "evaluate/test_boundary.py::test_a_shifted_square_by_hand"],
+    "evaluate/confusion.py": [
+        "evaluate/test_confusion.py",
+        "evaluate/test_boundary.py::test_a_shifted_square_by_hand",
+    ],
     "masks/scores.py": ["masks/test_masks.py"],
 }
 SETTINGS = {
     "source_paths": ["src/"],
-    "pytest_add_cli_args": ["-p", "no:cacheprovider", "-m", "not slow and not real", "--hypothesis-profile=ci"],
+    "pytest_add_cli_args": [
+        "-p",
+        "no:cacheprovider",
+        "-m",
+        "not slow and not real",
+        "--hypothesis-profile=ci",
+    ],
     "do_not_mutate_patterns": ["raise "],  # the words of errors
     "process_isolation": "forkserver",  # each mutant in a process that has run no test: PyTorch's threads, and our caches
     "timeout_multiplier": 3.0,  # times the seconds that the tests took, and as much again
@@ -63,9 +72,15 @@ MUTMUT = [sys.executable, "-c", "from mutmut.__main__ import cli; cli()"]
 
 def main(modules: list[str]) -> int:
     """Run mutmut over these modules or all, print survivors and scores; the exit code."""
-    scores = [score(module, tests) for module, tests in MODULES.items() if not modules or module in modules]
+    scores = [
+        score(module, tests)
+        for module, tests in MODULES.items()
+        if not modules or module in modules
+    ]
     for module, killed, every, same, seconds in scores:
-        print(f"{module:24} {killed:3} of {every:3} killed: {killed / every:.1%}; {same:2} more change nothing; {seconds:.0f} s")
+        print(
+            f"{module:24} {killed:3} of {every:3} killed: {killed / every:.1%}; {same:2} more change nothing; {seconds:.0f} s"
+        )
     killed, every = (sum(row[column] for row in scores) for column in (1, 2))
     print(f"{'all':24} {killed:3} of {every:3} killed: {killed / every:.1%}")
     return any(row[1] < LEAST * row[2] for row in scores)
@@ -81,53 +96,90 @@ def score(module: str, tests: list[str]) -> tuple[str, int, int, int, float]:
         settings = {**SETTINGS, "only_mutate": [f"src/tag2mask/{module}"]}
         settings["pytest_add_cli_args_test_selection"] = [f"tests/{test}" for test in tests]
         with (folder / "pyproject.toml").open("a") as stream:
-            stream.write("\n[tool.mutmut]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.items()))
-        (folder / "mutants" / "src").mkdir(parents=True)  # there before Python starts, which remembers folders that are not
-        os.environ["PYTHONPATH"] = os.pathsep.join([str(folder / "start"), str(folder / "mutants" / "src")])
+            stream.write(
+                "\n[tool.mutmut]\n"
+                + "".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.items())
+            )
+        (folder / "mutants" / "src").mkdir(
+            parents=True
+        )  # there before Python starts, which remembers folders that are not
+        os.environ["PYTHONPATH"] = os.pathsep.join(
+            [str(folder / "start"), str(folder / "mutants" / "src")]
+        )
         subprocess.run([*MUTMUT, "run", "--max-children", "1"], cwd=folder, check=True)
-        results = dict(line.strip().rsplit(": ", 1) for line in _output(folder, "results", "--all", "true").splitlines() if ": " in line)
-        changes = {name: _change(_output(folder, "show", name)) for name, status in results.items() if status != "killed"}
+        results = dict(
+            line.strip().rsplit(": ", 1)
+            for line in _output(folder, "results", "--all", "true").splitlines()
+            if ": " in line
+        )
+        changes = {
+            name: _change(_output(folder, "show", name))
+            for name, status in results.items()
+            if status != "killed"
+        }
     survived = {name: change for name, change in changes.items() if results[name] not in NOTICED}
     same = {name for name, change in survived.items() if change in listed}
     for name in changes.keys() - same:
         print(f"{name}: {results[name]}\n  - {changes[name][0]}\n  + {changes[name][1]}\n")
     for old, new in listed - set(survived.values()):
         print(f"{module}: listed as equivalent, but gone or killed:\n  - {old}\n  + {new}\n")
-    return module, len(results) - len(survived), len(results) - len(same), len(same), time.monotonic() - start
+    return (
+        module,
+        len(results) - len(survived),
+        len(results) - len(same),
+        len(same),
+        time.monotonic() - start,
+    )
 
 
 def equivalents() -> list[dict[str, str]]:
     """Mutants that nobody could notice: module, old and new text of the changed lines, and why."""
-    return tomllib.loads((Path(__file__).parent / "equivalent.toml").read_text(encoding="utf-8"))["equivalent"]
+    return tomllib.loads((Path(__file__).parent / "equivalent.toml").read_text(encoding="utf-8"))[
+        "equivalent"
+    ]
 
 
 def prepared(source: str) -> str:
     """`@property` before a function becomes `name = property(name)` behind it, and zips lose `strict=True`."""
     lines = source.splitlines(keepends=True)
-    functions = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef) and node.decorator_list]
+    functions = [
+        node
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.FunctionDef) and node.decorator_list
+    ]
     for node in sorted(functions, key=lambda node: -node.lineno):
         decorators = [ast.unparse(decorator) for decorator in node.decorator_list]
         if decorators in (["classmethod"], ["staticmethod"]):
             continue  # mutmut's own business
-        lines[node.end_lineno : node.end_lineno] = [f"{' ' * node.col_offset}{node.name} = {d}({node.name})\n" for d in decorators[::-1]]
+        lines[node.end_lineno : node.end_lineno] = [
+            f"{' ' * node.col_offset}{node.name} = {d}({node.name})\n" for d in decorators[::-1]
+        ]
         del lines[node.decorator_list[0].lineno - 1 : node.lineno - 1]
     return "".join(lines).replace(", strict=True", "")
 
 
 def _output(folder: Path, *arguments: str) -> str:
-    return subprocess.run([*MUTMUT, *arguments], cwd=folder, check=True, capture_output=True, text=True).stdout
+    return subprocess.run(
+        [*MUTMUT, *arguments], cwd=folder, check=True, capture_output=True, text=True
+    ).stdout
 
 
 def _change(diff: str) -> tuple[str, str]:
     """A diff to the text that goes and the text that comes."""
     lines = [line for line in diff.splitlines() if not line.startswith(("---", "+++", "#"))]
-    gone, come = (" ".join(line[1:].strip() for line in lines if line.startswith(sign)) for sign in "-+")
+    gone, come = (
+        " ".join(line[1:].strip() for line in lines if line.startswith(sign)) for sign in "-+"
+    )
     return gone, come
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("modules", nargs="*", metavar="MODULE", help=f"all, or some of: {', '.join(MODULES)}")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "modules", nargs="*", metavar="MODULE", help=f"all, or some of: {', '.join(MODULES)}"
+    )
     modules = parser.parse_args().modules
     if unknown := set(modules) - MODULES.keys():
         parser.error(f"not in the list of modules: {', '.join(sorted(unknown))}")

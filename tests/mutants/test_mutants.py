@@ -17,7 +17,11 @@ def test_a_mutant_changes_one_place_and_names_its_tests(mutant):
 
 def stands(test):
     file, _, name = test.partition("::")
-    text = (ROOT / "tests" / file).read_text(encoding="utf-8") if (ROOT / "tests" / file).is_file() else ""
+    text = (
+        (ROOT / "tests" / file).read_text(encoding="utf-8")
+        if (ROOT / "tests" / file).is_file()
+        else ""
+    )
     return f"def {name.partition('[')[0]}(" in text if name else bool(text)
 
 
@@ -29,7 +33,9 @@ def test_mutmut_gets_a_module_with_its_tests_and_equivalents_that_are_there(modu
     lines = {line.strip() for line in source.splitlines()}
     for listed in equivalents():
         assert listed["module"] in MODULES and listed["why"]
-        assert listed["module"] != module or listed["old"] in lines, f"not in {module} any more: {listed['old']}"
+        assert listed["module"] != module or listed["old"] in lines, (
+            f"not in {module} any more: {listed['old']}"
+        )
 
 
 def test_decorators_are_written_out_and_mean_the_same():
@@ -43,6 +49,10 @@ class A:
     def two(cls):
         return sum(x for x, _ in zip([2], [3], strict=True))
 """
-    assert "    one = property(one)\n" in prepared(source) and "@property" not in prepared(source) and "strict" not in prepared(source)
+    assert (
+        "    one = property(one)\n" in prepared(source)
+        and "@property" not in prepared(source)
+        and "strict" not in prepared(source)
+    )
     exec(prepared(source), names := {})
     assert names["A"]().one == 1 and names["A"].two() == 2

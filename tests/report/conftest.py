@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from tag2mask.config import make_config
-from tag2mask.data.table import Photo, Table
+from tag2mask.photos.table import Photo, Table
 
 TAGS = ("<script>alert(1)</script>", "猫", "🐕 dog", "a\"b'c & d")
 
@@ -36,8 +36,14 @@ def make_table(folder: Path, names: list[str]) -> Table:
         path = folder / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         rows, columns = np.mgrid[:96, :128]
-        Image.fromarray(np.stack([rows * 2, columns, 0 * rows + 40 * (i % 6)], 2).astype(np.uint8)).save(path)
-        photos.append(Photo(name, path, (TAGS[i % 4], TAGS[i % 4 + 1])[: 1 + i % 2] if i % 4 < 3 else (TAGS[3],)))
+        Image.fromarray(
+            np.stack([rows * 2, columns, 0 * rows + 40 * (i % 6)], 2).astype(np.uint8)
+        ).save(path)
+        photos.append(
+            Photo(
+                name, path, (TAGS[i % 4], TAGS[i % 4 + 1])[: 1 + i % 2] if i % 4 < 3 else (TAGS[3],)
+            )
+        )
     return Table(TAGS, tuple(photos), str(folder))
 
 
@@ -61,7 +67,10 @@ NAMES = [
 def run(tmp_path):
     """A whole run folder as the stages leave it, with what `write_report` needs to know of it."""
     folder = tmp_path / "runs" / "a <i>run"
-    train, val = make_table(tmp_path / "train", NAMES), make_table(tmp_path / "val", [f"v/{name}" for name in NAMES])
+    train, val = (
+        make_table(tmp_path / "train", NAMES),
+        make_table(tmp_path / "val", [f"v/{name}" for name in NAMES]),
+    )
     for table, masks in ((train, "masks"), (val, "evaluate/predictions")):
         for i, photo in enumerate(table.photos):
             mask = true_mask(photo)
@@ -71,17 +80,39 @@ def run(tmp_path):
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(mask).save(path)
     iou = dict.fromkeys(train.classes, 0.5)
-    stated = {"miou": 0.6523, "iou": iou, "images": 12, "split": "train", "labels": "given", "crf": True, "weights": "<u>w</u>", "seed": 7}
-    write(folder / "evaluate/metrics.json", {"pseudo": stated, "segmenter": {**stated, "miou": 0.4321, "labels": "none"}})
-    write(folder / "clusters/clusters.json", {"clusters": {"<em>all": list(TAGS)}, "source": "by <hand>"})
+    stated = {
+        "miou": 0.6523,
+        "iou": iou,
+        "images": 12,
+        "split": "train",
+        "labels": "given",
+        "crf": True,
+        "weights": "<u>w</u>",
+        "seed": 7,
+    }
+    write(
+        folder / "evaluate/metrics.json",
+        {"pseudo": stated, "segmenter": {**stated, "miou": 0.4321, "labels": "none"}},
+    )
+    write(
+        folder / "clusters/clusters.json",
+        {"clusters": {"<em>all": list(TAGS)}, "source": "by <hand>"},
+    )
     for stage in ("classifier", "segmenter"):
-        lines = [json.dumps({"step": s, "lr": 1e-3, "seconds_per_step": 0.25, "loss": 2 / s}) for s in range(10, 200, 10)]
+        lines = [
+            json.dumps({"step": s, "lr": 1e-3, "seconds_per_step": 0.25, "loss": 2 / s})
+            for s in range(10, 200, 10)
+        ]
         (folder / stage).mkdir(parents=True, exist_ok=True)
         (folder / stage / "metrics.jsonl").write_text("\n".join(lines))
     for stage in ("clusters", "classifier", "masks", "segmenter", "evaluate"):
         write(folder / stage / "done.json", {"seconds": 61.0, "versions": {"tag2mask": "0.1.0"}})
-    config = make_config({"out": str(folder), "classifier": {"epochs": 77}, "report": {"photos": 6}})
-    return SimpleNamespace(folder=folder, config=config, train=train, val=val, scores=scores, truth=true_mask)
+    config = make_config(
+        {"out": str(folder), "classifier": {"epochs": 77}, "report": {"photos": 6}}
+    )
+    return SimpleNamespace(
+        folder=folder, config=config, train=train, val=val, scores=scores, truth=true_mask
+    )
 
 
 def write(path: Path, value: object) -> None:

@@ -8,12 +8,21 @@ from tag2mask.report import write_card
 
 
 def test_card_states_figures_classes_and_use(run):
-    figure = json.loads((run.folder / "evaluate/metrics.json").read_text(encoding="utf-8"))["segmenter"]
+    figure = json.loads((run.folder / "evaluate/metrics.json").read_text(encoding="utf-8"))[
+        "segmenter"
+    ]
     card = write_card(run.folder, run.config, run.train, figure)
     assert card == run.folder / "segmenter" / "README.md"
     text = card.read_text(encoding="utf-8")
     assert text.startswith("---\nlibrary_name: tag2mask\n")
-    for said in ("mIoU 43.2 %", "no tags given", "| 2 | 猫 |", "77 epochs", "Licence", "| seed | 7 |"):
+    for said in (
+        "mIoU 43.2 %",
+        "no tags given",
+        "| 2 | 猫 |",
+        "77 epochs",
+        "Licence",
+        "| seed | 7 |",
+    ):
         assert said in text
     assert "<script>" not in text and "<u>" not in text
     code = re.search(r"```python\n(.*?)```", text, re.S)[1]
@@ -32,4 +41,6 @@ def test_settings_on_the_page_are_those_of_the_file(run):
 
     write_config(run.config, run.folder / "config.toml")
     shown = "\n".join(line["text"] for line in _settings(run.config))
-    assert tomllib.loads(shown) == tomllib.loads((run.folder / "config.toml").read_text(encoding="utf-8"))
+    assert tomllib.loads(shown) == tomllib.loads(
+        (run.folder / "config.toml").read_text(encoding="utf-8")
+    )

@@ -24,5 +24,7 @@ def test_heatmap_is_bright_where_the_score_is_high_on_one_scale_for_all():
     heat = lightness(np.array(heatmap(photo, score)).reshape(-1, 3)).reshape(60, 80)
     assert heat[:, 75].min() > heat[:, 5].max() + 30
     assert (np.diff(heat[30, 55:70]) >= 0).all()  # bilinear: no step
-    low = np.array(heatmap(photo, score / 50))  # a score of 0.02 is as good as none, though it is the photo's highest
+    low = np.array(
+        heatmap(photo, score / 50)
+    )  # a score of 0.02 is as good as none, though it is the photo's highest
     assert np.abs(low - np.array(heatmap(photo, 0 * score)).astype(int)).max() < 20

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from tag2mask.config import MaskSettings
-from tag2mask.data.colors import color
-from tag2mask.data.masks import write_mask
-from tag2mask.data.table import Photo, Table
+from tag2mask.photos.colors import color
+from tag2mask.photos.masks import write_mask
+from tag2mask.photos.table import Photo, Table
 from tag2mask.report import write_report
 from tag2mask.report.curves import read_chart
 from tag2mask.report.pictures import Shown, choose, make_strip, photo_iou, picture_width
@@ -45,7 +45,14 @@ class Page(HTMLParser):
 
 
 def render(run, **changes):
-    arguments = {"run_dir": run.folder, "config": run.config, "train": run.train, "val": run.val, "scores": run.scores, "truth": run.truth}
+    arguments = {
+        "run_dir": run.folder,
+        "config": run.config,
+        "train": run.train,
+        "val": run.val,
+        "scores": run.scores,
+        "truth": run.truth,
+    }
     path = write_report(**(arguments | changes))
     assert path == run.folder / "report" / "index.html"
     return path.read_text(encoding="utf-8")
@@ -64,13 +71,27 @@ def test_the_page_is_self_contained(run):
 
 
 def test_what_users_wrote_is_escaped(run):
-    config = run.config.model_copy(update={"report": run.config.report.model_copy(update={"photos": 12})})
+    config = run.config.model_copy(
+        update={"report": run.config.report.model_copy(update={"photos": 12})}
+    )
     page = Page(render(run, config=config))
     assert not {"em", "u", "hand"} & set(page.elements)
     assert page.elements.count("script") == 1
-    for text in ("<script>alert(1)</script>", "猫", "🐕 dog", "a\"b'c & d", "a <i>run", "<em>all", "by <hand>", "<u>w</u>"):
+    for text in (
+        "<script>alert(1)</script>",
+        "猫",
+        "🐕 dog",
+        "a\"b'c & d",
+        "a <i>run",
+        "<em>all",
+        "by <hand>",
+        "<u>w</u>",
+    ):
         assert text in page.text
-    for photo in (*run.train.photos, *run.val.photos):  # as it is written: neither markup, nor entity, nor template
+    for photo in (
+        *run.train.photos,
+        *run.val.photos,
+    ):  # as it is written: neither markup, nor entity, nor template
         assert photo.name in page.text
 
 
@@ -94,29 +115,44 @@ def test_a_class_has_one_color_everywhere(run, tmp_path):
     name = run.train.classes[number]
     html = render(run)
     assert set(re.findall(rf"--c:(#[0-9a-f]{{6}})[^>]*>{name}<", html)) == {color(number)}
-    strip = make_strip(Shown(photo), run.train.classes, 128, "mask", run.folder / "masks", None, lambda photo: None)
+    strip = make_strip(
+        Shown(photo), run.train.classes, 128, "mask", run.folder / "masks", None, lambda photo: None
+    )
     with Image.open(io.BytesIO(base64.b64decode(strip.panels[0].picture.split(",")[1]))) as layer:
         on_page = layer.getpixel((50, 50))[:3]
     assert "#" + bytes(written).hex() == color(number)
-    assert written == on_page == drawn.getpixel((20, 50)) != (0, 0, 0)  # at the outline, which is opaque
+    assert (
+        written == on_page == drawn.getpixel((20, 50)) != (0, 0, 0)
+    )  # at the outline, which is opaque
     assert drawn.getpixel((5, 5)) == photo.open().getpixel((5, 5)), "background is clear"
 
 
 def test_heat_maps_say_what_they_show(run):
-    assert "its evidence, from none  to the most in that photo, spread over" in Page(render(run)).text.replace("\n", " ")
+    assert "its evidence, from none  to the most in that photo, spread over" in Page(
+        render(run)
+    ).text.replace("\n", " ")
     masks = run.config.masks.model_copy(update={"labels": "max_norm", "affinity": False})
-    assert "its score Z, from 0  to 1; and the pseudo mask" in Page(render(run, config=run.config.model_copy(update={"masks": masks}))).text
+    assert (
+        "its score Z, from 0  to 1; and the pseudo mask"
+        in Page(render(run, config=run.config.model_copy(update={"masks": masks}))).text
+    )
 
 
 def test_without_true_masks_the_page_says_so_and_shows_a_spread(run):
     (run.folder / "evaluate/metrics.json").write_text('{"pseudo": null, "segmenter": null}')
     text = Page(render(run, truth=lambda photo: None)).text
     assert text.count("No true masks given") == 2
-    assert "no true masks were given" in text and "true mask\n" not in text and "IoU" not in text.replace("mIoU", "")
+    assert (
+        "no true masks were given" in text
+        and "true mask\n" not in text
+        and "IoU" not in text.replace("mIoU", "")
+    )
     assert run.train.photos[0].name in text and run.train.photos[-1].name in text
 
 
-@pytest.mark.parametrize("missing", ["clusters", "classifier", "masks", "segmenter", "evaluate", "all"])
+@pytest.mark.parametrize(
+    "missing", ["clusters", "classifier", "masks", "segmenter", "evaluate", "all"]
+)
 def test_a_stage_that_has_not_run_is_said_to_be_missing(run, missing):
     said = {
         "clusters": "The clusters have not been made yet",
@@ -128,7 +164,9 @@ def test_a_stage_that_has_not_run_is_said_to_be_missing(run, missing):
     for stage in said if missing == "all" else [missing]:
         shutil.rmtree(run.folder / stage)
 
-    text = Page(render(run, scores=lambda photo: None if missing in ("masks", "all") else run.scores(photo))).text
+    text = Page(
+        render(run, scores=lambda photo: None if missing in ("masks", "all") else run.scores(photo))
+    ).text
     for stage, sentence in said.items():
         expected = missing == stage or (missing == "all" and stage != "evaluate")
         assert (sentence in text) == expected, stage
@@ -143,7 +181,11 @@ def test_no_test_photos(run):
 def test_metrics_of_absent_classes_are_dashes_not_errors(run):
     path = run.folder / "evaluate/metrics.json"
     metrics = json.loads(path.read_text(encoding="utf-8"))
-    metrics["pseudo"] |= {"miou": None, "iou": dict.fromkeys(run.train.classes), "confusions": [["猫", "background", 0.25]]}
+    metrics["pseudo"] |= {
+        "miou": None,
+        "iou": dict.fromkeys(run.train.classes),
+        "confusions": [["猫", "background", 0.25]],
+    }
     metrics["pseudo"]["mean_over"] = metrics["segmenter"]["mean_over"] = ["background"]
     path.write_text(json.dumps(metrics), encoding="utf-8")
     text = Page(render(run)).text
@@ -153,7 +195,9 @@ def test_metrics_of_absent_classes_are_dashes_not_errors(run):
 def test_settings_mark_what_differs_from_the_defaults(run):
     html = render(run)
     marked = re.findall(r"<mark>(.*?)</mark>", html)
-    assert any(line.startswith("epochs = 77") and "# default: &#34;auto&#34;" in line for line in marked)
+    assert any(
+        line.startswith("epochs = 77") and "# default: &#34;auto&#34;" in line for line in marked
+    )
     assert not any(line.startswith("batch_size") for line in marked)
     assert f"<span>scales = {list(MaskSettings().scales)}</span>" in html
 
@@ -162,7 +206,13 @@ def test_a_photo_of_any_shape_has_its_strip(tmp_path):
     for size in ((30, 3000), (3000, 30)):
         Image.new("RGB", size, "green").save(tmp_path / "a.png")
         strip = make_strip(
-            Shown(Photo("a", tmp_path / "a.png", ())), ("background",), 400, "mask", tmp_path / "masks", None, lambda photo: None
+            Shown(Photo("a", tmp_path / "a.png", ())),
+            ("background",),
+            400,
+            "mask",
+            tmp_path / "masks",
+            None,
+            lambda photo: None,
         )
         with Image.open(io.BytesIO(base64.b64decode(strip.photo.split(",")[1]))) as shown:
             assert max(shown.size) <= 1600 and strip.ratio == size[0] / size[1]
@@ -173,9 +223,13 @@ def test_the_page_stays_small(run, tmp_path):
     rng = np.random.default_rng(0)
     noise = Image.fromarray(rng.integers(0, 256, (150, 200, 3), np.uint8)).resize((600, 450))
     noise.save(tmp_path / "busy.jpg")
-    photos = tuple(replace(run.train.photos[0], name=f"p{i}", path=tmp_path / "busy.jpg") for i in range(100))
+    photos = tuple(
+        replace(run.train.photos[0], name=f"p{i}", path=tmp_path / "busy.jpg") for i in range(100)
+    )
     table = Table(run.train.tags, photos)
-    config = run.config.model_copy(update={"report": run.config.report.model_copy(update={"photos": 100})})
+    config = run.config.model_copy(
+        update={"report": run.config.report.model_copy(update={"photos": 100})}
+    )
     html = render(run, train=table, val=table, config=config, truth=lambda photo: None)
     assert html.count('<article class="strip"') == 200
     assert len(html) < 10e6
@@ -187,7 +241,11 @@ def test_best_median_and_worst(run):
     assert [title for title, _ in groups] == ["Best", "Around the median", "Worst"]
     best, middle, worst = ([shown.iou for shown in group] for _, group in groups)
     every = sorted(
-        (photo_iou(run.truth(p), np.array(Image.open(run.folder / "masks" / f"{p.name}.png"))) for p in run.train.photos), reverse=True
+        (
+            photo_iou(run.truth(p), np.array(Image.open(run.folder / "masks" / f"{p.name}.png")))
+            for p in run.train.photos
+        ),
+        reverse=True,
     )
     assert best[0] == every[0] and worst[0] == every[-1]
     assert min(best) > max(middle) and min(middle) > max(worst)
@@ -197,7 +255,13 @@ def test_best_median_and_worst(run):
 
 def test_few_true_masks_are_all_shown(run):
     some = {photo.name for photo in run.train.photos[:4]}
-    groups = choose(run.train.photos, run.folder / "masks", lambda p: run.truth(p) if p.name in some else None, 6, "masks")
+    groups = choose(
+        run.train.photos,
+        run.folder / "masks",
+        lambda p: run.truth(p) if p.name in some else None,
+        6,
+        "masks",
+    )
     assert [(title, len(group)) for title, group in groups] == [("All, best first", 4)]
 
 
@@ -209,21 +273,30 @@ def test_without_masks_the_choice_is_an_even_spread(run, tmp_path):
 def test_photo_iou_skips_true_255_and_counts_predicted_255_as_wrong():
     truth = np.array([[0, 0, 1, 1, 255, 255]], np.uint8)
     assert photo_iou(truth, np.array([[0, 0, 1, 1, 2, 2]], np.uint8)) == 1
-    assert photo_iou(truth, np.array([[0, 0, 1, 255, 1, 1]], np.uint8)) == pytest.approx((1 + 1 / 2) / 2)
-    assert photo_iou(truth, np.array([[0, 2, 1, 1, 0, 0]], np.uint8)) == pytest.approx((1 / 2 + 1 + 0) / 3)
+    assert photo_iou(truth, np.array([[0, 0, 1, 255, 1, 1]], np.uint8)) == pytest.approx(
+        (1 + 1 / 2) / 2
+    )
+    assert photo_iou(truth, np.array([[0, 2, 1, 1, 0, 0]], np.uint8)) == pytest.approx(
+        (1 / 2 + 1 + 0) / 3
+    )
     assert photo_iou(np.full((2, 2), 255, np.uint8), np.zeros((2, 2), np.uint8)) is None
 
 
 def test_chart(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    rows = [{"step": s, "lr": 0.1, "seconds_per_step": 0.5, "mce": 0.5, "pce": 0.0, "loss": 1.0} for s in range(10, 1010, 10)]
+    rows = [
+        {"step": s, "lr": 0.1, "seconds_per_step": 0.5, "mce": 0.5, "pce": 0.0, "loss": 1.0}
+        for s in range(10, 1010, 10)
+    ]
     path.write_text("\n".join(map(json.dumps, rows)))
     chart = read_chart(path)
     assert [line.name for line in chart.lines] == ["loss", "mce"]  # pce is 0 throughout: off
     assert chart.steps == 1000 and chart.seconds_per_step == 0.5
     assert [text for _, text in chart.y_ticks] == ["0", "0.2", "0.4", "0.6", "0.8", "1"]
     assert [text for _, text in chart.x_ticks] == ["0", "200", "400", "600", "800", "1000"]
-    assert chart.lines[0].smooth.startswith("M5.2,0.0") and chart.lines[0].smooth.endswith("L520.0,0.0")
+    assert chart.lines[0].smooth.startswith("M5.2,0.0") and chart.lines[0].smooth.endswith(
+        "L520.0,0.0"
+    )
     path.write_text(json.dumps(rows[0]))
     assert read_chart(path) is None
     assert read_chart(tmp_path / "absent.jsonl") is None
@@ -232,7 +305,11 @@ def test_chart(tmp_path):
 @pytest.mark.parametrize("high", [0.003, 0.7, 1, 4.2, 9.99, 55, 1140, 30000])
 def test_charts_of_any_height_have_ticks(tmp_path, high):
     path = tmp_path / "metrics.jsonl"
-    path.write_text("\n".join(json.dumps({"step": s, "lr": 1, "seconds_per_step": 1, "loss": high}) for s in (1, 2)))
+    path.write_text(
+        "\n".join(
+            json.dumps({"step": s, "lr": 1, "seconds_per_step": 1, "loss": high}) for s in (1, 2)
+        )
+    )
     ticks = [float(text) for _, text in read_chart(path).y_ticks]
     assert 3 <= len(ticks) <= 6 and ticks[0] == 0 and 0.5 * high < ticks[-1] <= high * 1.0001
 

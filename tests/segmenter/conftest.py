@@ -3,7 +3,7 @@ import torch
 from painted import paint, shapes
 
 from tag2mask.config import SegmenterSettings
-from tag2mask.data.table import Table
+from tag2mask.photos.table import Table
 
 
 @pytest.fixture

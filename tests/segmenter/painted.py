@@ -3,8 +3,8 @@
 import numpy as np
 from PIL import Image
 
-from tag2mask.data.masks import write_mask
-from tag2mask.data.table import Photo
+from tag2mask.photos.masks import write_mask
+from tag2mask.photos.table import Photo
 
 COLOURS = np.array([[40, 120, 40], [230, 60, 60], [60, 60, 230]], np.uint8)  # background, disc, box
 

@@ -12,12 +12,17 @@ from tag2mask.segmenter.losses import segmentation_loss
 
 @pytest.mark.parametrize(("stride", "rates"), [(8, [6, 12, 18, 24]), (16, [3, 6, 9, 12])])
 def test_logits_are_the_sum_of_four_dilated_heads(settings, stride, rates):
-    model = DeepLabV2(settings.model_copy(update={"output_stride": stride}), ["background", "a", "b"]).eval()
+    model = DeepLabV2(
+        settings.model_copy(update={"output_stride": stride}), ["background", "a", "b"]
+    ).eval()
     image = torch.rand(2, 3, 65, 49)
     features = model.net((image - model.mean) / model.std)[-1]
     features = 5 * features / features.pow(2).sum(1, keepdim=True).sqrt()
     assert features.shape[2:] == (64 // stride + 1, 48 // stride + 1)
-    heads = (F.conv2d(features, h.weight, h.bias, padding=r, dilation=r) for h, r in zip(model.heads, rates, strict=True))
+    heads = (
+        F.conv2d(features, h.weight, h.bias, padding=r, dilation=r)
+        for h, r in zip(model.heads, rates, strict=True)
+    )
     torch.testing.assert_close(model(image), sum(heads))
 
 
@@ -54,7 +59,9 @@ def test_saved_and_loaded_it_is_the_same(settings, tmp_path):
 
 
 def test_loss_by_hand():
-    p = torch.tensor([[0.7, 0.2, 0.1], [0.2, 0.5, 0.3], [0.1, 0.3, 0.6], [0.25, 0.25, 0.5]])  # 4 pixels, 3 classes
+    p = torch.tensor(
+        [[0.7, 0.2, 0.1], [0.2, 0.5, 0.3], [0.1, 0.3, 0.6], [0.25, 0.25, 0.5]]
+    )  # 4 pixels, 3 classes
     logits = p.log().T.reshape(1, 3, 2, 2)
     mask = torch.full((1, 3, 3), 255, dtype=torch.uint8)  # its even pixels are the logits' cells
     mask[0, ::2, ::2] = torch.tensor([[0, 1], [2, 0]])
@@ -70,7 +77,9 @@ def test_ignored_pixels_do_not_count(balanced):
     mask = torch.randint(0, 3, (2, 33, 33), dtype=torch.uint8)
     half = mask.clone()
     half[1] = 255
-    torch.testing.assert_close(segmentation_loss(logits, half, balanced), segmentation_loss(logits[:1], mask[:1], balanced))
+    torch.testing.assert_close(
+        segmentation_loss(logits, half, balanced), segmentation_loss(logits[:1], mask[:1], balanced)
+    )
     nothing = segmentation_loss(logits, torch.full_like(mask, 255), balanced)
     nothing.backward()
     assert nothing == 0 and not logits.grad.any()
@@ -85,4 +94,8 @@ def test_loss_looks_at_the_pixel_under_each_logit():
         mask[0, y, x] = 1
         losses[y, x] = segmentation_loss(logits, mask).item()
     assert min(losses, key=losses.get) == (8, 24)
-    assert losses[8, 22] == pytest.approx(losses[8, 26], rel=1e-5) == pytest.approx(losses[6, 24], rel=1e-5)
+    assert (
+        losses[8, 22]
+        == pytest.approx(losses[8, 26], rel=1e-5)
+        == pytest.approx(losses[6, 24], rel=1e-5)
+    )

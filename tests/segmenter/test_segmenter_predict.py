@@ -4,9 +4,10 @@ import torch
 from PIL import Image
 
 from tag2mask.crf import dense_crf
-from tag2mask.data.colors import PALETTE
-from tag2mask.data.masks import read_mask
-from tag2mask.data.table import Photo, open_image
+from tag2mask.photos.colors import PALETTE
+from tag2mask.photos.images import open_image
+from tag2mask.photos.masks import read_mask
+from tag2mask.photos.table import Photo
 from tag2mask.segmenter import predict as module
 from tag2mask.segmenter.deeplab import DeepLabV2
 from tag2mask.segmenter.predict import Prediction, _object_first, predict, predict_photos
@@ -32,9 +33,15 @@ def test_mask_has_the_pictures_size(model, settings, size, flip):
     settings = settings.model_copy(update={"flip": flip, "test_scales": (0.75, 1.0, 1.5)})
     result = predict(model, noise(*size), settings)
     assert result.mask.shape == size and result.mask.dtype == np.uint8 and result.mask.max() < 3
-    assert result.pixel_probs.shape == (3, *size) and np.allclose(result.pixel_probs.sum(0), 1, atol=1e-5)
-    decision = torch.nn.functional.interpolate(torch.from_numpy(result.decision)[None], size, mode="bilinear")[0]
-    assert np.allclose(decision.sum(0), 1, atol=1e-5) and np.array_equal(decision.argmax(0), result.mask)
+    assert result.pixel_probs.shape == (3, *size) and np.allclose(
+        result.pixel_probs.sum(0), 1, atol=1e-5
+    )
+    decision = torch.nn.functional.interpolate(
+        torch.from_numpy(result.decision)[None], size, mode="bilinear"
+    )[0]
+    assert np.allclose(decision.sum(0), 1, atol=1e-5) and np.array_equal(
+        decision.argmax(0), result.mask
+    )
     assert result.overlay().size == size[::-1]
 
 
@@ -48,7 +55,9 @@ def test_probs_are_the_softmax_of_the_logits_whatever_decides(model, settings, c
     softmax = up.softmax(1)[0].detach().numpy()
     ((_, streamed),) = predict_photos(model, [Photo("a", tmp_path / "a.png", ())], settings)
     for result in (predict(model, image, settings), streamed):
-        assert np.allclose(result.probs, softmax, atol=1e-6) and np.allclose(result.pixel_probs, softmax, atol=1e-6)
+        assert np.allclose(result.probs, softmax, atol=1e-6) and np.allclose(
+            result.pixel_probs, softmax, atol=1e-6
+        )
         assert np.allclose(result.decision.sum(0), 1, atol=1e-5)
         assert np.array_equal(result.decision, result.probs) == (changes == {"object_first": False})
 
@@ -68,9 +77,13 @@ def test_mirrored_pictures_get_mirrored_masks(model, settings):
     settings = settings.model_copy(update={"flip": True, "test_scales": (1.0, 1.5)})
     image = noise(49, 65)
     mirrored = predict(model, image.transpose(Image.Transpose.FLIP_LEFT_RIGHT), settings)
-    assert np.allclose(predict(model, image, settings).decision, mirrored.decision[..., ::-1], atol=1e-5)
+    assert np.allclose(
+        predict(model, image, settings).decision, mirrored.decision[..., ::-1], atol=1e-5
+    )
     plain = settings.model_copy(update={"flip": False})
-    assert not np.allclose(predict(model, image, plain).probs, predict(model, image, settings).probs, atol=1e-3)
+    assert not np.allclose(
+        predict(model, image, plain).probs, predict(model, image, settings).probs, atol=1e-3
+    )
 
 
 def test_enlarging_class_by_class_is_argmax_of_the_scores():
@@ -84,16 +97,29 @@ def test_enlarging_class_by_class_is_argmax_of_the_scores():
 def test_a_cell_of_the_prediction_is_a_square_of_pixels():
     decision = np.array([[[1.0, 0.0]], [[0.0, 1.0]]], np.float32)
     result = Prediction(decision, decision, (4, 2), noise(1, 2), ("background", "disc"))
-    assert result.pixel_probs[1].tolist() == [[0, 0.25, 0.75, 1]] * 2 and result.mask.tolist() == [[0, 0, 1, 1]] * 2
+    assert (
+        result.pixel_probs[1].tolist() == [[0, 0.25, 0.75, 1]] * 2
+        and result.mask.tolist() == [[0, 0, 1, 1]] * 2
+    )
 
 
 def test_overlay_colors_objects_only(tmp_path):
     probs = np.zeros((3, 40, 60), np.float32)
     probs[0] = 1
     probs[:, 10:30, 20:40] = np.array((0, 0, 1))[:, None, None]
-    result = Prediction(probs, probs, (60, 40), Image.new("RGB", (60, 40), (100, 100, 100)), ("background", "disc", "box"))
+    result = Prediction(
+        probs,
+        probs,
+        (60, 40),
+        Image.new("RGB", (60, 40), (100, 100, 100)),
+        ("background", "disc", "box"),
+    )
     pixels = np.asarray(result.overlay())
-    assert (pixels[10, 20] == PALETTE[2]).all() and (pixels[:9] == 100).all() and (pixels[32:] == 100).all()
+    assert (
+        (pixels[10, 20] == PALETTE[2]).all()
+        and (pixels[:9] == 100).all()
+        and (pixels[32:] == 100).all()
+    )
     assert result.found == ("box",)
     result.save(tmp_path / "deep" / "m.png")
     assert np.array_equal(read_mask(tmp_path / "deep" / "m.png"), result.mask)
@@ -153,14 +179,18 @@ def test_crf_follows_the_edges(settings):
     truth[12:36, 12:36] = True
     assert (probs.argmax(0) == 1).sum() == 900
     assert ((refined.argmax(0) == 1) != truth).mean() < 0.01
-    assert np.array_equal(refined.argmax(0), dense_crf(pixels, probs).argmax(0))  # classes left out change nothing
+    assert np.array_equal(
+        refined.argmax(0), dense_crf(pixels, probs).argmax(0)
+    )  # classes left out change nothing
     assert not refined[2:].any()
     assert module._refine(Image.fromarray(pixels), probs, settings) is probs
 
 
 def test_crf_of_a_network_unsure_between_many_classes(settings):
     """Of 81 classes none may be likely: COCO after too few steps."""
-    settings = settings.model_copy(update={"crf": settings.crf.model_copy(update={"iterations": 2}), "object_first": False})
+    settings = settings.model_copy(
+        update={"crf": settings.crf.model_copy(update={"iterations": 2}), "object_first": False}
+    )
     model = DeepLabV2(settings, tuple(f"c{i}" for i in range(81))).eval()
     for head in model.heads:
         torch.nn.init.zeros_(head.weight)
@@ -169,13 +199,19 @@ def test_crf_of_a_network_unsure_between_many_classes(settings):
 
 def test_what_decides_with_tags_takes_the_place_of_object_first(model, settings, tmp_path):
     noise(49, 65).save(tmp_path / "a.png")
-    settings = settings.model_copy(update={"crf": settings.crf.model_copy(update={"iterations": 0})})
+    settings = settings.model_copy(
+        update={"crf": settings.crf.model_copy(update={"iterations": 0})}
+    )
     photo = Photo("a", tmp_path / "a.png", ("box",))
-    ((_, free),) = predict_photos(model, [photo], settings.model_copy(update={"object_first": False}))
+    ((_, free),) = predict_photos(
+        model, [photo], settings.model_copy(update={"object_first": False})
+    )
 
     def decide(asked, probs):
         assert asked is photo and np.array_equal(probs, free.probs)
         return probs[[2, 0, 1]]
 
     ((_, known),) = predict_photos(model, [photo], settings, decide=decide)
-    assert np.array_equal(known.decision, free.probs[[2, 0, 1]]) and np.array_equal(known.probs, free.probs)
+    assert np.array_equal(known.decision, free.probs[[2, 0, 1]]) and np.array_equal(
+        known.probs, free.probs
+    )

@@ -7,9 +7,9 @@ from painted import COLOURS, paint, shapes
 from PIL import Image
 
 from tag2mask import loop
-from tag2mask.data.masks import write_mask
-from tag2mask.data.table import IGNORE, Photo, Table
 from tag2mask.errors import DataError, TrainingError
+from tag2mask.photos.masks import write_mask
+from tag2mask.photos.table import IGNORE, Photo, Table
 from tag2mask.segmenter import train
 from tag2mask.segmenter.deeplab import DeepLabV2
 from tag2mask.segmenter.examples import PseudoMasked
@@ -28,35 +28,60 @@ def plain(monkeypatch):
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg"])
-@pytest.mark.parametrize(("scale", "test_size"), [((1.0, 1.0), 400), ((0.4, 1.9), 400), ((0.5, 1.5), 90)])
+@pytest.mark.parametrize(
+    ("scale", "test_size"), [((1.0, 1.0), 400), ((0.4, 1.9), 400), ((0.5, 1.5), 90)]
+)
 def test_picture_and_mask_are_cut_alike(settings, plain, tmp_path, scale, test_size, suffix):
-    photo = paint(tmp_path, "p", np.kron(np.random.default_rng(0).integers(0, 3, (9, 13)), np.ones((20, 20))).astype(np.uint8))
+    photo = paint(
+        tmp_path,
+        "p",
+        np.kron(np.random.default_rng(0).integers(0, 3, (9, 13)), np.ones((20, 20))).astype(
+            np.uint8
+        ),
+    )
     if suffix == "jpg":  # read reduced
         Image.open(photo.path).save(tmp_path / "p.jpg", quality=100, subsampling=0)
         photo = Photo("p", tmp_path / "p.jpg", ())
     settings = settings.model_copy(update={"scale_range": scale, "test_size": test_size})
-    examples = PseudoMasked(Table(("disc", "box"), (photo,)), tmp_path / "masks", settings, 49, MEAN)
+    examples = PseudoMasked(
+        Table(("disc", "box"), (photo,)), tmp_path / "masks", settings, 49, MEAN
+    )
     seen = mirrored = 0
     for key in range(40):
         image, mask = examples[0, key]
         assert image.shape == (3, 49, 49) and mask.shape == (49, 49) and mask.dtype == torch.uint8
         outside = mask == IGNORE
         assert torch.equal(image[:, outside], MEAN[:, None].expand(3, int(outside.sum())))
-        distance = (image[:, None] - torch.from_numpy(COLOURS.T.copy())[:, :, None, None] / 255).abs().amax(0)
+        distance = (
+            (image[:, None] - torch.from_numpy(COLOURS.T.copy())[:, :, None, None] / 255)
+            .abs()
+            .amax(0)
+        )
         nearest = distance.min(0)
         pure = (nearest.values < 0.06) & ~outside  # not on an edge that the reduction blurred
         wrong = (nearest.indices != mask)[pure].float().mean()
         assert wrong < (1e-9 if scale == (1.0, 1.0) and suffix == "png" else 0.01)
         seen += int(pure.sum())
         mirrored += not torch.equal(mask, examples[0, key + 1000][1])
-    assert seen > 40 * 49 * 49 * (0.3 if test_size == 90 else 0.6) * (1 if test_size > 90 else 0.5) and mirrored > 30
+    assert (
+        seen > 40 * 49 * 49 * (0.3 if test_size == 90 else 0.6) * (1 if test_size > 90 else 0.5)
+        and mirrored > 30
+    )
 
 
 def test_class_numbers_are_never_blended(settings, tmp_path):
-    photo = paint(tmp_path, "p", np.kron(2 * np.eye(6, dtype=np.uint8), np.ones((15, 15), np.uint8)))
+    photo = paint(
+        tmp_path, "p", np.kron(2 * np.eye(6, dtype=np.uint8), np.ones((15, 15), np.uint8))
+    )
     settings = settings.model_copy(update={"scale_range": (0.4, 1.9), "test_size": 400})
-    examples = PseudoMasked(Table(("disc", "box"), (photo,)), tmp_path / "masks", settings, 49, MEAN)
-    assert {number for key in range(20) for number in examples[0, key][1].unique().tolist()} == {0, 2, IGNORE}  # 1 is halfway
+    examples = PseudoMasked(
+        Table(("disc", "box"), (photo,)), tmp_path / "masks", settings, 49, MEAN
+    )
+    assert {number for key in range(20) for number in examples[0, key][1].unique().tolist()} == {
+        0,
+        2,
+        IGNORE,
+    }  # 1 is halfway
 
 
 def test_what_is_drawn_depends_on_the_key_alone(settings, data):
@@ -72,7 +97,11 @@ def test_what_is_drawn_depends_on_the_key_alone(settings, data):
 def test_a_small_photo_lies_whole_in_its_crop(settings, plain, tmp_path):
     photo = paint(tmp_path, "p", np.ones((20, 30), np.uint8))
     examples = PseudoMasked(
-        Table(("disc", "box"), (photo,)), tmp_path / "masks", settings.model_copy(update={"scale_range": (1.0, 1.0)}), 49, MEAN
+        Table(("disc", "box"), (photo,)),
+        tmp_path / "masks",
+        settings.model_copy(update={"scale_range": (1.0, 1.0)}),
+        49,
+        MEAN,
     )
     corners = set()
     for key in range(30):
@@ -100,9 +129,18 @@ def test_masks_that_do_not_fit(settings, data):
 def test_heads_learn_ten_times_as_fast_and_biases_do_not_decay(settings):
     model = DeepLabV2(settings, ["background", "a"])
     groups = {id(p): g for g in optimizer(model, settings).param_groups for p in g["params"]}
-    assert groups[id(model.net.conv_stem.weight)]["lr"] == settings.lr and groups[id(model.net.conv_stem.weight)]["weight_decay"] == 5e-4
-    assert groups[id(model.heads[3].weight)]["lr"] == 10 * settings.lr and groups[id(model.heads[3].weight)]["weight_decay"] == 5e-4
-    assert groups[id(model.heads[0].bias)]["lr"] == 20 * settings.lr and groups[id(model.heads[0].bias)]["weight_decay"] == 0
+    assert (
+        groups[id(model.net.conv_stem.weight)]["lr"] == settings.lr
+        and groups[id(model.net.conv_stem.weight)]["weight_decay"] == 5e-4
+    )
+    assert (
+        groups[id(model.heads[3].weight)]["lr"] == 10 * settings.lr
+        and groups[id(model.heads[3].weight)]["weight_decay"] == 5e-4
+    )
+    assert (
+        groups[id(model.heads[0].bias)]["lr"] == 20 * settings.lr
+        and groups[id(model.heads[0].bias)]["weight_decay"] == 0
+    )
     assert len(groups) == sum(p.requires_grad for p in model.parameters())
     assert id(model.net.bn1.weight) not in groups
 
@@ -116,20 +154,35 @@ def test_the_learning_rate_follows_the_poly_schedule(settings, data, tmp_path, m
 
     monkeypatch.setattr(train, "fit", fit)
     monkeypatch.setattr(BackgroundGuard, "check", lambda self, model: None)
-    train_segmenter(*data, settings.model_copy(update={"steps": 10, "poly_power": 0.5}), tmp_path, seed=0, workers=0)
+    train_segmenter(
+        *data,
+        settings.model_copy(update={"steps": 10, "poly_power": 0.5}),
+        tmp_path,
+        seed=0,
+        workers=0,
+    )
     (phase,) = phases
-    assert phase.end == 10 and [phase.lr_scale(step) for step in (0, 5, 9)] == pytest.approx([1, 0.5**0.5, 0.1**0.5])
+    assert phase.end == 10 and [phase.lr_scale(step) for step in (0, 5, 9)] == pytest.approx(
+        [1, 0.5**0.5, 0.1**0.5]
+    )
 
 
 def test_it_learns_a_few_pictures(settings, data, tmp_path):
     table, masks = data
-    settings = settings.model_copy(update={"steps": 150, "lr": 0.02, "scale_range": (0.8, 1.2), "flip": True, "test_size": 81})
+    settings = settings.model_copy(
+        update={"steps": 150, "lr": 0.02, "scale_range": (0.8, 1.2), "flip": True, "test_size": 81}
+    )
     model = train_segmenter(table, masks, settings, tmp_path / "run", seed=0, workers=0)
     assert not model.training
     unseen = shapes(100)
     picture = paint(tmp_path / "new", "q", unseen, noise=12).open()
     assert (predict(model, picture).mask == unseen).mean() > 0.9
-    right = np.mean([(predict(model, photo.open()).mask == shapes(i)).mean() for i, photo in enumerate(table.photos)])
+    right = np.mean(
+        [
+            (predict(model, photo.open()).mask == shapes(i)).mean()
+            for i, photo in enumerate(table.photos)
+        ]
+    )
     assert right > 0.93
     lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     assert lines[-1]["loss"] < lines[0]["loss"] / 3 and lines[-1]["objects"] > 0.05
@@ -140,8 +193,12 @@ def test_it_learns_a_few_pictures(settings, data, tmp_path):
 def test_killed_and_gone_on_is_the_same(settings, data, tmp_path, monkeypatch, balanced):
     table, masks = data
     settings = settings.model_copy(update={"balanced": balanced})
-    monkeypatch.setattr(BackgroundGuard, "check", lambda self, model: None)  # twelve steps are too few to please it
-    whole = train_segmenter(table, masks, settings, tmp_path / "whole", seed=3, workers=0).state_dict()
+    monkeypatch.setattr(
+        BackgroundGuard, "check", lambda self, model: None
+    )  # twelve steps are too few to please it
+    whole = train_segmenter(
+        table, masks, settings, tmp_path / "whole", seed=3, workers=0
+    ).state_dict()
 
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
     calls = 0
@@ -158,10 +215,14 @@ def test_killed_and_gone_on_is_the_same(settings, data, tmp_path, monkeypatch, b
     with pytest.raises(KeyboardInterrupt):
         train_segmenter(table, masks, settings, tmp_path / "parts", seed=3, workers=0)
     assert [p.name for p in (tmp_path / "parts/checkpoint").iterdir()] == ["00000007"]
-    parts = train_segmenter(table, masks, settings, tmp_path / "parts", seed=3, workers=0).state_dict()
+    parts = train_segmenter(
+        table, masks, settings, tmp_path / "parts", seed=3, workers=0
+    ).state_dict()
     assert calls == 8 + 5
     assert all(torch.equal(whole[k], parts[k]) for k in whole)
-    other = train_segmenter(table, masks, settings, tmp_path / "other", seed=4, workers=0).state_dict()
+    other = train_segmenter(
+        table, masks, settings, tmp_path / "other", seed=4, workers=0
+    ).state_dict()
     assert not torch.equal(whole["heads.0.weight"], other["heads.0.weight"])
 
 
@@ -169,7 +230,9 @@ def test_empty_masks_stop_it_before_it_starts(settings, data, tmp_path):
     table, masks = data
     for photo in table.photos:
         write_mask(masks / f"{photo.name}.png", np.zeros((60, 80), np.uint8))
-    with pytest.raises(TrainingError, match=r"none of the 6 masks read in .*masks holds a single object pixel"):
+    with pytest.raises(
+        TrainingError, match=r"none of the 6 masks read in .*masks holds a single object pixel"
+    ):
         train_segmenter(table, masks, settings, tmp_path / "run", seed=0, workers=0)
     assert not (tmp_path / "run").exists()
 
@@ -177,10 +240,14 @@ def test_empty_masks_stop_it_before_it_starts(settings, data, tmp_path):
 def test_a_network_that_ends_at_background_is_an_error(settings, data, tmp_path):
     table, masks = data
     for number, photo in enumerate(table.photos):
-        write_mask(masks / f"{photo.name}.png", np.pad(np.full((3, 3), number % 2 + 1, np.uint8), ((28, 29), (38, 39))))
+        write_mask(
+            masks / f"{photo.name}.png",
+            np.pad(np.full((3, 3), number % 2 + 1, np.uint8), ((28, 29), (38, 39))),
+        )
     settings = settings.model_copy(update={"steps": 60, "lr": 0.02, "scale_range": (1.0, 1.0)})
     with pytest.raises(
-        TrainingError, match=r"every pixel of the 6 training crops.* 0.2% of .* \(6 of 6 masks hold any\).*--segmenter.balanced"
+        TrainingError,
+        match=r"every pixel of the 6 training crops.* 0.2% of .* \(6 of 6 masks hold any\).*--segmenter.balanced",
     ):
         train_segmenter(table, masks, settings, tmp_path / "run", seed=1, workers=0)
 
@@ -191,7 +258,10 @@ def test_the_guard_tells_little_to_learn_from_too_little_learning(settings, data
     guard = BackgroundGuard(PseudoMasked(table, masks, settings, 49, MEAN))
     with torch.no_grad():
         model.heads[0].bias[0] = 1e4
-    with pytest.raises(TrainingError, match=r"background for every pixel.*17.3% of the masks' pixels.*learning rate \(0.01\)"):
+    with pytest.raises(
+        TrainingError,
+        match=r"background for every pixel.*17.3% of the masks' pixels.*learning rate \(0.01\)",
+    ):
         guard.check(model)
     with torch.no_grad():
         model.heads[0].bias[2] = 1e5
@@ -208,16 +278,23 @@ def test_background_for_long_stops_it(settings, data):
     sparse[:2, :2] = 1
     for photo in table.photos:
         write_mask(masks / f"{photo.name}.png", sparse)
-    guard = BackgroundGuard(PseudoMasked(table, masks, settings.model_copy(update={"steps": 4000}), 49, MEAN))
+    guard = BackgroundGuard(
+        PseudoMasked(table, masks, settings.model_copy(update={"steps": 4000}), 49, MEAN)
+    )
     for _ in range(999):
         guard.step(torch.tensor(0.0))
     guard.step(torch.tensor(0.001))  # one cell in the first thousand steps is enough
     for _ in range(999):
         guard.step(torch.tensor(0.0))
-    with pytest.raises(TrainingError, match=r"1000 training steps on end. 0.1% of the masks' pixels are objects \(6 of 6 .*balanced"):
+    with pytest.raises(
+        TrainingError,
+        match=r"1000 training steps on end. 0.1% of the masks' pixels are objects \(6 of 6 .*balanced",
+    ):
         guard.step(torch.tensor(0.0))
 
 
 def test_nan_is_an_error(settings, data, tmp_path):
     with pytest.raises(TrainingError, match="the loss is not a number"):
-        train_segmenter(*data, settings.model_copy(update={"lr": 1e9}), tmp_path / "run", seed=0, workers=0)
+        train_segmenter(
+            *data, settings.model_copy(update={"lr": 1e9}), tmp_path / "run", seed=0, workers=0
+        )

@@ -33,7 +33,11 @@ class Backbone(nn.Module):
         self.is_vit = any(part in name for part in ("vit", "deit", "eva"))
         try:
             self._build(name, weights)
-        except (TypeError, NotImplementedError, AssertionError) as error:  # as timm's models refuse arguments and sizes
+        except (
+            TypeError,
+            NotImplementedError,
+            AssertionError,
+        ) as error:  # as timm's models refuse arguments and sizes
             raise ConfigError(
                 f"backbone {name}: cannot give patch tokens of pictures of any size ({str(error) or 'its stride is fixed'}); "
                 "take a ViT, DeiT or EVA of timm, or a CNN like resnet, efficientnet, mobilenetv3, regnet or convnext"
@@ -41,24 +45,39 @@ class Backbone(nn.Module):
         self.dim = self.dims[-1]
 
     def _build(self, name: str, weights: str) -> None:
-        arguments = {"dynamic_img_size": True, "num_classes": 0} if self.is_vit else {"features_only": True, "output_stride": CNN_STRIDE}
+        arguments = (
+            {"dynamic_img_size": True, "num_classes": 0}
+            if self.is_vit
+            else {"features_only": True, "output_stride": CNN_STRIDE}
+        )
         self.net, self.weights_used = create_backbone(name, weights, **arguments)
         cfg = self.net.pretrained_cfg
         self.register_buffer("mean", torch.tensor(cfg["mean"]).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(cfg["std"]).view(1, 3, 1, 1), persistent=False)
         if self.is_vit:
-            self.stride: int = self.net.patch_embed.feat_ratio()  # of a hybrid its stem's stride times its patch
+            self.stride: int = (
+                self.net.patch_embed.feat_ratio()
+            )  # of a hybrid its stem's stride times its patch
             depth = len(self.net.blocks)
-            self.depths = sorted({max(0, depth * third // 3 - 1) for third in (1, 2, 3)})  # blocks whose tokens are maps
+            self.depths = sorted(
+                {max(0, depth * third // 3 - 1) for third in (1, 2, 3)}
+            )  # blocks whose tokens are maps
             self.dims: list[int] = [self.net.embed_dim] * len(self.depths)
             self.half_cells = [0] * len(self.depths)
         else:
             info = self.net.feature_info
             self.stride = info.reduction()[-1]
-            self.depths = [i for i, stride in enumerate(info.reduction()) if stride >= CNN_STRIDE // 2]
-            self.dims, self.strides = ([values[i] for i in self.depths] for values in (info.channels(), info.reduction()))
+            self.depths = [
+                i for i, stride in enumerate(info.reduction()) if stride >= CNN_STRIDE // 2
+            ]
+            self.dims, self.strides = (
+                [values[i] for i in self.depths] for values in (info.channels(), info.reduction())
+            )
             self.eval()
-            self.half_cells = [round(2 * cells) for cells in map_shifts(self._raw_maps, self.mean, self.std, 20 * self.stride)]
+            self.half_cells = [
+                round(2 * cells)
+                for cells in map_shifts(self._raw_maps, self.mean, self.std, 20 * self.stride)
+            ]
             self.train()
 
     def grid_size(self, pixels: float) -> int:
@@ -94,9 +113,16 @@ class Backbone(nn.Module):
         x = (image - self.mean) / self.std
         if self.is_vit:
             outputs = self.net.forward_intermediates(
-                x, indices=self.depths, norm=True, output_fmt="NCHW", intermediates_only=True, return_prefix_tokens=True
+                x,
+                indices=self.depths,
+                norm=True,
+                output_fmt="NCHW",
+                intermediates_only=True,
+                return_prefix_tokens=True,
             )
-            pairs = [output if isinstance(output, tuple) else (output, None) for output in outputs]  # bare where timm has no class token
+            pairs = [
+                output if isinstance(output, tuple) else (output, None) for output in outputs
+            ]  # bare where timm has no class token
             maps = [tokens.permute(0, 2, 3, 1) for tokens, _ in pairs]
             prefix = pairs[-1][1]
             has_class_token = prefix is not None and prefix.shape[1] > 0
@@ -105,11 +131,17 @@ class Backbone(nn.Module):
         outputs = self._raw_maps(F.pad(x, [margin] * 4))
         height, width = (side // self.stride for side in image.shape[-2:])
         maps = []
-        for features, half_cells, stride in zip(outputs, self.half_cells, self.strides, strict=True):
+        for features, half_cells, stride in zip(
+            outputs, self.half_cells, self.strides, strict=True
+        ):
             first, between = divmod(half_cells + 2 * margin // stride, 2)
-            if between:  # half a cell off: the mean of two neighbours looks at the middle between them
+            if (
+                between
+            ):  # half a cell off: the mean of two neighbours looks at the middle between them
                 features = F.avg_pool2d(features, 2, 1)
-            rows, columns = (slice(first, first + cells * self.stride // stride) for cells in (height, width))
+            rows, columns = (
+                slice(first, first + cells * self.stride // stride) for cells in (height, width)
+            )
             maps.append(features[..., rows, columns].permute(0, 2, 3, 1))
         return maps, maps[-1].mean((1, 2))
 
@@ -120,6 +152,11 @@ class Backbone(nn.Module):
 
     def _fits(self, margin: int) -> bool:
         """Whether with this margin [pixels] each map still has all its cells, and the last map's lie where they must without a mean."""
-        moved = [half_cells + 2 * margin // stride for half_cells, stride in zip(self.half_cells, self.strides, strict=True)]
-        room = [4 * margin // stride for stride in self.strides]  # half cells that the margins on both sides add
+        moved = [
+            half_cells + 2 * margin // stride
+            for half_cells, stride in zip(self.half_cells, self.strides, strict=True)
+        ]
+        room = [
+            4 * margin // stride for stride in self.strides
+        ]  # half cells that the margins on both sides add
         return moved[-1] % 2 == 0 and all(0 <= m <= r for m, r in zip(moved, room, strict=True))

@@ -16,17 +16,23 @@ class HVBiLSTM(nn.Module):
 
     def __init__(self, dim: int):
         super().__init__()
-        assert dim % 4 == 0, f"width {dim} must be a multiple of 4: two LSTMs with two directions each"
+        assert dim % 4 == 0, (
+            f"width {dim} must be a multiple of 4: two LSTMs with two directions each"
+        )
         self.rows = nn.LSTM(dim, dim // 4, bidirectional=True, batch_first=True)
         self.columns = nn.LSTM(dim, dim // 4, bidirectional=True, batch_first=True)
 
     def forward(self, x: Tensor) -> Tensor:
         B, h, w, D = x.shape
-        with torch.autocast(x.device.type, enabled=False):  # PyTorch runs cuDNN's LSTMs in fp16 under bf16 too: small gradients become 0
+        with torch.autocast(
+            x.device.type, enabled=False
+        ):  # PyTorch runs cuDNN's LSTMs in fp16 under bf16 too: small gradients become 0
             x = x.float()
             rows, _ = self.rows(x.reshape(B * h, w, D))  # (B*h, w, D/2)
             columns, _ = self.columns(x.transpose(1, 2).reshape(B * w, h, D))  # (B*w, h, D/2)
-        return torch.cat([rows.reshape(B, h, w, D // 2), columns.reshape(B, w, h, D // 2).transpose(1, 2)], -1)
+        return torch.cat(
+            [rows.reshape(B, h, w, D // 2), columns.reshape(B, w, h, D // 2).transpose(1, 2)], -1
+        )
 
 
 class ResidualHVBiLSTM(nn.Module):

@@ -54,7 +54,9 @@ def pce(features: Tensor, scores: Tensor, labels: Tensor, threshold: float = 0.8
     high = (z > threshold).float() * labels[:, None]  # (B, N, C)
     low = (z < 1 - threshold).float() * labels[:, None]
     n_high, n_low = high.sum(1), low.sum(1)  # (B, C)
-    with torch.autocast(features.device.type, enabled=False):  # a difference of large sums, which bf16 would lose
+    with torch.autocast(
+        features.device.type, enabled=False
+    ):  # a difference of large sums, which bf16 would lose
         sum_high = torch.einsum("bnc,bnd->bcd", high, f)
         own = torch.einsum("bnc,bn->bc", high, f.square().sum(-1))
         sum_low = torch.einsum("bnc,bnd->bcd", low, f)

@@ -28,26 +28,40 @@ class PatchClassifier(nn.Module):
         extra = {"cluster": settings.token_width, "class": self.backbone.dim, "none": 0}[self.token]
         dim = self.backbone.dim + extra
         if self.token == "cluster":
-            self.cluster_embedding = nn.Parameter(torch.randn(num_clusters, extra) * 0.02)  # G; the papers do not say how it starts
-        mixers = {"hv_bilstm": HVBiLSTM, "residual": ResidualHVBiLSTM, "none": lambda dim: nn.Identity()}
+            self.cluster_embedding = nn.Parameter(
+                torch.randn(num_clusters, extra) * 0.02
+            )  # G; the papers do not say how it starts
+        mixers = {
+            "hv_bilstm": HVBiLSTM,
+            "residual": ResidualHVBiLSTM,
+            "none": lambda dim: nn.Identity(),
+        }
         self.mixer = mixers[settings.mixer](dim)
         self.dropout = nn.Dropout(settings.dropout)
         self.classifier = nn.Linear(dim, num_classes, bias=False)  # W
         nn.init.normal_(self.classifier.weight, std=0.05)
         for depth, width in enumerate(self.backbone.dims):
-            self.register_buffer(f"map_mean_{depth}", torch.zeros(width))  # of the backbone's maps, over the training photos
+            self.register_buffer(
+                f"map_mean_{depth}", torch.zeros(width)
+            )  # of the backbone's maps, over the training photos
 
     def forward(self, image: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
         patch_tokens, class_token = self.backbone(image)  # (B, h, w, e), (B, e)
         return self._classify(patch_tokens, class_token, u)
 
-    def _classify(self, patch_tokens: Tensor, class_token: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+    def _classify(
+        self, patch_tokens: Tensor, class_token: Tensor, u: Tensor
+    ) -> tuple[Tensor, Tensor]:
         tokens = patch_tokens  # (B, h, w, e)
         if self.token == "cluster":
             token = self.cluster_token(u)
-            tokens = torch.cat([patch_tokens, token[:, None, None].expand(*patch_tokens.shape[:3], -1)], -1)
+            tokens = torch.cat(
+                [patch_tokens, token[:, None, None].expand(*patch_tokens.shape[:3], -1)], -1
+            )
         elif self.token == "class":  # PPC Table III
-            tokens = torch.cat([patch_tokens, class_token[:, None, None].expand_as(patch_tokens)], -1)
+            tokens = torch.cat(
+                [patch_tokens, class_token[:, None, None].expand_as(patch_tokens)], -1
+            )
         refined = self.mixer(self.dropout(tokens))  # F_out
         return self.classifier(self.dropout(refined)), refined
 
@@ -63,11 +77,16 @@ class PatchClassifier(nn.Module):
     @torch.inference_mode()
     def measure_maps(self, images: Iterable[Tensor]) -> None:
         """Set the means of the backbone's feature maps from pictures, (3, H, W) each."""
-        means = [[features.float().mean((0, 1, 2)) for features in self.backbone.maps(image[None])[0]] for image in images]
+        means = [
+            [features.float().mean((0, 1, 2)) for features in self.backbone.maps(image[None])[0]]
+            for image in images
+        ]
         for buffer, found in zip(self.map_means, zip(*means, strict=True), strict=True):
             buffer.copy_(torch.stack(found).mean(0))
 
-    def scores(self, image: Tensor, u: Tensor, *, evidence: bool = False, spread_scores: bool = False) -> Tensor:
+    def scores(
+        self, image: Tensor, u: Tensor, *, evidence: bool = False, spread_scores: bool = False
+    ) -> Tensor:
         """Pictures and cluster vectors to patch scores Z: (B, 3, H, W), (B, L) -> (B, C, h, w), summing to 1 over classes.
 
         `evidence`: the tags' positive logits instead, 0 for background. `spread_scores`: over patches that look alike, see `affinity`.
@@ -77,7 +96,11 @@ class PatchClassifier(nn.Module):
         z = (logits.float().relu() if evidence else patch_scores(logits)).permute(0, 3, 1, 2)
         if evidence:
             z[:, 0] = 0
-        return spread(z, affinity(maps, self.map_means, (z.shape[2], z.shape[3]))) if spread_scores else z
+        return (
+            spread(z, affinity(maps, self.map_means, (z.shape[2], z.shape[3])))
+            if spread_scores
+            else z
+        )
 
 
 def patch_scores(logits: Tensor) -> Tensor:
@@ -85,7 +108,9 @@ def patch_scores(logits: Tensor) -> Tensor:
     return logits.float().softmax(-1)
 
 
-def save_classifier(model: PatchClassifier, path: Path, tags: tuple[str, ...], num_clusters: int) -> None:
+def save_classifier(
+    model: PatchClassifier, path: Path, tags: tuple[str, ...], num_clusters: int
+) -> None:
     """Write weights and all that is needed to build the network again into one safetensors file."""
     meta = {
         "settings": model.settings.model_dump_json(),
@@ -101,9 +126,15 @@ def load_classifier(path: Path) -> PatchClassifier:
     """A file of `save_classifier` to the network, in eval mode. Raises RunError if it is missing or damaged."""
     meta, state = read_tensors(path, "train")
     settings = stored_settings(ClassifierSettings, meta["settings"], path)
-    model = PatchClassifier(settings.model_copy(update={"weights": "none"}), len(json.loads(meta["tags"])) + 1, int(meta["num_clusters"]))
+    model = PatchClassifier(
+        settings.model_copy(update={"weights": "none"}),
+        len(json.loads(meta["tags"])) + 1,
+        int(meta["num_clusters"]),
+    )
     model.load_state_dict(state)
     model.backbone.weights_used = meta["weights_used"]
     # A file without them was trained with maps that lay half a cell aside, and goes on with these.
-    model.backbone.half_cells = json.loads(meta["half_cells"]) if "half_cells" in meta else [0] * len(model.backbone.depths)
+    model.backbone.half_cells = (
+        json.loads(meta["half_cells"]) if "half_cells" in meta else [0] * len(model.backbone.depths)
+    )
     return model.eval()

@@ -12,10 +12,11 @@ from tag2mask.classifier.losses import equivariance, evidence_bce, mce, pce, top
 from tag2mask.classifier.net import PatchClassifier, patch_scores
 from tag2mask.classifier.views import second_view
 from tag2mask.config import ClassifierSettings
-from tag2mask.data.table import Table
-from tag2mask.data.transforms import AUGMENTATIONS, seeded, to_square
 from tag2mask.errors import ConfigError
-from tag2mask.runs import ahead, cores, helpers, log
+from tag2mask.photos.table import Table
+from tag2mask.photos.tensors import AUGMENTATIONS, seeded, to_square
+from tag2mask.processes import ahead, cores, helpers
+from tag2mask.progress import log
 
 PAPER_PATCHES = 24 * 24  # the grid for which k is given
 MEASURED = 256  # photos over which the means of the feature maps are taken
@@ -27,7 +28,11 @@ class TaggedPhotos:
     def __init__(self, table: Table, cluster_vectors: Tensor, size: int, augment: str):
         self.photos = table.photos
         self.labels = torch.from_numpy(table.labels)
-        self.cluster_vectors, self.size, self.augment = cluster_vectors, size, AUGMENTATIONS[augment]
+        self.cluster_vectors, self.size, self.augment = (
+            cluster_vectors,
+            size,
+            AUGMENTATIONS[augment],
+        )
 
     def __len__(self) -> int:
         return len(self.photos)
@@ -41,7 +46,12 @@ class TaggedPhotos:
 
 
 def train_classifier(
-    table: Table, cluster_vectors: Tensor, settings: ClassifierSettings, folder: Path, seed: int, workers: int
+    table: Table,
+    cluster_vectors: Tensor,
+    settings: ClassifierSettings,
+    folder: Path,
+    seed: int,
+    workers: int,
 ) -> PatchClassifier:
     """Photos, tags and their cluster vectors (N, L) to a trained patch classifier; goes on from a checkpoint in `folder`.
 
@@ -83,7 +93,9 @@ def train_classifier(
     phases = [
         loop.Phase(frozen, lambda: adam([], settings.frozen_lr, 1.0)),
         loop.Phase(
-            total, lambda: adam(last, settings.lr, settings.head_lr_factor), cosine if settings.lr_decay == "cosine" else lambda step: 1.0
+            total,
+            lambda: adam(last, settings.lr, settings.head_lr_factor),
+            cosine if settings.lr_decay == "cosine" else lambda step: 1.0,
         ),
     ]
     trained = loop.fit(
@@ -103,12 +115,16 @@ def train_classifier(
     some = table.photos[:: max(1, len(table) // MEASURED)]
     device = next(trained.parameters()).device
     with helpers(cores()) as readers:
-        pictures = ahead(readers, lambda photo: to_square(photo.open(at_least=side), side), some, cores())
+        pictures = ahead(
+            readers, lambda photo: to_square(photo.open(at_least=side), side), some, cores()
+        )
         trained.measure_maps(picture.to(device) for picture in pictures)
     return trained
 
 
-def classifier_loss(net: nn.Module, batch: tuple[Tensor, Tensor, Tensor], settings: ClassifierSettings) -> dict[str, Tensor]:
+def classifier_loss(
+    net: nn.Module, batch: tuple[Tensor, Tensor, Tensor], settings: ClassifierSettings
+) -> dict[str, Tensor]:
     """The overall loss (CPC eq. 8) and its parts for photos (B, 3, S, S), labels (B, num_tags), cluster vectors (B, L)."""
     images, tags, u = batch
     labels = torch.cat([torch.ones_like(tags[:, :1]), tags], 1)  # background is in every photo
@@ -121,7 +137,9 @@ def classifier_loss(net: nn.Module, batch: tuple[Tensor, Tensor, Tensor], settin
     if settings.pooling != "mean":
         # Differs from CPC: it gives k for 24 x 24 patches; another grid has its share. k = 1, ViT-PCM's maximum, stays 1.
         k = max(1, round(settings.top_k * flat.shape[1] / PAPER_PATCHES))
-        parts["mce"] = mce(*top_k_pool(logits.flatten(1, 2), 1 if settings.top_k == 1 else k), labels)
+        parts["mce"] = mce(
+            *top_k_pool(logits.flatten(1, 2), 1 if settings.top_k == 1 else k), labels
+        )
     if settings.pooling != "top_k":
         parts["evidence"] = evidence_bce(logits.flatten(1, 2), labels)
     total = sum(parts.values(), torch.zeros((), device=logits.device))
@@ -132,7 +150,11 @@ def classifier_loss(net: nn.Module, batch: tuple[Tensor, Tensor, Tensor], settin
         target = scores * labels[:, None, None]
         views, targets = second_view(images, target / target.sum(-1, keepdim=True).clamp(min=1e-6))
         # A tile shows four photos, so the clusters of all of them belong to it.
-        tiled = u[torch.arange(len(views) * 4, device=u.device) % len(u)].view(len(views), 4, -1).amax(1)
+        tiled = (
+            u[torch.arange(len(views) * 4, device=u.device) % len(u)]
+            .view(len(views), 4, -1)
+            .amax(1)
+        )
         parts["equivariance"] = equivariance(patch_scores(net(views, tiled)[0]), targets.detach())
         total = total + settings.equivariance_weight * parts["equivariance"]
     if settings.classifier_l2:

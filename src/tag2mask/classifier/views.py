@@ -21,7 +21,9 @@ def second_view(images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     h = targets.shape[1]
     targets = targets.permute(0, 3, 1, 2)  # (B, C, h, h)
     order = range(max(4, B // 4 * 4))  # no tensor: to index by one on a GPU waits for it each time
-    pictures, scores = zip(*(_transform(images[i % B], targets[i % B], S, h) for i in order), strict=True)
+    pictures, scores = zip(
+        *(_transform(images[i % B], targets[i % B], S, h) for i in order), strict=True
+    )
     return _tile(torch.stack(pictures)), _tile(torch.stack(scores)).permute(0, 2, 3, 1)
 
 
@@ -40,7 +42,9 @@ def _transform(image: Tensor, target: Tensor, S: int, h: int) -> tuple[Tensor, T
     contrast = float(torch.empty(()).uniform_(0.5, 1.5))
     image = ((image - image.mean()) * contrast + image.mean()).clamp(0, 1)
     image = F.interpolate(image[None], (S // 2, S // 2), mode="bilinear", antialias=True)[0]
-    return image, F.interpolate(target[None].float(), (h // 2, h // 2), mode="bilinear", antialias=True)[0]
+    return image, F.interpolate(
+        target[None].float(), (h // 2, h // 2), mode="bilinear", antialias=True
+    )[0]
 
 
 def _tile(x: Tensor) -> Tensor:

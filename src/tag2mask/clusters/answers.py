@@ -25,7 +25,10 @@ class Answer(BaseModel):
     clusters: list[Cluster]
 
 
-SCHEMA = {"type": "json_schema", "json_schema": {"name": "clusters", "strict": True, "schema": Answer.model_json_schema()}}
+SCHEMA = {
+    "type": "json_schema",
+    "json_schema": {"name": "clusters", "strict": True, "schema": Answer.model_json_schema()},
+}
 
 
 class BadAnswerError(Exception):
@@ -36,14 +39,20 @@ class BadAnswerError(Exception):
         super().__init__("; ".join(faults))
 
 
-def read_answer(text: str, finish: str, tags: Sequence[str], overlap: bool) -> dict[str, tuple[str, ...]]:
+def read_answer(
+    text: str, finish: str, tags: Sequence[str], overlap: bool
+) -> dict[str, tuple[str, ...]]:
     """A raw answer to {cluster name: its tags}, or BadAnswerError naming every fault. Nothing is mended here.
 
     finish: the server's reason for stopping. overlap: whether a tag may be in several clusters. What models without structured
     output put around the JSON is taken off: thoughts in front, and all outside of the one Markdown fence.
     """
     if finish == "length":
-        raise BadAnswerError(["The answer was cut off at the length limit. Write the JSON only, without spaces or line breaks."])
+        raise BadAnswerError(
+            [
+                "The answer was cut off at the length limit. Write the JSON only, without spaces or line breaks."
+            ]
+        )
     if finish == "content_filter":
         raise BadAnswerError(["The answer was withheld by a content filter."])
     text = re.sub(r"^\s*<think>.*?</think>", "", text, flags=re.DOTALL)
@@ -51,7 +60,12 @@ def read_answer(text: str, finish: str, tags: Sequence[str], overlap: bool) -> d
     try:
         answer = Answer.model_validate(strict_json(fenced[0] if len(fenced) == 1 else text))
     except ValidationError as error:
-        raise BadAnswerError([f"At {'.'.join(map(str, e['loc'])) or 'the top'}: {e['msg']}." for e in error.errors()[:5]]) from None
+        raise BadAnswerError(
+            [
+                f"At {'.'.join(map(str, e['loc'])) or 'the top'}: {e['msg']}."
+                for e in error.errors()[:5]
+            ]
+        ) from None
     except ValueError as error:
         raise BadAnswerError([f"The answer is {error}."]) from None
     if faults := [*_cluster_faults(answer.clusters), *_tag_faults(answer.clusters, tags, overlap)]:
@@ -66,7 +80,11 @@ def _cluster_faults(clusters: list[Cluster]) -> list[str]:
         *["A cluster has an empty name."] * any(not name.strip() for name in names),
         *[f"{count} clusters are called {name!r}." for name, count in names.items() if count > 1],
         *[f"The cluster {cluster.name!r} is empty." for cluster in clusters if not cluster.tags],
-        *[f"{count} clusters hold the same categories: {', '.join(sorted(held))}." for held, count in sets.items() if count > 1],
+        *[
+            f"{count} clusters hold the same categories: {', '.join(sorted(held))}."
+            for held, count in sets.items()
+            if count > 1
+        ],
     ]
 
 
@@ -78,9 +96,19 @@ def _tag_faults(clusters: list[Cluster], tags: Sequence[str], overlap: bool) -> 
     for tag in holders:
         if tag not in known:
             near = difflib.get_close_matches(tag, missing, 1)
-            faults.append(f"{tag!r} is not one of the categories{f'; write {near[0]!r}' if near else ''}.")
+            faults.append(
+                f"{tag!r} is not one of the categories{f'; write {near[0]!r}' if near else ''}."
+            )
     for cluster in clusters:
-        faults += [f"{tag!r} is {n} times in the cluster {cluster.name!r}." for tag, n in Counter(cluster.tags).items() if n > 1]
+        faults += [
+            f"{tag!r} is {n} times in the cluster {cluster.name!r}."
+            for tag, n in Counter(cluster.tags).items()
+            if n > 1
+        ]
     if not overlap:
-        faults += [f"{tag!r} is in {count} clusters." for tag, count in holders.items() if count > 1 and tag in known]
+        faults += [
+            f"{tag!r} is in {count} clusters."
+            for tag, count in holders.items()
+            if count > 1 and tag in known
+        ]
     return faults

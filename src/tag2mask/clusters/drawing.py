@@ -3,7 +3,7 @@
 from html import escape
 
 from tag2mask.clusters.membership import Clusters
-from tag2mask.data.colors import color
+from tag2mask.photos.colors import color
 
 WIDTH, LINE, CHAR, PAD = 960, 30, 7.4, 10  # pixels; CHAR: mean width of a letter at 13 px
 
@@ -25,7 +25,9 @@ def picture(clusters: Clusters) -> str:
             x += _width(tag) + 6
         y += LINE + 8
     size = f'viewBox="0 0 {WIDTH} {y}" width="{WIDTH}" height="{y}"'
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="13">'
+    head = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="13">'
+    )
     return "\n".join([head, f"<title>{escape(clusters.source)}</title>", *parts, "</svg>"]) + "\n"
 
 

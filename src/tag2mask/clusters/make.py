@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tag2mask.clusters.membership import Clusters, load_clusters, membership
 from tag2mask.errors import ClusterError
-from tag2mask.runs import log
+from tag2mask.progress import log
 
 if TYPE_CHECKING:
     from tag2mask.clusters.llm import LanguageModel
@@ -52,17 +52,28 @@ def make_clusters(
     elif source in ARMS:
         clusters = ARMS[str(source)](tags, seed)
     else:
-        raise ClusterError(f"no clusters called {source!r}: give a .json file or one of {', '.join(['llm', *ARMS, *PRESETS])}")
+        raise ClusterError(
+            f"no clusters called {source!r}: give a .json file or one of {', '.join(['llm', *ARMS, *PRESETS])}"
+        )
     membership(clusters, tags)
     clusters = clusters.of(tags)
     if given_away := clusters.given_away():
-        log.info("clusters: the cluster vector alone tells %d of %d tags: %s", len(given_away), len(tags), ", ".join(given_away))
+        log.info(
+            "clusters: the cluster vector alone tells %d of %d tags: %s",
+            len(given_away),
+            len(tags),
+            ", ".join(given_away),
+        )
     return clusters
 
 
 def _preset(tags: tuple[str, ...], names: Sequence[str]) -> Clusters | None:
     """The smallest of these presets that knows every tag."""
-    known = [clusters for clusters in (load_clusters(PRESETS[name]) for name in names) if set(tags) <= set(clusters.tags)]
+    known = [
+        clusters
+        for clusters in (load_clusters(PRESETS[name]) for name in names)
+        if set(tags) <= set(clusters.tags)
+    ]
     return min(known, key=lambda clusters: len(clusters.tags), default=None)
 
 
@@ -91,7 +102,11 @@ def _none(tags: tuple[str, ...], seed: int) -> Clusters:
 
 
 def _onehot(tags: tuple[str, ...], seed: int) -> Clusters:
-    return Clusters(tags, tuple((tag,) for tag in tags), "onehot: a cluster per tag, a control arm that tells the network the tags")
+    return Clusters(
+        tags,
+        tuple((tag,) for tag in tags),
+        "onehot: a cluster per tag, a control arm that tells the network the tags",
+    )
 
 
 def _random(tags: tuple[str, ...], seed: int) -> Clusters:
@@ -103,15 +118,22 @@ def _random(tags: tuple[str, ...], seed: int) -> Clusters:
     swapped = dict(zip(tags, random.Random(seed).sample(tags, len(tags)), strict=True))
     members = tuple(tuple(swapped[tag] for tag in held) for held in base.members)
     names = tuple(f"random {i + 1}" for i in range(len(members)))
-    return Clusters(names, members, f"random: tags dealt out with seed {seed}, sizes as in: {base.source}")
+    return Clusters(
+        names, members, f"random: tags dealt out with seed {seed}, sizes as in: {base.source}"
+    )
 
 
 def _supercategories(tags: tuple[str, ...], seed: int) -> Clusters:
     found = _preset(tags, SUPERCATEGORIES)
     if found is None:
         known = {name: load_clusters(PRESETS[name]).tags for name in SUPERCATEGORIES}
-        missing = "; ".join(f"{name} lacks {', '.join(t for t in tags if t not in held)}" for name, held in known.items())
-        raise ClusterError(f"supercategories exist for the classes of PASCAL VOC and of MS COCO only: {missing}")
+        missing = "; ".join(
+            f"{name} lacks {', '.join(t for t in tags if t not in held)}"
+            for name, held in known.items()
+        )
+        raise ClusterError(
+            f"supercategories exist for the classes of PASCAL VOC and of MS COCO only: {missing}"
+        )
     return found
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tag2mask.errors import ClusterError
-from tag2mask.runs import write_json
+from tag2mask.files import write_json
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,13 @@ class Clusters:
     transcript: str = ""  # file beside the cluster file that holds the language model's answers; empty where none was asked
 
     @classmethod
-    def from_mapping(cls, clusters: Mapping[str, Sequence[str]], source: str = "", transcript: str = "") -> "Clusters":
+    def from_mapping(
+        cls, clusters: Mapping[str, Sequence[str]], source: str = "", transcript: str = ""
+    ) -> "Clusters":
         """{cluster name: its tags} as Clusters."""
-        return cls(tuple(clusters), tuple(tuple(tags) for tags in clusters.values()), source, transcript)
+        return cls(
+            tuple(clusters), tuple(tuple(tags) for tags in clusters.values()), source, transcript
+        )
 
     @property
     def num_clusters(self) -> int:
@@ -45,14 +49,24 @@ class Clusters:
 
     def of(self, tags: Sequence[str]) -> "Clusters":
         """The same clusters with only these tags in them, in this order; a cluster that is left empty goes."""
-        kept = {name: [tag for tag in tags if tag in held] for name, held in zip(self.names, map(frozenset, self.members), strict=True)}
-        return Clusters.from_mapping({name: held for name, held in kept.items() if held}, self.source, self.transcript)
+        kept = {
+            name: [tag for tag in tags if tag in held]
+            for name, held in zip(self.names, map(frozenset, self.members), strict=True)
+        }
+        return Clusters.from_mapping(
+            {name: held for name, held in kept.items() if held}, self.source, self.transcript
+        )
 
     def given_away(self) -> list[str]:
         """Tags that the cluster vector tells apart from every other tag: the network could score these without looking at the photo."""
         seen: dict[frozenset[str], list[str]] = {}
         for tag in self.tags:
-            seen.setdefault(frozenset(n for n, held in zip(self.names, self.members, strict=True) if tag in held), []).append(tag)
+            seen.setdefault(
+                frozenset(
+                    n for n, held in zip(self.names, self.members, strict=True) if tag in held
+                ),
+                [],
+            ).append(tag)
         return [tags[0] for tags in seen.values() if len(tags) == 1]
 
     def save(self, path: Path) -> None:
@@ -71,21 +85,31 @@ def load_clusters(path: Path) -> Clusters:
         raise ClusterError(f"{path}: not a cluster file: {error}") from None
     clusters = content.get("clusters") if isinstance(content, dict) else None
     if not isinstance(clusters, dict):
-        raise ClusterError(f'{path}: a cluster file reads {{"clusters": {{"pets": ["cat", "dog"]}}, "source": "who made it"}}')
+        raise ClusterError(
+            f'{path}: a cluster file reads {{"clusters": {{"pets": ["cat", "dog"]}}, "source": "who made it"}}'
+        )
     problems = [problem for name, tags in clusters.items() for problem in _problems(name, tags)]
     for key in ("source", "transcript"):
         if not isinstance(content.get(key, ""), str):
             problems.append(f"{key!r} is not a text")
     if problems:
-        raise ClusterError("\n  - ".join([f"{path}: {len(problems)} problem{'s' * (len(problems) > 1)}", *problems]))
-    return Clusters.from_mapping(clusters, content.get("source", f"the file {path.name}"), content.get("transcript", ""))
+        raise ClusterError(
+            "\n  - ".join(
+                [f"{path}: {len(problems)} problem{'s' * (len(problems) > 1)}", *problems]
+            )
+        )
+    return Clusters.from_mapping(
+        clusters, content.get("source", f"the file {path.name}"), content.get("transcript", "")
+    )
 
 
 def _problems(name: str, tags: Any) -> list[str]:
     if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
         return [f"cluster {name!r} is not a list of tags"]
     twice = sorted({tag for tag in tags if tags.count(tag) > 1})
-    return [f"cluster {name!r} is empty"] * (not tags) + [f"cluster {name!r} has {tag!r} twice" for tag in twice]
+    return [f"cluster {name!r} is empty"] * (not tags) + [
+        f"cluster {name!r} has {tag!r} twice" for tag in twice
+    ]
 
 
 def strict_json(text: str) -> Any:
@@ -98,7 +122,9 @@ def strict_json(text: str) -> Any:
         keys = [_spelled(key) for key, _ in pairs]
         found = dict(zip(keys, (value for _, value in pairs), strict=True))
         if len(found) < len(pairs):
-            raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} is there twice")
+            raise ValueError(
+                f"the key {next(key for key in keys if keys.count(key) > 1)!r} is there twice"
+            )
         return found
 
     try:
@@ -106,7 +132,9 @@ def strict_json(text: str) -> Any:
         json.dumps(value, ensure_ascii=False).encode()
         return value
     except json.JSONDecodeError as error:
-        raise ValueError(f"no valid JSON (line {error.lineno}, column {error.colno}: {error.msg})") from None
+        raise ValueError(
+            f"no valid JSON (line {error.lineno}, column {error.colno}: {error.msg})"
+        ) from None
     except UnicodeEncodeError:
         raise ValueError("no valid JSON (half a surrogate pair)") from None
     except RecursionError:
@@ -132,7 +160,9 @@ def membership(clusters: Clusters, tags: Sequence[str]) -> np.ndarray:
         raise ClusterError(
             f"{len(missing)} of {len(tags)} tags are in no cluster: {', '.join(missing)}; add each to a cluster ({clusters.source})"
         )
-    return np.array([[tag in held for held in clusters.members] for tag in tags], np.float32).reshape(len(tags), clusters.num_clusters)
+    return np.array(
+        [[tag in held for held in clusters.members] for tag in tags], np.float32
+    ).reshape(len(tags), clusters.num_clusters)
 
 
 def cluster_vector(labels: Any, M: np.ndarray) -> Any:

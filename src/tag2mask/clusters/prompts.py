@@ -78,18 +78,29 @@ def load_prompts(path: Path) -> Prompts:
     except (OSError, ValueError) as error:
         raise ClusterError(f"{path}: cannot read these prompts ({error})") from None
     names = [field.name for field in fields(Prompts)]
-    wrong = [key for key, text in given.items() if key not in names or not isinstance(text, str) or not text.strip()]
+    wrong = [
+        key
+        for key, text in given.items()
+        if key not in names or not isinstance(text, str) or not text.strip()
+    ]
     if wrong or not given:
-        raise ClusterError(f"{path}: prompts are texts called {' and '.join(names)}" + f"; wrong: {', '.join(wrong)}" * bool(wrong))
+        raise ClusterError(
+            f"{path}: prompts are texts called {' and '.join(names)}"
+            + f"; wrong: {', '.join(wrong)}" * bool(wrong)
+        )
     return Prompts(**given)
 
 
 def system_message(prompt: str, overlap: bool, groups: bool) -> str:
     """A prompt with the rules that the answer is read by."""
-    return "\n\n".join([prompt, RULES["overlap" if overlap else "partition"], DATA, *[GROUPS] * groups, SHAPE])
+    return "\n\n".join(
+        [prompt, RULES["overlap" if overlap else "partition"], DATA, *[GROUPS] * groups, SHAPE]
+    )
 
 
 def repair_message(faults: Sequence[str], count: int) -> str:
     """What is said to an answer that cannot be used; count: categories of the list."""
-    shown = [f"- {fault}" for fault in faults[:30]] + [f"- and {len(faults) - 30} more faults."] * (len(faults) > 30)
+    shown = [f"- {fault}" for fault in faults[:30]] + [f"- and {len(faults) - 30} more faults."] * (
+        len(faults) > 30
+    )
     return REPAIR.format(faults="\n".join(shown), count=count)

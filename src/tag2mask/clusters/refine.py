@@ -15,7 +15,7 @@ from tag2mask.clusters.prompts import Prompts, repair_message, system_message
 from tag2mask.clusters.transcript import Transcript
 from tag2mask.clusters.vote import Configuration, canonical, vote
 from tag2mask.errors import ClusterError
-from tag2mask.runs import log, track
+from tag2mask.progress import log, track
 
 Named = Mapping[str, tuple[str, ...]]  # an answer: cluster name -> its tags
 
@@ -70,12 +70,22 @@ class Algorithm:
     def _round(self, number: int, groups: Named, limit: int) -> dict[str, tuple[str, ...]]:
         names = list(groups)
         parts = -(-len(names) // limit)
-        log.info("clusters: %d are too many for one answer (%d): round %d groups them in %d parts", len(names), limit, number, parts)
+        log.info(
+            "clusters: %d are too many for one answer (%d): round %d groups them in %d parts",
+            len(names),
+            limit,
+            number,
+            parts,
+        )
         found: dict[str, tuple[str, ...]] = {}
         for part in range(parts):
             first, last = part * len(names) // parts, (part + 1) * len(names) // parts
             some = {name: groups[name] for name in names[first:last]}
-            answer = self._cluster(f"round {number} part {part + 1} ", f"round {number}, {first + 1}-{last} of {len(names)}", some)
+            answer = self._cluster(
+                f"round {number} part {part + 1} ",
+                f"round {number}, {first + 1}-{last} of {len(names)}",
+                some,
+            )
             for name, tags in _merge(answer, some).items():
                 found[_free(name, found)] = tags
         return found
@@ -86,27 +96,38 @@ class Algorithm:
         # Differs from CPC, which knows no answers that cannot be used: these do not vote, so the vote may be over fewer than R.
         usable = [(canonical(answer), answer) for answer in answers if answer]
         if not usable:
-            raise ClusterError(f"{what}: none of {len(answers)} answers of {self.settings.model} could be used; see {self.transcript.path}")
+            raise ClusterError(
+                f"{what}: none of {len(answers)} answers of {self.settings.model} could be used; see {self.transcript.path}"
+            )
         winner = vote([configuration for configuration, _ in usable])
         z = next(answer for configuration, answer in usable if configuration == winner)
         z, refinements, settled = self._refine(scope, z, groups)
-        voting = Voting(what, tuple(c for c, _ in usable), len(answers) - len(usable), refinements, settled)
+        voting = Voting(
+            what, tuple(c for c, _ in usable), len(answers) - len(usable), refinements, settled
+        )
         self.votings.append(voting)
         log.info("clusters: %s", voting)
         return z
 
     def _queries(self, scope: str, what: str, groups: Named) -> list[Named | None]:
         """Lines 3 to 5: R answers to the initial prompt, at once; None for one that failed."""
-        system = system_message(self.settings.prompts.initial, self.settings.overlap, _are_groups(groups))
+        system = system_message(
+            self.settings.prompts.initial, self.settings.overlap, _are_groups(groups)
+        )
         data = {"categories": _shown(groups)}
         R = self.settings.queries
         with ThreadPoolExecutor(R) as pool:
-            jobs: list[Future[Named | None]] = [pool.submit(self._query, f"{scope}initial {r + 1}", system, data, groups) for r in range(R)]
+            jobs: list[Future[Named | None]] = [
+                pool.submit(self._query, f"{scope}initial {r + 1}", system, data, groups)
+                for r in range(R)
+            ]
             try:
                 for job in track(as_completed(jobs), f"answers for {what}", total=R):
                     job.result()
             except BaseException:
-                log.info("clusters: stopping; the answers that are under way are waited for and kept")
+                log.info(
+                    "clusters: stopping; the answers that are under way are waited for and kept"
+                )
                 pool.shutdown(wait=False, cancel_futures=True)
                 if self.client:
                     self.client.stopped.set()
@@ -115,12 +136,17 @@ class Algorithm:
 
     def _refine(self, scope: str, z: Named, groups: Named) -> tuple[Named, int, bool]:
         """Lines 7 to 11: (z_t, uses of the refine prompt, whether three configurations in a row were equal)."""
-        system = system_message(self.settings.prompts.refine, self.settings.overlap, _are_groups(groups))
+        system = system_message(
+            self.settings.prompts.refine, self.settings.overlap, _are_groups(groups)
+        )
         # Differs from CPC, which refines until three are equal, however long that takes: an answer of no use or a set number ends it too.
         # PPC's "unchanged after multiple iterations" is read as CPC's three. The categories are sent again beside z_t.
         history = [canonical(z)]
         for t in range(self.settings.refinements):
-            data = {"categories": _shown(groups), "clusters": [{"name": name, "tags": tags} for name, tags in z.items()]}
+            data = {
+                "categories": _shown(groups),
+                "clusters": [{"name": name, "tags": tags} for name, tags in z.items()],
+            }
             answer = self._query(f"{scope}refine {t + 1}", system, data, groups)
             if answer is None:
                 return z, t, False
@@ -132,7 +158,10 @@ class Algorithm:
 
     def _query(self, name: str, system: str, data: dict[str, Any], groups: Named) -> Named | None:
         """One usable answer, asked again with its faults named if need be; None where it stays unusable."""
-        messages = [{"role": "system", "content": system}, {"role": "user", "content": json.dumps(data, ensure_ascii=False)}]
+        messages = [
+            {"role": "system", "content": system},
+            {"role": "user", "content": json.dumps(data, ensure_ascii=False)},
+        ]
         for _ in range(self.settings.repairs + 1):
             reply = self.transcript.reply(name, messages, self.client.ask if self.client else None)
             try:
@@ -141,8 +170,16 @@ class Algorithm:
                 faults = error.faults
             log.info("clusters: %s: answer not usable: %s", name, " ".join(faults[:3]))
             again = repair_message(faults, len(groups))
-            messages = [*messages, {"role": "assistant", "content": reply.text or "(nothing)"}, {"role": "user", "content": again}]
-        log.info("clusters: %s: given up after %d answers that could not be used", name, self.settings.repairs + 1)
+            messages = [
+                *messages,
+                {"role": "assistant", "content": reply.text or "(nothing)"},
+                {"role": "user", "content": again},
+            ]
+        log.info(
+            "clusters: %s: given up after %d answers that could not be used",
+            name,
+            self.settings.repairs + 1,
+        )
         return None
 
 
@@ -152,7 +189,11 @@ def _are_groups(groups: Named) -> bool:
 
 def _shown(groups: Named) -> list[str] | dict[str, tuple[str, ...]]:
     """What the model reads of the list: the tags, or the groups with some of their tags."""
-    return {name: tags[:EXAMPLES] for name, tags in groups.items()} if _are_groups(groups) else list(groups)
+    return (
+        {name: tags[:EXAMPLES] for name, tags in groups.items()}
+        if _are_groups(groups)
+        else list(groups)
+    )
 
 
 def _merge(answer: Named, groups: Named) -> dict[str, tuple[str, ...]]:
@@ -177,7 +218,9 @@ def ask_clusters(tags: Sequence[str], settings: LanguageModel, transcript: Path)
 
     Raises ClusterError when the server refuses or stays silent; what was answered until then is kept for the next call.
     """
-    settings = replace(settings, url=settings.url or os.environ.get("OPENAI_BASE_URL", ""))  # the client would use it unseen
+    settings = replace(
+        settings, url=settings.url or os.environ.get("OPENAI_BASE_URL", "")
+    )  # the client would use it unseen
     answers = Transcript(transcript)
     client = Client(settings)
     answers.start(json.loads(json.dumps(asdict(settings))), tags)
@@ -199,12 +242,19 @@ def replay(path: Path) -> tuple[Clusters, list[Voting]]:
     """The clusters of a cluster file again from its transcript, without a network, and every vote that led there. Raises ClusterError."""
     stored = load_clusters(path)
     if not stored.transcript:
-        raise ClusterError(f"{path}: no language model made these clusters, there is nothing to replay ({stored.source})")
+        raise ClusterError(
+            f"{path}: no language model made these clusters, there is nothing to replay ({stored.source})"
+        )
     transcript = Transcript(path.parent / stored.transcript)
     if not transcript.header:
-        raise ClusterError(f"{transcript.path} is missing or empty; the transcript belongs beside {path.name}")
+        raise ClusterError(
+            f"{transcript.path} is missing or empty; the transcript belongs beside {path.name}"
+        )
     try:
-        settings = LanguageModel(**transcript.header["settings"] | {"prompts": Prompts(**transcript.header["settings"]["prompts"])})
+        settings = LanguageModel(
+            **transcript.header["settings"]
+            | {"prompts": Prompts(**transcript.header["settings"]["prompts"])}
+        )
     except TypeError as error:
         raise ClusterError(
             f"{transcript.path}: written by tag2mask {transcript.header['tag2mask']}, which knew other settings ({error})"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tag2mask.errors import ClusterError
-from tag2mask.runs import log
+from tag2mask.progress import log
 
 Messages = list[dict[str, str]]
 
@@ -40,7 +40,9 @@ class Transcript:
     def __init__(self, path: Path):
         self.path = path
         self.header: dict[str, Any] = {}
-        self.asked: list[Reply] = []  # answers that came over the network since this object was made
+        self.asked: list[
+            Reply
+        ] = []  # answers that came over the network since this object was made
         self._replies: dict[str, Reply] = {}
         self._lock = threading.Lock()
         if path.is_file():
@@ -55,9 +57,13 @@ class Transcript:
                 if "settings" in record:
                     self.header = record
                 else:
-                    self._replies[_key(record["query"], record["messages"])] = Reply(**record["reply"])
+                    self._replies[_key(record["query"], record["messages"])] = Reply(
+                        **record["reply"]
+                    )
             except (ValueError, KeyError, TypeError) as error:
-                raise ClusterError(f"{self.path}, line {number}: damaged ({error!r}); delete that line to go on from the others") from None
+                raise ClusterError(
+                    f"{self.path}, line {number}: damaged ({error!r}); delete that line to go on from the others"
+                ) from None
         if len(whole) < len(content):  # a kill in the middle of a line
             with self.path.open("r+b") as stream:
                 stream.truncate(len(whole))
@@ -73,25 +79,43 @@ class Transcript:
             while (aside := self.path.with_name(f"{self.path.name}.{n}")).exists():
                 n += 1
             self.path.rename(aside)
-            log.info("clusters: the transcript was of another model or temperature; it is kept as %s", aside)
+            log.info(
+                "clusters: the transcript was of another model or temperature; it is kept as %s",
+                aside,
+            )
             self._replies, old = {}, {}
         if (old.get("settings"), old.get("tags")) != (settings, list(tags)):
-            self.header = {"settings": settings, "tags": list(tags), "tag2mask": version("tag2mask"), "time": _now()}
+            self.header = {
+                "settings": settings,
+                "tags": list(tags),
+                "tag2mask": version("tag2mask"),
+                "time": _now(),
+            }
             self._append(self.header)
         if self._replies:
-            log.info("clusters: %s has %d answers already; only what is missing is asked", self.path, len(self._replies))
+            log.info(
+                "clusters: %s has %d answers already; only what is missing is asked",
+                self.path,
+                len(self._replies),
+            )
 
-    def reply(self, query: str, messages: Messages, ask: Callable[[Messages], Reply] | None) -> Reply:
+    def reply(
+        self, query: str, messages: Messages, ask: Callable[[Messages], Reply] | None
+    ) -> Reply:
         """The stored answer to these messages of this query, else what `ask` gets, stored first. Without `ask`, ClusterError."""
         key = _key(query, messages)
         with self._lock:
             if key in self._replies:
                 return self._replies[key]
         if ask is None:
-            raise ClusterError(f"{self.path} has no answer to {query!r}: the run that wrote it was not finished; run it again to go on")
+            raise ClusterError(
+                f"{self.path} has no answer to {query!r}: the run that wrote it was not finished; run it again to go on"
+            )
         reply = ask(messages)
         with self._lock:
-            self._append({"query": query, "messages": messages, "reply": asdict(reply), "time": _now()})
+            self._append(
+                {"query": query, "messages": messages, "reply": asdict(reply), "time": _now()}
+            )
             self._replies[key] = reply
             self.asked.append(reply)
         return reply
@@ -102,7 +126,9 @@ class Transcript:
             with self.path.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(record) + "\n")
         except OSError as error:
-            raise ClusterError(f"{self.path}: cannot be written ({error.strerror}); answers so far are kept") from None
+            raise ClusterError(
+                f"{self.path}: cannot be written ({error.strerror}); answers so far are kept"
+            ) from None
 
 
 def _key(query: str, messages: Messages) -> str:

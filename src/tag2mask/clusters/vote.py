@@ -33,7 +33,9 @@ def vote(answers: Sequence[Configuration]) -> Configuration:
     # Differs from CPC 3.2, which lets the majority fix the number of clusters outright: that can throw out the configuration that most
     # answers agree on (one configuration 4 times, six different ones of another size), against line 6 of its own Algorithm 1.
     counts = Counter(answers)
-    tied = [configuration for configuration, count in counts.items() if count == max(counts.values())]
+    tied = [
+        configuration for configuration, count in counts.items() if count == max(counts.values())
+    ]
     if len(tied) == 1:
         return tied[0]
     sizes = Counter(map(len, answers))
@@ -81,7 +83,9 @@ class Stability:
     same_winner: float  # share of the draws whose vote ends as the vote of all answers
 
 
-def stability(answers: Sequence[Configuration], queries: Sequence[int] = (2, 6, 10)) -> list[Stability]:
+def stability(
+    answers: Sequence[Configuration], queries: Sequence[int] = (2, 6, 10)
+) -> list[Stability]:
     """The rows of CPC Table 5 from one set of answers; rows that would need more answers are left out."""
     winner = vote(answers)
     pairs = [[adjusted_rand(a, b) for b in answers] for a in answers]
@@ -97,13 +101,25 @@ def stability(answers: Sequence[Configuration], queries: Sequence[int] = (2, 6, 
     return rows
 
 
-def _row(R: int, draws: list[list[int]], answers: Sequence[Configuration], winner: Configuration, pairs: list[list[float]]) -> Stability:
+def _row(
+    R: int,
+    draws: list[list[int]],
+    answers: Sequence[Configuration],
+    winner: Configuration,
+    pairs: list[list[float]],
+) -> Stability:
     drawn = [[answers[i] for i in draw] for draw in draws]
     winners = [vote(some) for some in drawn]
     return Stability(
         R,
-        share=float(np.mean([some.count(won) / R for some, won in zip(drawn, winners, strict=True)])),
+        share=float(
+            np.mean([some.count(won) / R for some, won in zip(drawn, winners, strict=True)])
+        ),
         distinct=float(np.mean([len(set(some)) for some in drawn])),
-        adjusted_rand=float(np.mean([pairs[i][j] for draw in draws for i, j in combinations(draw, 2)])) if R > 1 else 1.0,
+        adjusted_rand=float(
+            np.mean([pairs[i][j] for draw in draws for i, j in combinations(draw, 2)])
+        )
+        if R > 1
+        else 1.0,
         same_winner=float(np.mean([won == winner for won in winners])),
     )

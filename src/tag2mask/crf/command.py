@@ -9,24 +9,38 @@ from PIL import Image
 
 from tag2mask.crf.inference import backend, dense_crf
 from tag2mask.crf.params import PRESETS, CRFParams
-from tag2mask.data.table import open_image
 from tag2mask.errors import ConfigError, DataError
-from tag2mask.runs import writing
+from tag2mask.files import writing
+from tag2mask.photos.images import open_image
 
 
 def crf_command(
     image: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(help="The picture.")],
-    scores: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(help="Probabilities: .npy, (C, H, W), each in 0..1.")],
-    out: Annotated[Path, tyro.conf.arg(help=".png: class numbers, (H, W); .npy: probabilities, (C, H, W) float32.")],
-    preset: Annotated[str, tyro.conf.arg(help=f"Parameters by the work that uses them: {', '.join(PRESETS)}.")] = "vit_pcm",
-    labels: Annotated[tuple[int, ...], tyro.conf.arg(help="Class numbers that may win; all, where none is given.")] = (),
-    params: Annotated[CRFParams | None, tyro.conf.arg(help="Parameters one by one, instead of a preset.")] = None,
+    scores: Annotated[
+        tyro.conf.Positional[Path],
+        tyro.conf.arg(help="Probabilities: .npy, (C, H, W), each in 0..1."),
+    ],
+    out: Annotated[
+        Path,
+        tyro.conf.arg(help=".png: class numbers, (H, W); .npy: probabilities, (C, H, W) float32."),
+    ],
+    preset: Annotated[
+        str, tyro.conf.arg(help=f"Parameters by the work that uses them: {', '.join(PRESETS)}.")
+    ] = "vit_pcm",
+    labels: Annotated[
+        tuple[int, ...], tyro.conf.arg(help="Class numbers that may win; all, where none is given.")
+    ] = (),
+    params: Annotated[
+        CRFParams | None, tyro.conf.arg(help="Parameters one by one, instead of a preset.")
+    ] = None,
 ) -> str:
     """Refine probabilities along the edges of a picture with the dense CRF and write what won where."""
     if params is None and preset not in PRESETS:
         raise ConfigError(f"no CRF preset {preset!r}; there are {', '.join(PRESETS)}")
     if out.suffix not in (".png", ".npy"):
-        raise ConfigError(f"{out}: give a file name that ends in .png (class numbers) or .npy (probabilities)")
+        raise ConfigError(
+            f"{out}: give a file name that ends in .png (class numbers) or .npy (probabilities)"
+        )
     try:
         probs = np.load(scores, allow_pickle=False)
     except FileNotFoundError:
@@ -36,8 +50,12 @@ def crf_command(
     if not isinstance(probs, np.ndarray):
         raise DataError(f"{scores}: holds several arrays; save one with numpy.save")
     if out.suffix == ".png" and probs.ndim == 3 and len(probs) > 256:
-        raise DataError(f"{scores} has {len(probs)} classes and a .png mask holds 256; give an --out that ends in .npy")
-    refined = dense_crf(np.asarray(open_image(image)), probs, params or PRESETS[preset], list(labels) or None)
+        raise DataError(
+            f"{scores} has {len(probs)} classes and a .png mask holds 256; give an --out that ends in .npy"
+        )
+    refined = dense_crf(
+        np.asarray(open_image(image)), probs, params or PRESETS[preset], list(labels) or None
+    )
     with writing(out) as temporary:
         if out.suffix == ".png":
             Image.fromarray(refined.argmax(0).astype(np.uint8)).save(temporary, format="PNG")

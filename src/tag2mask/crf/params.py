@@ -16,7 +16,9 @@ class CRFParams:
     which PCC, PPC and CPC follow. Raises ConfigError with every setting that is out of range.
     """
 
-    iterations: int = 10  # mean-field steps; 0 gives the probabilities back, clipped to 1e-5 and normalised
+    iterations: int = (
+        10  # mean-field steps; 0 gives the probabilities back, clipped to 1e-5 and normalised
+    )
     gaussian_sxy: float = 1  # pixels, standard deviation of the Gaussian kernel
     gaussian_weight: float = 3  # 0 leaves the kernel out
     bilateral_sxy: float = 67  # pixels
@@ -28,7 +30,9 @@ class CRFParams:
     def __post_init__(self) -> None:
         problems = []
         if not (isinstance(self.iterations, int) and 0 <= self.iterations <= 1000):
-            problems.append(f"iterations is {self.iterations!r}; give a whole number from 0 to 1000")
+            problems.append(
+                f"iterations is {self.iterations!r}; give a whole number from 0 to 1000"
+            )
         # Below half a pixel the Gaussian sees no neighbour; the others have the bounds within which float32 can place a pixel.
         for name, least in (("gaussian_sxy", 0.5), ("bilateral_sxy", 0.5), ("bilateral_srgb", 0.1)):
             value = getattr(self, name)

@@ -29,18 +29,26 @@ class Lattice:
 
     def filter(self, values: Tensor) -> Tensor:
         """Normalised Gaussian filter of `values`: (N, C) -> (N, C)."""
-        lattice = embedding_bag(self.order, values, self.start, mode="sum", per_sample_weights=self.sorted_weight)
+        lattice = embedding_bag(
+            self.order, values, self.start, mode="sum", per_sample_weights=self.sorted_weight
+        )
         for axis in self.blur:
             zero = lattice.new_zeros(1, lattice.shape[1])
-            lattice = embedding_bag(axis, torch.cat([lattice, zero]), mode="sum", per_sample_weights=self.taps)
+            lattice = embedding_bag(
+                axis, torch.cat([lattice, zero]), mode="sum", per_sample_weights=self.taps
+            )
         alpha = 1 / (1 + 2.0 ** (1 - self.vertex.shape[1]))
-        return embedding_bag(self.vertex, lattice, mode="sum", per_sample_weights=self.weight * alpha)
+        return embedding_bag(
+            self.vertex, lattice, mode="sum", per_sample_weights=self.weight * alpha
+        )
 
 
 def build(features: Tensor, image: Tensor, images: int) -> Lattice:
     """The lattice of `features` (N, d) float32; features of different images (`image` (N) int64, each < `images`) never meet."""
     pixels, d = features.shape
-    if pixels // images % 4:  # pydensecrf works in fours and fills the last four with pixels at the origin, which touch points too
+    if (
+        pixels // images % 4
+    ):  # pydensecrf works in fours and fills the last four with pixels at the origin, which touch points too
         features = torch.cat([features, features.new_zeros(images, d)])
         image = torch.cat([image, torch.arange(images, device=image.device)])
     points, ranks, weight = simplex(features)
@@ -66,10 +74,14 @@ def build(features: Tensor, image: Tensor, images: int) -> Lattice:
     count = torch.bincount(flat, minlength=len(unique))
     taps = features.new_tensor([1, 0.5, 0.5]).repeat(len(unique), 1)
     order = by_point // (d + 1)
-    lattice = Lattice(vertex, weight, order, weight.flatten()[by_point], count.cumsum(0) - count, neighbours, taps)
+    lattice = Lattice(
+        vertex, weight, order, weight.flatten()[by_point], count.cumsum(0) - count, neighbours, taps
+    )
     norm = lattice.filter(features.new_ones(pixels, 1)).add_(1e-20).rsqrt_()
     weight = weight * norm
-    return Lattice(vertex, weight, order, weight.flatten()[by_point], lattice.start, neighbours, taps)
+    return Lattice(
+        vertex, weight, order, weight.flatten()[by_point], lattice.start, neighbours, taps
+    )
 
 
 def simplex(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -130,16 +142,27 @@ def infer(images: Tensor, probs: Tensor, params: CRFParams) -> Tensor:
     count, labels, height, width = probs.shape
     device = probs.device
     image = torch.arange(count, device=device).repeat_interleave(height * width)
-    y, x = torch.meshgrid(torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij")
-    position = torch.stack([x, y], -1).float().reshape(1, -1, 2).expand(count, -1, -1).reshape(-1, 2)
+    y, x = torch.meshgrid(
+        torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij"
+    )
+    position = (
+        torch.stack([x, y], -1).float().reshape(1, -1, 2).expand(count, -1, -1).reshape(-1, 2)
+    )
     colour = images.to(device).reshape(-1, 3).float()
 
     unary = probs.float().clamp(1e-5, 1).log().permute(0, 2, 3, 1).reshape(-1, labels)
     kernels = []
     if params.iterations and params.gaussian_weight:
-        kernels.append((params.gaussian_weight, build(position / position.new_tensor(params.gaussian_sxy), image, count)))
+        kernels.append(
+            (
+                params.gaussian_weight,
+                build(position / position.new_tensor(params.gaussian_sxy), image, count),
+            )
+        )
     if params.iterations and params.bilateral_weight:
-        features = torch.cat([position, colour], 1) / position.new_tensor([params.bilateral_sxy] * 2 + [params.bilateral_srgb] * 3)
+        features = torch.cat([position, colour], 1) / position.new_tensor(
+            [params.bilateral_sxy] * 2 + [params.bilateral_srgb] * 3
+        )
         kernels.append((params.bilateral_weight, build(features, image, count)))
     q = unary.softmax(1)
     for _ in range(params.iterations):

@@ -4,4 +4,11 @@ from tag2mask.evaluate.confusion import Result, check_mean_over, evaluate_masks
 from tag2mask.evaluate.folders import evaluate_folders, list_hash
 from tag2mask.evaluate.show import result_table
 
-__all__ = ["Result", "check_mean_over", "evaluate_folders", "evaluate_masks", "list_hash", "result_table"]
+__all__ = [
+    "Result",
+    "check_mean_over",
+    "evaluate_folders",
+    "evaluate_masks",
+    "list_hash",
+    "result_table",
+]

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tag2mask.data.table import IGNORE
+from tag2mask.photos.table import IGNORE
 
 WIDTH = 0.02  # of the picture's diagonal, the paper's
 
@@ -15,7 +15,8 @@ def boundary_counts(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
     scored = truth != IGNORE
     both = ours & theirs & (predicted == truth) & scored
     intersection, a, b = (
-        np.bincount(mask[band], minlength=256) for mask, band in ((truth, both), (predicted, ours & scored), (truth, theirs & scored))
+        np.bincount(mask[band], minlength=256)
+        for mask, band in ((truth, both), (predicted, ours & scored), (truth, theirs & scored))
     )
     return np.stack([intersection, a + b - intersection])
 
@@ -26,7 +27,10 @@ def boundary_band(mask: np.ndarray, width: int) -> np.ndarray:
     For every class at once: what is left of a class after `width` erosions with a 3 x 3 square are the pixels whose window of
     side 2 * width + 1 lies in the picture and holds that class alone, that is, whose lowest and highest number are the same.
     """
-    low, high = (_window(_window(mask, width, 0, extreme), width, 1, extreme) for extreme in (np.minimum, np.maximum))
+    low, high = (
+        _window(_window(mask, width, 0, extreme), width, 1, extreme)
+        for extreme in (np.minimum, np.maximum)
+    )
     band = np.ones(mask.shape, bool)
     inside = np.s_[width:-width, width:-width]
     band[inside] = low[inside] != high[inside]

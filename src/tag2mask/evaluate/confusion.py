@@ -14,11 +14,12 @@ from typing import Any, cast
 
 import numpy as np
 
-from tag2mask.data.masks import read_mask
-from tag2mask.data.table import IGNORE
 from tag2mask.errors import DataError
 from tag2mask.evaluate.boundary import boundary_counts
-from tag2mask.runs import cores, track
+from tag2mask.photos.masks import read_mask
+from tag2mask.photos.table import IGNORE
+from tag2mask.processes import cores
+from tag2mask.progress import track
 
 Mask = Path | np.ndarray | Callable[[], np.ndarray]
 AHEAD = 16  # pairs in flight for each thread: memory stays flat in the number of masks
@@ -36,7 +37,9 @@ def count_pixels(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
 def check_mean_over(mean_over: Sequence[str], classes: Sequence[str]) -> None:
     """Nothing, or DataError naming those of `mean_over` that are no classes."""
     if unknown := set(mean_over) - set(classes):
-        raise DataError(f"mean over {', '.join(sorted(unknown))}: no such class; there are {', '.join(classes)}")
+        raise DataError(
+            f"mean over {', '.join(sorted(unknown))}: no such class; there are {', '.join(classes)}"
+        )
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,12 @@ class Result:
     classes: tuple[str, ...]  # by number, background first
     matrix: np.ndarray  # (C true, C + 1 predicted) int64 pixels; the last column is a predicted 255
     images: int
-    boundary: np.ndarray | None = None  # (2, C) int64: intersection and union of boundary regions [pixels]
-    mean_over: tuple[str, ...] = field(default=())  # classes that mIoU is the mean of; none: all that occur in the truth
+    boundary: np.ndarray | None = (
+        None  # (2, C) int64: intersection and union of boundary regions [pixels]
+    )
+    mean_over: tuple[str, ...] = field(
+        default=()
+    )  # classes that mIoU is the mean of; none: all that occur in the truth
 
     def __post_init__(self) -> None:
         check_mean_over(self.mean_over, self.classes)
@@ -115,12 +122,17 @@ class Result:
             "precision": self._named(self.precision),
             "recall": self._named(self.recall),
             "images": self.images,
-            "mean_over": [name for name, inside in zip(self.classes, self.in_mean, strict=True) if inside],
+            "mean_over": [
+                name for name, inside in zip(self.classes, self.in_mean, strict=True) if inside
+            ],
             "predicted_ignore": self.predicted_ignore,
             "confusions": self.confusions(),
         }
         if self.boundary_iou is not None:
-            summary |= {"boundary_miou": _plain(self.mean(self.boundary_iou)), "boundary_iou": self._named(self.boundary_iou)}
+            summary |= {
+                "boundary_miou": _plain(self.mean(self.boundary_iou)),
+                "boundary_iou": self._named(self.boundary_iou),
+            }
         return summary | stated
 
     def _counts(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -131,7 +143,9 @@ class Result:
         return np.where(self.matrix.sum(1) > 0, ratio, np.nan)
 
     def _named(self, values: np.ndarray) -> dict[str, float | None]:
-        return {name: _plain(float(value)) for name, value in zip(self.classes, values, strict=True)}
+        return {
+            name: _plain(float(value)) for name, value in zip(self.classes, values, strict=True)
+        }
 
 
 def evaluate_masks(
@@ -161,7 +175,9 @@ def evaluate_masks(
         except DataError as error:
             text = str(error)
             named = [str(mask) for mask in pair if isinstance(mask, Path)]
-            return text if not named or any(name in text for name in named) else f"{named[0]}: {text}"
+            return (
+                text if not named or any(name in text for name in named) else f"{named[0]}: {text}"
+            )
 
     for answer in track(_in_parallel(one, pairs, workers or cores()), "evaluate", _length(pairs)):
         if isinstance(answer, str):
@@ -180,7 +196,9 @@ def evaluate_masks(
         classes = ("background", *map(str, range(1, int(used.max(initial=0)) + 1)))
     size = len(classes)
     matrix = np.concatenate([counts[:size, :size], counts[:size, IGNORE:]], 1)
-    return Result(tuple(classes), matrix, images, None if bands is None else bands[:, :size], tuple(mean_over))
+    return Result(
+        tuple(classes), matrix, images, None if bands is None else bands[:, :size], tuple(mean_over)
+    )
 
 
 def check_numbers(counts: np.ndarray, num_classes: int) -> None:
@@ -204,7 +222,9 @@ def _in_parallel(function: Callable[..., Any], items: Iterable[Any], workers: in
     """`map` on threads, in no order, taking no more items than it works on. Reading PNGs and counting both release the GIL."""
     source = iter(items)
     with ThreadPoolExecutor(workers) as pool:
-        running: set[Future] = {pool.submit(function, item) for item in islice(source, workers * AHEAD)}
+        running: set[Future] = {
+            pool.submit(function, item) for item in islice(source, workers * AHEAD)
+        }
         while running:
             done, running = wait(running, return_when=FIRST_COMPLETED)
             running |= {pool.submit(function, item) for item in islice(source, len(done))}

@@ -4,10 +4,10 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from tag2mask.data.classes import COCO, VOC
-from tag2mask.data.plain import read_list
 from tag2mask.errors import DataError
 from tag2mask.evaluate.confusion import Result, evaluate_masks
+from tag2mask.formats.plain import read_list
+from tag2mask.photos.classes import COCO, VOC
 
 CLASSES = {"voc": ("background", *VOC), "coco": ("background", *COCO)}
 
@@ -33,7 +33,9 @@ def evaluate_folders(
         scored = read_list(names)
     else:
         scored = sorted(
-            path.relative_to(truth).with_suffix("").as_posix() for path in truth.rglob("*.png") if not path.name.startswith(".")
+            path.relative_to(truth).with_suffix("").as_posix()
+            for path in truth.rglob("*.png")
+            if not path.name.startswith(".")
         )
     if not scored:
         raise DataError(f"{names or truth}: nothing to score")
@@ -57,5 +59,7 @@ def _class_names(classes: str | None) -> Sequence[str] | None:
         return CLASSES[classes] if classes else None
     names = read_list(Path(classes))
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise DataError(f"{classes}: there twice: {', '.join(twice)}; each class needs a name of its own")
+        raise DataError(
+            f"{classes}: there twice: {', '.join(twice)}; each class needs a name of its own"
+        )
     return names if names[:1] == ["background"] else ["background", *names]

@@ -11,11 +11,14 @@ from torch import Tensor
 
 from tag2mask.config import MaskSettings
 from tag2mask.crf import CRFParams, dense_crf
-from tag2mask.data.masks import write_mask
-from tag2mask.data.table import Photo, Table, image_size
-from tag2mask.data.transforms import likeliest, reduced, to_square
+from tag2mask.files import writing
 from tag2mask.masks.scores import Scorer, otsu, patch_scores, relative, tag_scores, to_pixels
-from tag2mask.runs import ahead, helpers, track, writing
+from tag2mask.photos.images import image_size
+from tag2mask.photos.masks import write_mask
+from tag2mask.photos.table import Photo, Table
+from tag2mask.photos.tensors import likeliest, reduced, to_square
+from tag2mask.processes import ahead, helpers
+from tag2mask.progress import track
 
 READERS = 4  # threads that read photos for the network
 MEASURED = 64  # photos over which the common threshold of background is taken
@@ -29,7 +32,13 @@ class MaskMaker:
 
     overall: float | None = None
 
-    def __init__(self, score: Scorer, grid: Callable[[float], int], tags: Sequence[str], settings: MaskSettings):
+    def __init__(
+        self,
+        score: Scorer,
+        grid: Callable[[float], int],
+        tags: Sequence[str],
+        settings: MaskSettings,
+    ):
         self.score, self.grid, self.settings = score, grid, settings
         self.index = {tag: i for i, tag in enumerate(tags)}
         self.crf = CRFParams(**settings.crf.model_dump())
@@ -68,16 +77,23 @@ class MaskMaker:
         """Each photo with its `maps`; photos are read in threads ahead of the network."""
         self.sides  # noqa: B018  asks the network here, before several threads do at once
         with helpers(READERS) as readers:
-            for batch, pictures in ahead(readers, lambda batch: (batch, self.read(batch)), self.batches(photos), READERS):
+            for batch, pictures in ahead(
+                readers, lambda batch: (batch, self.read(batch)), self.batches(photos), READERS
+            ):
                 yield from zip(batch, self.maps(batch, pictures), strict=True)
 
     def read(self, photos: Sequence[Photo]) -> dict[int, Tensor]:
         """Photos as the network takes them at every scale: the side of the square [pixels] to (B, 3, side, side)."""
         largest = int(self.settings.image_size * max(self.settings.scales))
         pictures = [photo.open(at_least=largest) for photo in photos]
-        return {side: torch.stack([to_square(picture, side) for picture in pictures]) for side in self.sides}
+        return {
+            side: torch.stack([to_square(picture, side) for picture in pictures])
+            for side in self.sides
+        }
 
-    def maps(self, photos: Sequence[Photo], pictures: dict[int, Tensor] | None = None) -> list[Tensor]:
+    def maps(
+        self, photos: Sequence[Photo], pictures: dict[int, Tensor] | None = None
+    ) -> list[Tensor]:
         """The classifier's patch scores of each photo's background and tags, as they are: (len(present), h, w) each.
 
         pictures: these photos as `read` gives them, if they have been read.
@@ -104,7 +120,9 @@ class MaskMaker:
         theirs = relative(torch.from_numpy(probs[present]))
         both = (theirs + torch.from_numpy(to_pixels(relative(maps), *theirs.shape[1:]))) / 2
         whole = np.zeros_like(probs)
-        whole[present] = tag_scores(both, self.settings.model_copy(update={"labels": "evidence"}), self.overall)
+        whole[present] = tag_scores(
+            both, self.settings.model_copy(update={"labels": "evidence"}), self.overall
+        )
         return whole
 
     def mask(self, photo: Photo, scores: Tensor) -> np.ndarray:
@@ -122,7 +140,11 @@ def make_masks(table: Table, maker: MaskMaker, folder: Path, workers: int) -> in
 
     Beside each lies NAME.npz: `scores`, the `maps` of the photo (K, h, w) float16, and `classes`, their numbers (K,).
     """
-    todo = [photo for photo in table.photos if not all((folder / f"{photo.name}{kind}").exists() for kind in (".npz", ".png"))]
+    todo = [
+        photo
+        for photo in table.photos
+        if not all((folder / f"{photo.name}{kind}").exists() for kind in (".npz", ".png"))
+    ]
 
     def finish(work: tuple[Photo, Tensor]) -> None:
         photo, maps = work
@@ -139,7 +161,9 @@ def make_masks(table: Table, maker: MaskMaker, folder: Path, workers: int) -> in
 
 def _write_maps(path: Path, maps: Tensor, present: list[int]) -> None:
     with writing(path) as temporary, temporary.open("wb") as stream:
-        np.savez_compressed(stream, scores=maps.numpy().astype(np.float16), classes=np.array(present, np.uint8))
+        np.savez_compressed(
+            stream, scores=maps.numpy().astype(np.float16), classes=np.array(present, np.uint8)
+        )
 
 
 def read_maps(folder: Path, photo: Photo) -> Tensor:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tag2mask.config import MaskSettings
-from tag2mask.data.table import BACKGROUND
+from tag2mask.photos.table import BACKGROUND
 
 # Photos (B, 3, S, S) and labels (B, num_tags) to patch scores (B, C, h, w). Scores of softmax with background sum to 1;
 # scores that are evidence are 0 or more, and 0 for background.
@@ -17,7 +17,11 @@ Scorer = Callable[[Tensor, Tensor], Tensor]
 
 @torch.inference_mode()
 def patch_scores(
-    score: Scorer, load: Callable[[int], Tensor], labels: Tensor, settings: MaskSettings, grid: Callable[[float], int]
+    score: Scorer,
+    load: Callable[[int], Tensor],
+    labels: Tensor,
+    settings: MaskSettings,
+    grid: Callable[[float], int],
 ) -> Tensor:
     """Mean of the patch scores over scales and mirror: (B, C, h, w), h x w that of the first scale.
 
@@ -30,7 +34,9 @@ def patch_scores(
         if settings.flip:
             maps.append(score(images.flip(-1), labels).flip(-1))
     size = maps[0].shape[-2:]
-    return torch.stack([m if m.shape[-2:] == size else F.interpolate(m, size, mode="bilinear") for m in maps]).mean(0)
+    return torch.stack(
+        [m if m.shape[-2:] == size else F.interpolate(m, size, mode="bilinear") for m in maps]
+    ).mean(0)
 
 
 def tag_scores(scores: Tensor, settings: MaskSettings, overall: float | None = None) -> Tensor:
@@ -45,7 +51,11 @@ def tag_scores(scores: Tensor, settings: MaskSettings, overall: float | None = N
     z = relative(scores) if settings.labels in ("max_norm", "evidence") else scores
     if settings.labels == "evidence":
         for tag in z[1:]:
-            tag /= settings.background if settings.background != "otsu" else _midway(otsu(tag), overall)
+            tag /= (
+                settings.background
+                if settings.background != "otsu"
+                else _midway(otsu(tag), overall)
+            )
         z[BACKGROUND] = 1
     return z / z.sum(0).clamp(min=1e-6)
 
@@ -75,4 +85,6 @@ def otsu(values: Tensor) -> float:
 
 def to_pixels(scores: Tensor, height: int, width: int) -> np.ndarray:
     """Bilinear interpolation to the photo's size: (K, h, w) -> (K, H, W) float32."""
-    return F.interpolate(scores[None], (height, width), mode="bilinear", align_corners=False)[0].numpy()
+    return F.interpolate(scores[None], (height, width), mode="bilinear", align_corners=False)[
+        0
+    ].numpy()

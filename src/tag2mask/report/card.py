@@ -8,8 +8,8 @@ from typing import Any
 
 from tag2mask import __version__
 from tag2mask.config import Config
-from tag2mask.data.table import Table
-from tag2mask.runs import write_text
+from tag2mask.files import write_text
+from tag2mask.photos.table import Table
 
 LABELS = {
     "given": "tags given: a photo's mask may show only what it is tagged with",
@@ -28,16 +28,24 @@ def protocol(figure: Mapping[str, Any] | None) -> list[tuple[str, str]]:
     if not figure:
         return []
     said = {
-        "split": f"{figure.get('split', 'not stated')}, {figure['images']:,} photos" if "images" in figure else figure.get("split"),
+        "split": f"{figure.get('split', 'not stated')}, {figure['images']:,} photos"
+        if "images" in figure
+        else figure.get("split"),
         "mean over": f"{len(figure['mean_over'])} classes" if "mean_over" in figure else None,
         "labels": LABELS.get(str(figure.get("labels"))),
         "CRF": {True: "yes", False: "no"}.get(figure.get("crf")),  # type: ignore[arg-type]
         "weights": figure.get("weights"),
         "seed": figure.get("seed"),
-        "left at 255": f"{percent(figure['predicted_ignore'])} of the pixels, counted as wrong" if figure.get("predicted_ignore") else None,
+        "left at 255": f"{percent(figure['predicted_ignore'])} of the pixels, counted as wrong"
+        if figure.get("predicted_ignore")
+        else None,
     }
     always = ("split", "labels", "CRF", "weights", "seed")
-    return [(what, "not stated" if value is None else str(value)) for what, value in said.items() if value is not None or what in always]
+    return [
+        (what, "not stated" if value is None else str(value))
+        for what, value in said.items()
+        if value is not None or what in always
+    ]
 
 
 def snippet(run_dir: Path) -> str:
@@ -47,7 +55,9 @@ run = tag2mask.load({json.dumps(str(run_dir), ensure_ascii=False)})
 mask = run.predict("picture.jpg").mask  # (H, W) uint8, a class number per pixel"""
 
 
-def write_card(run_dir: Path, config: Config, train: Table, figure: Mapping[str, Any] | None) -> Path:
+def write_card(
+    run_dir: Path, config: Config, train: Table, figure: Mapping[str, Any] | None
+) -> Path:
     """A trained segmenter to its model card, segmenter/README.md (Markdown, with the front matter that model hubs read); returns its path.
 
     `figure` is the "segmenter" entry of evaluate/metrics.json.
@@ -59,9 +69,13 @@ def write_card(run_dir: Path, config: Config, train: Table, figure: Mapping[str,
 
 def _card(run_dir: Path, config: Config, train: Table, figure: Mapping[str, Any] | None) -> str:
     classifier, segmenter, steps = config.classifier, config.segmenter, config.masks.crf.iterations
-    token = {"cluster": "a cluster token", "class": "a class token", "none": "nothing"}[classifier.token]
+    token = {"cluster": "a cluster token", "class": "a class token", "none": "nothing"}[
+        classifier.token
+    ]
     crf = f"refined by a dense CRF ({steps} steps)" if steps else "without a dense CRF"
-    classes = "\n".join(f"| {number} | {_cell(name)} |" for number, name in enumerate(train.classes))
+    classes = "\n".join(
+        f"| {number} | {_cell(name)} |" for number, name in enumerate(train.classes)
+    )
     return f"""---
 library_name: tag2mask
 pipeline_tag: image-segmentation
@@ -117,7 +131,9 @@ def _figures(figure: Mapping[str, Any] | None) -> str:
     if not figure:
         return "Not measured: no true masks were given. Run with `--val` and `--val-masks` to have some."
     rows = "\n".join(f"| {what} | {_cell(value)} |" for what, value in protocol(figure))
-    per_class = "\n".join(f"| {_cell(name)} | {percent(iou)} |" for name, iou in figure["iou"].items())
+    per_class = "\n".join(
+        f"| {_cell(name)} | {percent(iou)} |" for name, iou in figure["iou"].items()
+    )
     return f"""**mIoU {percent(figure["miou"])}**: mean over one confusion matrix of the whole split, true 255 (ignore) skipped.
 
 | | |

@@ -36,10 +36,16 @@ class Chart:
 
 def read_chart(path: Path) -> Chart | None:
     """metrics.jsonl to a chart; None if it is missing or has fewer than two lines."""
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+    rows = (
+        [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        if path.exists()
+        else []
+    )
     if len(rows) < 2:
         return None
-    names = [key for key in rows[-1] if key not in NOT_LOSSES and any(row.get(key) for row in rows)]  # a part that is always 0 is off
+    names = [
+        key for key in rows[-1] if key not in NOT_LOSSES and any(row.get(key) for row in rows)
+    ]  # a part that is always 0 is off
     names.sort(key=lambda name: name != "loss")
     top_step = rows[-1]["step"]
     high = max(row[name] for row in rows for name in names if name in row)
@@ -48,7 +54,10 @@ def read_chart(path: Path) -> Chart | None:
 
     def path_of(values: list[tuple[int, float]]) -> str:
         thin = values[:: max(1, len(values) // POINTS)]
-        return "M" + "L".join(f"{WIDTH * step / top_step:.1f},{HEIGHT * (1 - value / top):.1f}" for step, value in thin)
+        return "M" + "L".join(
+            f"{WIDTH * step / top_step:.1f},{HEIGHT * (1 - value / top):.1f}"
+            for step, value in thin
+        )
 
     lines = []
     for name in names:
@@ -57,7 +66,13 @@ def read_chart(path: Path) -> Chart | None:
         lines.append(Line(name, path_of(values), path_of(smooth), smooth[-1][1]))
     speeds = sorted(row["seconds_per_step"] for row in rows)
     x_ticks = [(WIDTH * step / top_step, f"{step:g}") for step in _ticks(top_step)]
-    return Chart(lines, x_ticks, [(HEIGHT * (1 - y / top), f"{y:g}") for y in y_ticks], top_step, speeds[len(speeds) // 2])
+    return Chart(
+        lines,
+        x_ticks,
+        [(HEIGHT * (1 - y / top), f"{y:g}") for y in y_ticks],
+        top_step,
+        speeds[len(speeds) // 2],
+    )
 
 
 def _running_mean(values: list[tuple[int, float]]) -> list[tuple[int, float]]:

@@ -10,36 +10,68 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image, ImageOps
 
 from tag2mask.config import Config
-from tag2mask.data.colors import color, legend, overlay
-from tag2mask.data.masks import read_mask
-from tag2mask.data.table import Table
+from tag2mask.files import read_json, write_text, writing
+from tag2mask.photos.colors import color, legend, overlay
+from tag2mask.photos.masks import read_mask
+from tag2mask.photos.table import Table
+from tag2mask.progress import track
 from tag2mask.report.card import percent, protocol, snippet, write_card
 from tag2mask.report.curves import read_chart
 from tag2mask.report.draw import INFERNO, heatmap
-from tag2mask.report.pictures import Scores, Shown, Strip, Truth, choose, count_panels, make_strip, mask_path, picture_width
-from tag2mask.runs import read_json, track, write_text, writing
+from tag2mask.report.pictures import (
+    Scores,
+    Shown,
+    Strip,
+    Truth,
+    choose,
+    count_panels,
+    make_strip,
+    mask_path,
+    picture_width,
+)
 
 STAGES = ("clusters", "classifier", "masks", "segmenter", "evaluate")
 Groups = list[tuple[str, list[Strip]]]
 
 
-def write_report(run_dir: Path, config: Config, train: Table, val: Table | None, scores: Scores, truth: Truth) -> Path:
+def write_report(
+    run_dir: Path, config: Config, train: Table, val: Table | None, scores: Scores, truth: Truth
+) -> Path:
     """A run to its page, report/index.html, and beside it picture.jpg, a few of the training photos; returns the page's path.
 
     `scores(photo)`: (C, h, w) float patch scores in 0-1, of which those of the photo's tags are shown, or None where there are none yet.
     `truth(photo)`: (H, W) uint8 true mask, or None. A stage that has not run yet is said to be missing on the page.
     Writes the model card too where there is a model.
     """
-    done = {stage: read_json(path) for stage in STAGES if (path := run_dir / stage / "done.json").exists()}
+    done = {
+        stage: read_json(path)
+        for stage in STAGES
+        if (path := run_dir / stage / "done.json").exists()
+    }
     metrics = _read(run_dir / "evaluate" / "metrics.json") or {}
-    masks, predictions = config.pseudo_masks(run_dir) if "segmenter" in done else run_dir / "masks", run_dir / "evaluate" / "predictions"
+    masks, predictions = (
+        config.pseudo_masks(run_dir) if "segmenter" in done else run_dir / "masks",
+        run_dir / "evaluate" / "predictions",
+    )
     chosen = choose(train.photos, masks, truth, config.report.photos, "pseudo masks")
-    chosen_val = choose(val.photos, predictions, truth, config.report.photos, "predictions") if val else []
-    width = picture_width(sum(count_panels(shown.photo) for _, group in chosen + chosen_val for shown in group))
+    chosen_val = (
+        choose(val.photos, predictions, truth, config.report.photos, "predictions") if val else []
+    )
+    width = picture_width(
+        sum(count_panels(shown.photo) for _, group in chosen + chosen_val for shown in group)
+    )
 
-    def strips(groups: list[tuple[str, list[Shown]]], caption: str, folder: Path, scores: Scores | None) -> Groups:
+    def strips(
+        groups: list[tuple[str, list[Shown]]], caption: str, folder: Path, scores: Scores | None
+    ) -> Groups:
         return [
-            (title, [make_strip(s, train.classes, width, caption, folder, scores, truth) for s in track(group, f"drawing {caption}s")])
+            (
+                title,
+                [
+                    make_strip(s, train.classes, width, caption, folder, scores, truth)
+                    for s in track(group, f"drawing {caption}s")
+                ],
+            )
             for title, group in groups
         ]
 
@@ -56,16 +88,24 @@ def write_report(run_dir: Path, config: Config, train: Table, val: Table | None,
             done=done,
             hero=_hero(train_groups, val_groups),
             figures=[
-                {"stage": stage, "figure": metrics.get(key), "protocol": protocol(metrics.get(key))} for key, stage in FIGURES.items()
+                {"stage": stage, "figure": metrics.get(key), "protocol": protocol(metrics.get(key))}
+                for key, stage in FIGURES.items()
             ],
             per_class=_per_class(metrics, train.classes),
             clusters=_read(run_dir / "clusters" / "clusters.json"),
             train_groups=train_groups,
             val_groups=val_groups,
-            charts={stage: read_chart(run_dir / stage / "metrics.jsonl") for stage in ("classifier", "segmenter")},
+            charts={
+                stage: read_chart(run_dir / stage / "metrics.jsonl")
+                for stage in ("classifier", "segmenter")
+            },
             settings=_settings(config),
             times={stage: done[stage]["seconds"] for stage in done if "seconds" in done[stage]},
-            versions={name: version for stage in done for name, version in done[stage].get("versions", {}).items()},
+            versions={
+                name: version
+                for stage in done
+                for name, version in done[stage].get("versions", {}).items()
+            },
             snippet=snippet(run_dir),
             run_dir=shlex.quote(str(run_dir)),
         )
@@ -78,7 +118,10 @@ def write_report(run_dir: Path, config: Config, train: Table, val: Table | None,
     return page
 
 
-FIGURES = {"pseudo": "masks", "segmenter": "segmenter"}  # what evaluate/metrics.json calls them, and the stage they measure
+FIGURES = {
+    "pseudo": "masks",
+    "segmenter": "segmenter",
+}  # what evaluate/metrics.json calls them, and the stage they measure
 
 
 def _read(path: Path) -> Any:
@@ -87,7 +130,11 @@ def _read(path: Path) -> Any:
 
 def _environment(classes: Sequence[str]) -> Environment:
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     colors = [color(number) for number in range(len(classes))]
     environment.globals |= {
@@ -105,12 +152,21 @@ def _duration(seconds: float) -> str:
     whole = round(seconds)
     if whole < 60:
         return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
-    return f"{whole // 60} min {whole % 60:02d} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return (
+        f"{whole // 60} min {whole % 60:02d} s"
+        if whole < 3600
+        else f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    )
 
 
 def _hero(train_groups: Groups, val_groups: Groups) -> tuple[Strip | None, Strip | None]:
     """The first of the training photos that has most to show, and a test photo with as many classes as there are."""
-    train = [strip for _, strips in train_groups[:1] for strip in strips if any(p.kind == "mask" for p in strip.panels)]
+    train = [
+        strip
+        for _, strips in train_groups[:1]
+        for strip in strips
+        if any(p.kind == "mask" for p in strip.panels)
+    ]
     val = [strip for _, strips in val_groups[:1] for strip in strips if strip.panels]
     most = max(train, key=lambda strip: min(len(strip.numbers), 2), default=None)
     return most, max(val, key=lambda strip: min(len(strip.panels[0].labels), 2), default=None)
@@ -121,10 +177,17 @@ def _per_class(metrics: dict[str, Any], classes: Sequence[str]) -> list[dict[str
     figures = {key: metrics.get(key) or {} for key in FIGURES}
     counted = {name for figure in figures.values() for name in figure.get("mean_over", classes)}
     rows = [
-        {"name": name, "in_mean": name in counted, **{key: figures[key].get("iou", {}).get(name) for key in FIGURES}} for name in classes
+        {
+            "name": name,
+            "in_mean": name in counted,
+            **{key: figures[key].get("iou", {}).get(name) for key in FIGURES},
+        }
+        for name in classes
     ]
     known = [row for row in rows if any(row[key] is not None for key in FIGURES)]
-    return sorted(known, key=lambda row: (not row["in_mean"], -max(row[key] or 0 for key in FIGURES)))
+    return sorted(
+        known, key=lambda row: (not row["in_mean"], -max(row[key] or 0 for key in FIGURES))
+    )
 
 
 def _settings(config: Config) -> list[dict[str, Any]]:
@@ -142,14 +205,20 @@ def _settings(config: Config) -> list[dict[str, Any]]:
                     {
                         "text": _toml(key, value),
                         "changed": changed,
-                        "default": _toml(key, defaults.get(key)).removeprefix(f"{key} = ") if changed else "",
+                        "default": _toml(key, defaults.get(key)).removeprefix(f"{key} = ")
+                        if changed
+                        else "",
                     }
                 )
         for key, value in values.items():
             if isinstance(value, dict):
                 section(f"{name}.{key}" if name else key, value, defaults[key])
 
-    section("", config.model_dump(mode="json", exclude_none=True), type(config)().model_dump(mode="json"))
+    section(
+        "",
+        config.model_dump(mode="json", exclude_none=True),
+        type(config)().model_dump(mode="json"),
+    )
     return lines
 
 
@@ -162,7 +231,9 @@ def _toml(key: str, value: Any) -> str:
     return tomli_w.dumps({key: value}).strip()
 
 
-def _write_picture(path: Path, train: Table, chosen: list[Shown], masks: Path, scores: Scores) -> None:
+def _write_picture(
+    path: Path, train: Table, chosen: list[Shown], masks: Path, scores: Scores
+) -> None:
     """One picture to show around: a column for each photo, with its first tag's heatmap and its pseudo mask below."""
     columns = [shown.photo for shown in chosen if mask_path(masks, shown.photo).exists()]
     if not columns:
@@ -180,7 +251,9 @@ def _write_picture(path: Path, train: Table, chosen: list[Shown], masks: Path, s
         if photo.tags and found is not None:
             cells.insert(1, heatmap(picture, found[train.classes.index(photo.tags[0])]))
         for row, cell in enumerate(cells):
-            sheet.paste(ImageOps.fit(cell, (width, height)), (column * (width + gap), row * (height + gap)))
+            sheet.paste(
+                ImageOps.fit(cell, (width, height)), (column * (width + gap), row * (height + gap))
+            )
     sheet.paste(names, (0, rows * (height + gap)))
     with writing(path) as temporary:
         sheet.save(temporary, "JPEG", quality=88)

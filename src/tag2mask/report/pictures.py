@@ -9,13 +9,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tag2mask.data.colors import label_places, mask_layer
-from tag2mask.data.masks import read_mask
-from tag2mask.data.table import IGNORE, Photo
+from tag2mask.photos.colors import label_places, mask_layer
+from tag2mask.photos.masks import read_mask
+from tag2mask.photos.table import IGNORE, Photo
+from tag2mask.progress import track
 from tag2mask.report.draw import heatmap
-from tag2mask.runs import track
 
-MOST_COMPARED = 1000  # photos whose masks are compared with the truth to find the best and the worst
+MOST_COMPARED = (
+    1000  # photos whose masks are compared with the truth to find the best and the worst
+)
 MOST_HEATMAPS = 4  # of one photo
 PIXELS = 12e6  # of all pictures of the page together: some 3 MB
 WIDEST = 400
@@ -68,7 +70,9 @@ def photo_iou(truth: np.ndarray, mask: np.ndarray) -> float | None:
     step = 1 + int((mask.size / 1e6) ** 0.5)
     truth, mask = truth[::step, ::step], mask[::step, ::step]
     valid = truth != IGNORE
-    pairs = np.bincount(truth[valid].astype(np.int64) * 256 + mask[valid], minlength=65536).reshape(256, 256)
+    pairs = np.bincount(truth[valid].astype(np.int64) * 256 + mask[valid], minlength=65536).reshape(
+        256, 256
+    )
     both = np.diag(pairs)
     either = pairs.sum(0) + pairs.sum(1) - both
     either[IGNORE] = 0
@@ -78,15 +82,22 @@ def photo_iou(truth: np.ndarray, mask: np.ndarray) -> float | None:
 
 def spread(items: Sequence[Photo], count: int) -> list[Photo]:
     """`count` photos at even distances."""
-    return [items[i] for i in np.unique(np.linspace(0, len(items) - 1, min(count, len(items))).astype(int))]
+    return [
+        items[i]
+        for i in np.unique(np.linspace(0, len(items) - 1, min(count, len(items))).astype(int))
+    ]
 
 
-def choose(photos: Sequence[Photo], masks: Path, truth: Truth, count: int, what: str) -> list[tuple[str, list[Shown]]]:
+def choose(
+    photos: Sequence[Photo], masks: Path, truth: Truth, count: int, what: str
+) -> list[tuple[str, list[Shown]]]:
     """Photos to (heading, photos): best, middle and worst by the IoU of their masks where at least three have a true one, else a spread."""
     done = [photo for photo in photos if mask_path(masks, photo).exists()]
     ranked = []
     for photo in track(spread(done, MOST_COMPARED), f"comparing {what}"):
-        if (true := truth(photo)) is not None and (iou := photo_iou(true, read_mask(mask_path(masks, photo)))) is not None:
+        if (true := truth(photo)) is not None and (
+            iou := photo_iou(true, read_mask(mask_path(masks, photo)))
+        ) is not None:
             ranked.append(Shown(photo, iou))
     if len(ranked) < 3:
         return [("", [Shown(photo) for photo in spread(done or photos, count)])]
@@ -97,7 +108,8 @@ def choose(photos: Sequence[Photo], masks: Path, truth: Truth, count: int, what:
     best = _varied(ranked, size)
     worst = _varied([shown for shown in reversed(ranked) if shown not in best], size)
     middle = sorted(
-        (s for s in ranked if s not in best and s not in worst), key=lambda s: abs((s.iou or 0) - (ranked[len(ranked) // 2].iou or 0))
+        (s for s in ranked if s not in best and s not in worst),
+        key=lambda s: abs((s.iou or 0) - (ranked[len(ranked) // 2].iou or 0)),
     )
     return [("Best", best), ("Around the median", _varied(middle, size)), ("Worst", worst)]
 
@@ -123,13 +135,25 @@ def count_panels(photo: Photo) -> int:
     return 1 + min(len(photo.tags), MOST_HEATMAPS)
 
 
-def make_strip(shown: Shown, classes: Sequence[str], width: int, caption: str, folder: Path, scores: Scores | None, truth: Truth) -> Strip:
+def make_strip(
+    shown: Shown,
+    classes: Sequence[str],
+    width: int,
+    caption: str,
+    folder: Path,
+    scores: Scores | None,
+    truth: Truth,
+) -> Strip:
     """A photo to its strip: heatmaps of its tags where there are `scores`, its mask in `folder` under `caption`, the true one."""
     photo = shown.photo
     picture = photo.open(at_least=width)
     ratio = picture.width / picture.height
-    tall = min(1.0, 4 * ratio)  # a strip of a screenshot a hundred screens long is no picture that WebP could hold
-    picture = picture.resize((max(1, round(width * tall)), max(1, round(width * tall / ratio))), Image.Resampling.LANCZOS)
+    tall = min(
+        1.0, 4 * ratio
+    )  # a strip of a screenshot a hundred screens long is no picture that WebP could hold
+    picture = picture.resize(
+        (max(1, round(width * tall)), max(1, round(width * tall / ratio))), Image.Resampling.LANCZOS
+    )
     numbers = [classes.index(tag) for tag in photo.tags]
     panels = []
     if scores and (found := scores(photo)) is not None:
@@ -137,10 +161,20 @@ def make_strip(shown: Shown, classes: Sequence[str], width: int, caption: str, f
             heat = heatmap(picture, found[number])
             panels.append(Panel("heat", classes[number], _data_uri(heat, quality=72), [], number))
     path = mask_path(folder, photo)
-    for title, mask in ((caption, read_mask(path) if path.exists() else None), ("true mask", truth(photo))):
+    for title, mask in (
+        (caption, read_mask(path) if path.exists() else None),
+        ("true mask", truth(photo)),
+    ):
         if mask is not None:
             layer = _data_uri(mask_layer(mask, picture.size), lossless=True)
-            panels.append(Panel("mask", title, layer, [(number, 100 * x, 100 * y) for number, x, y in label_places(mask)]))
+            panels.append(
+                Panel(
+                    "mask",
+                    title,
+                    layer,
+                    [(number, 100 * x, 100 * y) for number, x, y in label_places(mask)],
+                )
+            )
     return Strip(photo.name, numbers, _data_uri(picture, quality=80), ratio, shown.iou, panels)
 
 

@@ -35,17 +35,28 @@ class DeepLabV2(nn.Module):
         self.stride = settings.output_stride
         try:
             self.net, self.weights_used = create_backbone(
-                settings.backbone, settings.weights, features_only=True, output_stride=settings.output_stride
+                settings.backbone,
+                settings.weights,
+                features_only=True,
+                output_stride=settings.output_stride,
             )
-        except (TypeError, NotImplementedError, AssertionError) as error:  # as timm's models refuse arguments
+        except (
+            TypeError,
+            NotImplementedError,
+            AssertionError,
+        ) as error:  # as timm's models refuse arguments
             raise ConfigError(
                 f"segmenter.backbone {settings.backbone}: no CNN with a choice of output stride ({str(error) or 'its stride is fixed'})"
             ) from None
         if self.net.feature_info.reduction()[-1] != self.stride:
-            raise ConfigError(f"segmenter.backbone {settings.backbone}: cannot have output stride {self.stride}; take another CNN")
+            raise ConfigError(
+                f"segmenter.backbone {settings.backbone}: cannot have output stride {self.stride}; take another CNN"
+            )
         width = self.net.feature_info.channels()[-1]
         rates = [rate * 8 // self.stride for rate in RATES]
-        heads = [nn.Conv2d(width, len(self.classes), 3, padding=rate, dilation=rate) for rate in rates]
+        heads = [
+            nn.Conv2d(width, len(self.classes), 3, padding=rate, dilation=rate) for rate in rates
+        ]
         for head in heads:
             nn.init.normal_(head.weight, std=0.01)
             nn.init.zeros_(head.bias)  # type: ignore[arg-type]
@@ -61,7 +72,11 @@ class DeepLabV2(nn.Module):
         self.train()
 
     def _batch_norms(self) -> list[nn.Module]:
-        return [module for module in self.net.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+        return [
+            module
+            for module in self.net.modules()
+            if isinstance(module, nn.modules.batchnorm._BatchNorm)
+        ]
 
     def train(self, mode: bool = True) -> "DeepLabV2":
         """Batch norms keep their statistics."""
@@ -80,7 +95,9 @@ class DeepLabV2(nn.Module):
         before = max(-self.shift, -self.shift % self.stride)
         after = max(self.shift, -before % self.stride)
         first = (before + self.shift) // self.stride
-        rows, columns = (slice(first, first + (side - 1) // self.stride + 1) for side in image.shape[-2:])
+        rows, columns = (
+            slice(first, first + (side - 1) // self.stride + 1) for side in image.shape[-2:]
+        )
         features = self.net(F.pad(x, [before, after] * 2))[-1][..., rows, columns]
         # Differs from DeepLab: the heads' largest stable learning rate goes down with the square of the features' length, which differs by
         # tens between backbones (2,400 for EfficientNet-Lite0's linear last layer: training diverges from a rate of 1e-3 on).
@@ -107,5 +124,7 @@ def load_segmenter(path: Path) -> DeepLabV2:
     model = DeepLabV2(settings.model_copy(update={"weights": "none"}), json.loads(meta["classes"]))
     model.load_state_dict(state)
     model.settings, model.weights_used = settings, meta["weights_used"]
-    model.shift = int(meta.get("shift", 0))  # without it, of a version that did not move the picture
+    model.shift = int(
+        meta.get("shift", 0)
+    )  # without it, of a version that did not move the picture
     return model.eval()

@@ -9,10 +9,11 @@ from PIL import Image
 from torch import Tensor
 
 from tag2mask.config import SegmenterSettings
-from tag2mask.data.masks import read_mask
-from tag2mask.data.table import BACKGROUND, IGNORE, Photo, Table, image_size
-from tag2mask.data.transforms import LIGHT, seeded, to_tensor
 from tag2mask.errors import DataError
+from tag2mask.photos.images import image_size
+from tag2mask.photos.masks import read_mask
+from tag2mask.photos.table import BACKGROUND, IGNORE, Photo, Table
+from tag2mask.photos.tensors import LIGHT, seeded, to_tensor
 
 from torchvision import tv_tensors  # isort: skip  behind transforms, which imports torchvision safely
 
@@ -25,13 +26,17 @@ class PseudoMasked:
     Raises DataError for photos without a mask, and when a mask that comes up has another size or a number that is no class.
     """
 
-    def __init__(self, table: Table, folder: Path, settings: SegmenterSettings, side: int, mean: Tensor):
+    def __init__(
+        self, table: Table, folder: Path, settings: SegmenterSettings, side: int, mean: Tensor
+    ):
         self.table, self.folder, self.settings, self.side = table, folder, settings, side
         self.mean = mean.reshape(3, 1, 1)
         missing = [photo.name for photo in table.photos if not self.mask_path(photo).is_file()]
         if missing:
             some = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
-            raise DataError(f"{folder}: no mask for {len(missing)} of {len(table)} photos: {some}; run `tag2mask masks` first")
+            raise DataError(
+                f"{folder}: no mask for {len(missing)} of {len(table)} photos: {some}; run `tag2mask masks` first"
+            )
 
     def __len__(self) -> int:
         return len(self.table)
@@ -60,35 +65,53 @@ class PseudoMasked:
         mask = read_mask(path)
         width, height = image_size(photo.path)
         if mask.shape != (height, width):
-            raise DataError(f"{path}: {mask.shape[1]} x {mask.shape[0]}, but {photo.path} is {width} x {height} (width x height)")
+            raise DataError(
+                f"{path}: {mask.shape[1]} x {mask.shape[0]}, but {photo.path} is {width} x {height} (width x height)"
+            )
         largest = int(mask.max(initial=0, where=mask != IGNORE))
         if largest >= self.table.num_classes:
-            raise DataError(f"{path}: holds class {largest}, but the classes are 0 to {self.table.num_classes - 1}, and 255")
+            raise DataError(
+                f"{path}: holds class {largest}, but the classes are 0 to {self.table.num_classes - 1}, and 255"
+            )
         return mask
 
     def share_of_objects(self, photos: int) -> tuple[float, int, int]:
         """Share of object pixels in up to `photos` masks, evenly spread; how many of these masks have any; and how many were read."""
         chosen = self.table.photos[:: math.ceil(len(self) / photos)]
-        shares = [float(((mask != BACKGROUND) & (mask != IGNORE)).mean()) for mask in map(self.read_mask, chosen)]
+        shares = [
+            float(((mask != BACKGROUND) & (mask != IGNORE)).mean())
+            for mask in map(self.read_mask, chosen)
+        ]
         return float(np.mean(shares)), int(np.count_nonzero(shares)), len(shares)
 
     def _cut(self, photo: Photo, mask: np.ndarray) -> tuple[Tensor, Tensor, tuple[int, int]]:
         """The part of the photo at a random scale that a crop at a random place holds, and where in the crop it lies (left, top)."""
         height, width = mask.shape
         low, high = self.settings.scale_range
-        scale = min(1.0, self.settings.test_size / max(width, height)) * (low + (high - low) * float(torch.rand(())))
+        scale = min(1.0, self.settings.test_size / max(width, height)) * (
+            low + (high - low) * float(torch.rand(()))
+        )
         scaled = [max(1, round(side * scale)) for side in (width, height)]
         # Where the crop begins on the scaled photo: inside where the photo is larger, before it where the crop is.
-        starts = [int(torch.randint(min(0, side - self.side), max(0, side - self.side) + 1, ())) for side in scaled]
+        starts = [
+            int(torch.randint(min(0, side - self.side), max(0, side - self.side) + 1, ()))
+            for side in scaled
+        ]
         first = [max(0, start) for start in starts]
         last = [min(side, start + self.side) for side, start in zip(scaled, starts, strict=True)]
         size = (last[0] - first[0], last[1] - first[1])
         image = photo.open(at_least=min(scaled))
-        box = [edge / side for edge, side in zip(first + last, scaled * 2, strict=True)]  # left, top, right, bottom, as shares
+        box = [
+            edge / side for edge, side in zip(first + last, scaled * 2, strict=True)
+        ]  # left, top, right, bottom, as shares
 
         def cut(whole: Image.Image, how: Image.Resampling) -> Image.Image:
             edges = [share * side for share, side in zip(box, whole.size * 2, strict=True)]
             return whole.resize(size, how, box=(edges[0], edges[1], edges[2], edges[3]))
 
         numbers = torch.from_numpy(np.array(cut(Image.fromarray(mask), Image.Resampling.NEAREST)))
-        return to_tensor(cut(image, Image.Resampling.BILINEAR)), numbers, (first[0] - starts[0], first[1] - starts[1])
+        return (
+            to_tensor(cut(image, Image.Resampling.BILINEAR)),
+            numbers,
+            (first[0] - starts[0], first[1] - starts[1]),
+        )

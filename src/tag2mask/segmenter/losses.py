@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from tag2mask.data.table import BACKGROUND, IGNORE
+from tag2mask.photos.table import BACKGROUND, IGNORE
 
 
 def segmentation_loss(logits: Tensor, mask: Tensor, balanced: bool = False) -> Tensor:
@@ -17,7 +17,9 @@ def segmentation_loss(logits: Tensor, mask: Tensor, balanced: bool = False) -> T
     and the maps (B, C, H, W), the largest tensors of the training, get a quarter as large.
     """
     target = mask[:, ::2, ::2].long()
-    logits = F.interpolate(logits.float(), target.shape[1:], mode="bilinear", align_corners=True)  # onto those very pixels
+    logits = F.interpolate(
+        logits.float(), target.shape[1:], mode="bilinear", align_corners=True
+    )  # onto those very pixels
     loss = F.cross_entropy(logits, target, ignore_index=IGNORE, reduction="none")  # 0 where ignored
     known = target != IGNORE
     if not balanced:

@@ -13,12 +13,13 @@ from torch import Tensor
 
 from tag2mask.config import SegmenterSettings
 from tag2mask.crf import CRFParams, dense_crf
-from tag2mask.data.colors import overlay
-from tag2mask.data.masks import write_mask
-from tag2mask.data.table import BACKGROUND, Photo, image_size
-from tag2mask.data.transforms import enlarge, likeliest, reduced, to_tensor
 from tag2mask.errors import DataError
-from tag2mask.runs import ahead, cores, helpers
+from tag2mask.photos.colors import overlay
+from tag2mask.photos.images import image_size
+from tag2mask.photos.masks import write_mask
+from tag2mask.photos.table import BACKGROUND, Photo
+from tag2mask.photos.tensors import enlarge, likeliest, reduced, to_tensor
+from tag2mask.processes import ahead, cores, helpers
 from tag2mask.segmenter.deeplab import DeepLabV2
 
 CRF_LEAST = 0.05  # Differs from DeepLab: classes that nowhere reach this probability stay out of the CRF, which costs time per class
@@ -52,11 +53,17 @@ class Prediction:
     @property
     def found(self) -> tuple[str, ...]:
         """Names of the classes in the mask, background left out."""
-        return tuple(self.classes[number] for number in np.unique(self.mask) if number != BACKGROUND)
+        return tuple(
+            self.classes[number] for number in np.unique(self.mask) if number != BACKGROUND
+        )
 
     def overlay(self) -> Image.Image:
         """The picture with every object tinted, outlined and named in its class's color: RGB, the picture's size."""
-        picture = self.image.resize(self.size, Image.Resampling.BILINEAR) if self.image.size != self.size else self.image
+        picture = (
+            self.image.resize(self.size, Image.Resampling.BILINEAR)
+            if self.image.size != self.size
+            else self.image
+        )
         return overlay(picture, self.mask, self.classes)
 
     def save(self, path: Path | str) -> None:
@@ -64,7 +71,9 @@ class Prediction:
         write_mask(Path(path), self.mask)
 
 
-def predict(model: DeepLabV2, image: Image.Image, settings: SegmenterSettings | None = None) -> Prediction:
+def predict(
+    model: DeepLabV2, image: Image.Image, settings: SegmenterSettings | None = None
+) -> Prediction:
     """An RGB picture to its Prediction; `settings` (sizes, scales, mirror, CRF) are the model's own unless given."""
     settings = settings or model.settings
     small = reduced(image, settings.test_size)
@@ -102,11 +111,15 @@ def predict_photos(
     def finish(work: tuple[Photo, Image.Image, np.ndarray]) -> tuple[Photo, Prediction]:
         photo, small, probs = work
         decision = decide(photo, probs) if decide else _object_first(probs, settings)
-        prediction = Prediction(probs, _refine(small, decision, settings), image_size(photo.path), small, model.classes)
+        prediction = Prediction(
+            probs, _refine(small, decision, settings), image_size(photo.path), small, model.classes
+        )
         prediction.mask  # noqa: B018  enlarged here, in a thread
         return photo, prediction
 
-    def network(pictures: Iterable[tuple[Photo, Image.Image] | None]) -> Iterator[tuple[Photo, Image.Image, np.ndarray]]:
+    def network(
+        pictures: Iterable[tuple[Photo, Image.Image] | None],
+    ) -> Iterator[tuple[Photo, Image.Image, np.ndarray]]:
         for photo, image in filter(None, pictures):
             small = reduced(image, settings.test_size)
             yield photo, small, _probabilities(model, small, settings)
@@ -126,7 +139,9 @@ def _probabilities(model: DeepLabV2, image: Image.Image, settings: SegmenterSett
         batch = to_tensor(image.resize(sides, Image.Resampling.BILINEAR))[None].to(device)
         if settings.flip:
             batch = torch.cat([batch, batch.flip(-1)])
-        logits = F.interpolate(model(batch).float(), (image.height, image.width), mode="bilinear", align_corners=True)
+        logits = F.interpolate(
+            model(batch).float(), (image.height, image.width), mode="bilinear", align_corners=True
+        )
         probs = logits.softmax(1)
         total = total + (probs[0] + probs[1].flip(-1) if settings.flip else probs[0])
     return (total / (len(settings.test_scales) * (1 + settings.flip))).cpu().numpy()  # type: ignore[union-attr]
@@ -152,5 +167,7 @@ def _refine(image: Image.Image, decision: np.ndarray, settings: SegmenterSetting
     if not settings.crf.iterations:
         return decision
     likely = [number for number, most in enumerate(decision.max((1, 2))) if most > CRF_LEAST]
-    likely = likely or np.unique(decision.argmax(0)).tolist()  # where a network is unsure between many classes, none reaches it
+    likely = (
+        likely or np.unique(decision.argmax(0)).tolist()
+    )  # where a network is unsure between many classes, none reaches it
     return dense_crf(np.array(image), decision, CRFParams(**settings.crf.model_dump()), likely)

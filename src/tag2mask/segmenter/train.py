@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from tag2mask.config import SegmenterSettings
-from tag2mask.data.table import BACKGROUND, IGNORE, Table
-from tag2mask.data.transforms import seeded
 from tag2mask.errors import TrainingError
 from tag2mask.loop import Phase, fit, loader_workers
+from tag2mask.photos.table import BACKGROUND, IGNORE, Table
+from tag2mask.photos.tensors import seeded
 from tag2mask.segmenter.deeplab import DeepLabV2
 from tag2mask.segmenter.examples import PseudoMasked
 from tag2mask.segmenter.losses import segmentation_loss
@@ -19,7 +19,9 @@ MASKS_READ = 500  # masks whose object pixels are counted before training
 CROPS_TRIED = 32  # crops with objects that a trained network must not call background altogether
 
 
-def train_segmenter(table: Table, masks: Path, settings: SegmenterSettings, folder: Path, seed: int, workers: int) -> DeepLabV2:
+def train_segmenter(
+    table: Table, masks: Path, settings: SegmenterSettings, folder: Path, seed: int, workers: int
+) -> DeepLabV2:
     """Photos and a folder of masks (NAME.png) to a trained DeepLabV2 in eval mode; goes on from the newest checkpoint in `folder`.
 
     Raises:
@@ -28,9 +30,15 @@ def train_segmenter(table: Table, masks: Path, settings: SegmenterSettings, fold
     """
     with seeded(seed):
         model = DeepLabV2(settings, table.classes)
-    examples = PseudoMasked(table, masks, settings, model.side(settings.crop_size), model.mean.clone())
+    examples = PseudoMasked(
+        table, masks, settings, model.side(settings.crop_size), model.mean.clone()
+    )
     guard = BackgroundGuard(examples)
-    phase = Phase(settings.steps, lambda: optimizer(model, settings), lambda step: (1 - step / settings.steps) ** settings.poly_power)
+    phase = Phase(
+        settings.steps,
+        lambda: optimizer(model, settings),
+        lambda step: (1 - step / settings.steps) ** settings.poly_power,
+    )
 
     def loss(network: nn.Module, batch: Any) -> dict[str, Tensor]:
         image, mask = batch
@@ -63,10 +71,17 @@ def optimizer(model: DeepLabV2, settings: SegmenterSettings) -> torch.optim.SGD:
         {"params": [p for p in trained if p.ndim > 1], "lr": settings.lr},
         {"params": [p for p in trained if p.ndim <= 1], "lr": settings.lr, "weight_decay": 0.0},
         {"params": [head.weight for head in model.heads], "lr": 10 * settings.lr},
-        {"params": [head.bias for head in model.heads], "lr": 20 * settings.lr, "weight_decay": 0.0},
+        {
+            "params": [head.bias for head in model.heads],
+            "lr": 20 * settings.lr,
+            "weight_decay": 0.0,
+        },
     ]
     return torch.optim.SGD(
-        [group for group in groups if group["params"]], settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay
+        [group for group in groups if group["params"]],
+        settings.lr,
+        momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
     )
 
 
@@ -91,7 +106,11 @@ class BackgroundGuard:
         self.steps += 1
         if self.steps == self.stretch:
             if not self.most.item():
-                raise TrainingError(self._explain(f"has predicted background for every pixel of {self.stretch} training steps on end"))
+                raise TrainingError(
+                    self._explain(
+                        f"has predicted background for every pixel of {self.stretch} training steps on end"
+                    )
+                )
             self.steps, self.most = 0, torch.zeros(())
 
     @torch.inference_mode()
@@ -104,8 +123,12 @@ class BackgroundGuard:
             if not ((mask != BACKGROUND) & (mask != IGNORE)).any():
                 continue
             logits = model(image[None].to(device))
-            if not logits.isfinite().all():  # the last step can do this, after a last loss that was a number
-                raise TrainingError(f"the segmenter's scores are not numbers; lower its learning rate ({self.examples.settings.lr:g})")
+            if (
+                not logits.isfinite().all()
+            ):  # the last step can do this, after a last loss that was a number
+                raise TrainingError(
+                    f"the segmenter's scores are not numbers; lower its learning rate ({self.examples.settings.lr:g})"
+                )
             if (logits.argmax(1) != BACKGROUND).any():
                 return
             tried += 1
@@ -113,7 +136,9 @@ class BackgroundGuard:
                 break
         if tried:
             raise TrainingError(
-                self._explain(f"predicts background for every pixel of the {tried} training crops with objects it was tried on")
+                self._explain(
+                    f"predicts background for every pixel of the {tried} training crops with objects it was tried on"
+                )
             )
 
     def _explain(self, fact: str) -> str:

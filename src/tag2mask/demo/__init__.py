@@ -1,0 +1,1 @@
+"""The demo's scenes, made by code."""

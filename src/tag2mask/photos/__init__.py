@@ -1,0 +1,1 @@
+"""Photos, their tags and their masks: what every room reads."""

@@ -1,0 +1,93 @@
+"""The one internal form of a data set: photos and their tags.
+
+Every reader of `tag2mask.formats` ends here, and every room starts from here. No mask is part of it: nothing that trains from
+tags can open one.
+
+Class numbers: background is 0, tag i is class i + 1; `num_classes` counts background, `num_tags` does not.
+"""
+
+import hashlib
+import os
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from tag2mask.photos.images import open_image
+
+BACKGROUND = 0
+
+
+IGNORE = 255
+
+
+@dataclass(frozen=True)
+class Photo:
+    """One picture and what its owner says is in it."""
+
+    name: str  # unique in its table, no extension, may hold "/": the mask of this photo is NAME.png
+    path: Path
+    tags: tuple[str, ...]  # in the table's order; empty where nobody tagged it
+
+    def open(self, at_least: int | None = None) -> Image.Image:
+        """The picture as it is seen: RGB, upright; `at_least` as in `open_image`. Raises DataError if it cannot be read."""
+        return open_image(self.path, at_least)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Photos and the ordered list of all tags."""
+
+    tags: tuple[str, ...]
+    photos: tuple[Photo, ...]
+    source: str = ""
+
+    def __len__(self) -> int:
+        return len(self.photos)
+
+    @property
+    def num_tags(self) -> int:
+        """How many tags; background not counted."""
+        return len(self.tags)
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes; background counted."""
+        return len(self.tags) + 1
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names by number: background first."""
+        return ("background", *self.tags)
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """Which tags each photo has: (N, num_tags) float32 in {0, 1}."""
+        index = {tag: i for i, tag in enumerate(self.tags)}
+        labels = np.zeros((len(self.photos), len(self.tags)), np.float32)
+        for row, photo in zip(labels, self.photos, strict=True):
+            row[[index[tag] for tag in photo.tags]] = 1
+        return labels
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of names, tags and file sizes: what a stage that read this table depends on."""
+        digest = hashlib.sha256(repr(self.tags).encode())
+        for photo in self.photos:
+            digest.update(repr((photo.name, photo.tags, photo.path.stat().st_size)).encode())
+        return digest.hexdigest()[:16]
+
+
+def tag_key(tag: str) -> str:
+    """What two spellings of one tag have in common: "Traffic_light " and "traffic light" -> "trafficlight"."""
+    return re.sub(r"[\W_]+", "", tag.casefold()) or tag.casefold()
+
+
+def absolute(path: Path) -> Path:
+    """A path from the root, one for each way to write it."""
+    return Path(
+        os.path.normpath(path.absolute())
+    )  # not resolve(): a link keeps the name its owner gave it

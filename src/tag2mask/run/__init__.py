@@ -1,0 +1,1 @@
+"""One run: its folder, which stages run, and what each does."""
