@@ -33,8 +33,8 @@ from tag2mask.masks import make, make_masks
 from tag2mask.photos.masks import read_mask
 from tag2mask.photos.table import Table
 from tag2mask.processes import cores
-from tag2mask.run.folder import Job
-from tag2mask.run.stages import load_for_prediction, mask_maker
+from tag2mask.runs.folder import Job
+from tag2mask.runs.stages import load_for_prediction, mask_maker
 from tag2mask.segmenter.predict import predict_photos
 
 STAGES = """
@@ -175,7 +175,7 @@ class Small:
             "--classifier.epochs 8 --classifier.image-size 224 --masks.image-size 320 --segmenter.steps 100 --photos.workers 2"
             if GPU
             else "--classifier.epochs 3 --classifier.image-size 64 --classifier.batch-size 4 --masks.image-size 64 --masks.mask-size 64 "
-            "--segmenter.steps 20 --segmenter.balanced --segmenter.crop-size 65 --segmenter.test-size 65 --segmenter.batch-size 4 "
+            "--segmenter.steps 20 --segmenter.balanced --segmenter.crop-size 65 --segmenter.image-size 65 --segmenter.batch-size 4 "
             "--segmenter.lr 0.01"
         ).split()
 

@@ -16,8 +16,8 @@ from tag2mask.crf import backend, inference
 from tag2mask.masks import make_masks
 from tag2mask.photos.table import Table
 from tag2mask.processes import cores
-from tag2mask.run.folder import Job
-from tag2mask.run.stages import mask_maker
+from tag2mask.runs.folder import Job
+from tag2mask.runs.stages import mask_maker
 
 
 def main() -> None:

@@ -29,23 +29,22 @@ from tag2mask.api import run_config
 from tag2mask.config import Config, load_recipe, make_config, merged, parse_config
 from tag2mask.crf import backend
 from tag2mask.evaluate import evaluate_masks
-from tag2mask.files import read_json, versions, write_json
+from tag2mask.files import read_json, read_list, versions, write_json
 from tag2mask.formats import load_table
-from tag2mask.formats.plain import read_list
 from tag2mask.masks import MaskMaker, make_masks
 from tag2mask.photos.masks import Truth, write_mask
 from tag2mask.photos.table import Photo, Table
 from tag2mask.processes import cores
 from tag2mask.progress import start_log
-from tag2mask.run.folder import Job
-from tag2mask.run.pipeline import STAGES, run_stages
-from tag2mask.run.stages import mask_maker
+from tag2mask.runs.folder import Job
+from tag2mask.runs.pipeline import STAGES, run_stages
+from tag2mask.runs.stages import mask_maker
 from tag2mask.segmenter.predict import predict_photos
 from tag2mask.segmenter.train import train_segmenter
 
 SCORED = ("background", "cat", "dog", "horse", "cow", "sheep", "person", "chair", "sofa")
 THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
-PLAIN = {"token": "none", "mixer": "none", "pooling": "mean"}
+PLAIN = {"token": "none", "mixer": "none", "tag_loss": "mean"}
 SPREAD = "448 px, affinity, Otsu"  # the masks of `photos`
 READERS = 2 if torch.cuda.is_available() else 0  # processes that read photos, for each job
 
@@ -76,8 +75,8 @@ METHODS: dict[str, tuple[str, dict[str, Any], str]] = {
     "vit_pcm": ("vit_pcm", {}, "none"),
     "ppc": ("ppc", {}, "voc-overlapping"),
     "cpc": ("cpc", {}, "voc"),
-    "mean": ("photos", {"pooling": "mean"}, "voc"),
-    "top_k": ("photos", {"pooling": "top_k"}, "voc"),
+    "mean": ("photos", {"tag_loss": "mean"}, "voc"),
+    "top_k": ("photos", {"tag_loss": "top_k"}, "voc"),
     "ours": ("photos", {}, "voc"),
 }
 TOKENS: dict[str, tuple[dict[str, Any], str]] = {
@@ -95,7 +94,7 @@ ARMS = {
         for name, (changes, source) in TOKENS.items()
     },
     "cpc: voc, no PCE": ("cpc", {"pce_weight": 0.0}, "voc"),
-    "mean: voc, no BiLSTM": ("photos", {"mixer": "none", "pooling": "mean"}, "voc"),
+    "mean: voc, no BiLSTM": ("photos", {"mixer": "none", "tag_loss": "mean"}, "voc"),
 }
 METHODS |= ARMS
 
@@ -108,9 +107,9 @@ def views(method: str, bench: Bench) -> dict[str, dict[str, Any]]:
         larger = (
             {}
             if bench.photos > 320
-            else {"448 px": {**same, "image_size": 448, "background": "best"}}
+            else {"448 px": {**same, "image_size": 448, "threshold": "best"}}
         )
-        return {f"{size} px": {**same, "background": "best"}, **larger, SPREAD: {}}
+        return {f"{size} px": {**same, "threshold": "best"}, **larger, SPREAD: {}}
     if method in ARMS:
         return {f"{size} px{', Otsu' * (METHODS[method][0] == 'photos')}": same}
     if METHODS[method][0] == "photos":
@@ -124,8 +123,8 @@ def views(method: str, bench: Bench) -> dict[str, dict[str, Any]]:
         f"{size} px": same,
         f"{size} px, affinity": {**same, "affinity": True},
         "448 px, affinity": spread,
-        f"{size} px, logits, Otsu": {**same, "labels": "evidence"},
-        "448 px, logits, affinity, Otsu": {**spread, "labels": "evidence"},
+        f"{size} px, logits, Otsu": {**same, "scores": "logits"},
+        "448 px, logits, affinity, Otsu": {**spread, "scores": "logits"},
     }
 
 
@@ -413,8 +412,8 @@ def score_view(
 ) -> list[dict[str, Any]]:
     """Figures before and after the CRF for one way to make masks; with background "best" for the threshold that is best after it."""
     table, scored, _ = tables(options.data, shared_by(task.set, options).photos)
-    thresholds = THRESHOLDS if changes.get("background") == "best" else ("otsu",)
-    config = mask_settings(configure(task, options), {**changes, "background": thresholds[0]})
+    thresholds = THRESHOLDS if changes.get("threshold") == "best" else ("otsu",)
+    config = mask_settings(configure(task, options), {**changes, "threshold": thresholds[0]})
     maker = mask_maker(job_of(config, table))
     overall = maker.measure(table.photos)
     maps = [found for batch in maker.batches(scored.photos) for found in maker.maps(batch)]
@@ -425,7 +424,7 @@ def score_view(
             maker.score,
             maker.grid,
             table.tags,
-            config.masks.model_copy(update={"background": threshold, **off}),
+            config.masks.model_copy(update={"threshold": threshold, **off}),
         )
         one.overall, folder = overall, config.out / "views" / f"{view}, {threshold}, {crf}"
 
@@ -464,12 +463,12 @@ def segment(task: Task, options: argparse.Namespace) -> None:
             write_mask(folder / "masks" / f"{photo.name}.png", truth.read(photo))
     else:
         config, changes = configure(task, options), views(task.method, shared)[task.masks]
-        if changes.get("background") == "best":  # the threshold that was best, chosen on the truth
+        if changes.get("threshold") == "best":  # the threshold that was best, chosen on the truth
             assert task.before
             found = read_json(options.out / f"{task.before.name}.json")["rows"]
             changes = {
                 **changes,
-                "background": next(row["threshold"] for row in found if row["masks"] == task.masks),
+                "threshold": next(row["threshold"] for row in found if row["masks"] == task.masks),
             }
         config = mask_settings(config, changes)
         maker = mask_maker(job_of(config, table))

@@ -15,9 +15,10 @@ import torch
 
 from tag2mask.api import run_config
 from tag2mask.config import load_recipe, make_config, merged
+from tag2mask.demo import scenes
 from tag2mask.evaluate import evaluate_masks
 from tag2mask.files import read_json
-from tag2mask.formats import load_table, scenes
+from tag2mask.formats import load_table
 from tag2mask.photos.masks import Truth
 
 TAGS = ("apple", "bus", "car", "cat", "dog", "pizza")
@@ -25,14 +26,14 @@ SMALL: dict[str, Any] = {  # sizes and steps, and few photos a step; everything 
     "clusters": {"source": "demo"},
     "classifier": {"image_size": 128, "epochs": 10, "batch_size": 8},
     "masks": {"image_size": 192},
-    "segmenter": {"crop_size": 97, "batch_size": 6, "steps": 80, "test_size": 97},
+    "segmenter": {"crop_size": 97, "batch_size": 6, "steps": 80, "image_size": 97},
 }
 PLAIN = {
     "clusters": {"source": "none"},
-    "classifier": {"token": "none", "mixer": "none", "pooling": "mean"},
+    "classifier": {"token": "none", "mixer": "none", "tag_loss": "mean"},
 }  # as in benchmarks/quality.py
 BARE = {
-    "masks": {"affinity": False, "background": 0.4}
+    "masks": {"affinity": False, "threshold": 0.4}
 }  # as CAM is published; 0.4 is best for the demo's scenes
 UNTRAINED = {"classifier": {"epochs": 1, "frozen_lr": 1e-30}}
 

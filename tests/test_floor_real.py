@@ -30,8 +30,8 @@ SMALL: dict[str, Any] = {  # size and steps, and few photos a step; everything e
 }
 CAM = {  # as in benchmarks/methods.py
     "clusters": {"source": "none"},
-    "classifier": {"token": "none", "mixer": "none", "pooling": "mean"},
-    "masks": {"image_size": 224, "affinity": False, "background": 0.3},
+    "classifier": {"token": "none", "mixer": "none", "tag_loss": "mean"},
+    "masks": {"image_size": 224, "affinity": False, "threshold": 0.3},
 }
 
 

@@ -23,7 +23,7 @@ ROOMS = (
     "crf",
 )
 OPEN_TO_ALL = ("photos", "crf")  # the table and its pictures and masks; the CRF, usable alone
-FACE = ("cli", "api", "run")
+FACE = ("cli", "api", "runs")
 FILES = sorted(SOURCE.rglob("*.py"))
 
 
@@ -89,11 +89,11 @@ def test_help_answers_at_once_and_loads_nothing_heavy():
         ),
         (["masks", "--data", "X/absent.csv", "--out", "X/r"], "no such file"),
         (
-            ["run", "--classifier.pooling", "mean", "--masks.labels", "max_norm"],
-            "which classifier.pooling = 'mean' does not train; use",
+            ["run", "--classifier.tag_loss", "mean", "--masks.scores", "max_norm"],
+            "which classifier.tag_loss = 'mean' does not train; use",
         ),
         (
-            ["run", "--masks.labels", "plain", "--segmenter.rounds", "2"],
+            ["run", "--masks.scores", "softmax", "--segmenter.rounds", "2"],
             "does not look at the tags, and segmenter.rounds above 1",
         ),
     ],
@@ -129,9 +129,9 @@ def test_settings_that_do_not_fit_together_name_their_file(tmp_path):
     from tag2mask.errors import ConfigError
 
     (tmp_path / "r.toml").write_text(
-        '[classifier]\npooling = "mean"\n[masks]\nlabels = "max_norm"\n'
+        '[classifier]\ntag_loss = "mean"\n[masks]\nscores = "max_norm"\n'
     )
-    with pytest.raises(ConfigError, match=r"r\.toml: masks\.labels = 'max_norm' reads a softmax"):
+    with pytest.raises(ConfigError, match=r"r\.toml: masks\.scores = 'max_norm' reads a softmax"):
         read_config(tmp_path / "r.toml")
 
 

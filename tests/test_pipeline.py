@@ -22,7 +22,7 @@ from tag2mask.demo.scenes import make_scenes
 from tag2mask.errors import ConfigError, DataError, RunError, Tag2MaskError, TrainingError
 from tag2mask.files import locked
 from tag2mask.photos.masks import write_mask
-from tag2mask.run.pipeline import STAGES
+from tag2mask.runs.pipeline import STAGES
 from tag2mask.vision import torchvision  # noqa: F401  before timm
 
 import timm  # isort: skip
@@ -49,10 +49,10 @@ SETTINGS = {
         "balanced": True,
         "lr": 0.01,
         "weight_decay": 2.5e-4,
-        "test_size": 65,
+        "image_size": 65,
         "crf": {"iterations": 1},
     },
-    "report": {"photos": 2},
+    "report": {"photos_per_split": 2},
 }
 
 
@@ -140,8 +140,8 @@ def test_given_tags_bound_the_pseudo_masks(finished):
 
 
 def test_later_stages_take_the_background_threshold_of_the_masks(finished):
-    from tag2mask.run.folder import Job
-    from tag2mask.run.stages import mask_maker
+    from tag2mask.runs.folder import Job
+    from tag2mask.runs.stages import mask_maker
 
     job = Job(finished.config.model_copy(update={"out": finished.folder}))
     maker, stored = (
@@ -153,8 +153,8 @@ def test_later_stages_take_the_background_threshold_of_the_masks(finished):
 
 def test_the_report_shows_the_scores_that_the_masks_were_made_of(finished, scenes, tmp_path):
     """Nothing is scored again: the page comes without the classifier. Z is shown as it is, evidence relative to its highest."""
-    from tag2mask.run.folder import Job
-    from tag2mask.run.stages import shown_scores
+    from tag2mask.runs.folder import Job
+    from tag2mask.runs.stages import shown_scores
 
     folder = copy_of(finished, tmp_path)
     for gone in ("classifier/model.safetensors", "report/index.html"):
@@ -164,7 +164,7 @@ def test_the_report_shows_the_scores_that_the_masks_were_made_of(finished, scene
     job = Job(finished.config.model_copy(update={"out": folder}))
     as_it_is = Job(
         job.config.model_copy(
-            update={"masks": job.config.masks.model_copy(update={"labels": "max_norm"})}
+            update={"masks": job.config.masks.model_copy(update={"scores": "max_norm"})}
         )
     )
     for photo in job.table.photos:
@@ -456,7 +456,7 @@ def test_test_photos_named_like_training_photos_keep_their_masks(finished, scene
             scenes / "masks" / f"{Path(line.partition(',')[0]).stem}.png",
             tmp_path / "masks" / f"{number:04d}.png",
         )
-    from tag2mask.run.folder import Job
+    from tag2mask.runs.folder import Job
 
     job = Job(
         tag2mask.load(folder).config.model_copy(

@@ -27,9 +27,9 @@ sys.addaudithook(heard)
 
 if __name__ == "__main__":
     from tag2mask.config import load_recipe, make_config, merged, with_whole_paths
-    from tag2mask.run.pipeline import run_stages
+    from tag2mask.runs.pipeline import run_stages
     from tag2mask.segmenter.train import BackgroundGuard
-    from tag2mask.run.folder import Job
+    from tag2mask.runs.folder import Job
     BackgroundGuard.check = lambda guard, model: None  # so few steps may end at background everywhere
     scenes, out = Path(sys.argv[1]), Path(sys.argv[3])
     settings = merged(load_recipe("photos").model_dump(), {
@@ -39,7 +39,7 @@ if __name__ == "__main__":
         "classifier": {"backbone": "test_vit", "weights": "none", "image_size": 64, "token_width": 16, "epochs": 2, "batch_size": 8},
         "masks": {"image_size": 64, "crf": {"iterations": 2}},
         "segmenter": {"crop_size": 65, "batch_size": 4, "steps": 20, "rounds": 2, "balanced": True, "lr": 0.01, "weight_decay": 2.5e-4,
-                      "test_size": 65, "crf": {"iterations": 1}},
+                      "image_size": 65, "crf": {"iterations": 1}},
     })
     for stage in ("clusters", "train", "masks", "segment"):
         os.environ["STAGE"] = stage

@@ -19,6 +19,6 @@ from tag2mask.photos.tensors import reduced
 def test_photos_of_the_papers_keep_their_size(recipe, largest):
     photo, settings = Image.new("RGB", largest), load_recipe(recipe)
     assert (
-        reduced(photo, settings.segmenter.test_size) is photo
+        reduced(photo, settings.segmenter.image_size) is photo
     )  # training crops, prediction and the CRF behind it
     assert reduced(photo, settings.masks.mask_size) is photo  # the pseudo masks' CRF

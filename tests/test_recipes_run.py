@@ -10,13 +10,14 @@ from PIL import Image, ImageFilter
 import tag2mask
 from tag2mask.cli import main
 from tag2mask.config import load_recipe, recipes
+from tag2mask.demo import scenes
 from tag2mask.evaluate import evaluate_masks, list_hash
-from tag2mask.formats import load_table, scenes
+from tag2mask.formats import load_table
 from tag2mask.photos.masks import Truth
 
 # Sizes, steps and networks; everything else stays as the recipe has it.
 SMALL = """--classifier.image-size 64 --masks.image-size 64 --masks.crf.iterations 1
-           --segmenter.crop-size 65 --segmenter.test-size 65 --segmenter.steps 6 --segmenter.crf.iterations 1 --report.photos 1"""
+           --segmenter.crop-size 65 --segmenter.image-size 65 --segmenter.steps 6 --segmenter.crf.iterations 1 --report.photos_per_split 1"""
 SMALL_VIT = "--classifier.backbone test_vit --classifier.weights none --segmenter.backbone test_resnet --segmenter.weights none"
 
 

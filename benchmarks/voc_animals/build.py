@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from tag2mask.formats.plain import read_list
+from tag2mask.files import read_list
 from tag2mask.photos.masks import read_mask, write_mask
 from tag2mask.progress import track
 

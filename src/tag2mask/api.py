@@ -23,9 +23,9 @@ from tag2mask.errors import DataError, RunError
 from tag2mask.files import locked, read_json, write_text, writing
 from tag2mask.processes import rank
 from tag2mask.progress import console, log, start_log, track
-from tag2mask.run.folder import Job
-from tag2mask.run.pipeline import STAGES, require_own_folders, run_stages
-from tag2mask.run.stages import load_for_prediction
+from tag2mask.runs.folder import Job
+from tag2mask.runs.pipeline import STAGES, require_own_folders, run_stages
+from tag2mask.runs.stages import load_for_prediction
 
 if TYPE_CHECKING:
     from tag2mask.segmenter.predict import Prediction

@@ -85,7 +85,7 @@ class ClassifierSettings(Settings):
     """HV-BiLSTM as in the papers, the same added to its input through a gate that starts at 0, or none."""
     dropout: float = Field(0.2, ge=0, lt=1)
     """Dropout before the HV-BiLSTM and before the classifier."""
-    pooling: Literal["top_k", "mean", "both"] = "both"
+    tag_loss: Literal["top_k", "mean", "both"] = "both"
     """Patches to what the tags supervise: top-k of the softmax with background (eq. 3), mean logit of each tag (CAM), or both losses."""
     top_k: int = Field(6, ge=1)
     """k of eq. 3 on a grid of 24x24 patches; scaled with the number of patches."""
@@ -155,12 +155,14 @@ class MaskSettings(Settings):
     """Average with the scores of the mirrored photo."""
     affinity: bool = True
     """Spread scores over patches whose features are alike (SEAM's correlation of patches, without its training)."""
-    labels: Literal["plain", "mask", "max_norm", "evidence"] = "evidence"
-    """Patch scores to a label each. Of the softmax with background, plain: the likeliest class; mask: only the photo's tags and background;
-    max_norm: and each class divided by its largest score. evidence: no softmax, the tags' positive logits; background where they are low"""
-    background: Literal["otsu"] | Annotated[float, Field(gt=0, lt=1)] = "otsu"
-    """Evidence below which a patch is background, relative to a tag's largest in the photo (with labels = evidence); otsu: the mean of
-    Otsu's thresholds for the tag in this photo and for all tags in many photos."""
+    scores: Literal["softmax", "softmax_of_tags", "max_norm", "logits"] = "logits"
+    """Which patch scores make a mask. softmax: of all classes; softmax_of_tags: of the photo's tags
+    and background only; max_norm: the same, each class divided by its largest score in the photo;
+    logits: the tags' positive logits, without a softmax, and background where they are low."""
+    threshold: Literal["otsu"] | Annotated[float, Field(gt=0, lt=1)] = "otsu"
+    """With scores = logits: a patch is background below this part of the tag's largest logit in the
+    photo. otsu: the mean of Otsu's thresholds for the tag in this photo and for all tags in many
+    photos."""
     batch_size: int = Field(4, ge=1)
     """Photos per forward pass."""
     mask_size: int = Field(640, ge=32)
@@ -203,7 +205,7 @@ class SegmenterSettings(Settings):
     """As in the classifier."""
     test_scales: tuple[Annotated[float, Field(gt=0)], ...] = Field((1.0,), min_length=1)
     """Scales at test time."""
-    test_size: int = Field(385, ge=33)
+    image_size: int = Field(385, ge=33)
     """Longer side of a photo at scale 1, larger ones are reduced, in training too [pixels]; a mask always has the photo's own size."""
     flip: bool = True
     """Average with the mirrored photo at test time."""
@@ -222,7 +224,7 @@ class EvaluateSettings(Settings):
 class ReportSettings(Settings):
     """Numbers and pictures to a page."""
 
-    photos: int = Field(12, ge=1)
+    photos_per_split: int = Field(12, ge=1)
     """Photos shown of each split."""
 
 
@@ -251,20 +253,20 @@ class Config(Settings):
 
     @model_validator(mode="after")
     def _settings_fit(self) -> "Config":
-        if self.classifier.pooling == "mean" and self.masks.labels != "evidence":
+        if self.classifier.tag_loss == "mean" and self.masks.scores != "logits":
             raise ConfigError(
-                f"masks.labels = {self.masks.labels!r} reads a softmax with background, which classifier.pooling = 'mean' does not train; "
-                "use masks.labels = 'evidence' or another pooling"
+                f"masks.scores = {self.masks.scores!r} reads a softmax with background, which classifier.tag_loss = 'mean' does not train; "
+                "use masks.scores = 'logits' or another tag_loss"
             )
         if self.clusters.llm and self.clusters.source not in ("auto", "llm"):
             raise ConfigError(
                 f"clusters.llm = {self.clusters.llm!r} would not be asked: clusters.source is {self.clusters.source!r}; "
                 "give --clusters llm too"
             )
-        if self.masks.labels == "plain" and self.segmenter.rounds > 1:
+        if self.masks.scores == "softmax" and self.segmenter.rounds > 1:
             raise ConfigError(
-                "masks.labels = 'plain' does not look at the tags, and segmenter.rounds above 1 makes masks from them; "
-                "use another masks.labels or one round"
+                "masks.scores = 'softmax' does not look at the tags, and segmenter.rounds above 1 makes masks from them; "
+                "use another masks.scores or one round"
             )
         return self
 

@@ -11,13 +11,13 @@ from contextlib import contextmanager
 from fnmatch import fnmatch
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
+from pathlib import Path, PurePath
 from threading import Lock
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from tag2mask.errors import RunError
+from tag2mask.errors import DataError, RunError
 from tag2mask.processes import rank
 from tag2mask.progress import log
 
@@ -96,6 +96,24 @@ def read_json(path: Path) -> Any:
         raise RunError(f"{path} is missing; run the stage that writes it first") from None
     except json.JSONDecodeError as error:
         raise RunError(f"{path}: not valid JSON (line {error.lineno}: {error.msg})") from None
+
+
+def read_text(path: Path) -> str:
+    """A text file, with or without a byte order mark. Raises DataError."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+
+
+def read_list(path: Path) -> list[str]:
+    """A list file to names: one a line, or pairs of paths ("/JPEGImages/a.jpg /SegmentationClassAug/a.png"). Raises DataError."""
+    lines = [line.strip() for line in read_text(path).splitlines() if line.strip()]
+    return [PurePath(line.split()[0]).stem if line.startswith("/") else line for line in lines]
 
 
 class Facts:

@@ -166,7 +166,7 @@ def test_cluster_token_is_u_times_g():
 @pytest.mark.parametrize(("token", "extra"), [("cluster", 8), ("class", 64), ("none", 0)])
 @pytest.mark.parametrize("mixer", ["hv_bilstm", "residual", "none"])
 def test_variants_give_scores_that_sum_to_one(token, extra, mixer):
-    net = PatchClassifier(settings(token=token, mixer=mixer, pooling="top_k"), 4, 3).eval()
+    net = PatchClassifier(settings(token=token, mixer=mixer, tag_loss="top_k"), 4, 3).eval()
     logits, refined = net(torch.rand(2, 3, 64, 96), torch.ones(2, 3))
     assert refined.shape == (2, 4, 6, 64 + extra) and logits.shape == (2, 4, 6, 4)
     scores = net.scores(torch.rand(2, 3, 64, 96), torch.ones(2, 3))
@@ -175,7 +175,7 @@ def test_variants_give_scores_that_sum_to_one(token, extra, mixer):
 
 def test_evidence_is_the_positive_logits_without_background():
     net, image, u = (
-        PatchClassifier(settings(pooling="top_k"), 4, 3).eval(),
+        PatchClassifier(settings(tag_loss="top_k"), 4, 3).eval(),
         torch.rand(1, 3, 64, 64),
         torch.ones(1, 3),
     )

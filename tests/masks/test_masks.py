@@ -14,20 +14,20 @@ from tag2mask.masks.scores import otsu, patch_scores, tag_scores, to_pixels
 from tag2mask.photos.masks import read_mask
 from tag2mask.photos.table import Photo, Table
 from tag2mask.photos.tensors import to_square
-from tag2mask.run.folder import Job
-from tag2mask.run.stages import mask_maker
+from tag2mask.runs.folder import Job
+from tag2mask.runs.stages import mask_maker
 
 PLAIN = MaskSettings(image_size=32, scales=(1.0,), flip=False, crf=CRFSettings(iterations=0))
-SOFTMAX = PLAIN.model_copy(update={"labels": "max_norm"})
+SOFTMAX = PLAIN.model_copy(update={"scores": "max_norm"})
 
 
 def test_tag_scores_by_hand():
     z = torch.tensor([[[0.6, 0.2]], [[0.3, 0.2]], [[0.1, 0.6]]])  # background, a, b at two patches
-    plain = tag_scores(z, MaskSettings(labels="plain"))
+    plain = tag_scores(z, MaskSettings(scores="softmax"))
     assert torch.allclose(plain, z)
-    masked = tag_scores(z[:2], MaskSettings(labels="mask"))
+    masked = tag_scores(z[:2], MaskSettings(scores="softmax_of_tags"))
     assert torch.allclose(masked, torch.tensor([[[2 / 3, 0.5]], [[1 / 3, 0.5]]]))
-    normed = tag_scores(z[:2], MaskSettings(labels="max_norm"))
+    normed = tag_scores(z[:2], MaskSettings(scores="max_norm"))
     first, second = (
         torch.tensor([1.0, 1.0]),
         torch.tensor([1 / 3, 2 / 3]),
@@ -36,22 +36,22 @@ def test_tag_scores_by_hand():
 
 
 def test_a_tag_without_any_score_is_nowhere():
-    for labels in ("plain", "mask", "max_norm"):
+    for labels in ("softmax", "softmax_of_tags", "max_norm"):
         assert torch.equal(
-            tag_scores(torch.zeros(2, 1, 3), MaskSettings(labels=labels)), torch.zeros(2, 1, 3)
+            tag_scores(torch.zeros(2, 1, 3), MaskSettings(scores=labels)), torch.zeros(2, 1, 3)
         )
     z = torch.tensor([[[0.0, 0.0]], [[2.0, 0.0]], [[0.0, 0.0]]])
     assert torch.allclose(
-        tag_scores(z, MaskSettings(background=0.5)),
+        tag_scores(z, MaskSettings(threshold=0.5)),
         torch.tensor([[[1 / 3, 1.0]], [[2 / 3, 0.0]], [[0.0, 0.0]]]),
     )
-    weak = tag_scores(torch.tensor([[[0.9, 0.9]], [[1e-4, 2e-4]]]), MaskSettings(labels="max_norm"))
+    weak = tag_scores(torch.tensor([[[0.9, 0.9]], [[1e-4, 2e-4]]]), MaskSettings(scores="max_norm"))
     assert weak[1, 0].tolist() == pytest.approx([1 / 3, 1 / 2])  # of its best patch, however low
 
 
 def test_evidence_leaves_background_where_no_tag_reaches_its_share():
     z = torch.tensor([[[0.0, 0.0, 0.0]], [[4.0, 1.0, 0.0]], [[0.0, 1.0, 5.0]]])
-    scores = tag_scores(z, MaskSettings(background=0.4))
+    scores = tag_scores(z, MaskSettings(threshold=0.4))
     assert torch.allclose(scores.sum(0), torch.ones(1, 3))
     assert scores.argmax(0).tolist() == [[1, 0, 2]]
     assert scores[1, 0, 0] / scores[0, 0, 0] == pytest.approx(1 / 0.4)
@@ -66,8 +66,8 @@ def test_background_starts_between_the_photos_threshold_and_that_of_many():
     assert alone.argmax(0).tolist() == [[1, 1, 0, 0]]
     assert both.argmax(0).tolist() == [[1, 1, 1, 0]]  # (0.8 + 0.3) / 2 = 0.55
     assert both[1, 0, 2] / both[0, 0, 2] == pytest.approx(0.6 / 0.55)
-    fixed = tag_scores(z, MaskSettings(background=0.7), 0.3)
-    assert torch.equal(fixed, tag_scores(z, MaskSettings(background=0.7)))
+    fixed = tag_scores(z, MaskSettings(threshold=0.7), 0.3)
+    assert torch.equal(fixed, tag_scores(z, MaskSettings(threshold=0.7)))
 
 
 def test_otsu_parts_two_groups():
@@ -166,7 +166,9 @@ def colours(images, labels):
 
 
 def test_masks_have_the_photos_size_and_only_given_tags(photos, tmp_path):
-    maker = MaskMaker(colours, int, photos.tags, PLAIN.model_copy(update={"labels": "mask"}))
+    maker = MaskMaker(
+        colours, int, photos.tags, PLAIN.model_copy(update={"scores": "softmax_of_tags"})
+    )
     assert make_masks(photos, maker, tmp_path / "out", 2) == 2
     one = read_mask(tmp_path / "out" / "a" / "one.png")
     assert one.shape == (23, 41) and set(np.unique(one)) == {0, 2}
@@ -177,7 +179,7 @@ def test_masks_have_the_photos_size_and_only_given_tags(photos, tmp_path):
         assert saved["scores"].shape == (2, 2, 2) and saved["classes"].tolist() == [0, 2]
     (stored,) = maker.maps(photos.photos[1:])
     assert torch.allclose(read_maps(tmp_path / "out", photos.photos[1]), stored, atol=1e-3)
-    plain = MaskMaker(colours, int, photos.tags, PLAIN.model_copy(update={"labels": "plain"}))
+    plain = MaskMaker(colours, int, photos.tags, PLAIN.model_copy(update={"scores": "softmax"}))
     assert set(
         np.unique(plain.mask(photos.photos[0], plain.scores(plain.maps(photos.photos[:1])[0])))
     ) == {1, 2}
@@ -226,7 +228,7 @@ def test_a_mask_is_the_argmax_of_z_interpolated_to_the_photo(backbone, tmp_path)
         lambda images, labels: net.scores(images, u),
         net.backbone.grid_size,
         ("cat", "cow", "dog"),
-        PLAIN.model_copy(update={"image_size": 130, "labels": "plain"}),
+        PLAIN.model_copy(update={"image_size": 130, "scores": "softmax"}),
     )
     photo = Photo("a", tmp_path / "a.png", ("cat",))
     found = maker.mask(photo, maker.scores(maker.maps([photo])[0]))
@@ -269,7 +271,7 @@ def test_the_common_threshold_is_otsus_over_all_evidence_of_the_tags(photos):
         otsu(torch.stack([z / z.max() for z in found]))
     )
     assert MaskMaker(evidence, int, photos.tags, SOFTMAX).measure(photos.photos) is None
-    fixed = PLAIN.model_copy(update={"background": 0.3})
+    fixed = PLAIN.model_copy(update={"threshold": 0.3})
     assert MaskMaker(evidence, int, photos.tags, fixed).measure(photos.photos) is None
 
 
@@ -284,7 +286,7 @@ def test_classifier_and_segmenter_are_evidence_alike(photos):
             torch.tensor([[0.0, 0], [0, 0], [3, 0]]).view(1, 3, 1, 2).expand(len(images), 3, 2, 2)
         )
 
-    maker = MaskMaker(halves, int, photos.tags, PLAIN.model_copy(update={"background": 0.5}))
+    maker = MaskMaker(halves, int, photos.tags, PLAIN.model_copy(update={"threshold": 0.5}))
     red = (
         np.array([[0.75, 0.125], [1.0, 0.0]]) / 0.5
     )  # mean of 1, 0 / 1, 0 and of 0.1, 0.05 / 0.2, 0 over their largest, 0.2

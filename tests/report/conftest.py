@@ -108,7 +108,7 @@ def run(tmp_path):
     for stage in ("clusters", "classifier", "masks", "segmenter", "evaluate"):
         write(folder / stage / "done.json", {"seconds": 61.0, "versions": {"tag2mask": "0.1.0"}})
     config = make_config(
-        {"out": str(folder), "classifier": {"epochs": 77}, "report": {"photos": 6}}
+        {"out": str(folder), "classifier": {"epochs": 77}, "report": {"photos_per_split": 6}}
     )
     return SimpleNamespace(
         folder=folder, config=config, train=train, val=val, scores=scores, truth=true_mask

@@ -72,7 +72,7 @@ def test_the_page_is_self_contained(run):
 
 def test_what_users_wrote_is_escaped(run):
     config = run.config.model_copy(
-        update={"report": run.config.report.model_copy(update={"photos": 12})}
+        update={"report": run.config.report.model_copy(update={"photos_per_split": 12})}
     )
     page = Page(render(run, config=config))
     assert not {"em", "u", "hand"} & set(page.elements)
@@ -131,7 +131,7 @@ def test_heat_maps_say_what_they_show(run):
     assert "its evidence, from none  to the most in that photo, spread over" in Page(
         render(run)
     ).text.replace("\n", " ")
-    masks = run.config.masks.model_copy(update={"labels": "max_norm", "affinity": False})
+    masks = run.config.masks.model_copy(update={"scores": "max_norm", "affinity": False})
     assert (
         "its score Z, from 0  to 1; and the pseudo mask"
         in Page(render(run, config=run.config.model_copy(update={"masks": masks}))).text
@@ -228,7 +228,7 @@ def test_the_page_stays_small(run, tmp_path):
     )
     table = Table(run.train.tags, photos)
     config = run.config.model_copy(
-        update={"report": run.config.report.model_copy(update={"photos": 100})}
+        update={"report": run.config.report.model_copy(update={"photos_per_split": 100})}
     )
     html = render(run, train=table, val=table, config=config, truth=lambda photo: None)
     assert html.count('<article class="strip"') == 200

@@ -16,7 +16,7 @@ def settings():
         batch_size=4,
         steps=12,
         lr=0.01,
-        test_size=65,
+        image_size=65,
         flip=False,
         precision="no",
         crf={"iterations": 0},

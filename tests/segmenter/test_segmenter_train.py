@@ -29,9 +29,9 @@ def plain(monkeypatch):
 
 @pytest.mark.parametrize("suffix", ["png", "jpg"])
 @pytest.mark.parametrize(
-    ("scale", "test_size"), [((1.0, 1.0), 400), ((0.4, 1.9), 400), ((0.5, 1.5), 90)]
+    ("scale", "image_size"), [((1.0, 1.0), 400), ((0.4, 1.9), 400), ((0.5, 1.5), 90)]
 )
-def test_picture_and_mask_are_cut_alike(settings, plain, tmp_path, scale, test_size, suffix):
+def test_picture_and_mask_are_cut_alike(settings, plain, tmp_path, scale, image_size, suffix):
     photo = paint(
         tmp_path,
         "p",
@@ -42,7 +42,7 @@ def test_picture_and_mask_are_cut_alike(settings, plain, tmp_path, scale, test_s
     if suffix == "jpg":  # read reduced
         Image.open(photo.path).save(tmp_path / "p.jpg", quality=100, subsampling=0)
         photo = Photo("p", tmp_path / "p.jpg", ())
-    settings = settings.model_copy(update={"scale_range": scale, "test_size": test_size})
+    settings = settings.model_copy(update={"scale_range": scale, "image_size": image_size})
     examples = PseudoMasked(
         Table(("disc", "box"), (photo,)), tmp_path / "masks", settings, 49, MEAN
     )
@@ -64,7 +64,7 @@ def test_picture_and_mask_are_cut_alike(settings, plain, tmp_path, scale, test_s
         seen += int(pure.sum())
         mirrored += not torch.equal(mask, examples[0, key + 1000][1])
     assert (
-        seen > 40 * 49 * 49 * (0.3 if test_size == 90 else 0.6) * (1 if test_size > 90 else 0.5)
+        seen > 40 * 49 * 49 * (0.3 if image_size == 90 else 0.6) * (1 if image_size > 90 else 0.5)
         and mirrored > 30
     )
 
@@ -73,7 +73,7 @@ def test_class_numbers_are_never_blended(settings, tmp_path):
     photo = paint(
         tmp_path, "p", np.kron(2 * np.eye(6, dtype=np.uint8), np.ones((15, 15), np.uint8))
     )
-    settings = settings.model_copy(update={"scale_range": (0.4, 1.9), "test_size": 400})
+    settings = settings.model_copy(update={"scale_range": (0.4, 1.9), "image_size": 400})
     examples = PseudoMasked(
         Table(("disc", "box"), (photo,)), tmp_path / "masks", settings, 49, MEAN
     )
@@ -170,7 +170,7 @@ def test_the_learning_rate_follows_the_poly_schedule(settings, data, tmp_path, m
 def test_it_learns_a_few_pictures(settings, data, tmp_path):
     table, masks = data
     settings = settings.model_copy(
-        update={"steps": 150, "lr": 0.02, "scale_range": (0.8, 1.2), "flip": True, "test_size": 81}
+        update={"steps": 150, "lr": 0.02, "scale_range": (0.8, 1.2), "flip": True, "image_size": 81}
     )
     model = train_segmenter(table, masks, settings, tmp_path / "run", seed=0, workers=0)
     assert not model.training

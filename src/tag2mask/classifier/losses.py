@@ -72,7 +72,7 @@ def evidence_bce(logits: Tensor, labels: Tensor) -> Tensor:
     """Multi-label BCE on the mean logit of each tag over all patches (CAM's loss): (B, N, C), (B, C) -> scalar; background takes no part.
 
     # Differs from CPC: neither paper has this loss. Eq. 3 looks at k patches; the mean charges all patches of a photo for tags that it does
-    # not have. What the two losses do together (`pooling = "both"`): docs/research/what-holds-masks-back.md.
+    # not have. What the two losses do together (`tag_loss = "both"`): docs/research/what-holds-masks-back.md.
     """
     return F.binary_cross_entropy_with_logits(logits[..., 1:].float().mean(1), labels[:, 1:])
 

@@ -27,7 +27,7 @@ class TaggedPhotos:
 
     def __init__(self, table: Table, cluster_vectors: Tensor, size: int, augment: str):
         self.photos = table.photos
-        self.labels = torch.from_numpy(table.labels)
+        self.labels = torch.from_numpy(table.multi_hot)
         self.cluster_vectors, self.size, self.augment = (
             cluster_vectors,
             size,
@@ -60,10 +60,10 @@ def train_classifier(
     """
     torch.manual_seed(seed)
     model = PatchClassifier(settings, table.num_classes, cluster_vectors.shape[1])
-    if model.backbone.is_vit and settings.pooling != "top_k":
+    if model.backbone.is_vit and settings.tag_loss != "top_k":
         log.warning(
             f"{settings.backbone} is a ViT, whose patches have all seen the whole photo: where their mean is asked for the tags "
-            f"(classifier.pooling = {settings.pooling}), objects come out far too large; with a ViT start from --recipe cpc"
+            f"(classifier.tag_loss = {settings.tag_loss}), objects come out far too large; with a ViT start from --recipe cpc"
         )
     side, stride = model.backbone.grid_size(settings.image_size), model.backbone.stride
     if settings.equivariance_weight and side // stride % 2:
@@ -134,13 +134,13 @@ def classifier_loss(
     scores = patch_scores(logits)
     flat = scores.flatten(1, 2)
     parts: dict[str, Tensor] = {}
-    if settings.pooling != "mean":
+    if settings.tag_loss != "mean":
         # Differs from CPC: it gives k for 24 x 24 patches; another grid has its share. k = 1, ViT-PCM's maximum, stays 1.
         k = max(1, round(settings.top_k * flat.shape[1] / PAPER_PATCHES))
         parts["mce"] = mce(
             *top_k_pool(logits.flatten(1, 2), 1 if settings.top_k == 1 else k), labels
         )
-    if settings.pooling != "top_k":
+    if settings.tag_loss != "top_k":
         parts["evidence"] = evidence_bce(logits.flatten(1, 2), labels)
     total = sum(parts.values(), torch.zeros((), device=logits.device))
     if settings.pce_weight:

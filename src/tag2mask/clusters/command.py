@@ -15,7 +15,7 @@ from tag2mask.clusters.make import make_clusters
 from tag2mask.clusters.membership import Clusters, load_clusters
 from tag2mask.errors import ClusterError
 from tag2mask.files import write_text
-from tag2mask.formats.rows import clean_tag
+from tag2mask.photos.table import clean_tag
 
 if TYPE_CHECKING:
     from tag2mask.clusters.refine import Voting

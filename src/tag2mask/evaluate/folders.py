@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tag2mask.errors import DataError
 from tag2mask.evaluate.confusion import Result, evaluate_masks
-from tag2mask.formats.plain import read_list
+from tag2mask.files import read_list
 from tag2mask.photos.classes import COCO, VOC
 
 CLASSES = {"voc": ("background", *VOC), "coco": ("background", *COCO)}

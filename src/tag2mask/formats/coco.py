@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from tag2mask.errors import DataError
+from tag2mask.files import read_text
 from tag2mask.formats.findings import Finding, shorten
-from tag2mask.formats.plain import read_text
 from tag2mask.formats.rows import clean_tag, is_file
 from tag2mask.formats.shapes import Outlined, Outlines, Shape
 from tag2mask.photos.classes import COCO

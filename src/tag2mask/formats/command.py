@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.text import Text
 
 from tag2mask.errors import DataError
+from tag2mask.files import read_text
 from tag2mask.formats.findings import count, findings_text
-from tag2mask.formats.plain import read_text
 
 Data = Annotated[
     Path,

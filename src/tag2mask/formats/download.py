@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tag2mask.errors import DataError
-from tag2mask.files import write_text
-from tag2mask.formats.plain import read_list
+from tag2mask.files import read_list, write_text
 from tag2mask.progress import log, track
 
 CHUNK = 1 << 20  # bytes

@@ -6,10 +6,11 @@ import json
 import os
 from collections.abc import Container, Iterable, Sequence
 from difflib import get_close_matches
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 from tag2mask.errors import DataError
+from tag2mask.files import read_text
 from tag2mask.formats.findings import Finding
 from tag2mask.formats.rows import PICTURES, UNREAD, Row, Rows, is_file, split_tags
 
@@ -116,24 +117,6 @@ def unread_pictures(folder: Path) -> list[Finding]:
         if files
         else []
     )
-
-
-def read_text(path: Path) -> str:
-    """A text file, with or without a byte order mark. Raises DataError."""
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
-
-
-def read_list(path: Path) -> list[str]:
-    """A list file to names: one a line, or pairs of paths ("/JPEGImages/a.jpg /SegmentationClassAug/a.png"). Raises DataError."""
-    lines = [line.strip() for line in read_text(path).splitlines() if line.strip()]
-    return [PurePath(line.split()[0]).stem if line.startswith("/") else line for line in lines]
 
 
 def picture_path(name: str, folder: Path) -> Path:

@@ -1,7 +1,6 @@
 """What every reader hands over, and how it becomes the table: names, tag checks, all faults in one error."""
 
 import os
-import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +9,7 @@ from pathlib import Path, PurePath
 
 from tag2mask.errors import DataError
 from tag2mask.formats.findings import Finding, shorten
-from tag2mask.photos.table import Photo, Table, absolute, tag_key
+from tag2mask.photos.table import Photo, Table, absolute, clean_tag, tag_key
 from tag2mask.progress import log
 
 PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".jfif"}
@@ -52,11 +51,6 @@ def split_tags(tags: str | Iterable[str]) -> tuple[str, ...]:
     """Tags of one picture, from "cat; dog" or ["cat", "dog"]: stripped, without empty ones and repetitions."""
     parts = tags.split(";") if isinstance(tags, str) else tags
     return tuple(dict.fromkeys(tag for part in parts if (tag := clean_tag(part))))
-
-
-def clean_tag(tag: object) -> str:
-    """A tag or label as a file holds it, without needless spaces and in one spelling (NFC): " traffic  light" -> "traffic light"."""
-    return unicodedata.normalize("NFC", " ".join(str(tag).split()))
 
 
 def photo_names(paths: Sequence[Path]) -> list[str]:

@@ -10,8 +10,9 @@ from xml.etree import ElementTree
 import numpy as np
 
 from tag2mask.errors import DataError
+from tag2mask.files import read_text
 from tag2mask.formats.findings import Finding
-from tag2mask.formats.plain import picture_path, pictures_below, read_text, unread_pictures
+from tag2mask.formats.plain import picture_path, pictures_below, unread_pictures
 from tag2mask.formats.rows import PICTURES, clean_tag
 from tag2mask.formats.shapes import Outlined, Outlines, Shape, polygon
 from tag2mask.photos.table import tag_key

@@ -9,8 +9,8 @@ from xml.etree import ElementTree
 import numpy as np
 
 from tag2mask.errors import DataError
+from tag2mask.files import read_list
 from tag2mask.formats.findings import Finding
-from tag2mask.formats.plain import read_list
 from tag2mask.formats.rows import PICTURES, Row, Rows, split_tags
 from tag2mask.photos.classes import VOC
 from tag2mask.progress import log

@@ -46,13 +46,13 @@ class MaskMaker:
     def present(self, photo: Photo) -> list[int]:
         """The classes that may appear in the mask: background and the photo's tags; with `plain` all."""
         # Differs from CPC: it writes an argmax over all classes; ViT-PCM's code sets those that the photo does not have to 0.
-        if self.settings.labels == "plain":
+        if self.settings.scores == "softmax":
             return list(range(len(self.index) + 1))
         return [0, *sorted(self.index[tag] + 1 for tag in photo.tags)]
 
     def measure(self, photos: Sequence[Photo]) -> float | None:
         """Otsu's threshold over the evidence of all tags of these photos together; None where no threshold is looked for."""
-        if self.settings.labels != "evidence" or self.settings.background != "otsu":
+        if self.settings.scores != "logits" or self.settings.threshold != "otsu":
             return None
         some = photos[:: math.ceil(len(photos) / MEASURED)]
         progress = track(some, "background's threshold")
@@ -121,7 +121,7 @@ class MaskMaker:
         both = (theirs + torch.from_numpy(to_pixels(relative(maps), *theirs.shape[1:]))) / 2
         whole = np.zeros_like(probs)
         whole[present] = tag_scores(
-            both, self.settings.model_copy(update={"labels": "evidence"}), self.overall
+            both, self.settings.model_copy(update={"scores": "logits"}), self.overall
         )
         return whole
 

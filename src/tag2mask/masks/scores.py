@@ -42,19 +42,17 @@ def patch_scores(
 def tag_scores(scores: Tensor, settings: MaskSettings, overall: float | None = None) -> Tensor:
     """Patch scores (K, h, w) of background and a photo's tags to the same, each patch summing to 1.
 
-    `plain` and `mask` keep Z as it is; `max_norm` divides each class by its largest score in the photo, background too, so that a tag with
-    low scores everywhere (1e-6 at least) still gets its best patches. `evidence` has no score for background: after the same division,
-    background is where no tag reaches its threshold, `settings.background`: a number, or the mean of Otsu's threshold in this photo and
+    `softmax` and `softmax_of_tags` keep Z as it is; `max_norm` divides each class by its largest score in the photo, background too, so that a tag with
+    low scores everywhere (1e-6 at least) still gets its best patches. `logits` has no score for background: after the same division,
+    background is where no tag reaches its threshold, `settings.threshold`: a number, or the mean of Otsu's threshold in this photo and
     `overall`, that of many photos. Alone the first would part an animal that fills the photo.
     """
     # Differs from CPC, which takes Z as it is: max_norm is what ViT-PCM's code does, and no paper says.
-    z = relative(scores) if settings.labels in ("max_norm", "evidence") else scores
-    if settings.labels == "evidence":
+    z = relative(scores) if settings.scores in ("max_norm", "logits") else scores
+    if settings.scores == "logits":
         for tag in z[1:]:
             tag /= (
-                settings.background
-                if settings.background != "otsu"
-                else _midway(otsu(tag), overall)
+                settings.threshold if settings.threshold != "otsu" else _midway(otsu(tag), overall)
             )
         z[BACKGROUND] = 1
     return z / z.sum(0).clamp(min=1e-6)

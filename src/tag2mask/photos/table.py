@@ -9,6 +9,7 @@ Class numbers: background is 0, tag i is class i + 1; `num_classes` counts backg
 import hashlib
 import os
 import re
+import unicodedata
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -64,7 +65,7 @@ class Table:
         return ("background", *self.tags)
 
     @cached_property
-    def labels(self) -> np.ndarray:
+    def multi_hot(self) -> np.ndarray:
         """Which tags each photo has: (N, num_tags) float32 in {0, 1}."""
         index = {tag: i for i, tag in enumerate(self.tags)}
         labels = np.zeros((len(self.photos), len(self.tags)), np.float32)
@@ -91,3 +92,8 @@ def absolute(path: Path) -> Path:
     return Path(
         os.path.normpath(path.absolute())
     )  # not resolve(): a link keeps the name its owner gave it
+
+
+def clean_tag(tag: object) -> str:
+    """A tag or label as a file holds it, without needless spaces and in one spelling (NFC): " traffic  light" -> "traffic light"."""
+    return unicodedata.normalize("NFC", " ".join(str(tag).split()))

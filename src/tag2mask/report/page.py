@@ -53,9 +53,11 @@ def write_report(
         config.pseudo_masks(run_dir) if "segmenter" in done else run_dir / "masks",
         run_dir / "evaluate" / "predictions",
     )
-    chosen = choose(train.photos, masks, truth, config.report.photos, "pseudo masks")
+    chosen = choose(train.photos, masks, truth, config.report.photos_per_split, "pseudo masks")
     chosen_val = (
-        choose(val.photos, predictions, truth, config.report.photos, "predictions") if val else []
+        choose(val.photos, predictions, truth, config.report.photos_per_split, "predictions")
+        if val
+        else []
     )
     width = picture_width(
         sum(count_panels(shown.photo) for _, group in chosen + chosen_val for shown in group)

@@ -21,7 +21,7 @@ from torchvision import tv_tensors  # isort: skip  behind transforms, which impo
 class PseudoMasked:
     """Photos and their masks in `folder` (NAME.png): [index, key] -> (3, S, S) RGB in 0-1, (S, S) class numbers, uint8; S is `side`.
 
-    A photo whose longer side is over `test_size` is reduced to that, as at test time; then random scale, random place, mirror and
+    A photo whose longer side is over `image_size` is reduced to that, as at test time; then random scale, random place, mirror and
     light colour changes. Outside the photo lie `mean` (3 numbers in 0-1, the backbone's mean colour) and 255.
     Raises DataError for photos without a mask, and when a mask that comes up has another size or a number that is no class.
     """
@@ -88,7 +88,7 @@ class PseudoMasked:
         """The part of the photo at a random scale that a crop at a random place holds, and where in the crop it lies (left, top)."""
         height, width = mask.shape
         low, high = self.settings.scale_range
-        scale = min(1.0, self.settings.test_size / max(width, height)) * (
+        scale = min(1.0, self.settings.image_size / max(width, height)) * (
             low + (high - low) * float(torch.rand(()))
         )
         scaled = [max(1, round(side * scale)) for side in (width, height)]

@@ -76,7 +76,7 @@ def predict(
 ) -> Prediction:
     """An RGB picture to its Prediction; `settings` (sizes, scales, mirror, CRF) are the model's own unless given."""
     settings = settings or model.settings
-    small = reduced(image, settings.test_size)
+    small = reduced(image, settings.image_size)
     probs = _probabilities(model, small, settings)
     decision = _refine(small, _object_first(probs, settings), settings)
     return Prediction(probs, decision, image.size, image, model.classes)
@@ -101,7 +101,7 @@ def predict_photos(
 
     def read(photo: Photo) -> tuple[Photo, Image.Image] | None:
         try:
-            return photo, photo.open(at_least=settings.test_size)
+            return photo, photo.open(at_least=settings.image_size)
         except DataError as error:
             if on_error is None:
                 raise
@@ -121,7 +121,7 @@ def predict_photos(
         pictures: Iterable[tuple[Photo, Image.Image] | None],
     ) -> Iterator[tuple[Photo, Image.Image, np.ndarray]]:
         for photo, image in filter(None, pictures):
-            small = reduced(image, settings.test_size)
+            small = reduced(image, settings.image_size)
             yield photo, small, _probabilities(model, small, settings)
 
     with helpers(threads) as readers, helpers(threads) as refiners:

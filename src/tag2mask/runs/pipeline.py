@@ -21,8 +21,8 @@ from tag2mask.errors import RunError
 from tag2mask.files import read_json, remove_temporaries, versions, write_json, writing
 from tag2mask.processes import barrier, rank
 from tag2mask.progress import log
-from tag2mask.run import stages
-from tag2mask.run.folder import Job
+from tag2mask.runs import stages
+from tag2mask.runs.folder import Job
 
 Inputs = dict[str, Any]
 CONFIG = Config()

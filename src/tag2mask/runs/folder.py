@@ -6,9 +6,8 @@ from pathlib import Path
 from tag2mask.clusters import Clusters, load_clusters
 from tag2mask.config import Config
 from tag2mask.errors import ConfigError, DataError, RunError
-from tag2mask.files import Facts, fingerprint
+from tag2mask.files import Facts, fingerprint, read_list
 from tag2mask.formats import read_rows
-from tag2mask.formats.plain import read_list
 from tag2mask.formats.rows import to_table
 from tag2mask.photos.masks import Truth, true_photos
 from tag2mask.photos.table import Photo, Table

@@ -18,7 +18,7 @@ from tag2mask.formats.findings import count, shorten
 from tag2mask.photos.table import Photo, Table
 from tag2mask.processes import barrier, cores, rank, ranks
 from tag2mask.progress import console, log, track
-from tag2mask.run.folder import Job
+from tag2mask.runs.folder import Job
 
 
 def check_state(job: Job) -> dict[str, Any]:
@@ -85,7 +85,7 @@ def clusters(job: Job) -> dict[str, Any]:
 
 
 def _vectors(job: Job, table: Table) -> np.ndarray:
-    return np.asarray(cluster_vector(table.labels, membership(job.clusters, table.tags)))
+    return np.asarray(cluster_vector(table.multi_hot, membership(job.clusters, table.tags)))
 
 
 def train(job: Job) -> dict[str, Any]:
@@ -125,7 +125,7 @@ def mask_maker(job: Job) -> Any:
         return model.scores(
             images.to(device),
             u,
-            evidence=settings.labels == "evidence",
+            evidence=settings.scores == "logits",
             spread_scores=settings.affinity,
         ).cpu()
 
@@ -140,7 +140,7 @@ def mask_maker(job: Job) -> Any:
 def shown_scores(job: Job) -> Callable[[Photo], np.ndarray | None]:
     """What the report shows of a photo's patch scores, from the masks stage: (C, h, w) in 0-1, None where there are none yet.
 
-    Z itself; with labels = evidence, which has no upper end, each tag's evidence relative to its highest in the photo.
+    Z itself; with scores = logits, which has no upper end, each tag's evidence relative to its highest in the photo.
     """
     from tag2mask.masks import read_maps
     from tag2mask.masks.scores import relative
@@ -153,7 +153,7 @@ def shown_scores(job: Job) -> Callable[[Photo], np.ndarray | None]:
         maps = read_maps(folder, photo)
         whole = np.zeros((job.table.num_classes, *maps.shape[1:]), np.float32)
         whole[maker.present(photo)] = (
-            relative(maps) if job.config.masks.labels == "evidence" else maps
+            relative(maps) if job.config.masks.scores == "logits" else maps
         )
         return whole
 
@@ -179,7 +179,7 @@ def masks(job: Job) -> dict[str, Any]:
                 "classes": list(job.table.classes),
                 "ignore": 255,
                 "labels": "given",
-                "scores": settings.labels,
+                "scores": settings.scores,
                 "threshold": maker.overall,
                 "crf": backend() if settings.crf.iterations else False,
                 "photos": len(job.table),
