@@ -20,7 +20,7 @@ from layouts import (
 from tag2mask.errors import DataError
 from tag2mask.formats import load_table
 from tag2mask.formats.convert import WRITERS, convert
-from tag2mask.formats.outline import polygons
+from tag2mask.formats.polygons import polygons
 from tag2mask.formats.shapes import rle_coder
 from tag2mask.photos.masks import Truth, read_mask, write_mask
 
@@ -144,9 +144,9 @@ def test_the_truth_of_coco_in_one_command(tmp_path):
 
 def test_refusals(photos, tmp_path):
     for to, part in (
-        ("masks", "needs masks"),
-        ("yolo", "needs masks"),
-        ("xml", "there are csv, jsonl, masks, voc, coco, yolo"),
+        ("masks", "needs masks.*give a folder of masks with --masks"),
+        ("yolo", "needs masks.*give a folder of masks with --masks"),
+        ("xml", "use one of csv, jsonl, masks, voc, coco, yolo"),
     ):
         with pytest.raises(DataError, match=part):
             convert(photos[0], to, tmp_path / to)
@@ -244,4 +244,4 @@ def test_the_command_line_says_what_the_numbers_mean(tmp_path, capfd):
     assert (
         main(["convert", "--data", str(path), "--to", "masks", "--out", str(tmp_path / "out")]) == 0
     )
-    assert "numbers in the masks: 1 zebra, 2 apple" in capfd.readouterr().err
+    assert "class numbers in the masks: 1 zebra, 2 apple" in capfd.readouterr().err
