@@ -252,13 +252,13 @@ def test_validation_table_has_the_training_tables_tags(photos):
 @pytest.mark.parametrize(
     ("name", "text"), [("val.csv", "file_name\na.jpg\n"), ("val.jsonl", '{"file_name": "a.jpg"}\n')]
 )
-def test_photos_to_test_on_need_no_tags(photos, name, text):
+def test_validation_photos_need_no_tags(photos, name, text):
     path = table_file(photos, text, name)
     assert [photo.tags for photo in load_table(path, tags=("cat",), untagged=True).photos] == [()]
     (photos / "masks").mkdir()
     Image.new("L", (30, 20), 1).save(photos / "masks" / "a.png")
     with pytest.raises(
-        DataError, match=r"none of the photos .* has tags.*give --photos\.numbering: table"
+        DataError, match=r"none of the photos .* has tags; give --photos\.numbering .*: table"
     ):
         Truth(photos / "masks", load_table(path, tags=("cat",), untagged=True))
 

@@ -61,7 +61,8 @@ def check(
     true masks, with class numbers in `numbering`. Each picture and mask is opened once; those that
     `facts` knows are not opened.
     """
-    facts, findings = facts or Facts(), []
+    findings: list[Finding] = []
+    facts = facts or Facts()
     train = _read(data, read, findings)
     tested = _read(val, read, findings) if val else None
     tags = known_tags(train) if train else ()
@@ -266,7 +267,7 @@ def _shape_findings(where: str, picture: _Picture) -> Iterator[Finding]:
 
 
 def mask_findings(table: Table, folder: Path, numbering: str, facts: Facts) -> Iterator[Finding]:
-    """True masks that are unreadable, of another size, hold unknown numbers, or disagree with tags."""
+    """True masks that are unreadable, of another size, with unknown numbers, or unlike the tags."""
     if not table.photos:
         return
     try:

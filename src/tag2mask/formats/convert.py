@@ -91,7 +91,7 @@ def to_masks(table: Table, masks: Masks, out: Path) -> Path:
 
 
 def to_voc(table: Table, masks: Masks, out: Path) -> Path:
-    """OUT/VOC2012: JPEGImages, Annotations (names, no boxes), the list train.txt, SegmentationClass."""
+    """OUT/VOC2012: JPEGImages, Annotations (no boxes), ImageSets, SegmentationClass."""
     root = out / "VOC2012"
     names = _flat_names(table)
     for photo in track(table.photos, "copy"):

@@ -165,7 +165,7 @@ def _size(path: Path) -> int:
 
 
 def unpack(archive: Path, out: Path) -> None:
-    """A tar or zip archive into `out`: each folder appears when it is complete; none is replaced."""
+    """A tar or zip archive into `out`: a folder appears when it is complete, none is replaced."""
     log.info(f"unpack {archive.name}")
     temporary = out / f".{archive.name}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)

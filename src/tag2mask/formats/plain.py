@@ -129,7 +129,7 @@ def unread_pictures(folder: Path) -> list[Finding]:
 
 
 def picture_path(name: str, folder: Path) -> Path:
-    """The path that a file in `folder` names: relative to it, or absolute; "\\" may separate folders."""
+    """The path that a file in `folder` names, relative or absolute; backslashes are understood."""
     path = folder / name
     if "\\" in name and not is_file(path):
         path = folder / name.replace("\\", "/")

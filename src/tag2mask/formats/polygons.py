@@ -27,7 +27,7 @@ def polygons(region: np.ndarray, tolerance: float = TOLERANCE) -> list[np.ndarra
 
 
 def _loops(region: np.ndarray) -> list[np.ndarray]:
-    """The closed edges of a region, corners only: (P, 2) int x, y; clockwise, holes the other way."""
+    """The closed edges of a region: (P, 2) int x, y of corners; clockwise, around holes reversed."""
     padded = np.pad(region, 1)
     here = padded[1:-1, 1:-1]
     above, below, left, right = (

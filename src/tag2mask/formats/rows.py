@@ -69,7 +69,7 @@ def labeled(
 
 
 def split_tags(tags: str | Iterable[str]) -> tuple[str, ...]:
-    """Tags of one picture, from "cat; dog" or ["cat", "dog"]: cleaned, no empty ones, no duplicates."""
+    """Tags of a picture, from "cat; dog" or ["cat", "dog"], without empty ones and duplicates."""
     parts = tags.split(";") if isinstance(tags, str) else tags
     return tuple(dict.fromkeys(tag for part in parts if (tag := clean_tag(part))))
 

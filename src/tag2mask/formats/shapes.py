@@ -53,7 +53,7 @@ def object_tag(name: Any) -> str:
 
 
 def polygon(numbers: Iterable[Any]) -> list[float]:
-    """Corners x1, y1, x2, y2, ... of a file. Raises ValueError or TypeError if one is not finite."""
+    """Corners x1, y1, x2, y2, ... Raises ValueError or TypeError if one is not a finite number."""
     corners = [float(number) for number in numbers]
     if not all(map(isfinite, corners)):
         raise ValueError("a corner is not a number")

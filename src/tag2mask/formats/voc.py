@@ -69,8 +69,8 @@ def read_voc(path: Path) -> Rows:
         where = f"{list_name} line {number} ({name})" if listed else name
         picture = pictures.get(name, root / "JPEGImages" / f"{name}.jpg")
         if tags is not None:
-            named = tuple(VOC[i] for i in np.flatnonzero(tags.get(name, ())))
-            rows.rows.append(Row(picture, named, where))
+            own = tuple(VOC[i] for i in np.flatnonzero(tags.get(name, ())))
+            rows.rows.append(Row(picture, own, where))
         elif (named := _xml_tags(root / "Annotations" / f"{name}.xml", where, rows)) is not None:
             rows.rows.append(Row(picture, named, where))
     if all(tag in VOC for row in rows.rows for tag in row.tags):
@@ -79,7 +79,7 @@ def read_voc(path: Path) -> Rows:
 
 
 def _label_file(path: Path, root: Path, listed: Path | None) -> Path | None:
-    """The .npy file to take the tags from; None for the XML files. Raises DataError if none is there."""
+    """The .npy file with the tags; None for XML files. Raises DataError if there is neither."""
     if path.suffix == ".npy":
         return path
     if (root / "Annotations").is_dir():
@@ -93,7 +93,7 @@ def _label_file(path: Path, root: Path, listed: Path | None) -> Path | None:
 
 
 def _xml_tags(file: Path, where: str, rows: Rows) -> tuple[str, ...] | None:
-    """The names of the objects in an XML file; None, with the fault in `rows`, if it is not readable."""
+    """The objects' names in an XML file. If it is not readable, None; `rows` gets the fault."""
     try:
         objects = ElementTree.parse(file).getroot().iter("object")
         return split_tags(thing.findtext("name") or "" for thing in objects)

@@ -18,7 +18,7 @@ NAMES = re.compile(r"""^["']?names["']?\s*:""", re.MULTILINE)
 
 
 def yolo_file(path: Path) -> Path | None:
-    """The YAML file of a data set: the path itself, in that folder, or above a folder of pictures."""
+    """The YAML file of a data set: the path itself, in that folder, or above that folder."""
     if path.suffix.lower() in (".yaml", ".yml"):
         return path
     folders = [path, *path.absolute().parents[:2]] if path.is_dir() else []
