@@ -81,7 +81,8 @@ NOISE = Image.fromarray(np.random.default_rng(1).integers(0, 255, (40, 400, 3), 
 LARGE = Image.fromarray(np.tile(np.arange(250, dtype=np.uint8), (6500, 26)))
 CAT = mask(("cat",), NUMBERS)
 
-# What is broken (photo fNN has the tag cat unless said), what breaks it, and what the finding must say: (kind, where, what).
+# What is broken, what breaks it, and what the finding must say: (kind, where, what).
+# Photo fNN has the tag cat if nothing else is written.
 FAULTS: list[tuple[str, Callable[[Path], None], tuple[str, str, str]]] = [
     ("picture gone", remove("JPEGImages/f00.jpg"), ("missing picture", "f00", "no such file")),
     (
@@ -107,7 +108,7 @@ FAULTS: list[tuple[str, Callable[[Path], None], tuple[str, str, str]]] = [
     (
         "copy tagged otherwise",
         copy("JPEGImages/2007_000002.jpg", "JPEGImages/f05.jpg"),
-        ("duplicate, other tags", "f05", "the tags are cat, there dog"),
+        ("duplicate", "f05", "the tags are cat, there dog"),
     ),
     (
         "tiny picture",
@@ -129,7 +130,7 @@ FAULTS: list[tuple[str, Callable[[Path], None], tuple[str, str, str]]] = [
     ),
     ("no object", text("Annotations/f12.xml", xml("f12", ())), ("no tags", "f12", "no tags")),
     (
-        "listed twice",
+        "duplicate row",
         lambda root: (root / LIST).open("a").write("f13\n") and None,
         ("duplicate", "f13", "duplicate row: the same picture as"),
     ),

@@ -28,7 +28,7 @@ NUMBERS = {"cat": 1, "dog": 2, "sofa": 3}
 
 
 def content(table):
-    """Tags by the last part of the name, and pictures: forms that keep all in one folder lose the folders."""
+    """Tags by the last part of the name, and pictures: some forms lose the folders."""
     return {
         photo.name.split("__")[-1].split("/")[-1]: (
             set(photo.tags),
@@ -94,13 +94,13 @@ def test_voc_keeps_vocs_numbers(tmp_path):
 
 @pytest.mark.parametrize("to", ["csv", "jsonl", "masks", "voc"])
 @pytest.mark.parametrize("tags", [("zebra", "apple"), ("dog", "cat"), ("toothbrush", "bear")])
-@pytest.mark.parametrize("whole", [False, True], ids=["own categories", "all 80"])
-def test_classes_keep_their_pixels_whatever_the_order_of_the_source(tmp_path, to, tags, whole):
+@pytest.mark.parametrize("all_80", [False, True], ids=["own categories", "all 80"])
+def test_classes_keep_their_pixels_in_every_order_of_the_source(tmp_path, to, tags, all_80):
     """Every photo has both tags: only the numbers in the masks can tell which is which."""
     source = make_coco(
         tmp_path / "in",
         {"a": tags, "b": tags},
-        categories=None if whole else {tags[0]: 1, tags[1]: 2},
+        categories=None if all_80 else {tags[0]: 1, tags[1]: 2},
     )
     there = convert(source, to, tmp_path / "there")
     table = load_table(source if to == "masks" else there)

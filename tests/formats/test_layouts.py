@@ -333,7 +333,7 @@ def test_cvat_faults_are_named_all_at_once(tmp_path):
     path.write_text(text.replace('label="dog"', 'label=" "', 1))
     with pytest.raises(DataError) as caught:
         load_table(path)
-    said = "\n".join(caught.value.problems)
+    text = "\n".join(caught.value.problems)
     for part in (
         "image 0 (2007_000001.jpg): not an image",
         "KeyError: 'width'",
@@ -341,7 +341,7 @@ def test_cvat_faults_are_named_all_at_once(tmp_path):
         "without a name",
         "not a number",
     ):
-        assert part in said
+        assert part in text
 
 
 def test_labelme_and_cvat(tmp_path):
@@ -468,7 +468,7 @@ def test_real_photos_laid_out_as_voc(shared, tmp_path):
     names = {photo.name: photo for photo in own.photos}
     own_truth = Truth(animals / "masks", own)
     for photo in voc.photos[:20]:
-        theirs = own_truth.read(names[photo.name])
-        mine = truth.read(photo)
+        as_csv = own_truth.read(names[photo.name])
+        as_voc = truth.read(photo)
         for tag in photo.tags:
-            assert np.array_equal(mine == VOC.index(tag) + 1, theirs == own.tags.index(tag) + 1)
+            assert np.array_equal(as_voc == VOC.index(tag) + 1, as_csv == own.tags.index(tag) + 1)

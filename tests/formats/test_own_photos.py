@@ -18,9 +18,9 @@ from tag2mask.photos.images import image_size, open_image
 from tag2mask.photos.masks import Truth, read_mask
 
 
-def picture(path: Path, colour="red", size=(6, 4)) -> Path:
+def picture(path: Path, color="red", size=(6, 4)) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, colour).save(path)
+    Image.new("RGB", size, color).save(path)
     return path
 
 
@@ -199,17 +199,18 @@ def test_linked_folders_are_read_once(tmp_path):
     ]
 
 
-def test_pictures_of_kinds_that_are_not_read_are_counted(tmp_path, caplog):
+def test_pictures_of_formats_that_are_not_read_are_counted(tmp_path, caplog):
     picture(tmp_path / "cat" / "a.jpg")
     for name in ("IMG_1.HEIC", "IMG_2.heic", "b.avif"):
         (tmp_path / "cat" / name).write_bytes(b"x")
-    said = "3 pictures have formats that are not read (.avif, .heic) and are left out; convert them to JPEG"
+    what = "3 pictures have formats that are not read (.avif, .heic) and are left out"
+    text = f"{what}; convert them to JPEG"
     with caplog.at_level("INFO"):
         assert len(load_table(tmp_path)) == 1
-    assert said in caplog.text
+    assert text in caplog.text
     assert [
         (f.severity, f"{f.what}; {f.do}") for f in check(tmp_path) if f.kind == "unread pictures"
-    ] == [("warning", said)]
+    ] == [("warning", text)]
     (tmp_path / "cat" / "a.jpg").unlink()
     with pytest.raises(DataError, match=r"3 pictures have formats(.|\n)*no pictures"):
         load_table(tmp_path)

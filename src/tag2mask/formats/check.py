@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from difflib import SequenceMatcher
@@ -19,10 +19,10 @@ from tag2mask.formats.rows import (
     MAX_TAGS,
     Row,
     Rows,
+    as_table,
     is_file,
     known_tags,
     nearest_tag,
-    photo_names,
     row_findings,
     spellings,
 )
@@ -77,9 +77,10 @@ def check(
     if tested:
         findings += row_findings(tested, tags if train else None, untagged=True)
     sets = [rows for rows in (train, tested) if rows]
-    findings += picture_findings(sets, facts)
+    existing = [_existing(rows) for rows in sets]
+    findings += picture_findings(existing, facts)
     if masks is not None:
-        tables = [_existing_table(rows, tags) for rows in sets]
+        tables = [as_table(rows, tags) for rows in existing]
         if len(tables) > 1:  # masks of the training photos are not needed then
             tables[0] = true_photos(tables[0], tables[1], masks)
         for table in tables:
@@ -97,20 +98,17 @@ def checked_state(
         stat = path.stat() if is_file(path) else None
         return stat and (stat.st_size, stat.st_mtime_ns)
 
-    def parts(path: Path) -> Iterator[object]:
+    def parts(path: Path) -> list[object]:
         try:
             rows = read(path)
         except DataError as error:
-            yield error.problems
-            return
-        yield rows.tags, rows.findings, rows.no_tags
-        yield from ((str(row.path), row.tags, stamp(row.path)) for row in rows.rows)
+            return [error.problems]
+        files = ((str(row.path), row.tags, stamp(row.path)) for row in rows.rows)
+        return [(rows.tags, rows.findings, rows.no_tags), *files]
 
-    def digest(parts: Iterator[object]) -> str:
-        total = hashlib.sha256()
-        for part in parts:
-            total.update(repr(part).encode("utf-8", "backslashreplace"))
-        return total.hexdigest()[:16]
+    def digest(parts: Iterable[object]) -> str:
+        text = "".join(map(repr, parts)).encode("utf-8", "backslashreplace")
+        return hashlib.sha256(text).hexdigest()[:16]
 
     files = ((str(file), stamp(file)) for file in sorted(masks.rglob("*") if masks else ()))
     return {
@@ -121,16 +119,17 @@ def checked_state(
 
 
 def tag_findings(rows: Rows, tags: Sequence[str]) -> Iterator[Finding]:
-    """What makes tags hard or impossible to learn.
-
-    Spellings that differ only in case, spaces or punctuation are one tag here: that they differ is
-    an error already.
-    """
-    main = {tag: next(iter(group)) for group in spellings(rows.rows) for tag in group}
+    """What makes tags hard or impossible to learn."""
+    # Spellings that differ only in case, spaces or punctuation are an error already: one tag here.
+    main = {tag: next(iter(group)) for group in spellings(rows.rows, tags) for tag in group}
     tagged = [{main[tag] for tag in row.tags} for row in rows.rows]
     count = Counter(tag for tags_of_row in tagged for tag in sorted(tags_of_row))
-    yield from _rare_tags(rows, tagged, count)
-    if absent := [tag for tag in tags if main.get(tag, tag) not in count]:
+    alike = _alike_tags(count) if rows.tags is None else []
+    for few, many in alike:
+        what = f'"{few}" ({count[few]} photos) and "{many}" ({count[many]} photos) may be one tag'
+        yield warning("spelling", f'tag "{few}"', what, "if they are, use one spelling")
+    yield from _rare_tags(rows, tagged, count, {few for few, _ in alike})
+    if absent := [tag for tag in tags if main[tag] not in count]:
         what = f"no photo has {', '.join(absent)}"
         yield warning("absent tag", str(rows.source), what, "these classes cannot be learned")
     photos = sum(map(bool, tagged))
@@ -146,20 +145,18 @@ def tag_findings(rows: Rows, tags: Sequence[str]) -> Iterator[Finding]:
             what = f"always together ({len(numbers)} photos): nothing distinguishes them"
             do = "add photos with one of them alone, or make them one tag"
             yield warning("always together", f"tags {', '.join(sorted(same))}", what, do)
-    if rows.tags is None:
-        yield from _likely_misspellings(count)
 
 
-def _rare_tags(rows: Rows, tagged: Sequence[set[str]], count: Counter[str]) -> Iterator[Finding]:
+def _rare_tags(
+    rows: Rows, tagged: Sequence[set[str]], count: Counter[str], misspelled: set[str]
+) -> Iterator[Finding]:
     """Tags of few photos, and of few compared with others."""
     for tag, n in sorted(count.items(), key=lambda item: item[1]):
-        if n == 1:
-            where = next(
-                row.where for row, own in zip(rows.rows, tagged, strict=True) if tag in own
-            )
-            do = "if it is not misspelled, add photos of it or delete the tag"
-            yield warning("rare tag", where, f'tag "{tag}" is in this photo only', do)
-        elif n < FEW:
+        if n == 1 and tag not in misspelled:
+            where = rows.rows[next(i for i, own in enumerate(tagged) if tag in own)].where
+            what, do = f'tag "{tag}" is in this photo only', "add photos of it or delete the tag"
+            yield warning("rare tag", where, what, do)
+        elif n < FEW and tag not in misspelled:
             do = f"at least {FEW} are recommended"
             yield warning("rare tag", f'tag "{tag}"', f"only {n} photos", do)
     enough = [(tag, n) for tag, n in count.most_common() if n >= FEW]
@@ -169,14 +166,16 @@ def _rare_tags(rows: Rows, tagged: Sequence[set[str]], count: Counter[str]) -> I
         yield warning("balance", str(rows.source), what, "rare tags are learned badly")
 
 
-def _likely_misspellings(count: Counter[str]) -> Iterator[Finding]:
-    for a, b in combinations(sorted(count), 2):
-        few, many = sorted((a, b), key=count.__getitem__)
-        alike = ALIKE_RARE if count[many] >= 5 * count[few] else ALIKE
-        ratio = SequenceMatcher(None, a.casefold(), b.casefold()).ratio
-        if min(len(a), len(b)) > 2 and ratio() >= alike:
-            what = f'"{a}" ({count[a]} photos) and "{b}" ({count[b]} photos) may be one tag'
-            yield warning("spelling", f'tag "{few}"', what, "if they are, use one spelling")
+def _alike_tags(count: Counter[str]) -> list[tuple[str, str]]:
+    """Pairs of tags that may be one, the rarer first."""
+    pairs = []
+    for pair in combinations(sorted(count), 2):
+        few, many = sorted(pair, key=count.__getitem__)
+        least = ALIKE_RARE if count[many] >= 5 * count[few] else ALIKE
+        a, b = (tag.casefold() for tag in pair)
+        if min(map(len, pair)) > 2 and SequenceMatcher(None, a, b).ratio() >= least:
+            pairs.append((few, many))
+    return pairs
 
 
 def cluster_findings(
@@ -184,9 +183,8 @@ def cluster_findings(
 ) -> Iterator[Finding]:
     """Tags that no cluster has, and names in clusters that are not tags."""
     members = [(cluster, tag) for cluster, names in clusters.items() for tag in names]
-    clustered = {tag for _, tag in members}
     for tag in tags if clusters else ():
-        if tag not in clustered:
+        if tag not in {member for _, member in members}:
             yield Finding("cluster", f'tag "{tag}"', "in no cluster", "add it to a cluster")
     for cluster, tag in members:
         if tag not in tags:
@@ -206,7 +204,7 @@ class _Picture:
 
 def picture_findings(sets: Sequence[Rows], facts: Facts) -> Iterator[Finding]:
     """Pictures that are unreadable, duplicate (also in training and validation set), or unusual."""
-    rows = [(row, i) for i, of_set in enumerate(sets) for row in _existing(of_set)]
+    rows = [(row, i) for i, of_set in enumerate(sets) for row in of_set.rows]
     first: dict[str, tuple[Row, int]] = {}
     with ThreadPoolExecutor(cores()) as pool:
         looks = pool.map(partial(_picture, facts), (row.path for row, _ in rows))
@@ -221,19 +219,14 @@ def picture_findings(sets: Sequence[Rows], facts: Facts) -> Iterator[Finding]:
             if i != j:
                 what = f"{same} of the training set"
                 yield warning("leak", row.where, what, "delete it from one of them")
-            elif other is not row and set(other.tags) != set(row.tags):
-                what = f"{same}, but the tags are {_listed(row.tags)}, there {_listed(other.tags)}"
-                do = "keep one, with all its tags"
-                yield warning("duplicate, other tags", row.where, what, do)
             elif other is not row:
-                yield warning("duplicate", row.where, same, "keep one")
+                if set(other.tags) != set(row.tags):
+                    same += f", but the tags are {_listed(row.tags)}, there {_listed(other.tags)}"
+                yield warning("duplicate", row.where, same, "keep one, with all its tags")
 
 
 def _picture(facts: Facts, path: Path) -> _Picture | str:
-    """What is known of a picture, or why it cannot be read.
-
-    An error is not remembered: its cause may lie outside the file.
-    """
+    """What is known of a picture, or why it cannot be read, which is tried again each time."""
     try:
         return _Picture(**facts.of(path, "picture", _look))
     except DataError as error:
@@ -296,7 +289,7 @@ def _mask_finding(truth: Truth, table: Table, facts: Facts, photo: Photo) -> Fin
         fault = str(error)
     if fault:
         return Finding("mask", where, fault.removeprefix(f"{where}: "), "make the mask again")
-    classes = {table.classes[i] for i in truth.shown(photo)}
+    classes = {table.classes[i] for i in truth.classes(photo)}
     if not photo.tags or classes == set(photo.tags):
         return None
     what = f"shows {_listed(sorted(classes))}, but the tags are {_listed(photo.tags)}"
@@ -344,20 +337,11 @@ def _with_file(rows: Rows, name: str) -> Rows:
     )
 
 
-def _existing(rows: Rows) -> list[Row]:
+def _existing(rows: Rows) -> Rows:
     """The first row of each picture that exists."""
     first = {row.path: row for row in reversed(rows.rows)}
     paths = dict.fromkeys(row.path for row in rows.rows)
-    return [first[path] for path in paths if is_file(path)]
-
-
-def _existing_table(rows: Rows, tags: Sequence[str]) -> Table:
-    existing = _existing(rows)
-    photos = (
-        Photo(name, row.path, tuple(tag for tag in row.tags if tag in tags))
-        for name, row in zip(photo_names([row.path for row in existing]), existing, strict=True)
-    )
-    return Table(tuple(tags), tuple(photos), str(rows.source))
+    return replace(rows, rows=[first[path] for path in paths if is_file(path)])
 
 
 def _listed(tags: Sequence[str]) -> str:

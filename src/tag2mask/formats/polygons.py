@@ -27,7 +27,7 @@ def polygons(region: np.ndarray, tolerance: float = TOLERANCE) -> list[np.ndarra
 
 
 def _loops(region: np.ndarray) -> list[np.ndarray]:
-    """The closed edges of a region: (P, 2) int x, y of corners; clockwise, around holes reversed."""
+    """The closed edges of a region: (P, 2) int x, y of corners; clockwise, around holes reverse."""
     padded = np.pad(region, 1)
     here = padded[1:-1, 1:-1]
     above, below, left, right = (

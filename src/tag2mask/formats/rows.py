@@ -107,14 +107,18 @@ def to_table(rows: Rows, tags: Sequence[str] | None = None, untagged: bool = Fal
         raise DataError(problems(findings), rows.source)
     for finding in findings:
         log.info(f"warning: {finding}")
-    known = known_tags(rows, tags)
-    order = {tag: i for i, tag in enumerate(known)}
+    return as_table(rows, known_tags(rows, tags))
+
+
+def as_table(rows: Rows, tags: Sequence[str]) -> Table:
+    """The table of rows that may have faults: tags that are not in `tags` are left out."""
+    order = {tag: i for i, tag in enumerate(tags)}
     names = photo_names([row.path for row in rows.rows])
     photos = (
-        Photo(name, row.path, tuple(sorted(row.tags, key=order.__getitem__)))
+        Photo(name, row.path, tuple(sorted(order.keys() & row.tags, key=order.__getitem__)))
         for name, row in zip(names, rows.rows, strict=True)
     )
-    return Table(known, tuple(photos), str(rows.source))
+    return Table(tuple(tags), tuple(photos), str(rows.source))
 
 
 def known_tags(rows: Rows, tags: Sequence[str] | None = None) -> tuple[str, ...]:

@@ -40,8 +40,8 @@ def read_yolo(path: Path) -> Rows:
         names = _names(values["names"])
     except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
         raise DataError(f"{file}: not a YOLO data file with names ({error})") from None
-    whole = not path.is_dir() or (path / file.name).is_file()
-    folder = _training_folder(file, values) if whole else path
+    one_folder = path.is_dir() and not (path / file.name).is_file()
+    folder = path if one_folder else _training_folder(file, values)
     rows = Rows(path)
     for picture in pictures_below(folder):
         if shapes := _shapes(_label_file(picture), names, rows):

@@ -147,7 +147,7 @@ class Truth:
         what = f'{path}: has {unknown}, which are not in numbering "{self.numbering}"'
         return what if unknown else ""
 
-    def shown(self, photo: Photo) -> set[int]:
+    def classes(self, photo: Photo) -> set[int]:
         """The table's classes in the true mask of a photo, without background. Raises DataError."""
         return set(self._numbers[self.look(photo)["numbers"]].tolist()) - {BACKGROUND, IGNORE}
 
@@ -173,19 +173,21 @@ class Truth:
         best = max(agree, key=agree.__getitem__)  # the first of equals: the table's own order
         if agree[best] >= AGREE * len(sample):
             return best
-        shown = [(photo, values) for photo, values in sample if values][:3]
-        examples = "".join(
-            f"; {p.name}.png has {sorted(v)}, its tags are {', '.join(p.tags)}" for p, v in shown
-        )
-        counts = ", ".join(f"{name} {count}" for name, count in agree.items())
+        examples = [
+            f"{photo.name}.png has {sorted(values)}, its tags are {', '.join(photo.tags)}"
+            for photo, values in sample
+            if values
+        ]
+        counts = [f"{name} {count}" for name, count in agree.items()]
         raise DataError(
             f"{self.folder}: cannot tell which class the numbers in the masks mean. Masks and tags "
-            f"of {len(sample)} photos agree in this many: {counts}{examples}. To choose, {do}"
+            f"of {len(sample)} photos agree in this many: {', '.join(counts)}; "
+            f"{'; '.join(examples[:3])}. To choose, {do}"
         )
 
 
 def _find_masks(folder: Path, table: Table) -> dict[str, Path]:
-    """Photo name -> its mask: NAME.png in the photo's subfolder, or in `folder` if that is unique."""
+    """Photo name -> its mask: NAME.png in the same subfolder, or in `folder` if it is unique."""
     last = {photo.name: PurePath(photo.name).name for photo in table.photos}
     count = Counter(last.values())
     places = {name: [end, name] if count[end] == 1 else [name] for name, end in last.items()}
