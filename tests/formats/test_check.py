@@ -142,7 +142,7 @@ FAULTS: list[tuple[str, Callable[[Path], None], tuple[str, str, str]]] = [
     (
         "other spacing",
         text("Annotations/f15.xml", xml("f15", ("pottedplant", "potted plant"))),
-        ("spelling", "f15", '"potted plant" (1 photos)'),
+        ("spelling", "f15", '"potted plant" (1 photo)'),
     ),
     (
         "class 0 as a tag",
@@ -204,12 +204,12 @@ FAULTS: list[tuple[str, Callable[[Path], None], tuple[str, str, str]]] = [
     (
         "mask without a picture",
         drawn("nobody", CAT),
-        ("unused mask", "SegmentationClass", "the first is nobody.png"),
+        ("unused mask", "SegmentationClass", "such as nobody.png"),
     ),
     (
         "not a mask",
         text("SegmentationClass/Thumbs.db", "x"),
-        ("not a mask", "SegmentationClass", "the first is Thumbs.db"),
+        ("not a mask", "SegmentationClass", "such as Thumbs.db"),
     ),
     ("in two sets", lambda root: None, ("leak", "val.txt line 1", "the training set")),
 ]
@@ -376,6 +376,8 @@ def test_rare_tags_are_learned_badly(tmp_path):
 ONE_FAULT = {
     "other names of the columns": ("filename,labels\n{all}", "columns"),
     "another name of one column": ("file_name,label\n{all}", "columns"),
+    "semicolons": ("file_name;tags\ncat0.png;cat\n", "columns"),
+    "no tags at all": ("file_name,tags\ncat0.png,\ndog0.png,\n", "no tags"),
     "a column too many": ("file_name,tags,date\n", "columns"),
     "a tag in two cases": ("file_name,tags\n{all}cat0.png,Cat\n", "spelling"),
     "a tag with another space": ("file_name,tags\n{all}cat0.png, c at\n", "spelling"),
@@ -414,7 +416,7 @@ def test_an_unknown_tag_is_one_message_for_all_its_photos(tmp_path):
         picture(tmp_path / name, seed=900 + i)
     (finding,) = check(path, csv(tmp_path, rows, "val.csv"))
     assert finding.where == "val.csv row 2 (v0.png)"
-    assert "(3 photos have it)" in finding.what and finding.do == 'did you mean "dog"?'
+    assert "(3 photos)" in finding.what and finding.do == 'did you mean "dog"?'
 
 
 def test_masks_of_other_photos_are_no_fault(tmp_path):
@@ -424,8 +426,8 @@ def test_masks_of_other_photos_are_no_fault(tmp_path):
             write_mask(tmp_path / "masks" / f"{tag}{i}.png", mask((tag,), {tag: number}))
         write_mask(tmp_path / "masks" / f"other{i}.png", CAT)
     (finding,) = check(path, masks=tmp_path / "masks")
-    assert finding.severity == "info" and finding.what.startswith("10 masks have no photo")
-    assert finding.what.endswith("the first is other0.png")
+    assert finding.severity == "info" and finding.what.startswith("masks without a photo")
+    assert finding.what.endswith(": 10, such as other0.png")
     assert findings_text([finding]).plain.endswith("0 errors, 0 warnings")
 
 

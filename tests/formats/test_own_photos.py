@@ -104,7 +104,7 @@ def test_all_problems_come_at_once_with_file_and_row(photos):
         "row 4: 3 cells under 2 columns; separate tags by ';'",
         "row 5 (a.jpg): duplicate row: the same picture as row 2 (a.jpg)",
         "row 6: no file_name",
-        '"cat" (1 photos), "Cat" (1 photos)',
+        '"cat" (1 photo), "Cat" (1 photo)',
         '(sub/c.webp): "background" is the name of class 0',
     ):
         assert sum(part in problem for problem in problems) == 1, part
@@ -127,6 +127,10 @@ def test_all_problems_come_at_once_with_file_and_row(photos):
         ("file_name\na.jpg\nb.png\n", 'no column "tags" among file_name'),
         ("file_name,tags,tags\na.jpg,cat,dog\n", 'duplicate column "tags"'),
         ("file_name,tags\n" + "a" * 300 + ".jpg,cat\n", "no such file"),
+        (
+            "file_name;tags\na.jpg;cat\n",
+            "the columns are separated by ';'; save the file with commas",
+        ),
         ("", 'no columns "file_name" and "tags" among none'),
         ("file_name,tags\n", "no pictures"),
         ('file_name,tags\n"a.jpg,cat\n', "not valid CSV"),
@@ -245,7 +249,7 @@ def test_validation_table_has_the_training_tables_tags(photos):
     assert val.tags == ("cat", "dog") and val.multi_hot.tolist() == [[0, 1], [0, 0]]
     with pytest.raises(
         DataError,
-        match=r'row 2 \(b.png\): tag "Dog" is not one of the 2 known tags; did you mean "dog"',
+        match=r'row 2 \(b.png\): tag "Dog" \(1 photo\) is not one of the 2 known tags; did you mean "dog"',
     ):
         load_table(table_file(photos, "file_name,tags\nb.png,Dog\n", "bad.csv"), tags=train.tags)
 

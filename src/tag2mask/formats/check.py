@@ -23,6 +23,7 @@ from tag2mask.formats.rows import (
     is_file,
     known_tags,
     nearest_tag,
+    photos_text,
     row_findings,
     spellings,
 )
@@ -126,7 +127,8 @@ def tag_findings(rows: Rows, tags: Sequence[str]) -> Iterator[Finding]:
     count = Counter(tag for tags_of_row in tagged for tag in sorted(tags_of_row))
     alike = _alike_tags(count) if rows.tags is None else []
     for few, many in alike:
-        what = f'"{few}" ({count[few]} photos) and "{many}" ({count[many]} photos) may be one tag'
+        tags_text = (f'"{tag}" ({photos_text(count[tag])})' for tag in (few, many))
+        what = f"{' and '.join(tags_text)} may be one tag"
         yield warning("spelling", f'tag "{few}"', what, "if they are, use one spelling")
     yield from _rare_tags(rows, tagged, count, {few for few, _ in alike})
     if absent := [tag for tag in tags if main[tag] not in count]:
@@ -270,8 +272,8 @@ def mask_findings(table: Table, folder: Path, numbering: str, facts: Facts) -> I
         return
     photos = truth.photos_with_truth
     if missing := sorted({photo.name for photo in table.photos} - {photo.name for photo in photos}):
-        what = f"{len(missing)} of {len(table)} photos have no mask and are not scored"
-        yield warning("missing mask", str(folder), f"{what}; the first is {missing[0]}.png")
+        what = f"photos without a mask: {len(missing)} of {len(table)}, such as {missing[0]}.png"
+        yield warning("missing mask", str(folder), what, "they are not scored")
     with ThreadPoolExecutor(cores()) as pool:
         looks = pool.map(partial(_mask_finding, truth, table, facts), photos)
         yield from (finding for finding in track(looks, "check masks", len(photos)) if finding)
@@ -306,12 +308,11 @@ def unused_masks(sets: Sequence[Rows], folder: Path) -> Iterator[Finding]:
     files = [f for f in sorted(folder.rglob("*")) if not f.is_dir() and not f.name.startswith(".")]
     masks = [file for file in files if file.suffix.lower() == ".png"]
     if unused := [file.relative_to(folder) for file in masks if file.stem not in names]:
-        what = f"{len(unused)} masks have no photo of their name and are not used"
-        what += f"; the first is {unused[0]}"
-        yield Finding("unused mask", str(folder), what, severity="info")
+        what = f"masks without a photo of their name: {len(unused)}, such as {unused[0]}"
+        yield Finding("unused mask", str(folder), what, "they are not used", "info")
     if others := [file.relative_to(folder) for file in files if file not in masks]:
-        what = f"{len(others)} files are not PNG and are not used; the first is {others[0]}"
-        yield warning("not a mask", str(folder), what)
+        what = f"files that are not PNG: {len(others)}, such as {others[0]}"
+        yield warning("not a mask", str(folder), what, "they are not used")
 
 
 def _read(path: Path, read: Reader, findings: list[Finding]) -> Rows | None:

@@ -142,6 +142,8 @@ def _header_fault(header: Sequence[str], file: Path) -> tuple[str, str] | None:
     A file may do without tags. Metadata files of Hugging Face may have other columns; in a file
     that was made for this tool they are a mistake.
     """
+    if len(header) == 1 and (separator := next((c for c in ";\t" if c in header[0]), "")):
+        return f"the columns are separated by {separator!r}", "save the file with commas"
     missing = [name for name in COLUMNS if name not in header]
     unknown = [name for name in header if name not in COLUMNS and file.stem != "metadata"]
     if "file_name" in missing or (missing and unknown):

@@ -144,8 +144,7 @@ def row_findings(
         yield Finding("empty", str(rows.source), "no pictures", kinds)
     yield from _picture_faults(rows)
     if not untagged and not rows.no_tags:
-        do = "write what is in the picture, or delete the row"
-        yield from (Finding("no tags", r.where, "no tags", do) for r in rows.rows if not r.tags)
+        yield from _untagged(rows)
     known = known_tags(rows, tags)
     if tags is not None or rows.tags is not None:
         yield from _unknown_tags(rows.rows, known)
@@ -186,14 +185,28 @@ def _picture_faults(rows: Rows) -> Iterator[Finding]:
             yield Finding("file name", where, "not UTF-8", "rename the file or its folder")
 
 
+def _untagged(rows: Rows) -> Iterator[Finding]:
+    """Rows without tags; one finding if all are."""
+    if len(rows.rows) > 1 and not any(row.tags for row in rows.rows):
+        what, do = f"none of the {len(rows.rows)} pictures has a tag", "write what is in them"
+        yield Finding("no tags", str(rows.source), what, do)
+        return
+    do = "write what is in the picture, or delete the row"
+    yield from (Finding("no tags", row.where, "no tags", do) for row in rows.rows if not row.tags)
+
+
 def _unknown_tags(rows: Sequence[Row], known: Sequence[str]) -> Iterator[Finding]:
     """Tags that are not in the list, each once, with the first row that has it."""
     count = Counter(tag for row in rows for tag in row.tags)
     for tag, photos in count.items():
         if tag not in known:
-            what = f'tag "{tag}" is not one of the {len(known)} known tags'
-            what += f" ({photos} photos have it)" if photos > 1 else ""
+            what = f'tag "{tag}" ({photos_text(photos)}) is not one of the {len(known)} known tags'
             yield Finding("unknown tag", _first(rows, tag), what, nearest_tag(tag, known))
+
+
+def photos_text(number: int) -> str:
+    """'1 photo', '2 photos'."""
+    return f"{number} photo{'' if number == 1 else 's'}"
 
 
 def nearest_tag(tag: str, known: Sequence[str]) -> str:
@@ -218,7 +231,7 @@ def _spelling_faults(rows: Sequence[Row], known: Sequence[str]) -> Iterator[Find
     for group in spellings(rows, known):
         best, *others = group
         if others:
-            tags = ", ".join(f'"{tag}" ({photos} photos)' for tag, photos in group.items())
+            tags = ", ".join(f'"{tag}" ({photos_text(photos)})' for tag, photos in group.items())
             what = f"{tags} are spellings of one tag, but would become {len(group)} classes"
             yield Finding("spelling", _first(rows, others[-1]), what, f'write "{best}" everywhere')
         if tag_key(best) == "background":
