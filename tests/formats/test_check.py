@@ -406,7 +406,7 @@ def test_photos_that_have_moved_are_one_message(tmp_path):
     (finding,) = [f for f in check(tmp_path / "new" / "tags.csv") if f.severity == "error"]
     assert "none of the 20 pictures exists" in finding.what and "--data" in finding.do
     (finding,) = check(path)
-    assert "if it has moved, give its new place" in finding.what
+    assert "if it has moved, give its new place (--data" in finding.what
 
 
 def test_an_unknown_tag_is_one_message_for_all_its_photos(tmp_path):

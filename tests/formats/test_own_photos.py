@@ -249,7 +249,8 @@ def test_validation_table_has_the_training_tables_tags(photos):
     assert val.tags == ("cat", "dog") and val.multi_hot.tolist() == [[0, 1], [0, 0]]
     with pytest.raises(
         DataError,
-        match=r'row 2 \(b.png\): tag "Dog" \(1 photo\) is not one of the 2 known tags; did you mean "dog"',
+        match=r'row 2 \(b.png\): tag "Dog" \(1 photo\) is not one of the 2 known tags; '
+        'did you mean "dog"',
     ):
         load_table(table_file(photos, "file_name,tags\nb.png,Dog\n", "bad.csv"), tags=train.tags)
 

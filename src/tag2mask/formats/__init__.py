@@ -17,9 +17,7 @@ from tag2mask.formats.plain import is_folder, read_csv, read_folder, read_jsonl
 from tag2mask.formats.rows import Rows, to_table
 from tag2mask.formats.voc import is_voc, read_voc
 from tag2mask.formats.yolo import read_yolo, yolo_file
-from tag2mask.photos.table import Photo, Table
-
-__all__ = ["FORMATS", "Photo", "Table", "find_format", "load_table", "read_rows"]
+from tag2mask.photos.table import Table
 
 
 class Format(NamedTuple):
@@ -59,7 +57,9 @@ EXPECTED = """give one of
 def find_format(path: Path) -> str:
     """Which entry of `FORMATS` a path is. Raises DataError that lists them all."""
     if not path.exists():
-        raise DataError(f"{path}: no such file or folder; if it has moved, give its new place")
+        raise DataError(
+            f"{path}: no such file or folder; if it has moved, give its new place (--data, --val)"
+        )
     for name, (accepts, _) in FORMATS.items():
         if accepts(path):
             return name

@@ -306,11 +306,11 @@ def unused_masks(sets: Sequence[Rows], folder: Path) -> Iterator[Finding]:
     names = {row.path.stem for rows in sets for row in rows.rows}
     names |= {file.stem for place in places if place.is_dir() for file in place.iterdir()}
     files = [f for f in sorted(folder.rglob("*")) if not f.is_dir() and not f.name.startswith(".")]
-    masks = [file for file in files if file.suffix.lower() == ".png"]
-    if unused := [file.relative_to(folder) for file in masks if file.stem not in names]:
+    png = {file for file in files if file.suffix.lower() == ".png"}
+    if unused := [f.relative_to(folder) for f in files if f in png and f.stem not in names]:
         what = f"masks without a photo of their name: {len(unused)}, such as {unused[0]}"
         yield Finding("unused mask", str(folder), what, "they are not used", "info")
-    if others := [file.relative_to(folder) for file in files if file not in masks]:
+    if others := [file.relative_to(folder) for file in files if file not in png]:
         what = f"files that are not PNG: {len(others)}, such as {others[0]}"
         yield warning("not a mask", str(folder), what, "they are not used")
 

@@ -9,7 +9,7 @@ from typing import Any
 from tag2mask.errors import DataError
 from tag2mask.files import read_text
 from tag2mask.formats.findings import Finding, problems
-from tag2mask.formats.rows import Rows, Shape, is_file, labeled
+from tag2mask.formats.rows import Row, Rows, Shape, is_file, tags_of
 from tag2mask.photos.classes import COCO
 from tag2mask.photos.table import clean_tag
 from tag2mask.progress import log
@@ -62,7 +62,8 @@ def read_coco(path: Path, outlines: bool = False) -> Rows:
         if number in shapes:
             name, size = image["file_name"], (int(image["width"]), int(image["height"]))
             where = f"image {number} ({name})"
-            rows.rows.append(labeled(folder / name, where, shapes[number], size))
+            objects = shapes[number]
+            rows.rows.append(Row(folder / name, tags_of(objects), where, objects, size))
     if empty := len(images) - len(rows.rows):
         log.info(f"{file.name}: {empty} of {len(images)} pictures have no object and are left out")
     used = {tag for row in rows.rows for tag in row.tags}

@@ -8,7 +8,7 @@ import numpy as np
 
 from tag2mask.errors import DataError
 from tag2mask.formats.plain import picture_path
-from tag2mask.formats.rows import Row, Rows, Shape, labeled
+from tag2mask.formats.rows import Row, Rows, Shape, tags_of
 from tag2mask.formats.shapes import object_tag, polygon
 
 
@@ -40,7 +40,8 @@ def _row(image: ElementTree.Element, folder: Path, where: str) -> Row:
         for thing in image
         if "label" in thing.attrib
     ]
-    return labeled(picture_path(image.attrib["name"], folder), where, shapes, (width, height))
+    picture = picture_path(image.attrib["name"], folder)
+    return Row(picture, tags_of(shapes), where, shapes, (width, height))
 
 
 def _outline(thing: ElementTree.Element, width: int, height: int) -> Any:

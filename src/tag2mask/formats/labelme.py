@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tag2mask.formats.plain import picture_path
-from tag2mask.formats.rows import PICTURES, Rows, Shape, labeled
+from tag2mask.formats.rows import PICTURES, Row, Rows, Shape, tags_of
 from tag2mask.formats.shapes import object_tag, polygon
 
 
@@ -24,7 +24,7 @@ def read_labelme(path: Path) -> Rows:
             values = json.loads(file.read_text(encoding="utf-8"))
             shapes = [Shape(object_tag(s["label"]), _outline(s)) for s in values["shapes"]]
             picture = picture_path(values["imagePath"], file.parent)
-            rows.rows.append(labeled(picture, file.name, shapes))
+            rows.rows.append(Row(picture, tags_of(shapes), file.name, shapes))
         except (KeyError, TypeError, ValueError) as error:
             what = f"not a LabelMe file ({type(error).__name__}: {error})"
             rows.error("annotation", file.name, what)

@@ -36,7 +36,7 @@ class Row:
     path: Path
     tags: tuple[str, ...]
     where: str  # its place for messages: "row 12 (cat.jpg)"
-    shapes: tuple[Shape, ...] = ()  # read by `convert` alone, no training sees them
+    shapes: Sequence[Shape] = ()  # read by `convert` alone, no training sees them
     size: tuple[int, int] | None = None  # width, height [pixels] of the shapes; None: the picture's
     relative: bool = False  # the shapes' corners are fractions of width and height
 
@@ -56,16 +56,9 @@ class Rows:
         self.findings.append(Finding(kind, where, what, do))
 
 
-def labeled(
-    path: Path,
-    where: str,
-    shapes: Sequence[Shape],
-    size: tuple[int, int] | None = None,
-    relative: bool = False,
-) -> Row:
-    """A row with the tags of its shapes."""
-    tags = split_tags(shape.tag for shape in shapes)
-    return Row(path, tags, where, tuple(shapes), size, relative)
+def tags_of(shapes: Iterable[Shape]) -> tuple[str, ...]:
+    """The tags of a picture's objects, each once."""
+    return split_tags(shape.tag for shape in shapes)
 
 
 def split_tags(tags: str | Iterable[str]) -> tuple[str, ...]:
@@ -163,7 +156,7 @@ def _picture_faults(rows: Rows) -> Iterator[Finding]:
     exists = [is_file(row.path) for row in rows.rows]
     if len(exists) > 1 and not any(exists):
         what = f"none of the {len(exists)} pictures exists; the first should be {rows.rows[0].path}"
-        do = "correct the file names; if the data set has moved, give its new place with --data"
+        do = "correct the file names; if the data set has moved, give its new place (--data, --val)"
         yield Finding("missing picture", str(rows.source), what, do)
         return
     seen: dict[Path, str] = {}

@@ -9,7 +9,7 @@ import yaml
 from tag2mask.errors import DataError
 from tag2mask.files import read_text
 from tag2mask.formats.plain import pictures_below, unread_pictures
-from tag2mask.formats.rows import Rows, Shape, labeled
+from tag2mask.formats.rows import Row, Rows, Shape, tags_of
 from tag2mask.formats.shapes import object_tag, polygon
 from tag2mask.photos.table import tag_key
 
@@ -46,7 +46,7 @@ def read_yolo(path: Path) -> Rows:
     for picture in pictures_below(folder):
         if shapes := _shapes(_label_file(picture), names, rows):
             where = picture.relative_to(folder).as_posix()
-            rows.rows.append(labeled(picture, where, shapes, relative=True))
+            rows.rows.append(Row(picture, tags_of(shapes), where, shapes, relative=True))
     rows.findings += unread_pictures(folder)
     # Some tools list a background that no label has.
     used = {tag for row in rows.rows for tag in row.tags}
