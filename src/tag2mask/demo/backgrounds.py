@@ -6,7 +6,7 @@ They are drawn without looking at a scene's tags, and their clutter is nothing t
 import numpy as np
 from PIL import Image, ImageColor
 
-from tag2mask.demo.drawings import drawing, pose, shadow, tint
+from tag2mask.demo.drawings import drawing, pose, put, tinted
 
 Rng = np.random.Generator
 Range = tuple[float, float]
@@ -34,20 +34,18 @@ def background(rng: Rng, n: int) -> Image.Image:
     for characters, most, feet, sizes in clutter:
         for foot in sorted(rng.uniform(*feet, rng.integers(most + 1))):  # the far ones first
             picture = drawing(rng.choice(list(characters)), n // 3)
-            color = tint(rng.uniform(-12, 12), rng.uniform(0.65, 1), rng.uniform(0.9, 1.08))
-            longest, angle = n * rng.uniform(*sizes), rng.uniform(-6, 6)
-            piece = pose(picture, longest, angle, bool(rng.integers(2)), color)
+            piece = pose(picture, n * rng.uniform(*sizes), rng.uniform(-6, 6), rng.random() < 0.5)
+            piece = tinted(piece, (rng.uniform(-0.03, 0.03), rng.uniform(0.65, 1), 1))
             at = (round(n * rng.uniform() - piece.width / 2), round(n * foot) - piece.height)
-            shadow(canvas, piece, at, 0.25)
-            canvas.paste(piece, at, piece)
+            put(canvas, piece, at, 0.25)
     return canvas
 
 
 def landscape(rng: Rng, n: int) -> tuple[np.ndarray, Clutter]:
     """A sky, three ridges, and what stands on them. Colors: (n, n, 3) float in 0-255."""
     sky, land, air, far, near = LANDSCAPES[rng.integers(len(LANDSCAPES))]
-    y, x = _grid(n)
-    field = _gradient(n, sky)
+    y, x = np.mgrid[:n, :n] / n
+    field = _sky(n, sky)
     clouds = (_noise(rng, n, 4, 7) * 0.8 - 0.25).clip(0, 0.5)
     field += clouds[..., None] * (255 - field)
     horizon = rng.uniform(0.3, 0.5)
@@ -65,8 +63,8 @@ def landscape(rng: Rng, n: int) -> tuple[np.ndarray, Clutter]:
 
 def street(rng: Rng, n: int) -> tuple[np.ndarray, Clutter]:
     """A row of houses, a sidewalk and a road."""
-    y, x = _grid(n)
-    field = _gradient(n, rng.choice(["#5be #cef", "#e97 #fec", "#89d #fde"]))
+    y, x = np.mgrid[:n, :n] / n
+    field = _sky(n, rng.choice(["#5be #cef", "#e97 #fec", "#89d #fde"]))
     curb, left = rng.uniform(0.65, 0.8), -0.05
     while left < 1:
         width, top = rng.uniform(0.12, 0.26), rng.uniform(0.1, 0.45)
@@ -87,10 +85,10 @@ def street(rng: Rng, n: int) -> tuple[np.ndarray, Clutter]:
 
 def room(rng: Rng, n: int) -> tuple[np.ndarray, Clutter]:
     """A striped or dotted wall, a wooden floor, furniture."""
-    y, x = _grid(n)
+    y, x = np.mgrid[:n, :n] / n
     count, floor = rng.integers(8, 16), rng.uniform(0.6, 0.75)
     across, down = abs(x * count % 1 - 0.5), abs(y * count % 1 - 0.5)
-    pattern = across + 0 * down < 0.25 if rng.integers(2) else np.hypot(across, down) < 0.2
+    pattern = across < 0.25 if rng.integers(2) else np.hypot(across, down) < 0.2
     field = _rgb(rng.choice(WALLS)) + (14 * pattern + 5 * _noise(rng, n, 4))[..., None]
     field[round((floor - 0.03) * n) :] = _rgb("#fee")
     field[round(floor * n) :] = _planks(rng, n)[round(floor * n) :]
@@ -104,7 +102,7 @@ def table(rng: Rng, n: int) -> tuple[np.ndarray, Clutter]:
     """A table seen from above, of bare wood or under a checkered cloth."""
     field = _planks(rng, n)
     if rng.integers(2):
-        y, x = _grid(n)
+        y, x = np.mgrid[:n, :n] / n
         turn, count = rng.uniform(-0.8, 0.8), rng.uniform(3, 8)
         u, v = x * np.cos(turn) - y * np.sin(turn), x * np.sin(turn) + y * np.cos(turn)
         share = 0.4 * (u * count % 1 < 0.5) + 0.4 * (v * count % 1 < 0.5)
@@ -115,7 +113,7 @@ def table(rng: Rng, n: int) -> tuple[np.ndarray, Clutter]:
 
 def _planks(rng: Rng, n: int) -> np.ndarray:
     """Wooden boards: (n, n, 3)."""
-    y, x = _grid(n)
+    y, x = np.mgrid[:n, :n] / n
     rows = int(rng.integers(4, 9))
     board = (y * rows).astype(int)
     seam = (abs(y * rows % 1 - 0.5) > 0.48) | ((x + rng.uniform(size=rows)[board]) % 0.7 < 0.006)
@@ -128,13 +126,7 @@ def _rgb(color: str) -> np.ndarray:
     return np.array(ImageColor.getrgb(color), np.float32)
 
 
-def _grid(n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Coordinates y (n, 1) and x (1, n) of the pixels' middles in (0, 1)."""
-    middles = (np.arange(n, dtype=np.float32) + 0.5) / n
-    return middles[:, None], middles[None, :]
-
-
-def _gradient(n: int, colors: str) -> np.ndarray:
+def _sky(n: int, colors: str) -> np.ndarray:
     """Colors "#abc #def" from top to bottom: (n, n, 3)."""
     stops = np.array([[_rgb(color)] for color in colors.split()], np.uint8)
     return np.array(Image.fromarray(stops).resize((n, n), Image.Resampling.BILINEAR), np.float32)

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from tag2mask.demo.backgrounds import Rng, background
-from tag2mask.demo.drawings import Matrix, drawing, pose, shadow, tint
+from tag2mask.demo.drawings import Tint, drawing, pose, put, tinted
 from tag2mask.errors import DataError
 from tag2mask.files import read_json, write_json, writing
 from tag2mask.photos.masks import write_mask
@@ -33,8 +33,8 @@ DESIGNS = {
 }
 SCENE_TAGS: tuple[str, ...] = tuple(sorted(DESIGNS))
 PAINTED = {"bicycle", "bus", "car", "train"}  # come in every color
-FURRED = {"cat", "cow", "dog", "horse"}
-COATS = ((1, 1), (0.85, 1.12), (0.3, 1.05), (0.7, 0.7), (0.25, 0.6))  # saturation, brightness
+FURRED = {"cat", "cow", "dog", "horse"}  # come in five coats: (saturation, brightness)
+COATS = ((1.0, 1.0), (0.85, 1.12), (0.3, 1.05), (0.7, 0.7), (0.25, 0.6))
 HIDDEN = 0.3  # at most this share of an object lies under others or outside the picture
 
 
@@ -64,7 +64,7 @@ def make_scene(rng: Rng, size: int, first: str) -> Scene:
     for tag in objects:
         picture = drawing(rng.choice(list(DESIGNS[tag])), round(0.7 * side))
         longest, angle = rng.uniform(low, high) * side, rng.uniform(-25, 25)
-        piece = pose(picture, longest, angle, bool(rng.integers(2)), _color(rng, tag))
+        piece = pose(picture, longest, angle, rng.random() < 0.5)
         area = np.asarray(piece.getchannel("A")).sum() / 255 / 4
         for _ in range(25):
             x, y = (int(rng.uniform(-0.08 * d, side - 0.92 * d)) for d in piece.size)
@@ -74,8 +74,7 @@ def make_scene(rng: Rng, size: int, first: str) -> Scene:
             after = np.where(solid, np.int8(len(areas)), owner)
             visible = np.bincount(after[after >= 0], minlength=len(areas) + 1)
             if (visible >= (1 - limit) * np.array([*areas, area])).all():
-                shadow(canvas, piece, (x, y), rng.uniform(0.15, 0.45))
-                canvas.paste(piece, (x, y), piece)
+                put(canvas, tinted(piece, _tint(rng, tag)), (x, y), rng.uniform(0.15, 0.45))
                 mask[solid] = SCENE_TAGS.index(tag) + 1
                 owner = after
                 areas.append(area)
@@ -94,15 +93,13 @@ def _objects(rng: Rng, first: str) -> list[str]:
     return [str(tag) for tag in (*tags, *rng.choice(tags, more))][:4]
 
 
-def _color(rng: Rng, tag: str) -> Matrix:
+def _tint(rng: Rng, tag: str) -> Tint:
+    turn, (saturation, brightness) = rng.uniform(-0.03, 0.03), (1.0, 1.0)
     if tag in PAINTED:
-        return tint(rng.uniform(-180, 180), rng.uniform(0.8, 1.1), rng.uniform(0.9, 1.05))
-    saturation, brightness = COATS[rng.integers(len(COATS))] if tag in FURRED else (1, 1)
-    return tint(
-        rng.uniform(-10, 10),
-        saturation * rng.uniform(0.87, 1.1),
-        brightness * rng.uniform(0.9, 1.08),
-    )
+        turn = rng.uniform(-0.5, 0.5)
+    elif tag in FURRED:
+        saturation, brightness = COATS[rng.integers(len(COATS))]
+    return turn, saturation * rng.uniform(0.85, 1.1), brightness * rng.uniform(0.9, 1.08)
 
 
 def make_scenes(out: Path, num_train: int, num_val: int, size: int, seed: int) -> None:

@@ -28,24 +28,19 @@ def percent(share: float | None, digits: int = 1) -> str:
 
 def protocol(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
     """An entry of metrics.json to what must stand beside its mIoU: (what, value) pairs."""
-    split, images = metrics.get("split"), metrics.get("images")
-    optional = {}
+    split, images = metrics.get("split") or "not stated", metrics.get("images")
+    stated = {"split": split if images is None else f"{split}, {images:,} photos"}
     if "mean_over" in metrics:
-        optional["mean over"] = f"{len(metrics['mean_over'])} classes"
-    if metrics.get("predicted_ignore"):
-        share = percent(metrics["predicted_ignore"])
-        optional["predicted 255"] = f"{share} of the pixels, counted as wrong"
-    stated = {
-        "split": split if images is None else f"{split or 'not stated'}, {images:,} photos",
+        stated["mean over"] = f"{len(metrics['mean_over'])} classes"
+    stated |= {
         "labels": LABELS.get(str(metrics.get("labels"))),
         "CRF": YES_NO.get(metrics.get("crf")),
         "weights": metrics.get("weights"),
         "seed": metrics.get("seed"),
     }
-    return [
-        (what, "not stated" if value is None else str(value))
-        for what, value in (stated | optional).items()
-    ]
+    if ignored := metrics.get("predicted_ignore"):
+        stated["predicted 255"] = f"{percent(ignored)} of the pixels, counted as wrong"
+    return [(key, "not stated" if text is None else str(text)) for key, text in stated.items()]
 
 
 def snippet(run_dir: Path) -> str:
