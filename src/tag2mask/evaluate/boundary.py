@@ -16,17 +16,13 @@ def boundary_counts(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
     Ground truth 255 is skipped.
     """
     width = max(1, round(WIDTH * float(np.hypot(*truth.shape))))
-    predicted_band = boundary_band(predicted, width)
-    true_band = boundary_band(truth, width)
     scored = truth != IGNORE
-    both = predicted_band & true_band & (predicted == truth) & scored
+    predicted_band = boundary_band(predicted, width) & scored
+    true_band = boundary_band(truth, width) & scored
+    both = predicted_band & true_band & (predicted == truth)
     intersection, a, b = (
-        np.bincount(mask[band], minlength=256)
-        for mask, band in (
-            (truth, both),
-            (predicted, predicted_band & scored),
-            (truth, true_band & scored),
-        )
+        np.bincount(numbers, minlength=256)
+        for numbers in (truth[both], predicted[predicted_band], truth[true_band])
     )
     return np.stack([intersection, a + b - intersection])
 
@@ -40,7 +36,7 @@ def boundary_band(mask: np.ndarray, width: int) -> np.ndarray:
     and holds one class alone, so that its lowest and highest number are the same.
     """
     low, high = (
-        _window(_window(mask, width, 0, extreme), width, 1, extreme)
+        _window(_window(mask, width, extreme).T, width, extreme).T
         for extreme in (np.minimum, np.maximum)
     )
     band = np.ones(mask.shape, bool)
@@ -49,13 +45,12 @@ def boundary_band(mask: np.ndarray, width: int) -> np.ndarray:
     return band
 
 
-def _window(values: np.ndarray, width: int, axis: int, extreme: np.ufunc) -> np.ndarray:
-    """The lowest or highest value within `width` along an axis, in log2(width) steps."""
-    values = np.moveaxis(values, axis, 0)
+def _window(values: np.ndarray, width: int, extreme: np.ufunc) -> np.ndarray:
+    """The lowest or highest value within `width` rows, in log2(width) steps."""
     padded = np.pad(values, [(width, width), (0, 0)], mode="edge")
     length, side = 1, 2 * width + 1
     while length < side:
         step = min(length, side - length)
         padded = extreme(padded[:-step], padded[step:])
         length += step
-    return np.moveaxis(padded, 0, axis)
+    return padded
