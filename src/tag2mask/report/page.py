@@ -200,13 +200,14 @@ def _write_picture(
         cells = [picture, overlay(picture, read_mask(mask_path(masks, photo)), classes)]
         if photo.tags and (maps := scores(photo)) is not None:
             cells.insert(1, heatmap(picture, maps[classes.index(photo.tags[0])]))
-        columns.append([ImageOps.fit(cell, (400, 300)) for cell in cells])
+        columns.append(cells)
     if not columns:
         return
-    size = (408 * len(columns) - 8, 308 * max(map(len, columns)) - 8)
+    height = sorted(cells[0].height for cells in columns)[len(columns) // 2]
+    size = (408 * len(columns) - 8, (height + 8) * max(map(len, columns)) - 8)
     sheet = Image.new("RGB", size, "white")
     for x, cells in enumerate(columns):
         for y, cell in enumerate(cells):
-            sheet.paste(cell, (408 * x, 308 * y))
+            sheet.paste(ImageOps.fit(cell, (400, height)), (408 * x, (height + 8) * y))
     with writing(path) as temporary:
         sheet.save(temporary, "JPEG", quality=88)
