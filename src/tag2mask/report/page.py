@@ -35,12 +35,18 @@ Groups = list[tuple[str, list[Strip]]]
 
 
 def write_report(
-    run_dir: Path, config: Config, train: Table, val: Table | None, scores: Scores, truth: Truth
+    run_dir: Path,
+    config: Config,
+    train: Table,
+    val: Table | None,
+    scores: Scores,
+    truth: Truth,
+    out: Path | None = None,
 ) -> Path:
-    """A run to its page, report/index.html; returns the page's path.
+    """A run to its page, `out`/index.html; returns the page's path.
 
-    Writes report/picture.jpg too, and the model card if there is a model. The page says which
-    stages are missing.
+    `out`: None means the run's report/. Writes `out`/picture.jpg too, and the model card if there
+    is a model. The page says which stages are missing.
     `scores(photo)`: score maps (C, h, w) float in 0-1, or None if there are none yet.
     `truth(photo)`: ground truth (H, W) uint8, or None.
     """
@@ -56,16 +62,9 @@ def write_report(
     width = picture_width(sum(map(count_panels, photos)))
 
     def strips(groups: list, caption: str, folder: Path, scores: Scores | None) -> Groups:
-        return [
-            (
-                title,
-                [
-                    make_strip(choice, train.classes, width, caption, folder, scores, truth)
-                    for choice in track(choices, f"drawing {caption}s")
-                ],
-            )
-            for title, choices in groups
-        ]
+        options = (train.classes, width, caption, folder, scores, truth)
+        bar = f"drawing {caption}s"
+        return [(title, [make_strip(c, *options) for c in track(g, bar)]) for title, g in groups]
 
     train_groups = strips(chosen, "pseudo mask", masks, scores)
     val_groups = strips(chosen_val, "prediction", predictions, None)
@@ -93,7 +92,7 @@ def write_report(
         versions={k: v for facts in done.values() for k, v in facts.get("versions", {}).items()},
         snippet=snippet(run_dir),
     )
-    page = run_dir / "report" / "index.html"
+    page = (out or run_dir / "report") / "index.html"
     write_text(page, html)
     first = [choice.photo for choice in chosen[0][1][:4]]
     _write_picture(page.with_name("picture.jpg"), train.classes, first, masks, scores)
@@ -203,7 +202,7 @@ def _write_picture(
         columns.append(cells)
     if not columns:
         return
-    height = sorted(cells[0].height for cells in columns)[len(columns) // 2]
+    height = min(sorted(cells[0].height for cells in columns)[len(columns) // 2], 600)
     size = (408 * len(columns) - 8, (height + 8) * max(map(len, columns)) - 8)
     sheet = Image.new("RGB", size, "white")
     for x, cells in enumerate(columns):
