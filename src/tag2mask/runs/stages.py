@@ -22,16 +22,7 @@ from tag2mask.photos.masks import look_at_mask
 from tag2mask.photos.table import BACKGROUND, IGNORE, Photo, Table
 from tag2mask.processes import barrier, cores, parallel_map, rank, ranks
 from tag2mask.progress import console, log, track
-from tag2mask.runs.folder import (
-    CHECKPOINT,
-    CLUSTERS,
-    DONE,
-    FINDINGS,
-    MASKS,
-    METRICS,
-    MODEL,
-    PREDICTIONS,
-)
+from tag2mask.runs.folder import CHECKPOINT, CLUSTERS, FINDINGS, MASKS, METRICS, MODEL, PREDICTIONS
 from tag2mask.runs.run import Run
 
 if TYPE_CHECKING:
@@ -64,7 +55,8 @@ def check(run: Run, folder: Path) -> Counts:
     for finding in shorten(finding for finding in findings if finding.severity == "warning"):
         log.info(f"warning: {finding}")
     if errors := [str(finding) for finding in findings if finding.severity == "error"]:
-        log.info(f"check: {count(findings)}, see {folder / FINDINGS}")
+        if run.files.facts.exists():  # else no picture was looked at, and a new folder is removed
+            log.info(f"check: {count(findings)}, see {folder / FINDINGS}")
         raise DataError(errors, data)
     return {"findings": count(findings)}
 
@@ -254,24 +246,19 @@ def _predict(
 
 def evaluate(run: Run, folder: Path) -> Counts:
     """Write predictions/NAME.png for the validation photos, and metrics.json."""
-    settings, listed, val = run.config.segmenter, run.config.photos.pseudo_list, run.truths["val"]
+    settings, listed = run.config.segmenter, run.config.photos.pseudo_list
+    predictions = folder / PREDICTIONS
     if run.val:
-        _predict(run, run.files.result("segmenter", MODEL), run.val, folder / PREDICTIONS)
+        _predict(run, run.files.result("segmenter", MODEL), run.val, predictions)
     if rank() > 0:
         return {}
-    pseudo = {
-        "split": listed.stem if listed else "train",
-        "labels": "given",
-        "crf": (run.config.masks if settings.rounds == 1 else settings).crf.iterations > 0,
-        "weights": _weights_used(run, "classifier"),
-    }
-    predicted = {
-        "split": "val",
-        "labels": "none",
-        "crf": settings.crf.iterations > 0,
-        "weights": _weights_used(run, "segmenter"),
-    }
-    scored, predictions = val.photos_with_truth if val else (), folder / PREDICTIONS
+    crf = (run.config.masks if settings.rounds == 1 else settings).crf.iterations > 0
+    pseudo = {"split": listed.stem if listed else "train", "labels": "given", "crf": crf}
+    predicted = {"split": "val", "labels": "none", "crf": settings.crf.iterations > 0}
+    for about, stage in ((pseudo, "classifier"), (predicted, "segmenter")):
+        about["weights"] = (run.files.done(stage) or {}).get("counts", {}).get("weights")
+    val = run.truths["val"]
+    scored = val.photos_with_truth if val else ()
     metrics = {
         "pseudo": _score(run, "train", run.pseudo_photos, run.last_masks, pseudo),
         "segmenter": _score(run, "val", scored, predictions, predicted),
@@ -302,12 +289,6 @@ def _score(
     log.info(f"{title} ({facts}, {result.images} images)")
     metrics: dict[str, Any] = result.summary(**about)
     return metrics
-
-
-def _weights_used(run: Run, stage: str) -> str:
-    """Which weights the backbone of a finished stage started from."""
-    weights: str = read_json(run.files.need(stage, DONE))["counts"]["weights"]
-    return weights
 
 
 def report(run: Run, folder: Path) -> Counts:
