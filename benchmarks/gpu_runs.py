@@ -33,8 +33,7 @@ from tag2mask.masks import make, make_masks
 from tag2mask.photos.masks import read_mask
 from tag2mask.photos.table import Table
 from tag2mask.processes import cores
-from tag2mask.runs.folder import Job
-from tag2mask.runs.stages import load_for_prediction, mask_maker
+from tag2mask.runs.stages import mask_maker
 from tag2mask.segmenter.predict import predict_photos
 
 STAGES = """
@@ -43,7 +42,7 @@ from tag2mask.api import run_config
 from tag2mask.config import parse_config
 run_config(parse_config(sys.argv[2:], "tag2mask run"), sys.argv[1].split(","))
 """
-ALL = "clusters,train,masks,segment,evaluate"
+ALL = "clusters,classifier,masks,segmenter,evaluate"
 
 
 def photos_a_second(count: int, work: Callable[[], Any]) -> str:
@@ -249,14 +248,15 @@ def small(bench: Any) -> None:
     runs = Small(bench)
     shutil.rmtree(runs.folder / "killed", ignore_errors=True)
     begun = {
-        name: runs.start(name, "clusters,train") for name in ("whole", "killed", *["again"] * GPU)
+        name: runs.start(name, "clusters,classifier")
+        for name in ("whole", "killed", *["again"] * GPU)
     }
     begun["gpu"] = runs.start("gpu", ALL)
     if GPU:
         begun["cpu"] = runs.start("cpu", ALL, CUDA_VISIBLE_DEVICES="")
     # Both in float32: bf16 rounds sums of a whole batch and of two halves differently, and Adam makes much of that.
     alike = ("--classifier.dropout", "0", "--classifier.precision", "no")
-    begun["one"] = runs.start("one", "clusters,train", *alike)
+    begun["one"] = runs.start("one", "clusters,classifier", *alike)
     # NCCL refuses two processes of one host on one GPU, so each says that it is another host.
     port = str(20000 + os.getpid() % 20000)
     shared = {
@@ -270,10 +270,13 @@ def small(bench: Any) -> None:
         {**shared, "RANK": rank, "NCCL_HOSTID": f"host{rank}", "NCCL_SOCKET_IFNAME": "lo"}
         for rank in ("0", "1")
     ]
-    both = [runs.start("two", "clusters,train", *alike, **rank) for rank in ranks]
+    both = [runs.start("two", "clusters,classifier", *alike, **rank) for rank in ranks]
 
     def resumed() -> Row:
-        process, checkpoints = begun["killed"], runs.folder / "killed" / "classifier" / "checkpoint"
+        process, checkpoints = (
+            begun["killed"],
+            runs.folder / "killed" / ".classifier.part" / "checkpoint",
+        )
         while process.poll() is None and not any(
             path.name.isdigit() for path in checkpoints.glob("*")
         ):
@@ -282,7 +285,7 @@ def small(bench: Any) -> None:
             raise RuntimeError("the training ended before it could be killed")
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        runs.ended("killed", runs.start("killed", "clusters,train"))
+        runs.ended("killed", runs.start("killed", "clusters,classifier"))
         said = next(
             (
                 line
@@ -363,12 +366,11 @@ def small(bench: Any) -> None:
 
 def masks(bench: Any) -> None:
     run = Run(bench.options.out / "small" / "gpu")
-    job = Job(run.config.model_copy(update={"out": run.folder}))
+    recipe = with_weights("photos").masks if GPU else run.config.masks
+    job = Run(run.folder, run.config.model_copy(update={"masks": recipe}))
     known = [photo for photo in bench.table.photos if set(photo.tags) <= set(job.table.tags)]
     photos = known[: 128 if GPU else 4]
     table = Table(job.table.tags, tuple(photos))
-    recipe = with_weights("photos").masks if GPU else run.config.masks
-    job.config = job.config.model_copy(update={"masks": recipe})
     maker = mask_maker(job)
 
     def network(batch: int) -> Row:
@@ -414,7 +416,7 @@ def masks(bench: Any) -> None:
             functools.partial(stage, threads, crf_here),
         )
 
-    segmenter = load_for_prediction(run.folder / "segmenter" / "model.safetensors")
+    segmenter = run.segmenter
 
     def predictions(iterations: int) -> Row:
         settings = run.config.segmenter

@@ -11,12 +11,11 @@ from pathlib import Path
 
 from tables import machine, rule, write
 
-from tag2mask.api import Run
 from tag2mask.crf import backend, inference
 from tag2mask.masks import make_masks
 from tag2mask.photos.table import Table
 from tag2mask.processes import cores
-from tag2mask.runs.folder import Job
+from tag2mask.runs.run import Run
 from tag2mask.runs.stages import mask_maker
 
 
@@ -24,14 +23,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("run", type=Path, help="a run folder whose stage train is done")
+    parser.add_argument("run", type=Path, help="a run folder whose stage classifier is done")
     parser.add_argument("photos", type=int, nargs="?", default=32)
     options = parser.parse_args()
     run, count = Run(options.run), options.photos
-    job = Job(run.config.model_copy(update={"out": run.folder}))
-    step = max(1, len(job.table) // count)
-    table = Table(job.table.tags, job.table.photos[::step][:count])
-    maker = mask_maker(job)
+    step = max(1, len(run.table) // count)
+    table = Table(run.table.tags, run.table.photos[::step][:count])
+    maker = mask_maker(run)
     maker.overall = maker.measure(table.photos)
     compiled = inference._core
     best: dict[str, float] = {}
@@ -46,7 +44,7 @@ def main() -> None:
     rates = [f"| {name} | {len(table) / seconds:.2f} |" for name, seconds in best.items()]
     lines = [
         *rule(
-            f"masks stage of recipe `{job.config.recipe}`, {len(table)} photos", "photos a second"
+            f"masks stage of recipe `{run.config.recipe}`, {len(table)} photos", "photos a second"
         ),
         *rates,
         "",

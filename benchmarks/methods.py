@@ -36,8 +36,9 @@ from tag2mask.photos.masks import Truth, write_mask
 from tag2mask.photos.table import Photo, Table
 from tag2mask.processes import cores
 from tag2mask.progress import start_log
-from tag2mask.runs.folder import Job
-from tag2mask.runs.pipeline import STAGES, run_stages
+from tag2mask.runs import STAGES
+from tag2mask.runs.pipeline import run_stages
+from tag2mask.runs.run import Run
 from tag2mask.runs.stages import mask_maker
 from tag2mask.segmenter.predict import predict_photos
 from tag2mask.segmenter.train import train_segmenter
@@ -223,11 +224,11 @@ def tables(data: Path, photos: int) -> tuple[Table, Table, Table]:
     )
 
 
-def job_of(config: Config, table: Table) -> Job:
+def job_of(config: Config, table: Table) -> Run:
     """A run of these settings on these photos."""
-    job = Job(config)
-    job.table = table  # instead of a file that names them
-    return job
+    run = Run(config.out, config)
+    run.table = table  # instead of a file that names them
+    return run
 
 
 def figures(
@@ -353,10 +354,10 @@ def run(task: Task, options: argparse.Namespace) -> None:
     ]
     first = task.method == "photos" and not task.masks
     config = parse_config(argv, "tag2mask run")
-    run_config(config, ["clusters", "train", "masks"] if first else list(STAGES))
+    run_config(config, ["clusters", "classifier", "masks"] if first else list(STAGES))
     if first:
-        job = Job(config)
-        scored = Table(job.table.tags, job.pseudo_photos)
+        run = Run(config.out, config)
+        scored = Table(run.table.tags, run.pseudo_photos)
         rows = [
             {
                 "masks": SPREAD,
@@ -387,7 +388,7 @@ def pseudo(task: Task, options: argparse.Namespace) -> None:
     start, config, shared = time.time(), configure(task, options), shared_by(task.set, options)
     table, *_ = tables(options.data, shared.photos)
     start_log(config.out)
-    run_stages(job_of(config, table), ["clusters", "train"])
+    run_stages(job_of(config, table), ["clusters", "classifier"])
     rows = [
         row
         for view, changes in views(task.method, shared).items()

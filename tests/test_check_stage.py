@@ -1,4 +1,4 @@
-"""The check of the data as a stage: each picture is opened once, and again only when it has changed."""
+"""The stage check: each picture is opened once, and again only when it has changed."""
 
 import contextlib
 import json
@@ -18,7 +18,7 @@ from tag2mask.errors import DataError
 from tag2mask.files import Facts, fingerprint
 from tag2mask.formats.findings import Finding
 
-# Python tells audit hooks of every file that it opens, by whatever way; the hook is in all processes that this one starts, too.
+# Python tells audit hooks of every file that it opens. All processes started here have the hook.
 WATCH = """
 import os, sys
 log = os.open(os.environ["OPENED"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
@@ -103,7 +103,7 @@ def test_each_picture_is_opened_once_and_again_only_when_it_has_changed(own):
     assert sorted(new) == [
         "photos/9998.jpg",
         "photos/9999.jpg",
-    ] and "check: starts anew, because data has changed" in log_of(run)
+    ] and "check: starts again, because data changed" in log_of(run)
     os.utime(own / "photos" / "0003.jpg")
     with watched() as touched:
         check(own)
@@ -116,7 +116,7 @@ def test_each_picture_is_opened_once_and_again_only_when_it_has_changed(own):
 
 
 def test_an_error_stops_the_run_is_kept_and_looked_at_again(own):
-    """Why a picture cannot be read may lie outside it, such as the right to: that is tried again, and nothing else is."""
+    """Why it cannot be read may lie outside it, such as the right to: that alone is tried again."""
     run = check(own)
     before = (run.folder / "config.toml").read_text()
     (own / "photos" / "0002.jpg").write_bytes(b"no picture")
@@ -127,11 +127,9 @@ def test_an_error_stops_the_run_is_kept_and_looked_at_again(own):
         ):
             check(own, seed=7)
         assert set(tried) == {"photos/0002.jpg"}
-    assert "not a readable picture" in (run.folder / "check" / "findings.json").read_text()
-    assert (
-        not (run.folder / "check" / "done.json").exists()
-        and (run.folder / "config.toml").read_text() == before
-    )
+    findings = run.folder / ".check.part" / "findings.json"
+    assert "not a readable picture" in findings.read_text() and f"see {findings}" in log_of(run)
+    assert (run.folder / "config.toml").read_text() == before
     shutil.copyfile(own / "photos" / "0001.jpg", own / "photos" / "0002.jpg")
     with watched() as mended:
         check(own)
@@ -155,13 +153,12 @@ def test_a_check_that_was_cut_short_goes_on(own, monkeypatch):
         half.write('"picture half a li')
     with watched() as rest:
         run = check(own)
-    assert sorted([*looked, *rest]) == every_file(
-        own
-    ) and "check: goes on where it stopped" in log_of(run)
+    assert sorted([*looked, *rest]) == every_file(own)
+    assert "check: done in" in log_of(run)
 
 
 def test_a_second_start_opens_no_picture_in_any_process(finished, tmp_path):  # noqa: F811
-    """Not one: neither photos, nor true masks, nor the masks that the run has written, whose contents later stages depend on."""
+    """Neither photos, nor true masks, nor the masks of the run, on which later stages depend."""
     folder = copy_of(finished, tmp_path)
     (tmp_path / "hook").mkdir()
     (tmp_path / "hook" / "sitecustomize.py").write_text(WATCH)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -20,16 +21,20 @@ import tag2mask.cli
 from tag2mask.config import load_recipe, make_config, merged
 from tag2mask.demo.scenes import make_scenes
 from tag2mask.errors import ConfigError, DataError, RunError, Tag2MaskError, TrainingError
-from tag2mask.files import locked
 from tag2mask.photos.masks import write_mask
-from tag2mask.runs.pipeline import STAGES
+from tag2mask.runs import STAGES
+from tag2mask.runs.folder import RunFolder
+from tag2mask.runs.run import Run
 from tag2mask.vision import torchvision  # noqa: F401  before timm
 
 import timm  # isort: skip
 
 pytestmark = pytest.mark.usefixtures("few_steps")
 # The same in programs that a test starts.
-LET_THROUGH = "from tag2mask.segmenter.train import BackgroundGuard\nBackgroundGuard.check = lambda guard, model: None\n"
+LET_THROUGH = """
+from tag2mask.segmenter.train import BackgroundGuard
+BackgroundGuard.check = lambda guard, model: None
+"""
 SETTINGS = {
     "clusters": {"source": "demo"},
     "classifier": {
@@ -72,7 +77,7 @@ def finished(scenes, tmp_path_factory, few_steps):
     return tag2mask.run(out=tmp_path_factory.mktemp("runs") / "whole", **data(scenes), **SETTINGS)
 
 
-MIDDLE_STAGES = ("clusters", "train", "masks", "segment", "evaluate")
+MIDDLE_STAGES = STAGES[1:-1]
 
 
 def log_lines(folder, count):
@@ -101,7 +106,7 @@ def test_every_artefact_is_there_and_says_what_it_is(finished):
         "log.txt",
     }
     assert json.loads((folder / "clusters/clusters.json").read_text())["clusters"]["animals"]
-    for stage in ("check", "clusters", "classifier", "masks", "segmenter", "evaluate", "report"):
+    for stage in STAGES:
         done = json.loads((folder / stage / "done.json").read_text())
         assert done["seconds"] >= 0 and done["versions"]["torch"]
     masks = sorted((folder / "masks").glob("*.png"))
@@ -127,7 +132,7 @@ def test_every_artefact_is_there_and_says_what_it_is(finished):
 
 
 def test_given_tags_bound_the_pseudo_masks(finished):
-    """With the tags given, no other class may appear; that holds of the masks that the segmenter makes for its next round too."""
+    """No other class may appear, nor in the masks that the segmenter makes for its next round."""
     from tag2mask.formats import load_table
 
     table = load_table(finished.config.data)
@@ -140,20 +145,15 @@ def test_given_tags_bound_the_pseudo_masks(finished):
 
 
 def test_later_stages_take_the_background_threshold_of_the_masks(finished):
-    from tag2mask.runs.folder import Job
     from tag2mask.runs.stages import mask_maker
 
-    job = Job(finished.config.model_copy(update={"out": finished.folder}))
-    maker, stored = (
-        mask_maker(job),
-        json.loads((finished.folder / "masks" / "masks.json").read_text())["threshold"],
-    )
-    assert stored == maker.overall == maker.measure(job.table.photos)
+    maker = mask_maker(finished)
+    stored = json.loads((finished.folder / "masks" / "masks.json").read_text())["threshold"]
+    assert stored == maker.overall == maker.measure(finished.table.photos)
 
 
 def test_the_report_shows_the_scores_that_the_masks_were_made_of(finished, scenes, tmp_path):
-    """Nothing is scored again: the page comes without the classifier. Z is shown as it is, evidence relative to its highest."""
-    from tag2mask.runs.folder import Job
+    """No classifier is needed. Z is shown as it is, logits relative to the highest of the photo."""
     from tag2mask.runs.stages import shown_scores
 
     folder = copy_of(finished, tmp_path)
@@ -161,20 +161,16 @@ def test_the_report_shows_the_scores_that_the_masks_were_made_of(finished, scene
         (folder / gone).unlink()
     rerun(folder, scenes, ["report"])
     assert "to the maximum in the photo" in (folder / "report/index.html").read_text()
-    job = Job(finished.config.model_copy(update={"out": folder}))
-    as_it_is = Job(
-        job.config.model_copy(
-            update={"masks": job.config.masks.model_copy(update={"scores": "max_norm"})}
-        )
-    )
-    for photo in job.table.photos:
+    run = Run(folder)
+    max_norm = run.config.masks.model_copy(update={"scores": "max_norm"})
+    as_it_is = Run(folder, run.config.model_copy(update={"masks": max_norm}))
+    for photo in run.table.photos:
         with np.load(folder / "masks" / f"{photo.name}.npz") as stored:
             classes, scores = stored["classes"], stored["scores"].astype(np.float32)
-        shown = shown_scores(job)(photo)
-        assert shown.shape == (job.table.num_classes, *scores.shape[1:]) and set(
-            np.flatnonzero(shown.any((1, 2)))
-        ) <= set(classes)
-        assert np.allclose(shown[classes], scores / scores.max((1, 2), keepdims=True).clip(1e-6))
+        drawn = shown_scores(run)(photo)
+        assert drawn.shape == (run.table.num_classes, *scores.shape[1:])
+        assert set(np.flatnonzero(drawn.any((1, 2)))) <= set(classes)
+        assert np.allclose(drawn[classes], scores / scores.max((1, 2), keepdims=True).clip(1e-6))
         assert np.array_equal(shown_scores(as_it_is)(photo)[classes], scores)
 
 
@@ -247,8 +243,8 @@ def test_running_again_does_nothing_and_a_change_says_what_runs(finished, scenes
         **data(scenes),
         **{**SETTINGS, "masks": {"image_size": 64, "crf": {"iterations": 1}}},
     )
-    assert "masks: starts anew, because masks.crf.iterations was 2, is 1" in log_of(changed)
-    assert log_of(changed).count("train: done already") == 2
+    assert "masks: starts again, because masks.crf.iterations was 2, is 1" in log_of(changed)
+    assert log_of(changed).count("classifier: done already") == 2
     tag2mask.run(out=finished.folder, **data(scenes), **SETTINGS)
 
 
@@ -287,10 +283,10 @@ def test_folders_that_no_run_wrote_are_left_alone(scenes, tmp_path):
 @pytest.mark.parametrize(
     ("stage", "changes"),
     [
-        ("train", {"classifier": {"backbone": "test_vti"}}),
-        ("train", {"classifier": {"weights": "absent.safetensors"}}),
-        ("segment", {"segmenter": {"weights": "absent.pth"}}),
-        ("segment", {"segmenter": {"backbone": "vgg11"}}),
+        ("classifier", {"classifier": {"backbone": "test_vti"}}),
+        ("classifier", {"classifier": {"weights": "absent.safetensors"}}),
+        ("segmenter", {"segmenter": {"weights": "absent.pth"}}),
+        ("segmenter", {"segmenter": {"backbone": "vgg11"}}),
         ("clusters", {"clusters": {"source": "absent.json"}}),
     ],
 )
@@ -305,47 +301,164 @@ def test_a_setting_that_cannot_work_loses_nothing(finished, scenes, tmp_path, st
 
 
 def test_going_back_after_a_change_that_failed_finds_all_as_it_was(finished, scenes, tmp_path):
-    """The change got somewhere, so it could be gone on with; with the former settings nothing is trained again."""
+    """The loss became NaN: the network before stays, and with its settings nothing is trained."""
     folder = copy_of(finished, tmp_path)
     rerun(folder, scenes, ["masks"])  # config.toml names the copy
     before = contents(folder)
     with pytest.raises(TrainingError):
-        rerun(folder, scenes, ["train"], classifier={"lr": 1e30, "frozen_lr": 1e30})
-    assert not (folder / "classifier/model.safetensors").exists()
-    rerun(folder, scenes, ["train", "masks"])
-    assert contents(folder) == before
+        rerun(folder, scenes, ["classifier"], classifier={"lr": 1e30, "frozen_lr": 1e30})
+    assert (
+        before.items()
+        <= (contents(folder) | {folder / "config.toml": before[folder / "config.toml"]}).items()
+    )
+    rerun(folder, scenes, ["classifier", "masks"])
+    assert before.items() <= contents(folder).items()
     assert "masks: done already" in (folder / "log.txt").read_text().splitlines()[-1]
+
+
+def test_the_segmenter_in_use_stays_until_a_new_one_is_done(
+    finished, scenes, tmp_path, monkeypatch
+):
+    """Also where the new one is of another size: `predict` takes the settings of the one in use."""
+    folder = copy_of(finished, tmp_path)
+    picture = Image.effect_noise((90, 70), 50).convert("RGB")
+    before = tag2mask.load(folder).predict(picture).mask
+    written = contents(folder / "segmenter")
+    leave: list[str] = []
+
+    def stopped(table, masks, settings, place, *rest):
+        assert np.array_equal(tag2mask.load(folder).predict(picture).mask, before)
+        for name in leave:
+            (place / name).mkdir(parents=True)
+            (place / name / "state").touch()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tag2mask.segmenter.train.train_segmenter", stopped)
+    new = {"steps": 21, "image_size": 97}
+    why = "segmenter.steps was 20, is 21; segmenter.image_size was 65, is 97"
+    for leave[:], line, steps in (
+        ([], f"segmenter: starts again, because {why}", 20),
+        (["checkpoint/00000001"], f"segmenter: starts again, because {why}", 21),
+        (["checkpoint/00000002"], "segmenter: resumes", 21),
+    ):
+        with pytest.raises(KeyboardInterrupt):
+            rerun(folder, scenes, ["segmenter"], segmenter=new)
+        run = tag2mask.load(folder)
+        stage = [text for text in log_lines(folder, 6) if "  segmenter: " in text]
+        assert stage[-1].endswith(line)
+        assert run.config.segmenter.steps == steps, "a run that can resume keeps the new settings"
+        assert np.array_equal(run.predict(picture).mask, before)
+        assert contents(folder / "segmenter") == written
+    rerun(folder, scenes, ["segmenter"])
+    assert "segmenter: done already" in log_lines(folder, 1)[0]
+
+
+@pytest.mark.parametrize("moment", ["before the renames", "between them", "after them"])
+def test_a_kill_while_a_result_is_replaced_is_repaired(finished, scenes, tmp_path, moment):
+    folder = copy_of(finished, tmp_path)
+    rerun(folder, scenes, MIDDLE_STAGES)  # config.toml names the copy
+    part, old = folder / ".segmenter.part", folder / ".segmenter.trash"
+    shutil.copytree(folder / "segmenter", old if moment == "after them" else part)
+    if moment == "between them":
+        (folder / "segmenter").rename(old)
+    assert tag2mask.load(folder).predict(Image.new("RGB", (20, 30))).mask.shape == (30, 20)
+    rerun(folder, scenes, MIDDLE_STAGES)
+    assert all("done already" in line for line in log_lines(folder, 5))
+    assert (folder / "segmenter").is_dir() and not part.exists() and not old.exists()
+
+
+def test_photos_that_are_new_or_gone_are_counted(finished, scenes, tmp_path, monkeypatch):
+    folder, own = copy_of(finished, tmp_path), tmp_path / "scenes"
+    shutil.copytree(scenes, own)
+    shutil.copy(own / "photos/0001.jpg", own / "photos/new.jpg")
+    lines = (own / "tags.csv").read_text().splitlines()
+    first = next(line for line in lines if "0001" in line)
+    kept = [line for line in lines if line != first and "0003" not in line]
+    (own / "tags.csv").write_text("\n".join([*kept, first, first.replace("0001", "new")]))
+
+    def stopped(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tag2mask.classifier.train_classifier", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        rerun(folder, own, ["classifier"])
+    assert "starts again, because photos changed (1 new, 1 gone)" in log_of(tag2mask.load(folder))
+
+
+def test_what_goes_in_and_empty_masks_are_logged(finished):
+    log = log_of(finished)
+    assert "20 photos, 14 tags (" in log
+    assert "; 4 validation photos; true masks of 20 training and 4 validation photos" in log
+    masks = [np.array(Image.open(path)) for path in (finished.folder / "masks").glob("*.png")]
+    assert f"masks: {sum(not mask.any() for mask in masks)} of 20 show nothing" in log
+    assert "device: CPU, " in log and "null" not in log
+
+
+def test_a_run_that_never_started_leaves_no_folder(tmp_path):
+    (tmp_path / "tags.csv").write_text("file_name,tags\nabsent.jpg,cat\n")
+    for data in ("tags.csv", "absent.csv"):
+        with pytest.raises(DataError):
+            tag2mask.run(tmp_path / data, tmp_path / "r", **SETTINGS)
+    with pytest.raises(ConfigError):
+        rerun(tmp_path / "r", tmp_path, data=None)
+    assert not (tmp_path / "r").exists()
+
+
+def test_files_may_be_read_by_whom_the_umask_lets(finished):
+    """safetensors would write its files for their owner alone."""
+    umask = os.umask(0)
+    os.umask(umask)
+    files = [path for path in finished.folder.rglob("*") if path.is_file()]
+    modes = {path.name: path.stat().st_mode & 0o777 for path in files}
+    assert set(modes.values()) == {0o666 & ~umask}, modes
+
+
+def test_a_run_of_an_older_version_is_out_of_date_and_no_more(finished, scenes, tmp_path):
+    folder = copy_of(finished, tmp_path)
+    for stage in ("classifier", "segmenter"):
+        path = folder / stage / "done.json"
+        done = json.loads(path.read_text())
+        done["inputs"] = {"photos": done["inputs"]["photos"], stage: {"pooling": "both"}}
+        path.write_text(json.dumps(done))
+    with pytest.raises(RunError, match=r"classifier is out of date \(classifier.pooling was both,"):
+        rerun(folder, scenes, ["report"])
+    assert tag2mask.load(folder).predict(Image.new("RGB", (20, 30))).mask.shape == (30, 20)
 
 
 def test_weights_that_have_moved_or_gone_are_the_same_weights(finished, scenes, tmp_path):
     folder, weights = tmp_path / "run", tmp_path / "w.pth"
     torch.save(timm.create_model("test_vit").state_dict(), weights)
-    rerun(folder, scenes, ["clusters", "train"], classifier={"weights": str(weights)})
+    rerun(folder, scenes, ["clusters", "classifier"], classifier={"weights": str(weights)})
     weights.rename(tmp_path / "moved.pth")
     rerun(folder, scenes, ["masks"], classifier={"weights": str(weights)})
     assert "masks: done" in (folder / "log.txt").read_text().splitlines()[-1]
     weights.write_bytes(b"others")
     with pytest.raises(
-        RunError, match=r"train was done otherwise \(classifier\.weights has changed|weights was"
+        RunError, match=r"classifier is out of date \(classifier\.weights changed\)"
     ):
         rerun(folder, scenes, ["masks"], classifier={"weights": str(weights)})
 
 
 def test_a_stage_does_not_build_on_what_has_changed(finished, scenes, tmp_path):
     folder = copy_of(finished, tmp_path)
-    for stage, changes in (
-        ("segment", {"masks": {"crf": {"iterations": 0}}}),
-        ("report", {"classifier": {"epochs": 77}}),
+    for stage, changes, message in (
+        (
+            "segmenter",
+            {"masks": {"crf": {"iterations": 0}}},
+            "masks is out of date (masks.crf.iterations was 2, is 0); run `tag2mask masks --out",
+        ),
+        (
+            "report",
+            {"classifier": {"epochs": 77}},
+            "is out of date (classifier.epochs was 2, is 77); run `tag2mask classifier --out",
+        ),
     ):
-        with pytest.raises(
-            RunError,
-            match=r"(iterations was 2, is 0|epochs was 2, is 77).*run `tag2mask (masks|train)",
-        ):
+        with pytest.raises(RunError, match=re.escape(message)):
             rerun(folder, scenes, [stage], **changes)
 
 
 def test_settings_that_an_upgrade_brings_change_nothing(finished, scenes, tmp_path):
-    """A run of an older version knew fewer settings; they count as their defaults, and another value still counts as a change."""
+    """Settings that an older version did not know count as their defaults, others as changes."""
     folder = copy_of(finished, tmp_path)
     rerun(folder, scenes)  # config.toml names the copy
     for path in folder.glob("*/*.json"):
@@ -360,15 +473,14 @@ def test_settings_that_an_upgrade_brings_change_nothing(finished, scenes, tmp_pa
                 if isinstance(content.get("inputs", {}).get(section), dict):
                     content["inputs"][section].pop(key, None)
             path.write_text(json.dumps(content))
-    rerun(folder, scenes, ["clusters", "train", "masks", "segment", "evaluate"])
+    rerun(folder, scenes, MIDDLE_STAGES)
     assert all(
         f"{stage}: done already" in line
         for stage, line in zip(MIDDLE_STAGES, log_lines(folder, 5), strict=True)
     )
     rerun(folder, scenes, ["masks"], masks={"mask_size": 64})
     assert (
-        "masks: starts anew, because masks.mask_size was null, is 64"
-        in (folder / "log.txt").read_text()
+        "masks: starts again, because masks.mask_size is now 64" in (folder / "log.txt").read_text()
     )
 
 
@@ -400,7 +512,7 @@ def test_a_mask_that_is_gone_is_made_again(finished, scenes, tmp_path):
     assert gone.read_bytes() == before
     later = [line for line in log_lines(folder, 4) if "done already" in line]
     assert len(later) == 3, (
-        "what is made again with equal content changes nothing: not segment, evaluate, report"
+        "what is made again with equal content changes nothing: not segmenter, evaluate, report"
     )
 
 
@@ -413,11 +525,11 @@ def test_a_damaged_network_is_named_and_made_again_when_deleted(finished, scenes
     model.write_bytes(model.read_bytes()[:100_000])
     with pytest.raises(
         RunError,
-        match=r"model\.safetensors is damaged .*delete it and run `tag2mask segment` again",
+        match=r"model\.safetensors is damaged .*delete it and run `tag2mask segmenter` again",
     ):
         tag2mask.load(folder).predict(Image.new("RGB", (20, 30)))
     model.unlink()
-    rerun(folder, scenes, ["segment"])
+    rerun(folder, scenes, ["segmenter"])
     assert all(torch.equal(whole[name], tensor) for name, tensor in load_file(model).items())
 
 
@@ -428,7 +540,7 @@ def test_figures_follow_the_true_masks(finished, scenes, tmp_path):
     mask = sorted((own / "masks").iterdir())[0]
     write_mask(mask, np.zeros_like(np.array(Image.open(mask))))
     rerun(folder, own, ["evaluate"])
-    assert "evaluate: starts anew, because truth" in (folder / "log.txt").read_text()
+    assert "evaluate: starts again, because true masks of " in (folder / "log.txt").read_text()
     with pytest.raises(DataError, match="mean over unicorn: no such class"):
         rerun(folder, own, ["evaluate"], evaluate={"mean_over": ("unicorn",)})
     (tmp_path / "list.txt").write_text("0001.jpg\n0002.jpg\n")
@@ -437,7 +549,7 @@ def test_figures_follow_the_true_masks(finished, scenes, tmp_path):
 
 
 def test_test_photos_named_like_training_photos_keep_their_masks(finished, scenes, tmp_path):
-    """train/0001.jpg and test/0001.jpg: 0001.png is the mask of the test photo, and says nothing of the other."""
+    """train/0001.jpg and test/0001.jpg: 0001.png is the mask of the test photo alone."""
     folder = copy_of(finished, tmp_path)
     for source, part in (("val.csv", "test"), ("tags.csv", "train")):
         (tmp_path / part).mkdir()
@@ -456,20 +568,14 @@ def test_test_photos_named_like_training_photos_keep_their_masks(finished, scene
             scenes / "masks" / f"{Path(line.partition(',')[0]).stem}.png",
             tmp_path / "masks" / f"{number:04d}.png",
         )
-    from tag2mask.runs.folder import Job
-
-    job = Job(
-        tag2mask.load(folder).config.model_copy(
-            update={
-                "data": tmp_path / "train.csv",
-                "val": tmp_path / "test.csv",
-                "val_masks": tmp_path / "masks",
-                "out": folder,
-            }
-        )
-    )
-    assert job.truths["train"] is None and job.pseudo_photos == ()
-    assert len(job.truths["val"].photos_with_truth) == 4
+    paths = {
+        "data": tmp_path / "train.csv",
+        "val": tmp_path / "test.csv",
+        "val_masks": tmp_path / "masks",
+    }
+    run = Run(folder, tag2mask.load(folder).config.model_copy(update=paths))
+    assert run.truths["train"] is None and run.pseudo_photos == ()
+    assert len(run.truths["val"].photos_with_truth) == 4
 
 
 def test_python_keeps_the_settings_of_a_run_as_the_command_line_does(finished, scenes, tmp_path):
@@ -477,7 +583,9 @@ def test_python_keeps_the_settings_of_a_run_as_the_command_line_does(finished, s
     rerun(folder, scenes)
     again = tag2mask.run(scenes / "tags.csv", folder)
     assert again.config.classifier == finished.config.classifier
-    assert all("done already" in line for line in log_lines(folder, 8)[:7])
+    last = log_lines(folder, 10)
+    assert sum("done already" in line for line in last) == 7
+    assert any("settings other than recipe photos" in line for line in last)
 
 
 def test_a_run_does_not_put_masks_among_the_photos(tmp_path):
@@ -491,7 +599,10 @@ def test_a_run_does_not_put_masks_among_the_photos(tmp_path):
 
 def test_two_commands_do_not_share_a_run_folder(finished, scenes, tmp_path):
     folder = copy_of(finished, tmp_path)
-    with locked(folder), pytest.raises(RunError, match="another tag2mask command is at work"):
+    with (
+        RunFolder(folder).opened(),
+        pytest.raises(RunError, match="another tag2mask command is at work"),
+    ):
         rerun(folder, scenes, ["report"])
     rerun(folder, scenes, ["report"])
 
@@ -539,7 +650,10 @@ def test_a_script_without_a_guard_is_told_of_it(scenes, tmp_path):
     script = tmp_path / "script.py"
     settings = {**data(scenes), **SETTINGS, "photos": {"workers": 1}}
     run = f"tag2mask.run(out=Path({str(tmp_path / 'r')!r}), **{settings!r})"
-    start = f"import multiprocessing, tag2mask\nfrom pathlib import *\n{LET_THROUGH}multiprocessing.set_start_method('spawn', force=True)\n"
+    start = (
+        f"import multiprocessing, tag2mask\nfrom pathlib import *\n{LET_THROUGH}"
+        "multiprocessing.set_start_method('spawn', force=True)\n"
+    )
     for guard, code in (("", 1), ("if __name__ == '__main__':\n    ", 0)):
         script.write_text(f"{start}{guard}{run}\n")
         done = subprocess.run(
@@ -558,7 +672,7 @@ def test_a_stage_without_the_one_before_it_says_so(scenes, tmp_path):
     config = make_config(
         {**load_recipe("photos").model_dump(), **data(scenes), "out": tmp_path / "r", **SETTINGS}
     )
-    with pytest.raises(RunError, match="tag2mask train"):
+    with pytest.raises(RunError, match="run `tag2mask classifier --out"):
         run_config(config, ["clusters"]) and run_config(config, ["masks"])
 
 
@@ -581,11 +695,11 @@ tag2mask.loop.CHECKPOINT_SECONDS = 0.0
 sys.exit(main(sys.argv[1:]))
 """
 MIDDLE = {  # what lies in the run folder when a stage is under way
-    "train": "classifier/checkpoint/[0-9]*",
-    "masks": "masks/*.png",
-    "segment": "segmenter/round-1/checkpoint/[0-9]*",
-    "second round": "segmenter/round-1/masks/*.png",
-    "evaluate": "evaluate/predictions/*.png",
+    "classifier": ".classifier.part/checkpoint/[0-9]*",
+    "masks": ".masks.part/*.png",
+    "segmenter": ".segmenter.part/round-1/checkpoint/[0-9]*",
+    "second round": ".segmenter.part/round-1/masks/*.png",
+    "evaluate": ".evaluate.part/predictions/*.png",
 }
 
 
@@ -605,19 +719,21 @@ def test_kill_and_go_on_equals_uninterrupted(finished, scenes, tmp_path, stage):
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    folder = out / MIDDLE[stage].split("/")[0]
-    if not (folder / "done.json").exists():
-        (folder / ".0001.png.1.tmp").touch()  # what a kill in the middle of a file leaves
+    part = out / MIDDLE[stage].split("/")[0]
+    if unfinished := part.exists():
+        (part / ".0001.png.1.tmp").touch()  # what a kill in the middle of a file leaves
     subprocess.run(command, env=environment, check=True, stderr=subprocess.DEVNULL)
     for path in finished.folder.rglob("*.png"):
         assert path.read_bytes() == (out / path.relative_to(finished.folder)).read_bytes(), path
     assert finished.metrics == tag2mask.load(out).metrics
-    assert not list(out.rglob("*.tmp"))
+    assert not list(out.rglob("*.tmp")) and not list(out.glob(".*.part"))
+    resumed = f"{part.name[1:].removesuffix('.part')}: resumes"
+    assert (resumed in (out / "log.txt").read_text()) == unfinished
 
 
 @pytest.mark.slow
 def test_two_processes_share_a_run(finished, scenes, tmp_path):
-    """torchrun: every stage ends, each mask and prediction is written once, and figures come out."""
+    """torchrun: every stage ends, each mask is written once, and metrics come out."""
     recipe = tmp_path / "recipe.toml"
     recipe.write_text((finished.folder / "config.toml").read_text())
     out = tmp_path / "two"

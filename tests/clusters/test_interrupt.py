@@ -16,7 +16,8 @@ import sys
 from pathlib import Path
 from tag2mask.clusters import make_clusters
 from tag2mask.clusters.llm import LanguageModel
-make_clusters(("cat", "dog", "car"), "llm", model=LanguageModel("fake", sys.argv[1]), transcript=Path(sys.argv[2]))
+model = LanguageModel("fake", sys.argv[1])
+make_clusters(("cat", "dog", "car"), "llm", model=model, transcript=Path(sys.argv[2]))
 """
 
 
@@ -38,7 +39,7 @@ def test_a_process_stopped_half_way(tmp_path, no_waiting, how):
 
     with ChatServer(script) as server:
         command = [sys.executable, "-c", PROGRAM, server.url, path]
-        # A shell gives SIGINT to be ignored to what it starts in the background, these tests perhaps.
+        # A shell has what it starts in the background, these tests perhaps, ignore SIGINT.
         process = subprocess.Popen(
             command,
             stderr=subprocess.PIPE,

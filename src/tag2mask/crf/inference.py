@@ -1,7 +1,6 @@
 """`dense_crf` and what stands around it: checking what came in, choosing labels, choosing the back end."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from importlib import import_module
 from itertools import repeat
@@ -11,7 +10,7 @@ import numpy as np
 
 from tag2mask.crf.params import NO_ROOM, CRFParams
 from tag2mask.errors import DataError
-from tag2mask.processes import ahead
+from tag2mask.processes import parallel_map
 from tag2mask.progress import log
 
 if TYPE_CHECKING:
@@ -71,8 +70,7 @@ def dense_crf_many(
     results that wait for their turn included. Raises what `dense_crf` raises, when the turn of that pair comes.
     """
     work = zip(pairs, repeat(None)) if labels is None else zip(pairs, labels, strict=True)
-    with ThreadPoolExecutor(max(1, workers), thread_name_prefix="crf") as pool:
-        yield from ahead(pool, lambda job: dense_crf(*job[0], params, job[1]), work, workers)
+    yield from parallel_map(lambda job: dense_crf(*job[0], params, job[1]), work, workers)
 
 
 def dense_crf_batch(images: "Tensor", probs: "Tensor", params: CRFParams | None = None) -> "Tensor":
