@@ -79,14 +79,14 @@ def test_a_file_by_hand_has_one_spelling_and_says_where_it_comes_from(tmp_path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("{", "no valid JSON"),
-        ('{"clusters":\n[}', "no valid JSON .line 2, column 2: Expecting value"),
-        ("[" * 200_000, "nested too deep"),
-        ('{"clusters": {"a": ["\\ud800"]}}', "half a surrogate pair"),
-        ("[1]", "a cluster file reads"),
-        ('{"pets": ["cat"]}', "a cluster file reads"),
-        ('{"clusters": {"a": ["cat"], "a": ["dog"]}}', "'a' is there twice"),
-        ('{"clusters": {"\u00e9": ["cat"], "e\u0301": ["dog"]}}', "'\u00e9' is there twice"),
+        ("{", "not a cluster file: Expecting"),
+        ('{"clusters":\n[}', "Expecting value: line 2 column 2"),
+        ("[" * 200_000, "recursion"),
+        ('{"clusters": {"a": ["\\ud800"]}}', "surrogates not allowed"),
+        ("[1]", "It should look like this"),
+        ('{"pets": ["cat"]}', "It should look like this"),
+        ('{"clusters": {"a": ["cat"], "a": ["dog"]}}', "duplicate key 'a'"),
+        ('{"clusters": {"\u00e9": ["cat"], "e\u0301": ["dog"]}}', "duplicate key '\u00e9'"),
         (
             '{"clusters": {"a": ["cat", 3]}}',
             "c.json: 1 problem\n  - cluster 'a' is not a list of tags$",
@@ -94,7 +94,7 @@ def test_a_file_by_hand_has_one_spelling_and_says_where_it_comes_from(tmp_path):
         (
             '{"clusters": {"a": [], "b": "cat", "c": ["x", "y", "x", "y", "z"]}, "source": 3, "transcript": 4}',
             "c.json: 6 problems\n  - cluster 'a' is empty\n  - cluster 'b' is not a list of tags\n"
-            "  - cluster 'c' has 'x' twice\n  - cluster 'c' has 'y' twice\n  - 'source' is not a text\n  - 'transcript' is not a text$",
+            "  - cluster 'c': duplicate 'x'\n  - cluster 'c': duplicate 'y'\n  - 'source' is not a text\n  - 'transcript' is not a text$",
         ),
     ],
 )

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tag2mask.clusters import cluster_vector, make_clusters, membership
-from tag2mask.errors import ConfigError, DataError
+from tag2mask.errors import DataError
 from tag2mask.files import read_json, write_json
 from tag2mask.formats.check import check as check_data
 from tag2mask.formats.check import checked_state
@@ -56,30 +56,10 @@ def clusters(job: Job) -> dict[str, Any]:
     """Write clusters/clusters.json for the tags of the training photos."""
     if rank() > 0:
         return {}  # one process asks the language model, for all
-    from tag2mask.clusters.command import transcript_beside
-    from tag2mask.clusters.llm import LanguageModel
-    from tag2mask.clusters.prompts import Prompts, load_prompts
+    from tag2mask.clusters.transcript import transcript_beside
 
-    settings, path, model = job.config.clusters, job.folder / "clusters" / "clusters.json", None
-    source = "llm" if settings.source == "auto" and settings.llm else settings.source
-    if source == "llm":
-        if settings.llm is None:
-            raise ConfigError(
-                "which language model? Give --clusters.llm NAME, and --clusters.llm-url URL if it is not OpenAI's"
-            )
-        prompts = load_prompts(settings.prompts) if settings.prompts else Prompts()
-        model = LanguageModel(
-            settings.llm,
-            settings.llm_url or "",
-            settings.queries,
-            settings.refinements,
-            overlap=settings.overlap,
-            structured=settings.structured,
-            temperature=settings.temperature,
-            timeout=settings.timeout,
-            prompts=prompts,
-        )
-    made = make_clusters(job.table.tags, source, job.config.seed, model, transcript_beside(path))
+    config, path = job.config, job.folder / "clusters" / "clusters.json"
+    made = make_clusters(job.table.tags, config.clusters, config.seed, transcript_beside(path))
     made.save(path)
     return {"clusters": made.num_clusters, "tags": job.table.num_tags}
 
