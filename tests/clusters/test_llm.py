@@ -122,7 +122,7 @@ def test_a_wrong_address(url, no_waiting):
 
 
 def test_a_missing_or_broken_key(no_waiting, monkeypatch):
-    with pytest.raises(ClusterError, match="OPENAI_API_KEY is not set"):
+    with pytest.raises(ClusterError, match="set OPENAI_API_KEY"):
         Client(ClusterSettings(llm="gpt-4o"))
     monkeypatch.setenv("OPENAI_API_KEY", "sk-…")
     with pytest.raises(ClusterError, match="OPENAI_API_KEY is not a key"):

@@ -75,12 +75,12 @@ def test_random_keeps_sizes_and_depends_on_the_seed_alone(monkeypatch):
 
 
 def test_files_and_names(tmp_path):
-    (tmp_path / "mine.json").write_text('{"clusters": {"pets": ["cat", "dog", "fox"]}}')
-    assert make_clusters(["dog", "cat"], tmp_path / "mine.json").as_mapping == {
+    (tmp_path / "own.json").write_text('{"clusters": {"pets": ["cat", "dog", "fox"]}}')
+    assert make_clusters(["dog", "cat"], tmp_path / "own.json").as_mapping == {
         "pets": ["dog", "cat"]
     }
     with pytest.raises(ClusterError, match="cow"):
-        make_clusters(["cow"], str(tmp_path / "mine.json"))
+        make_clusters(["cow"], str(tmp_path / "own.json"))
     with pytest.raises(
         ClusterError, match=r"no clusters called 'vocc': give a \.json file or one of llm, auto"
     ):

@@ -46,7 +46,7 @@ def in_turn(initial, refine):
     return lambda request: (refine if refining(request) else initial).pop(0)
 
 
-# Each fault of an answer, as a content that carries the number of its conversation, so that the server knows it again.
+# Each fault of an answer, with the number of its conversation, by which the server finds it again.
 FAULTS = {
     "missing": lambda n: (
         answer(f"cat dog plan{n}", "car")
@@ -72,7 +72,7 @@ TRANSPORT = [
 
 
 class Plans:
-    """Conversations as hypothesis drew them: each is some faults, then an answer; whatever fails on the way comes in between."""
+    """Conversations that hypothesis drew: some faults, then an answer. `transport` fails first."""
 
     def __init__(self, initial, refine, transport):
         self.waiting = {
@@ -87,10 +87,10 @@ class Plans:
             fault = self.transport.pop(0)
             if fault:
                 return fault
-        said = [m["content"] for m in request["messages"] if m["role"] == "assistant"]
+        answers = [m["content"] for m in request["messages"] if m["role"] == "assistant"]
         number = (
-            int(re.search(r"plan(\d+)", said[0])[1])
-            if said
+            int(re.search(r"plan(\d+)", answers[0])[1])
+            if answers
             else self.waiting[refining(request)].pop(0)
         )
         step = self.left[number].pop(0)
@@ -205,14 +205,21 @@ def test_three_in_a_row_count_from_the_vote(tmp_path, no_waiting):
 def test_faults_are_named_to_the_model(tmp_path, no_waiting):
     with ChatServer(in_turn([Say(answer("cat dgo", "car")), Say(None), Say(A)], [])) as server:
         make(server, tmp_path / "c.json", queries=1, refinements=0)
-    said = server.requests[-1]["messages"]
-    assert [m["role"] for m in said] == ["system", "user", "assistant", "user", "assistant", "user"]
+    messages = server.requests[-1]["messages"]
+    assert [m["role"] for m in messages] == [
+        "system",
+        "user",
+        "assistant",
+        "user",
+        "assistant",
+        "user",
+    ]
     assert (
-        "write 'dog'" in said[3]["content"]
-        and "Missing: 'cow'." in said[3]["content"]
-        and "all 4 categories" in said[3]["content"]
+        "write 'dog'" in messages[3]["content"]
+        and "Missing: 'cow'." in messages[3]["content"]
+        and "all 4 categories" in messages[3]["content"]
     )
-    assert said[4]["content"] == "(nothing)" and "Invalid JSON" in said[5]["content"]
+    assert messages[4]["content"] == "(nothing)" and "Invalid JSON" in messages[5]["content"]
 
 
 def test_a_run_stopped_half_way_keeps_what_it_paid_for(tmp_path, no_waiting):
@@ -284,7 +291,8 @@ def test_overlapping_clusters(tmp_path, no_waiting):
 
 def test_groups_that_overlap_may_come_out_the_same(tmp_path, no_waiting, monkeypatch):
     monkeypatch.setattr(refine, "TAGS_PER_ANSWER", 3)
-    # Round 1 finds two groups in each half; round 2 puts the cats with either of two that hold dogs: the same tags twice.
+    # Round 1 makes two overlapping groups of cat and dog. Round 2 makes two clusters of them that
+    # have the same tags.
     parts = {
         ("cat", "dog"): answer("cat dog", "cat").replace("group of cat", "both", 1),
         ("car", "bus"): answer("car bus"),
@@ -332,14 +340,14 @@ def test_own_prompts(tmp_path, no_waiting):
 
 def by_first_letter(request):
     """A model of its own kind: what begins with the same letter belongs together."""
-    held: dict[str, list[str]] = {}
+    groups: dict[str, list[str]] = {}
     for category in json.loads(request["messages"][1]["content"])["categories"]:
-        held.setdefault(category[0], []).append(category)
+        groups.setdefault(category[0], []).append(category)
     return Say(
         json.dumps(
             {
                 "clusters": [
-                    {"name": f"{letter} things", "tags": tags} for letter, tags in held.items()
+                    {"name": f"{letter} things", "tags": tags} for letter, tags in groups.items()
                 ]
             }
         )
@@ -352,7 +360,7 @@ def test_a_thousand_tags_go_in_rounds(tmp_path, no_waiting, monkeypatch, limit):
     tags = [f"{letter}{n}" for n in range(100) for letter in string.ascii_lowercase[:10]]
     with ChatServer(by_first_letter) as server:
         clusters = make(server, tmp_path / "c.json", tags, queries=2)
-    assert {frozenset(held) for held in clusters.members} == {
+    assert {frozenset(members) for members in clusters.members} == {
         frozenset(t for t in tags if t[0] == a) for a in "abcdefghij"
     }
     longest = max(

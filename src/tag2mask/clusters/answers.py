@@ -59,12 +59,8 @@ def read_answer(
     try:
         answer = Answer.model_validate_json(fenced[0] if len(fenced) == 1 else text)
     except ValidationError as error:
-        raise BadAnswerError(
-            *(
-                f"At {'.'.join(map(str, e['loc'])) or 'the top'}: {e['msg']}."
-                for e in error.errors()[:5]
-            )
-        ) from None
+        places = [(".".join(map(str, e["loc"])) or "the top", e["msg"]) for e in error.errors()]
+        raise BadAnswerError(*(f"At {place}: {text}." for place, text in places[:5])) from None
     if faults := [*_cluster_faults(answer.clusters), *_tag_faults(answer.clusters, tags, overlap)]:
         raise BadAnswerError(*faults)
     return {cluster.name: tuple(cluster.tags) for cluster in answer.clusters}

@@ -1,9 +1,9 @@
 """One question to a language model: any server that speaks chat completions, by openai's client."""
 
 import os
+import re
 import time
 from typing import Any, cast
-from urllib.parse import urlsplit
 
 from tag2mask.clusters.answers import SCHEMA
 from tag2mask.clusters.transcript import Messages, Reply
@@ -12,6 +12,8 @@ from tag2mask.errors import ClusterError
 from tag2mask.progress import log
 
 RETRIES = 10  # by openai's client: about 50 s in all, or as long as a busy server asks
+# A web address without user, password or query, because it is written into files.
+ADDRESS = re.compile(r"https?://(\[[\da-f:.]+\]|[^][/?@#:\s]+)(:\d+)?(/[^?@#\s]*)?", re.IGNORECASE)
 TRANSIENT = (408, 409, 429)  # and 5xx: the same request may succeed later
 
 
@@ -25,11 +27,9 @@ class Client:
         try:
             import openai
         except ImportError:
-            raise ClusterError(
-                "a language model needs the openai package: pip install 'tag2mask[llm]'"
-            ) from None
+            raise ClusterError("openai is missing: pip install 'tag2mask[llm]'") from None
         url = settings.llm_url or ""
-        if url and not _is_address(url):
+        if url and not ADDRESS.fullmatch(url):
             raise ClusterError(
                 "clusters.llm_url (or OPENAI_BASE_URL) is not an address like "
                 "http://localhost:11434/v1, without a key: the key goes into OPENAI_API_KEY"
@@ -38,9 +38,7 @@ class Client:
         if not (key.isascii() and key.isprintable()):
             raise ClusterError("OPENAI_API_KEY is not a key: it has a special character")
         if not key and not url:
-            raise ClusterError(
-                "OPENAI_API_KEY is not set; set it, or give the address of another server"
-            )
+            raise ClusterError("set OPENAI_API_KEY, or give another server: --clusters.llm-url URL")
         self._openai = openai
         self._settings = settings
         self._key = key
@@ -101,16 +99,6 @@ class Client:
     def _without_key(self, text: str) -> str:
         """`text` without the key, which servers repeat. A local server's short key is no secret."""
         return text.replace(self._key, "[key]") if len(self._key) > 12 else text
-
-
-def _is_address(url: str) -> bool:
-    """Whether this is a web address without user, password or query. It is written into files."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return False
-    secrets = parts.username or parts.password or parts.query
-    return parts.scheme in ("http", "https") and bool(parts.hostname) and not secrets
 
 
 def _log_problem(response: Any) -> None:

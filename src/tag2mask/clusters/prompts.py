@@ -76,7 +76,7 @@ def load_prompts(path: Path | None = None) -> Prompts:
 
 
 def system_message(prompt: str, overlap: bool, groups: bool) -> str:
-    """A prompt with rules and shape of the answer. groups: whether categories are groups of tags."""
+    """A prompt with the rules for the answer. groups: whether categories are groups of tags."""
     rule = RULES["overlap" if overlap else "partition"]
     return "\n\n".join([prompt, rule, DATA, *[GROUPS] * groups, SHAPE])
 

@@ -164,9 +164,8 @@ class SelfRefine:
 
     def _query(self, name: str, prompt: str, data: dict[str, Any], groups: Named) -> Named | None:
         """M(prompt || data): a usable answer, after repairs if needed; None if there is none."""
-        system = system_message(
-            getattr(self.prompts, prompt), self.settings.overlap, _are_groups(groups)
-        )
+        of_groups = isinstance(data["categories"], dict)
+        system = system_message(getattr(self.prompts, prompt), self.settings.overlap, of_groups)
         messages = [
             {"role": "system", "content": system},
             {"role": "user", "content": json.dumps(data, ensure_ascii=False)},
@@ -187,15 +186,11 @@ class SelfRefine:
         return None
 
 
-def _are_groups(groups: Named) -> bool:
-    return any(tags != (name,) for name, tags in groups.items())
-
-
 def _categories(groups: Named) -> list[str] | dict[str, tuple[str, ...]]:
     """What the model reads of the list: the tags, or the groups with some of their tags."""
-    if _are_groups(groups):
-        return {name: tags[:EXAMPLES] for name, tags in groups.items()}
-    return list(groups)
+    if all(tags == (name,) for name, tags in groups.items()):
+        return list(groups)
+    return {name: tags[:EXAMPLES] for name, tags in groups.items()}
 
 
 def _tags_of(answer: Named, groups: Named) -> Named:
@@ -234,14 +229,10 @@ def replay(path: Path) -> tuple[Clusters, list[Voting]]:
     """
     clusters = load_clusters(path)
     if not clusters.transcript:
-        raise ClusterError(
-            f"{path}: no language model made these clusters: nothing to replay ({clusters.source})"
-        )
+        raise ClusterError(f"{path}: no language model made these clusters ({clusters.source})")
     transcript = Transcript(path.parent / clusters.transcript)
     if not transcript.header:
-        raise ClusterError(
-            f"{transcript.path} is missing or empty; it belongs into the folder of {path.name}"
-        )
+        raise ClusterError(f"{transcript.path} is missing or empty; put it beside {path.name}")
     stored = transcript.header["settings"]
     try:
         prompts = Prompts(**stored["prompts"])

@@ -77,17 +77,11 @@ class Transcript:
     def start(self, settings: dict[str, Any], tags: Sequence[str]) -> None:
         """Begin or resume a run. Answers that another model gave stay in the file, unused."""
         if (self.header.get("settings"), self.header.get("tags")) != (settings, list(tags)):
-            self.header = {
-                "settings": settings,
-                "tags": list(tags),
-                "tag2mask": version("tag2mask"),
-                "time": _now(),
-            }
+            made_by = {"tag2mask": version("tag2mask"), "time": _now()}
+            self.header = {"settings": settings, "tags": list(tags), **made_by}
             self._append(self.header)
         if self._replies:
-            log.info(
-                "clusters: %s has %d answers; only missing ones are asked", self.path, len(self)
-            )
+            log.info("clusters: %s has %d answers: they are used again", self.path, len(self))
 
     def reply(
         self, query: str, messages: Messages, ask: Callable[[Messages], Reply] | None

@@ -39,11 +39,8 @@ def vote(answers: Sequence[Configuration]) -> Configuration:
 
     def order(configuration: Configuration) -> tuple[bool, float, list[list[str]]]:
         closeness = float(np.mean([adjusted_rand(configuration, other) for other in answers]))
-        return (
-            len(configuration) != number,
-            -round(closeness, 9),
-            sorted(map(sorted, configuration)),
-        )
+        names = sorted(map(sorted, configuration))
+        return len(configuration) != number, -round(closeness, 9), names
 
     return min(tied, key=order)
 
