@@ -91,11 +91,13 @@ def test_a_file_by_hand_has_one_spelling_and_says_where_it_comes_from(tmp_path):
             '{"clusters": {"a": ["cat", 3]}}',
             "c.json: 1 problem\n  - cluster 'a' is not a list of tags$",
         ),
+        ('{"clusters": {"a": [], "b": []}}', "c.json: 2 problems\n  - cluster 'a' is empty"),
         (
             '{"clusters": {"a": [], "b": "cat", "c": ["x", "y", "x", "y", "z"]}, '
             '"source": 3, "transcript": 4}',
             "c.json: 6 problems\n  - cluster 'a' is empty\n  - cluster 'b' is not a list of tags\n"
-            "  - cluster 'c': duplicate 'x'\n  - cluster 'c': duplicate 'y'\n  - 'source' is not a text\n  - 'transcript' is not a text$",
+            "  - cluster 'c': duplicate 'x'\n  - cluster 'c': duplicate 'y'\n"
+            "  - 'source' is not a text\n  - 'transcript' is not a text$",
         ),
     ],
 )

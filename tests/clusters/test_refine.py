@@ -102,7 +102,7 @@ class Plans:
 
 
 def expected(initial, refine):
-    """Algorithm 1 by the book, over what the plans come to: (z, failed queries, refinements, settled)."""
+    """Algorithm 1 over the plans: (z, failed queries, refinements, settled)."""
     usable = [config(final) for faults, final in initial if len(faults) <= REPAIRS]
     if not usable:
         return None
