@@ -13,6 +13,8 @@ from rich.tree import Tree
 from tag2mask.clusters.drawing import picture as draw
 from tag2mask.clusters.make import make_clusters
 from tag2mask.clusters.membership import Clusters, load_clusters
+from tag2mask.clusters.transcript import transcript_beside
+from tag2mask.config import ClusterSettings
 from tag2mask.errors import ClusterError
 from tag2mask.files import write_text
 from tag2mask.photos.table import clean_tag
@@ -21,11 +23,6 @@ if TYPE_CHECKING:
     from tag2mask.clusters.refine import Voting
 
 File = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(help="A cluster file.")]
-
-
-def transcript_beside(path: Path) -> Path:
-    """Where the answers that a cluster file rests on lie: clusters.json has clusters.transcript.jsonl."""
-    return path.with_suffix(".transcript.jsonl")
 
 
 def clusters(
@@ -63,10 +60,6 @@ def clusters(
         float | Literal["none"], tyro.conf.arg(help="Sampling temperature; none: not sent.")
     ] = 0.0,
     timeout: Annotated[float, tyro.conf.arg(help="Longest wait for one answer [s].")] = 120.0,
-    prices: Annotated[
-        tuple[float, float] | None,
-        tyro.conf.arg(help="US dollars for a million tokens in and out."),
-    ] = None,
     prompts: Annotated[
         Path | None,
         tyro.conf.arg(help="Your own prompts: a TOML file with `initial` and `refine`."),
@@ -74,29 +67,25 @@ def clusters(
     seed: Annotated[int, tyro.conf.arg(help="Seed of the control arm random.")] = 0,
 ) -> None:
     """Make clusters of a list of tags, write them to a cluster file and print them. A transcript beside it keeps every answer."""
-    from tag2mask.clusters.llm import LanguageModel
-    from tag2mask.clusters.prompts import Prompts, load_prompts
-
     if bool(llm) + offline + (source != "auto") > 1:
         raise ClusterError("clusters come from one place: give --llm, --offline or --source")
-    model = LanguageModel(
-        model=llm,
-        url=llm_url,
+    settings = ClusterSettings(
+        source="llm" if llm else "offline" if offline else source,
+        llm=llm or None,
+        llm_url=llm_url or None,
         queries=queries,
         refinements=refinements,
         overlap=overlap,
         structured=structured,
         temperature=temperature,
         timeout=timeout,
-        prices=prices,
-        prompts=load_prompts(prompts) if prompts else Prompts(),
+        prompts=prompts,
     )
-    if not llm and model != LanguageModel(""):
+    if not llm and settings != ClusterSettings(source=settings.source):
         raise ClusterError(
             "only a language model reads --llm-url, --queries, --refinements, --overlap and the like; give --llm NAME too"
         )
-    source = "llm" if llm else "offline" if offline else source
-    made = make_clusters(read_tags(tags), source, seed, model, transcript_beside(out))
+    made = make_clusters(read_tags(tags), settings, seed, transcript_beside(out))
     made.save(out)
     Console().print(_tree(made))
 
