@@ -122,15 +122,10 @@ def mask_maker(job: Job) -> Any:
     def score(images: Any, labels: Any) -> Any:
         model, M, device = network()
         u = cluster_vector(labels, M).to(device)
-        return model.scores(
-            images.to(device),
-            u,
-            evidence=settings.scores == "logits",
-            spread_scores=settings.affinity,
-        ).cpu()
+        return model.scores(images.to(device), u, logits=settings.scores == "logits")
 
     maker = MaskMaker(
-        score, lambda side: network()[0].backbone.grid_size(side), job.table.tags, settings
+        score, lambda side: network()[0].backbone.side(side), job.table.tags, settings
     )
     if (made := job.folder / "masks" / "masks.json").exists():
         maker.overall = read_json(made).get("threshold")
@@ -211,7 +206,9 @@ def segment(job: Job) -> dict[str, Any]:
             _predict(job, folder / "model.safetensors", job.table, masks, _with_tags(job))
     return {
         "photos": len(job.table),
-        "weights": load_for_prediction(job.folder / "segmenter" / "model.safetensors").weights_used,
+        "weights": load_for_prediction(
+            job.folder / "segmenter" / "model.safetensors"
+        ).backbone.weights_used,
     }
 
 
