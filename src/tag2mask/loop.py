@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -21,13 +22,13 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs, broadcast
+from accelerate.utils import DistributedDataParallelKwargs, broadcast, send_to_device
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 
 from tag2mask.errors import ConfigError, TrainingError
-from tag2mask.files import writing
-from tag2mask.processes import cores, on_cpus
+from tag2mask.files import write_text, writing
+from tag2mask.processes import cores, on_cpus, rank
 from tag2mask.progress import console, log, track
 
 CHECKPOINT_SECONDS = 60.0
@@ -53,25 +54,17 @@ class Examples(Protocol):
     def __getitem__(self, draw: tuple[int, int]) -> Any: ...
 
 
-class Draws(Sampler[list[tuple[int, int]]]):
+@dataclass(frozen=True)
+class Draws:
     """Steps first..last of an endless training to this rank's part of each batch: (index, key)s."""
 
-    def __init__(
-        self,
-        size: int,
-        batch_size: int,
-        seed: int,
-        first: int,
-        last: int,
-        rank: int = 0,
-        ranks: int = 1,
-    ):
-        super().__init__()
-        self.size, self.batch_size, self.seed = size, batch_size, seed
-        self.first, self.last, self.rank, self.ranks = first, last, rank, ranks
-
-    def __len__(self) -> int:
-        return self.last - self.first
+    size: int
+    batch_size: int
+    seed: int
+    first: int
+    last: int
+    rank: int = 0
+    ranks: int = 1
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         epoch, order = -1, np.empty(0, np.int64)
@@ -91,17 +84,14 @@ def _key(*numbers: int) -> int:
 
 
 def accelerator(precision: str) -> Accelerator:
-    """auto, no, bf16 or fp16 to an Accelerator. auto is bf16 on a GPU that has it, else no: on CPUs
-    the BiLSTM is slower in bf16."""
+    """auto, no, bf16 or fp16 to an Accelerator. auto is bf16 on a GPU that has it, else float32."""
     if precision == "auto":
-        has_bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported(
-            including_emulation=False
-        )
-        precision = "bf16" if has_bf16 else "no"
+        cuda = torch.cuda.is_available()
+        bf16 = cuda and torch.cuda.is_bf16_supported(including_emulation=False)
+        precision = "bf16" if bf16 else "no"
     # the class token's part of a ViT may have no gradient
     ddp = DistributedDataParallelKwargs(find_unused_parameters=True)
-    # it holds one precision for the whole process, and the two networks may have two
-    AcceleratorState._reset_state()
+    AcceleratorState._reset_state()  # it holds one precision, and the two networks may have two
     return Accelerator(mixed_precision=precision, cpu=on_cpus(), kwargs_handlers=[ddp])
 
 
@@ -132,11 +122,10 @@ def fit(
     workers: int,
     what: str,
 ) -> N:
-    """Train `model` in place with what `loss(model, batch)` returns under "loss"; returns it, on its
-    device.
+    """Train `model` in place with what `loss(model, batch)` returns under "loss"; returns it.
 
-    Writes `folder`/metrics.jsonl and checkpoints under `folder`/checkpoint, and resumes from the
-    newest of these.
+    workers: processes that read examples, see `loader_workers`. Writes `folder`/metrics.jsonl and
+    checkpoints under `folder`/checkpoint, and resumes from the newest of these.
 
     Raises:
         ConfigError: more processes than examples in a batch.
@@ -144,52 +133,52 @@ def fit(
     """
     keep_freed_memory()
     acc = accelerator(precision)
-    if batch_size < acc.num_processes:
+    number, ranks = acc.process_index, acc.num_processes
+    if batch_size < ranks:
         raise ConfigError(
-            f"{what}: batch_size = {batch_size} is less than one for each of the "
-            f"{acc.num_processes} processes"
+            f"{what}: batch_size = {batch_size} is less than one for each of the {ranks} processes"
         )
     # the ranks' gradients are averaged as if all had equal parts of the batch
-    examples_here = len(range(acc.process_index, batch_size, acc.num_processes))
-    share = examples_here * acc.num_processes / batch_size
+    share = len(range(number, batch_size, ranks)) * ranks / batch_size
     checkpoints, total = folder / "checkpoint", phases[-1].end
     first, start = 0, _newest(checkpoints)
-    metrics = _Metrics(folder / "metrics.jsonl", start, acc.is_main_process, what, total)
-    metrics.steps_per_epoch = len(examples) / batch_size
+    metrics = _Metrics(folder / "metrics.jsonl", start, what, total, len(examples) / batch_size)
     if start < total:
+        resumes = f"resumes at step {start}; " if start else ""
         log.info(
-            f"{what}: {f'resumes at step {start} of ' if start else ''}{total} steps of {batch_size} "
-            f"photos, {len(examples)} photos, on {_device(acc)}"
+            f"{what}: {resumes}{len(examples)} photos, {total} steps of {batch_size}, "
+            f"on {torch.cuda.get_device_name() if acc.device.type == 'cuda' else 'CPU'}"
+            f"{f' ({ranks} processes)' if ranks > 1 else ''}"
         )
-    for number, phase in enumerate(phases):
-        if start >= phase.end and number + 1 < len(phases):
+    for phase in phases:
+        if start >= phase.end and phase is not phases[-1]:
             first = phase.end
             continue
         optimizer = phase.optimizer()
         rates = [group["lr"] for group in optimizer.param_groups]
         wrapped, optimizer = acc.prepare(model, optimizer)
+        checkpoint = checkpoints / f"{start:08d}"
         if start > first:
-            acc.load_state(str(checkpoints / f"{start:08d}"))
-        elif start == first and start:  # the optimizer is new
-            acc.unwrap_model(wrapped).load_state_dict(_weights(checkpoints / f"{start:08d}"))
+            acc.load_state(str(checkpoint))
+        elif start and start == first:  # the optimizer is new
+            acc.unwrap_model(wrapped).load_state_dict(_weights(checkpoint))
         first = max(start, first)
-        rank, ranks = acc.process_index, acc.num_processes
         batches: DataLoader[Any] = DataLoader(
             examples,  # type: ignore[arg-type]
-            batch_sampler=Draws(len(examples), batch_size, seed, first, phase.end, rank, ranks),
-            num_workers=workers,
+            batch_sampler=Draws(len(examples), batch_size, seed, first, phase.end, number, ranks),
+            num_workers=loader_workers(workers),
             pin_memory=acc.device.type == "cuda",
         )
         saved = time.monotonic()
         wrapped.train()
-        # elsewhere than in a terminal the log tells the progress
-        bar = track(batches, what, total=total, done=first) if console.is_terminal else batches
+        # only a terminal gets a bar; the log has the progress, too
+        bar = track(batches, what, total, done=first) if console.is_terminal else batches
         for step, batch in enumerate(bar, first):
             for group, lr in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = lr * phase.lr_scale(step)
-            torch.manual_seed(_key(seed, step, acc.process_index))
+            torch.manual_seed(_key(seed, step, number))
             with acc.autocast():
-                parts = loss(wrapped, _to(batch, acc.device))
+                parts = loss(wrapped, send_to_device(batch, acc.device, non_blocking=True))
             acc.backward(parts["loss"] * share)
             optimizer.step()
             wrapped.zero_grad()  # also of parameters that no optimizer has yet
@@ -201,22 +190,7 @@ def fit(
         model = acc.unwrap_model(wrapped, keep_fp32_wrapper=False)
         acc.free_memory()
         first = phase.end
-    metrics.flush()
     return model
-
-
-def _device(acc: Accelerator) -> str:
-    name = torch.cuda.get_device_name(acc.device) if acc.device.type == "cuda" else acc.device.type
-    many = f"{acc.num_processes} x " if acc.num_processes > 1 else ""
-    return f"{many}{name}, {acc.mixed_precision.replace('no', 'float32')}"
-
-
-def _to(batch: Any, device: torch.device) -> Any:
-    if isinstance(batch, Tensor):
-        return batch.to(device, non_blocking=True)
-    if isinstance(batch, list | tuple):
-        return type(batch)(_to(part, device) for part in batch)
-    return batch
 
 
 def _agreed(acc: Accelerator, here: bool) -> bool:
@@ -257,23 +231,18 @@ def _weights(folder: Path) -> dict[str, Tensor]:
 
 
 class _Metrics:
-    """metrics.jsonl, one line for ten steps with the mean of each part of the loss; and log lines."""
+    """metrics.jsonl, a line for ten steps with the means of the loss and its parts; and the log."""
 
-    steps_per_epoch = 1.0
-
-    def __init__(self, path: Path, start: int, write: bool, what: str, total: int):
-        self.path, self.write, self.what, self.total = path, write, what, total
+    def __init__(self, path: Path, start: int, what: str, total: int, steps_per_epoch: float):
+        self.path, self.what, self.total, self.epoch = path, what, total, steps_per_epoch
         self.pending: list[dict[str, Tensor]] = []
         self.step, self.lr = start, 0.0
         self.clock = self.logged = time.monotonic()
-        if write:
+        if rank() == 0:
             lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-            # a kill or a full disk can leave half a line
-            whole = [line for line in lines if line.endswith("\n")]
-            with writing(path) as temporary:
-                temporary.write_text(
-                    "".join(line for line in whole if json.loads(line)["step"] <= start)
-                )
+            lines = [line for line in lines if line.endswith("\n")]  # a kill can leave half a line
+            lines = [line for line in lines if json.loads(line)["step"] <= start]
+            write_text(path, "".join(lines))
 
     def add(self, step: int, parts: dict[str, Tensor], lr: float) -> None:
         self.pending.append({k: v.detach() for k, v in parts.items()})
@@ -284,10 +253,8 @@ class _Metrics:
     def flush(self) -> None:
         if not self.pending:
             return
-        means = {
-            k: float(torch.stack([p[k].float() for p in self.pending]).mean())
-            for k in self.pending[0]
-        }
+        values = {k: torch.stack([p[k].float() for p in self.pending]) for k in self.pending[0]}
+        means = {k: float(v.mean()) for k, v in values.items()}
         if not all(math.isfinite(v) for v in means.values()):
             raise TrainingError(
                 f"the loss is not a number near step {self.step} (learning rate {self.lr:g}): "
@@ -297,20 +264,15 @@ class _Metrics:
         now = time.monotonic()
         seconds = (now - self.clock) / len(self.pending)
         line = {"step": self.step, "lr": self.lr, "seconds_per_step": round(seconds, 4)}
-        line |= {k: round(v, 6) for k, v in means.items()}
-        if self.write:
+        if rank() == 0:
             with self.path.open("a") as stream:
+                line |= {k: round(v, 6) for k, v in means.items()}
                 stream.write(json.dumps(line) + "\n")
         if now - self.logged > LOG_SECONDS or self.step == self.total:
-            self.logged = now
-            left = seconds * (self.total - self.step)
+            self.logged, left = now, seconds * (self.total - self.step)
             log.info(
-                f"{self.what}: epoch {self.step / self.steps_per_epoch:.1f}, step {self.step} of "
-                f"{self.total}, loss {means['loss']:.4g}, learning rate {self.lr:.2g}"
-                + (f", {_duration(left)} left" if left else "")
+                f"{self.what}: step {self.step} of {self.total}, epoch {self.step / self.epoch:.1f}, "
+                f"loss {means['loss']:.3g}, learning rate {self.lr:.2g}"
+                f"{f', {timedelta(seconds=round(left))} left' if left else ''}"
             )
         self.pending, self.clock = [], now
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"

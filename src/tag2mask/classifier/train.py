@@ -77,7 +77,7 @@ def train_classifier(
         batch_size=settings.batch_size,
         seed=seed,
         precision=settings.precision,
-        workers=loop.loader_workers(workers),
+        workers=workers,
         what="patch classifier",
     ).eval()
     device = next(trained.parameters()).device

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from tag2mask.config import SegmenterSettings
 from tag2mask.errors import TrainingError
-from tag2mask.loop import Phase, fit, loader_workers
+from tag2mask.loop import Phase, fit
 from tag2mask.photos.table import BACKGROUND, IGNORE, Table
 from tag2mask.photos.tensors import seeded
 from tag2mask.segmenter.deeplab import DeepLabV2
@@ -56,7 +56,7 @@ def train_segmenter(
         batch_size=settings.batch_size,
         seed=seed,
         precision=settings.precision,
-        workers=loader_workers(workers),
+        workers=workers,
         what="segmenter",
     ).eval()
     guard.check(trained)
