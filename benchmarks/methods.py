@@ -484,7 +484,7 @@ def segment(task: Task, options: argparse.Namespace) -> None:
             **figures(folder / "predictions", val, options, split="val", labels="none", crf=True),
         }
     ]
-    finish(task, rows, model.weights_used, time.time() - start, options)
+    finish(task, rows, model.backbone.weights_used, time.time() - start, options)
 
 
 def done(task: Task, options: argparse.Namespace) -> bool:

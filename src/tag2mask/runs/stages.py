@@ -126,20 +126,15 @@ def mask_maker(run: Run) -> "MaskMaker":
         model = load_classifier(run.files.result("classifier", MODEL)).to(run.device)
         return model, membership(run.clusters, run.table.tags)
 
-    def score(images: "Tensor", labels: "Tensor") -> "Tensor":
+    def score(images: "Tensor", labels: "Tensor") -> "tuple[Tensor, Tensor]":
         model, M = network()
         u = cluster_vector(labels, M).to(run.device)
-        return model.scores(
-            images.to(run.device),
-            u,
-            evidence=settings.scores == "logits",
-            spread_scores=settings.affinity,
-        ).cpu()
+        return model.scores(images.to(run.device), u, logits=settings.scores == "logits")
 
-    def grid(side: float) -> int:
-        return network()[0].backbone.grid_size(side)
+    def side(length: float) -> int:
+        return network()[0].backbone.side(length)
 
-    maker = MaskMaker(score, grid, run.table.tags, settings)
+    maker = MaskMaker(score, side, run.table.tags, settings)
     if about.exists():
         maker.overall = read_json(about).get("threshold")
     return maker
@@ -194,7 +189,8 @@ def segmenter(run: Run, folder: Path) -> Counts:
             shutil.rmtree(place / CHECKPOINT, ignore_errors=True)
             pseudo_masks = place / "masks"
             _predict(run, place / MODEL, run.table, pseudo_masks, with_tags)
-    return {"photos": len(run.table), "weights": load_segmenter(folder / MODEL).weights_used}
+    model = load_segmenter(folder / MODEL)
+    return {"photos": len(run.table), "weights": model.backbone.weights_used}
 
 
 def _predict(
