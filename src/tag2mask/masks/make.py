@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tag2mask.config import MaskSettings
-from tag2mask.crf import CRFParams, dense_crf
+from tag2mask.crf import dense_crf
 from tag2mask.files import writing
 from tag2mask.masks.scores import Scorer, otsu, patch_scores, relative, tag_scores, to_pixels
 from tag2mask.photos.images import image_size
@@ -41,7 +41,7 @@ class MaskMaker:
     ):
         self.score, self.grid, self.settings = score, grid, settings
         self.index = {tag: i for i, tag in enumerate(tags)}
-        self.crf = CRFParams(**settings.crf.model_dump())
+        self.crf = settings.crf
 
     def present(self, photo: Photo) -> list[int]:
         """The classes that may appear in the mask: background and the photo's tags; with `plain` all."""
