@@ -43,7 +43,7 @@ def one_thread():
 
 @pytest.fixture(scope="module")
 def few_steps():
-    """Accept a segmenter that predicts only background, as after a few steps; users get an error."""
+    """Accept a segmenter that predicts only background, as after a few steps: no error."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tag2mask.segmenter.train.BackgroundGuard.check", lambda guard, model: None)
         yield

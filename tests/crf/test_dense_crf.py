@@ -119,7 +119,7 @@ def test_takes_at_most_80_megabytes_above_the_inputs(preset, noise):
 
 
 def peak_bytes(preset, noise):
-    """Peak bytes above the inputs for one image, and for a second with what is left of the first."""
+    """Peak bytes above the inputs for one image, and for a second one in the same process."""
     image, probs = scene(375, 500, 21, noise=noise)
     dense_crf(image[:50, :50].copy(), probs[:, :50, :50].copy())
     ctypes.CDLL(None).malloc_trim(0)

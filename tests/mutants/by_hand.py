@@ -1,8 +1,9 @@
 """Break the product on purpose, one change of mutants.toml at a time: `make mutants`.
 
-The tests of each change must fail. The change is made in a copy of src and tests in a temporary folder, never in the checkout.
-`python tests/mutants/by_hand.py WORD ...` runs only the mutants whose description or file contains
-one of the words. The exit code is 1 if a mutant survives or if its text is not in the file once.
+The tests of each change must fail. The change is made in a copy of src and tests in a temporary
+folder, never in the checkout. `python tests/mutants/by_hand.py WORD ...` runs only the mutants
+whose description or file contains one of the words. The exit code is 1 if a mutant survives or if
+its text is not in the file once.
 """
 
 import argparse
