@@ -34,8 +34,7 @@ from tag2mask.masks import make, make_masks
 from tag2mask.photos.masks import read_mask
 from tag2mask.photos.table import Photo, Table
 from tag2mask.processes import cores
-from tag2mask.runs.folder import Job
-from tag2mask.runs.stages import load_for_prediction, mask_maker
+from tag2mask.runs.stages import mask_maker
 from tag2mask.segmenter.predict import predict_photos
 
 STAGES = """
@@ -44,8 +43,8 @@ from tag2mask.api import run_config
 from tag2mask.config import parse_config
 run_config(parse_config(sys.argv[2:], "tag2mask run"), sys.argv[1].split(","))
 """
-CLASSIFIER = "clusters,train"
-ALL = f"{CLASSIFIER},masks,segment,evaluate"
+CLASSIFIER = "clusters,classifier"
+ALL = f"{CLASSIFIER},masks,segmenter,evaluate"
 RESUMED = "goes on from step"  # in the log of a training
 SMALL_GPU = (
     "--classifier.epochs 8 --classifier.image-size 224 --masks.image-size 320 "
@@ -220,8 +219,8 @@ def small(bench: Any) -> None:
 
     def resumed() -> Row:
         process, run = processes["killed"], runs.folder / "killed"
-        files = f"*/checkpoint/{'[0-9]' * 8}"
-        while process.poll() is None and not glob(files, root_dir=run, include_hidden=True):  # noqa: PTH207
+        files = f".classifier.part/checkpoint/{'[0-9]' * 8}"
+        while process.poll() is None and not glob(files, root_dir=run):  # noqa: PTH207
             time.sleep(0.01)
         if process.poll() is not None:
             raise RuntimeError("the training ended before it could be killed")
@@ -304,13 +303,12 @@ def rank_variables(rank: int) -> dict[str, str]:
 
 def masks(bench: Any) -> None:
     run = Run(bench.options.out / "small" / "gpu")
-    job = Job(run.config.model_copy(update={"out": run.folder}))
-    tags = set(job.table.tags)
-    photos = [photo for photo in bench.table.photos if set(photo.tags) <= tags][: 128 if GPU else 4]
-    table = Table(job.table.tags, tuple(photos))
     recipe = with_weights("photos").masks if GPU else run.config.masks
-    job.config = job.config.model_copy(update={"masks": recipe})
-    maker = mask_maker(job)
+    run = Run(run.folder, run.config.model_copy(update={"masks": recipe}))
+    tags = set(run.table.tags)
+    photos = [photo for photo in bench.table.photos if set(photo.tags) <= tags][: 128 if GPU else 4]
+    table = Table(run.table.tags, tuple(photos))
+    maker = mask_maker(run)
 
     def network(batch: int) -> Row:
         maker.settings = recipe.model_copy(update={"batch_size": batch})
@@ -343,7 +341,7 @@ def masks(bench: Any) -> None:
         title = f"the stage, CRF in PyTorch on {DEVICE.type}, {threads} threads"
         bench.row("masks", title, functools.partial(stage, threads, crf_here))
 
-    segmenter = load_for_prediction(run.folder / "segmenter" / "model.safetensors")
+    segmenter = run.segmenter
 
     def predictions(iterations: int) -> Row:
         settings = run.config.segmenter

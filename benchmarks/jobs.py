@@ -44,8 +44,9 @@ from tag2mask.photos.masks import Truth, write_mask
 from tag2mask.photos.table import Photo, Table
 from tag2mask.processes import cores
 from tag2mask.progress import start_log
-from tag2mask.runs.folder import Job
-from tag2mask.runs.pipeline import STAGES, run_stages
+from tag2mask.runs import STAGES
+from tag2mask.runs.pipeline import run_stages
+from tag2mask.runs.run import Run
 from tag2mask.runs.stages import mask_maker
 from tag2mask.segmenter.predict import predict_photos
 from tag2mask.segmenter.train import train_segmenter
@@ -71,11 +72,11 @@ def tables(data: Path, photos: int) -> tuple[Table, Table, Table]:
     return table, scored, evenly(val, photos)
 
 
-def job_of(config: Config, table: Table) -> Job:
+def run_of(config: Config, table: Table) -> Run:
     """A run of these settings on these photos."""
-    job = Job(config)
-    job.table = table  # instead of a file that lists them
-    return job
+    run = Run(config.out, config)
+    run.table = table  # instead of a file that lists them
+    return run
 
 
 def figures(folder: Path, table: Table, data: Path, **context: Any) -> dict[str, Any]:
@@ -162,9 +163,9 @@ def run(task: Task, options: argparse.Namespace) -> None:
     argv += [name for name in SCORED if name in {"background", *tags}]
     config = parse_config(argv, "tag2mask run")
     if task.method == "photos" and not task.masks:
-        run_config(config, ["clusters", "train", "masks"])
-        job = Job(config)
-        scored = Table(job.table.tags, job.pseudo_photos)
+        run_config(config, ["clusters", "classifier", "masks"])
+        result = Run(config.out, config)
+        scored = Table(result.table.tags, result.pseudo_photos)
         metrics = figures(folder / "masks", scored, options.data, **PSEUDO, crf=True)
         rows = [{"masks": SPREAD, **metrics}]
     else:
@@ -190,7 +191,7 @@ def pseudo(task: Task, options: argparse.Namespace) -> None:
     start, config, shared = time.time(), configure(task, options), shared_by(task.set, options)
     table, *_ = tables(options.data, shared.photos)
     start_log(config.out)
-    run_stages(job_of(config, table), ["clusters", "train"])
+    run_stages(run_of(config, table), ["clusters", "classifier"])
     rows = []
     for view, changes in views(task.method, shared).items():
         rows += score_view(task, view, changes, options)
@@ -207,7 +208,7 @@ def score_view(
     table, scored, _ = tables(options.data, shared_by(task.set, options).photos)
     thresholds = THRESHOLDS if changes.get("threshold") == "best" else ("otsu",)
     config = with_masks(configure(task, options), {**changes, "threshold": thresholds[0]})
-    maker = mask_maker(job_of(config, table))
+    maker = mask_maker(run_of(config, table))
     overall = maker.measure(table.photos)
     maps = [scores for batch in maker.batches(scored.photos) for scores in maker.maps(batch)]
 
@@ -255,7 +256,7 @@ def segment(task: Task, options: argparse.Namespace) -> None:
         if changes.get("threshold") == "best":
             changes = {**changes, "threshold": best_threshold(task, options)}
         config = with_masks(configure(task, options), changes)
-        maker = mask_maker(job_of(config, table))
+        maker = mask_maker(run_of(config, table))
         maker.overall = maker.measure(table.photos)
         make_masks(table, maker, folder / "masks", cores())
     model = train_segmenter(table, folder / "masks", settings, folder, task.seed, READERS)

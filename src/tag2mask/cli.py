@@ -10,6 +10,7 @@ from typing import Annotated
 import tyro
 
 from tag2mask.errors import ConfigError, Tag2MaskError
+from tag2mask.runs import STAGES
 
 USAGE = """tag2mask turns image tags into a segmentation model.
 
@@ -22,7 +23,7 @@ USAGE = """tag2mask turns image tags into a segmentation model.
   tag2mask clusters --tags tags.csv --llm gpt-4o --out clusters.json;  clusters show | replay | stability clusters.json
 
 One stage of a run, with any setting changed (the later stages notice):
-  tag2mask clusters | train | masks | segment | evaluate | report --out runs/a [--classifier.epochs 20 ...]
+  tag2mask clusters | classifier | masks | segmenter | evaluate | report --out runs/a [--classifier.epochs 20 ...]
 
 `tag2mask VERB --help` lists every setting with its unit and default. Recipes: {recipes} (--recipe NAME).
 """
@@ -40,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
         verb = (sys.argv[1:] if argv is None else argv)[0]
         print(
             "\ntag2mask: stopped"
-            + "; the same command goes on, a training from where it was a minute ago at most"
+            + "; run it again to resume, a training from where it was a minute ago at most"
             * (verb in GO_ON),
             file=sys.stderr,
         )
@@ -163,8 +164,8 @@ VERBS: dict[str, Callable[[list[str]], None]] = {
     "run": _run,
     "demo": _demo,
     "clusters": _clusters,
-    "train": _stages("check", "train"),  # hours: not on data with errors
-    **{name: _stages(name) for name in ("masks", "segment", "report")},
+    "classifier": _stages("check", "classifier"),  # hours: not on data with errors
+    **{name: _stages(name) for name in ("masks", "segmenter", "report")},
     "evaluate": _evaluate,
     "predict": _predict,
     "check": _command("formats", "check"),
@@ -173,17 +174,7 @@ VERBS: dict[str, Callable[[list[str]], None]] = {
     "crf": _command("crf", "crf_command"),
 }
 
-GO_ON = (
-    "run",
-    "demo",
-    "clusters",
-    "train",
-    "masks",
-    "segment",
-    "evaluate",
-    "report",
-    "download",
-)  # given again, they go on
+GO_ON = ("run", "demo", *STAGES[1:], "download")  # given again, they resume
 
 if __name__ == "__main__":
     sys.exit(main())

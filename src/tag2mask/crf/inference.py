@@ -1,7 +1,6 @@
 """`dense_crf`: checks its inputs, selects the labels, and runs the compiled core or PyTorch."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from importlib import import_module
 from itertools import repeat
@@ -12,7 +11,7 @@ import numpy as np
 from tag2mask.config import CRFSettings
 from tag2mask.crf.params import LATTICE_FULL
 from tag2mask.errors import DataError
-from tag2mask.processes import ahead
+from tag2mask.processes import parallel_map
 from tag2mask.progress import log
 
 if TYPE_CHECKING:
@@ -73,8 +72,7 @@ def dense_crf_many(
     raises, when the turn of that pair comes.
     """
     work = zip(pairs, repeat(None)) if labels is None else zip(pairs, labels, strict=True)
-    with ThreadPoolExecutor(max(1, workers), thread_name_prefix="crf") as pool:
-        yield from ahead(pool, lambda job: dense_crf(*job[0], params, job[1]), work, workers)
+    yield from parallel_map(lambda job: dense_crf(*job[0], params, job[1]), work, workers)
 
 
 @cache
