@@ -11,7 +11,7 @@ LATTICE_FULL = "sxy or srgb of the CRF is too small for an image of this size: i
 
 
 class CRFParams(CRFSettings):
-    """`CRFSettings` to be made by hand. Raises ConfigError with every setting out of range."""
+    """`CRFSettings` for use alone. Raises ConfigError with every setting out of range."""
 
     @model_validator(mode="wrap")
     @classmethod
@@ -21,11 +21,20 @@ class CRFParams(CRFSettings):
         try:
             return handler(values)
         except ValidationError as error:
-            problems = [
-                f"{e['loc'][0]} = {e['input']!r}: {e['msg'][:1].lower()}{e['msg'][1:]}"
-                for e in error.errors()
-            ]
+            problems = [_problem(str(fault["loc"][0]), fault["input"]) for fault in error.errors()]
             raise ConfigError("the CRF cannot run: " + "; ".join(problems)) from None
+
+
+def _problem(name: str, value: Any) -> str:
+    field = CRFSettings.model_fields.get(name)
+    if field is None:
+        return f"{name!r} is not one of its settings"
+    low, high = (
+        next(getattr(limit, end) for limit in field.metadata if hasattr(limit, end))
+        for end in ("ge", "le")
+    )
+    number = "a whole number" if field.annotation is int else "a number"
+    return f"{name} is {value!r}; give {number} from {low:g} to {high:g}"
 
 
 # As published code has them. deeplab is deeplab-pytorch's, used by ViT-PCM and CLIP-ES; irn is
