@@ -1,7 +1,7 @@
-"""The whole masks stage, with the dense CRF compiled and in PyTorch, side by side: `python benchmarks/masks.py RUN 24`.
+"""Speed of the whole masks stage, CRF in C++ or in PyTorch: `python benchmarks/masks.py RUN 24`.
 
-Both ways make the masks of the same photos of a finished run, in turns, twice; the smaller time of each counts. Writes its table of
-results.md.
+Both make the masks of the same photos of a finished run, in turns, twice; the smaller time counts.
+Writes its table of results.md.
 """
 
 import argparse
@@ -23,7 +23,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("run", type=Path, help="a run folder whose stage classifier is done")
+    parser.add_argument("run", type=Path, help="a run folder with a trained classifier")
     parser.add_argument("photos", type=int, nargs="?", default=32)
     options = parser.parse_args()
     run, count = Run(options.run), options.photos
@@ -41,15 +41,9 @@ def main() -> None:
                 make_masks(table, maker, Path(folder), cores())
                 seconds = time.perf_counter() - start
             best[backend()] = min(seconds, best.get(backend(), seconds))
+    title = f"masks stage of recipe `{run.config.recipe}`, {len(table)} photos"
     rates = [f"| {name} | {len(table) / seconds:.2f} |" for name, seconds in best.items()]
-    lines = [
-        *rule(
-            f"masks stage of recipe `{run.config.recipe}`, {len(table)} photos", "photos a second"
-        ),
-        *rates,
-        "",
-        machine(),
-    ]
+    lines = [*rule(title, "photos a second"), *rates, "", machine()]
     write("masks", f"python benchmarks/masks.py RUN {count}", lines)
     print("\n".join(lines))
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tag2mask.config import MaskSettings
-from tag2mask.crf import CRFParams, dense_crf
+from tag2mask.crf import dense_crf
 from tag2mask.files import writing
 from tag2mask.masks.scores import Scorer, mean_scores, otsu, relative, tag_scores, to_pixels
 from tag2mask.photos.images import image_size
@@ -41,7 +41,7 @@ class MaskMaker:
     ):
         self.score, self.grid, self.settings = score, grid, settings
         self.tags = tuple(tags)
-        self.crf = CRFParams(**settings.crf.model_dump())
+        self.crf = settings.crf
         self._measured: dict[Photo, Tensor] = {}
 
     def present(self, photo: Photo) -> list[int]:

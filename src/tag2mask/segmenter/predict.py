@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from tag2mask.config import SegmenterSettings
-from tag2mask.crf import CRFParams, dense_crf
+from tag2mask.crf import dense_crf
 from tag2mask.errors import DataError
 from tag2mask.photos.colors import overlay
 from tag2mask.photos.images import image_size
@@ -165,4 +165,4 @@ def _refine(image: Image.Image, decision: np.ndarray, settings: SegmenterSetting
         return decision
     likely = [number for number, most in enumerate(decision.max((1, 2))) if most > CRF_LEAST]
     likely = likely or np.unique(decision.argmax(0)).tolist()  # none, if unsure between many
-    return dense_crf(np.array(image), decision, CRFParams(**settings.crf.model_dump()), likely)
+    return dense_crf(np.array(image), decision, settings.crf, likely)
