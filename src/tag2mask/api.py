@@ -89,6 +89,7 @@ def _run_with_settings(run: Run, names: Sequence[str]) -> None:
         if changed := _changed_settings(run.config):
             log.info(f"settings other than recipe {run.config.recipe}, kept in {path}: {changed}")
         write_config(run.config, path)
+    run.begun = False  # the check needs none of them
     try:
         run_stages(run, names)
     except BaseException:

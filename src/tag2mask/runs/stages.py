@@ -81,7 +81,7 @@ def classifier(run: Run, folder: Path) -> Counts:
 
     from tag2mask.classifier import save_classifier, train_classifier
 
-    config, table, _ = run.config, run.table, run.device
+    config, table = run.config, run.table
     M = membership(run.clusters, table.tags)
     vectors = torch.from_numpy(np.asarray(cluster_vector(table.multi_hot, M)))
     model = train_classifier(
@@ -126,7 +126,7 @@ def mask_maker(run: Run) -> "MaskMaker":
         model = load_classifier(run.files.result("classifier", MODEL)).to(run.device)
         return model, membership(run.clusters, run.table.tags)
 
-    def score(images: "Tensor", labels: "Tensor") -> "tuple[Tensor, Tensor]":
+    def score(images: "Tensor", labels: "Tensor") -> "tuple[Tensor, list[Tensor]]":
         model, M = network()
         u = cluster_vector(labels, M).to(run.device)
         return model.scores(images.to(run.device), u, logits=settings.scores == "logits")
@@ -168,7 +168,7 @@ def segmenter(run: Run, folder: Path) -> Counts:
     from tag2mask.segmenter.deeplab import load_segmenter, save_segmenter
     from tag2mask.segmenter.train import train_segmenter
 
-    config, rounds, _ = run.config, run.config.segmenter.rounds, run.device
+    config, rounds = run.config, run.config.segmenter.rounds
     first, maker = run.files.result("masks"), mask_maker(run)
 
     def with_tags(photo: Photo, probs: np.ndarray) -> np.ndarray:
