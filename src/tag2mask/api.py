@@ -95,6 +95,7 @@ def _run_with_settings(run: Run, names: Sequence[str]) -> None:
     except BaseException:
         if rank() == 0 and before and not run.begun:
             write_text(path, before)
+            log.info(f"nothing to resume yet, so {path} keeps the settings of before")
         raise
 
 
