@@ -13,7 +13,8 @@ from torch import Tensor
 
 from tag2mask.classifier.net import PatchClassifier
 from tag2mask.classifier.train import classifier_loss
-from tag2mask.config import Config, load_recipe
+from tag2mask.config import Config
+from tag2mask.config_files import load_recipe
 from tag2mask.crf import CRFParams, backend, dense_crf_batch, dense_crf_many
 from tag2mask.processes import cores
 from tag2mask.segmenter.deeplab import DeepLabV2

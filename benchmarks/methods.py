@@ -26,7 +26,9 @@ import numpy as np
 import torch
 
 from tag2mask.api import run_config
-from tag2mask.config import Config, load_recipe, make_config, merged, parse_config
+from tag2mask.cli.arguments import parse_config
+from tag2mask.config import Config
+from tag2mask.config_files import load_recipe, make_config, merged
 from tag2mask.crf import backend
 from tag2mask.evaluate import evaluate_masks
 from tag2mask.files import read_json, read_list, versions, write_json

@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from tag2mask.config import load_recipe
+from tag2mask.config_files import load_recipe
 from tag2mask.weights import WHEELS, create_backbone, read_tensors, write_tensors
 
 CODE = """

@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from tag2mask.config import (
-    Config,
-    check_language_model,
-    load_recipe,
-    make_config,
-    merged,
+from tag2mask.config import Config
+from tag2mask.config_files import (
+    base_config,
+    changed_config,
     read_config,
     with_whole_paths,
     write_config,
@@ -124,17 +122,9 @@ def run(data: Path | str, out: Path | str, recipe: str | None = None, **settings
 
     Without a recipe a run folder that is there keeps its settings, and a new one gets those of `photos`.
     """
-    stored = Path(out) / "config.toml"
-    base = (
-        read_config(stored)
-        if recipe is None and stored.exists()
-        else load_recipe(recipe or "photos")
-    )
-    config = make_config(
-        merged(base.model_dump(), {"data": Path(data), "out": Path(out), **settings}),
-        "tag2mask.run",
-    )
-    return run_config(check_language_model(config, base))
+    base = base_config(Path(out), recipe)
+    changes = {"data": Path(data), "out": Path(out), **settings}
+    return run_config(changed_config(base, changes, "tag2mask.run"))
 
 
 def load(folder: Path | str) -> Run:

@@ -11,11 +11,10 @@ from hypothesis import strategies as st
 from test_vote import rand_by_contingency
 
 from tag2mask.clusters import load_clusters, make_clusters
-from tag2mask.clusters.command import transcript_beside
 from tag2mask.clusters.llm import LanguageModel
 from tag2mask.clusters.prompts import INITIAL, REFINE, Prompts
 from tag2mask.clusters.refine import replay
-from tag2mask.clusters.transcript import Transcript
+from tag2mask.clusters.transcript import Transcript, transcript_beside
 from tag2mask.clusters.vote import canonical
 from tag2mask.errors import ClusterError
 

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from tag2mask.classifier.affinity import affinity, spread
 from tag2mask.classifier.backbone import Backbone
 from tag2mask.classifier.hv_bilstm import HVBiLSTM, ResidualHVBiLSTM
-from tag2mask.config import ClassifierSettings, stored_settings
+from tag2mask.config import ClassifierSettings
+from tag2mask.config_files import stored_settings
 from tag2mask.weights import read_tensors, write_tensors
 
 

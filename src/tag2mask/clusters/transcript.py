@@ -34,6 +34,11 @@ class Reply:
     seconds: float = 0.0
 
 
+def transcript_beside(path: Path) -> Path:
+    """The transcript of a cluster file: clusters.json has clusters.transcript.jsonl."""
+    return path.with_suffix(".transcript.jsonl")
+
+
 class Transcript:
     """The questions and answers in one file, which need not exist yet. Raises ClusterError for a damaged one."""
 

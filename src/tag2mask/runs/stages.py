@@ -56,9 +56,9 @@ def clusters(job: Job) -> dict[str, Any]:
     """Write clusters/clusters.json for the tags of the training photos."""
     if rank() > 0:
         return {}  # one process asks the language model, for all
-    from tag2mask.clusters.command import transcript_beside
     from tag2mask.clusters.llm import LanguageModel
     from tag2mask.clusters.prompts import Prompts, load_prompts
+    from tag2mask.clusters.transcript import transcript_beside
 
     settings, path, model = job.config.clusters, job.folder / "clusters" / "clusters.json", None
     source = "llm" if settings.source == "auto" and settings.llm else settings.source

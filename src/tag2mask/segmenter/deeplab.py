@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tag2mask.config import SegmenterSettings, stored_settings
+from tag2mask.config import SegmenterSettings
+from tag2mask.config_files import stored_settings
 from tag2mask.errors import ConfigError
 from tag2mask.weights import create_backbone, map_shifts, read_tensors, write_tensors
 
