@@ -122,8 +122,7 @@ def test_settings_that_only_a_language_model_reads_are_refused_without_one(table
     with pytest.raises(ConfigError, match=f"{name} = .* has no effect.*--clusters.llm NAME"):
         parse_config(["--data", str(table), *f"--clusters.{option}".split("=")])
     assert (
-        parse_config(["--recipe", "ppc", "--data", str(table)]).clusters.queries
-        == 1
+        parse_config(["--recipe", "ppc", "--data", str(table)]).clusters.queries == 1
     )  # the recipe's own is no request
 
 

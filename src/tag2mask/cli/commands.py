@@ -332,15 +332,12 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "check": _function("check", _check),
     "convert": _function("convert", _convert),
     "download": _function("download", _download),
-    "clusters": _stages("clusters"),
+    **{name: _stages(name) for name in STAGE_READS},
+    "classifier": _stages("check", "classifier"),  # training takes hours: check the data first
+    "evaluate": _evaluate,
     "clusters make": _make_clusters,
     "clusters show": _function("clusters show", _show_clusters),
     "clusters replay": _function("clusters replay", _replay_clusters),
     "clusters stability": _function("clusters stability", _cluster_stability),
-    "classifier": _stages("check", "classifier"),  # training takes hours: check the data first
-    "masks": _stages("masks"),
-    "segmenter": _stages("segmenter"),
-    "evaluate": _evaluate,
-    "report": _stages("report"),
     "crf": _crf,
 }
