@@ -41,10 +41,12 @@ def print_error(message: str) -> None:
     print(f"tag2mask: {message}", file=sys.stderr)
 
 
-def parse(target: Any, argv: list[str], command: str, about: str | None = None) -> Any:
+def parse(target: Any, command: str, argv: list[str], about: str | None = None) -> Any:
     """Call a function, or make a dataclass, with the arguments. tyro exits if one is wrong."""
     try:
-        return tyro.cli(target, args=argv, prog=f"tag2mask {command}", description=about)
+        config = (tyro.conf.PositionalMetavarFromFieldName,)
+        prog = f"tag2mask {command}"
+        return tyro.cli(target, args=argv, prog=prog, description=about, config=config)
     except SystemExit as stop:
         if stop.code and "--device" in argv:
             print_error("a GPU is used if there is one; CUDA_VISIBLE_DEVICES= selects the CPU")
@@ -120,7 +122,7 @@ def parse_config(argv: list[str], command: str = "run") -> Config:
     about += "."
     if command == "clusters":
         about += " Cluster files: tag2mask clusters make | show | replay | stability --help."
-    config = changed_config(base, asdict(parse(type(options), argv, command, about)))
+    config = changed_config(base, asdict(parse(type(options), command, argv, about)))
     if kept:
         print_error(f"{named.out} keeps its settings: {', '.join(kept)}")
     return config

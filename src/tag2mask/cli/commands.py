@@ -5,6 +5,7 @@ What takes long to import is imported by the command that needs it.
 
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from glob import glob, has_magic
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -27,7 +28,12 @@ from tag2mask.errors import ClusterError, ConfigError, DataError
 from tag2mask.files import write_json, write_text
 
 PathOption = Annotated[Path | None, arg(metavar="PATH")]
-Numbering = Literal["auto", "table", "voc", "coco", "coco91"]
+ClusterFile = Annotated[Positional[Path], arg(help="A cluster file (JSON).")]
+Data = Annotated[Path, arg(help="CSV, JSONL, folder per tag, VOC, COCO, YOLO, LabelMe or CVAT.")]
+Numbering = Annotated[
+    Literal["auto", "table", "voc", "coco", "coco91"],
+    arg(help="What the numbers in the masks mean, see photos.numbering in `tag2mask run --help`."),
+]
 
 
 def _print(*lines: RenderableType) -> None:
@@ -114,7 +120,7 @@ def _evaluate(argv: list[str]) -> None:
             write_json(out, result.summary(**protocol))
 
     reads = [name for name in STAGE_READS["evaluate"] if name != "out"]
-    parse(with_options(evaluate, make_options(base, reads)), argv, "evaluate")
+    parse(with_options(evaluate, make_options(base, reads)), "evaluate", argv)
 
 
 # ---- commands on photos and data sets ------------------------------------------------------------
@@ -136,15 +142,14 @@ def _predict(
     paths: list[Path] = []
     for path in pictures:  # not every shell replaces a pattern such as *.jpg
         is_pattern = has_magic(str(path)) and not path.exists()
-        files = [Path(file) for file in sorted(glob(str(path)))] if is_pattern else [path]  # noqa: PTH207
-        if not files:
-            raise DataError(f"{path}: no file matches this pattern")
-        paths += files
+        paths += map(Path, sorted(glob(str(path)))) if is_pattern else [path]  # noqa: PTH207
+    if pictures and not paths:
+        raise DataError(f"no file matches {' '.join(map(str, pictures))}")
     load(run).predict_to(paths, out, overlay)
 
 
 def _check(
-    data: Path,
+    data: Data,
     val: PathOption = None,
     val_masks: PathOption = None,
     clusters: PathOption = None,
@@ -153,11 +158,9 @@ def _check(
     """Open every photo and mask, and list all faults. Training would stop at the errors only.
 
     Args:
-        data: CSV, JSONL, folder per tag, VOC, COCO, YOLO, LabelMe or CVAT.
         val: Validation photos, in any of these formats.
         val_masks: Folder of true masks, NAME.png.
         clusters: Cluster file (JSON) that must contain every tag.
-        numbering: What the numbers in the masks mean, see `tag2mask run --help`.
     """
     from tag2mask.clusters import load_clusters
     from tag2mask.formats.check import check
@@ -171,7 +174,7 @@ def _check(
 
 
 def _convert(
-    data: Path,
+    data: Data,
     to: Literal["csv", "jsonl", "masks", "voc", "coco", "yolo"],
     out: Path,
     masks: PathOption = None,
@@ -180,11 +183,9 @@ def _convert(
     """Convert tags and masks to another format. `--to masks` draws outlines as PNG files.
 
     Args:
-        data: CSV, JSONL, folder per tag, VOC, COCO, YOLO, LabelMe or CVAT.
         to: The new format.
         out: A new folder.
         masks: Folder of masks, NAME.png, to convert too. Without it: the outlines in the data.
-        numbering: What the numbers in the masks mean, see `tag2mask run --help`.
     """
     from tag2mask.formats.convert import convert
 
@@ -233,9 +234,8 @@ def _crf(argv: list[str]) -> None:
         params = type(PRESETS[preset])(**asdict(options))
         refined = refine_file(image, scores, out, params, labels)
         classes, height, width = refined.shape
-        winner = refined.argmax(0)
-        shares = {i: float((winner == i).mean()) for i in range(classes)}
-        text = ", ".join(f"{i}: {share:.1%}" for i, share in shares.items() if share)
+        shares = [float((refined.argmax(0) == i).mean()) for i in range(classes)]
+        text = ", ".join(f"{i}: {share:.1%}" for i, share in enumerate(shares) if share)
         _print(f"{out}: {width} x {height}, pixels by class {text} (dense CRF in {backend()})")
 
     preset = named_settings(argv).preset
@@ -243,7 +243,7 @@ def _crf(argv: list[str]) -> None:
         raise ConfigError(f"no CRF preset {preset!r}; there are {', '.join(PRESETS)}")
     crf.__doc__ = (crf.__doc__ or "").format(presets=", ".join(PRESETS))
     values = {name: getattr(PRESETS[preset], name) for name in CRFSettings.model_fields}
-    parse(with_options(crf, make_options(CRFSettings(**values))), argv, "crf")
+    parse(with_options(crf, make_options(CRFSettings(**values))), "crf", argv)
 
 
 # ---- commands on cluster files -------------------------------------------------------------------
@@ -268,14 +268,13 @@ def _make_clusters(argv: list[str]) -> None:
         clusters.save(out)
         _print(cluster_tree(clusters))
 
-    parse(with_options(make, make_options(ClusterSettings())), argv, "clusters make")
+    parse(with_options(make, make_options(ClusterSettings())), "clusters make", argv)
 
 
-def _show_clusters(file: Positional[Path], picture: PathOption = None) -> None:
+def _show_clusters(file: ClusterFile, picture: PathOption = None) -> None:
     """Print the clusters of a file, and their stability if a language model made them.
 
     Args:
-        file: A cluster file.
         picture: SVG file to draw the clusters into.
     """
     from tag2mask.clusters import drawing, load_clusters
@@ -293,12 +292,8 @@ def _show_clusters(file: Positional[Path], picture: PathOption = None) -> None:
         _print(f"Stability unknown: {clusters.transcript} is not in the folder of {file}")
 
 
-def _replay_clusters(file: Positional[Path]) -> None:
-    """Make the clusters of a file again from its stored answers, offline, and compare them.
-
-    Args:
-        file: A cluster file.
-    """
+def _replay_clusters(file: ClusterFile) -> None:
+    """Make the clusters of a file again from its stored answers, offline, and compare them."""
     from tag2mask.clusters.files import replay_file
     from tag2mask.clusters.show import cluster_tree
 
@@ -309,35 +304,27 @@ def _replay_clusters(file: Positional[Path]) -> None:
     _print(f"{file}: the same, bit for bit, from {answers} stored answers")
 
 
-def _cluster_stability(file: Positional[Path]) -> None:
-    """Print how far the answers behind a cluster file agree, for 2, 6 and 10 queries (CPC Table 5).
-
-    Args:
-        file: A cluster file.
-    """
+def _cluster_stability(file: ClusterFile) -> None:
+    """Print how far the answers behind a file agree, for 2, 6 and 10 queries (CPC Table 5)."""
     from tag2mask.clusters.refine import replay
     from tag2mask.clusters.show import stability_table
 
     _print(*map(stability_table, replay(file)[1]))
 
 
-def _function(command: str, function: Callable[..., None]) -> Callable[[list[str]], None]:
-    return lambda argv: parse(function, argv, command)
-
-
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "run": _run,
     "demo": _demo,
-    "predict": _function("predict", _predict),
-    "check": _function("check", _check),
-    "convert": _function("convert", _convert),
-    "download": _function("download", _download),
+    "predict": partial(parse, _predict, "predict"),
+    "check": partial(parse, _check, "check"),
+    "convert": partial(parse, _convert, "convert"),
+    "download": partial(parse, _download, "download"),
     **{name: _stages(name) for name in STAGE_READS},
     "classifier": _stages("check", "classifier"),  # training takes hours: check the data first
     "evaluate": _evaluate,
     "clusters make": _make_clusters,
-    "clusters show": _function("clusters show", _show_clusters),
-    "clusters replay": _function("clusters replay", _replay_clusters),
-    "clusters stability": _function("clusters stability", _cluster_stability),
+    "clusters show": partial(parse, _show_clusters, "clusters show"),
+    "clusters replay": partial(parse, _replay_clusters, "clusters replay"),
+    "clusters stability": partial(parse, _cluster_stability, "clusters stability"),
     "crf": _crf,
 }
