@@ -41,7 +41,7 @@ STAGES = """
 import sys
 from tag2mask.api import run_config
 from tag2mask.cli.arguments import parse_config
-run_config(parse_config(sys.argv[2:], "tag2mask run"), sys.argv[1].split(","))
+run_config(parse_config(sys.argv[2:]), sys.argv[1].split(","))
 """
 ALL = "clusters,train,masks,segment,evaluate"
 

@@ -354,7 +354,7 @@ def run(task: Task, options: argparse.Namespace) -> None:
         *(name for name in SCORED if name in {"background", *named}),
     ]
     first = task.method == "photos" and not task.masks
-    config = parse_config(argv, "tag2mask run")
+    config = parse_config(argv)
     run_config(config, ["clusters", "train", "masks"] if first else list(STAGES))
     if first:
         job = Job(config)
