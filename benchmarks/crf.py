@@ -1,8 +1,9 @@
-"""The dense CRF beside pydensecrf: `python benchmarks/crf.py --photos FOLDER` measures and writes crf.md's tables and crf.svg.
+"""Compare the dense CRF with pydensecrf: `python benchmarks/crf.py --photos FOLDER`.
 
-One process, one thread; the codes take turns on each photo and the least of the repetitions counts, as CPU time of the thread, so
-that neighbours on the machine are not charged to either. Two threads against one is wall time, beside what the machine gave two
-threads of plain hashing just before: on shared cores, that bound is below 2.
+Writes the tables of crf.md, and crf.svg. One process, one thread. The codes take turns on each
+photo. The smallest CPU time of the thread counts, so other processes on the machine do not matter.
+The gain by two threads is wall time. Beside it stands the gain on images that fit in the cache: on
+shared cores, this bound is below 2.
 """
 
 import argparse
@@ -26,6 +27,12 @@ from tag2mask.crf.inference import _infer
 
 HERE = Path(__file__).parent
 NAMES = ("vit_pcm", "toco", "irn")
+COLORS = {
+    "pydensecrf2": "#9aa0a6",
+    "C++": "#1a73e8",
+    "C++ portable": "#8ab4f8",
+    "PyTorch": "#f9ab00",
+}
 
 
 def pydensecrf(image, probs, params):
@@ -42,33 +49,24 @@ def pydensecrf(image, probs, params):
 
 
 def probabilities(labels, height, width, seed):
-    """Smooth probabilities; the photos are real, these are not, and lattice and time depend on the photo alone."""
-    grid = (
-        np.random.default_rng(seed)
-        .normal(size=(labels, height // 40 + 2, width // 40 + 2))
-        .astype(np.float32)
-    )
-    scores = 3 * np.stack(
-        [
-            np.asarray(Image.fromarray(g).resize((width, height), Image.Resampling.BICUBIC))
-            for g in grid
-        ]
-    )
+    """Smooth random probabilities; lattice and time depend only on the photo, which is real."""
+    shape = (labels, height // 40 + 2, width // 40 + 2)
+    grid = np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+    planes = [Image.fromarray(g).resize((width, height), Image.Resampling.BICUBIC) for g in grid]
+    scores = 3 * np.stack([np.asarray(plane) for plane in planes])
     scores = np.exp(scores - scores.max(0))
     return (scores / scores.sum(0)).astype(np.float32)
 
 
 def load(folder, count):
     files = sorted(folder.glob("*.jpg"))
-    images = [
-        np.array(Image.open(file).convert("RGB"))
-        for file in files[:: max(1, len(files) // count)][:count]
-    ]
+    files = files[:: max(1, len(files) // count)][:count]
+    images = [np.array(Image.open(file).convert("RGB")) for file in files]
     return [(image, probabilities(21, *image.shape[:2], seed)) for seed, image in enumerate(images)]
 
 
-def least(codes, repeat):
-    """Least CPU seconds of each code, taking turns, and what each gave."""
+def fastest(codes, repeat):
+    """Smallest CPU seconds of each code, taking turns, and their results."""
     seconds, results = [float("inf")] * len(codes), [None] * len(codes)
     for _ in range(repeat):
         for i, code in enumerate(codes):
@@ -79,10 +77,10 @@ def least(codes, repeat):
 
 
 def speed(photos, repeat):
-    """Table of medians over photos, and rows (preset, labels, {code: milliseconds}) for the chart."""
+    """Lines of a table of medians over photos; rows (name, {code: milliseconds}) for the chart."""
     lines = [
-        "| parameters | labels | pydensecrf2 | C++ AVX2 | C++ portable | PyTorch | AVX2 | portable | PyTorch "
-        "| same argmax | mean, 99.99 % of \\|dQ\\| |",
+        "| parameters | labels | pydensecrf2 | C++ AVX2 | C++ portable | PyTorch | AVX2 | portable "
+        "| PyTorch | same argmax | mean, 99.99 % of \\|dQ\\| |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     rows, present = [], {}
@@ -90,14 +88,12 @@ def speed(photos, repeat):
         for labels in (21, 4):
             times, same, mean, tail = [], [], [], []
             for image, probs in photos:
-                some = np.ascontiguousarray(probs[:labels] / probs[:labels].sum(0))
-                codes = [partial(pydensecrf, image, some, PRESETS[name])]
-                codes += [
-                    partial(_infer, image, some, PRESETS[name], code)
-                    for code in ("avx2", "portable", "torch")
-                ]
-                seconds, results = least(codes[:2], repeat)
-                slow, others = least(codes[2:], 1)
+                inputs = image, np.ascontiguousarray(probs[:labels] / probs[:labels].sum(0))
+                codes = [partial(pydensecrf, *inputs, PRESETS[name])]
+                for code in ("avx2", "portable", "torch"):
+                    codes.append(partial(_infer, *inputs, PRESETS[name], code))
+                seconds, results = fastest(codes[:2], repeat)
+                slow, others = fastest(codes[2:], 1)
                 times.append(seconds + slow)
                 difference = np.abs(results[0] - results[1])
                 same.append((results[0].argmax(0) == results[1].argmax(0)).mean())
@@ -107,41 +103,31 @@ def speed(photos, repeat):
             present[name, labels] = times
             ms = [1e3 * median(column) for column in zip(*times, strict=True)]
             ratio = [median(t[0] / t[k] for t in times) for k in (1, 2, 3)]
-            lines.append(
-                f"| {name} | {labels} | {' | '.join(f'{value:.0f} ms' for value in ms)} | **{ratio[0]:.1f}x** | {ratio[1]:.1f}x "
-                f"| {ratio[2]:.2f}x | {min(same):.5f} | {max(mean):.0e}, {max(tail):.0e} |"
-            )
-            rows.append(
-                (
-                    f"{name}, {labels} labels",
-                    dict(zip(("pydensecrf2", "C++", "C++ portable", "PyTorch"), ms, strict=True)),
-                )
-            )
-    lines += [
-        "",
-        "| parameters | 4 labels present, C++ AVX2, against 21 in pydensecrf2 |",
-        "|---|---|",
-    ]
+            cells = [name, str(labels), *(f"{value:.0f} ms" for value in ms)]
+            cells += [f"**{ratio[0]:.1f}x**", f"{ratio[1]:.1f}x", f"{ratio[2]:.2f}x"]
+            cells += [f"{min(same):.5f}", f"{max(mean):.0e}, {max(tail):.0e}"]
+            lines.append(f"| {' | '.join(cells)} |")
+            rows.append((f"{name}, {labels} labels", dict(zip(COLORS, ms, strict=True))))
+    lines += ["", "| parameters | 4 labels, C++ AVX2, against 21 in pydensecrf2 |", "|---|---|"]
     for name in NAMES:
-        ratio = median(
-            a[0] / b[1] for a, b in zip(present[name, 21], present[name, 4], strict=True)
-        )
+        pairs = zip(present[name, 21], present[name, 4], strict=True)
+        ratio = median(all_labels[0] / few[1] for all_labels, few in pairs)
         lines.append(f"| {name} | **{ratio:.1f}x** |")
     return lines, rows
 
 
 def threads(photos, rounds):
-    """How much faster two workers are than one, and two threads on pictures that fit in cache; CPU time of two workers to one's."""
+    """Lines of a table: the gain by two workers, by two threads in the cache, and its CPU time."""
     lines = [
-        "| parameters | labels | two threads: median, best | in cache: median, best | CPU time of two to one, median |",
+        "| parameters | labels | two threads: median, best | in cache: median, best "
+        "| CPU time of two to one, median |",
         "|---|---|---|---|---|",
     ]
     small = photos[0][0][:64, :64].copy()
     for name in ("vit_pcm", "irn"):
         for labels in (21, 4):
-            pairs = 3 * [
-                (image, np.ascontiguousarray(probs[:labels])) for image, probs in photos
-            ]  # few end while one thread idles
+            # Three times, so that one thread waits for the other only for a small part of the time.
+            pairs = 3 * [(image, np.ascontiguousarray(probs[:labels])) for image, probs in photos]
             tile = probabilities(labels, 64, 64, 0)
             measured = []
             for _ in range(rounds):
@@ -153,10 +139,9 @@ def threads(photos, rounds):
                 )
                 measured.append((one / two, small_one / small_two, two_cpu / one_cpu))
             gains, bounds, cost = zip(*measured, strict=True)
-            lines.append(
-                f"| {name} | {labels} | **{median(gains):.2f}x**, {max(gains):.2f}x | {median(bounds):.2f}x, {max(bounds):.2f}x "
-                f"| {median(cost):.2f} |"
-            )
+            cells = [name, str(labels), f"**{median(gains):.2f}x**, {max(gains):.2f}x"]
+            cells += [f"{median(bounds):.2f}x, {max(bounds):.2f}x", f"{median(cost):.2f}"]
+            lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
@@ -166,13 +151,13 @@ def in_order(pairs, name, workers):
 
 
 def in_cache(image, probs, name, workers):
-    """A fixed amount of the core's work that needs no memory to speak of."""
-    jobs = [
-        threading.Thread(
-            target=lambda: [_infer(image, probs, PRESETS[name]) for _ in range(32 // workers)]
-        )
-        for _ in range(workers)
-    ]
+    """A fixed amount of work of the core that needs little memory."""
+
+    def work():
+        for _ in range(32 // workers):
+            _infer(image, probs, PRESETS[name])
+
+    jobs = [threading.Thread(target=work) for _ in range(workers)]
     for job in jobs:
         job.start()
     for job in jobs:
@@ -180,7 +165,7 @@ def in_cache(image, probs, name, workers):
 
 
 def wall(work):
-    """Seconds that pass, and seconds of CPU that the process takes."""
+    """Wall seconds and CPU seconds of the process."""
     start, cpu = time.perf_counter(), time.process_time()
     work()
     return time.perf_counter() - start, time.process_time() - cpu
@@ -193,12 +178,19 @@ import numpy as np
 from pathlib import Path
 import crf
 image, probs = crf.load(Path({photos!r}), 1)[0]
-image, probs = image[:375, :500].copy(), np.ascontiguousarray(probs[:, :375, :500])
-work = crf.pydensecrf if {code!r} == "pydensecrf2" else lambda i, p, q: crf._infer(i, p, q, {code!r})
+image = image[:375, :500].copy()
+probs = np.ascontiguousarray(probs[:, :375, :500])
+def work(image, probs, params):
+    if {code!r} == "pydensecrf2":
+        return crf.pydensecrf(image, probs, params)
+    return crf._infer(image, probs, params, {code!r})
+
 work(image[:8, :8].copy(), probs[:, :8, :8].copy(), crf.PRESETS[{name!r}])
-kilobytes = lambda key: next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(key))
+def kilobytes(key):
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(key))
+
 ctypes.CDLL(None).malloc_trim(0)
-Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from here
+Path("/proc/self/clear_refs").write_text("5")  # reset the peak
 before = kilobytes("VmRSS")
 work(image, probs, crf.PRESETS[{name!r}])
 print(kilobytes("VmHWM") - before)
@@ -211,38 +203,32 @@ def memory(folder):
         row = []
         for code in ("pydensecrf2", "avx2", "torch"):
             script = PEAK.format(here=str(HERE), photos=str(folder), code=code, name=name)
-            kilobytes = subprocess.run(
-                [sys.executable, "-c", script], capture_output=True, text=True, check=True
-            ).stdout
-            row.append(f"{int(kilobytes) * 1.024e-3:.0f} MB")
+            command = [sys.executable, "-c", script]
+            output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+            row.append(f"{int(output) * 1.024e-3:.0f} MB")
         lines.append(f"| {name} | {' | '.join(row)} |")
     return lines
 
 
 def chart(rows):
-    """Bars of milliseconds as SVG."""
-    colours = {
-        "pydensecrf2": "#9aa0a6",
-        "C++": "#1a73e8",
-        "C++ portable": "#8ab4f8",
-        "PyTorch": "#f9ab00",
-    }
+    """A bar chart of milliseconds, as SVG."""
     scale = 560 / max(max(ms.values()) for _, ms in rows)
     parts, y = [], 44
-    for k, (name, colour) in enumerate(colours.items()):
-        parts.append(f'<rect x="{150 + 140 * k}" y="12" width="12" height="12" fill="{colour}"/>')
+    for k, (name, color) in enumerate(COLORS.items()):
+        parts.append(f'<rect x="{150 + 140 * k}" y="12" width="12" height="12" fill="{color}"/>')
         parts.append(f'<text x="{168 + 140 * k}" y="22">{name}</text>')
     for label, ms in rows:
         parts.append(f'<text x="140" y="{y + 32}" text-anchor="end">{label}</text>')
         for name, value in ms.items():
-            parts.append(
-                f'<rect x="150" y="{y}" width="{value * scale:.1f}" height="11" fill="{colours[name]}"/>'
-            )
-            parts.append(f'<text x="{156 + value * scale:.1f}" y="{y + 10}">{value:.0f} ms</text>')
+            width = value * scale
+            size = f'width="{width:.1f}" height="11"'
+            parts.append(f'<rect x="150" y="{y}" {size} fill="{COLORS[name]}"/>')
+            parts.append(f'<text x="{156 + width:.1f}" y="{y + 10}">{value:.0f} ms</text>')
             y += 13
         y += 12
-    style = "text { font: 11px sans-serif; fill: #888 }"
-    return f'<svg xmlns="http://www.w3.org/2000/svg" width="790" height="{y}"><style>{style}</style>{"".join(parts)}</svg>\n'
+    parts.insert(0, "<style>text { font: 11px sans-serif; fill: #888 }</style>")
+    size = f'width="790" height="{y}"'
+    return f'<svg xmlns="http://www.w3.org/2000/svg" {size}>{"".join(parts)}</svg>\n'
 
 
 def main():
@@ -256,7 +242,7 @@ def main():
         "--count", type=int, default=5, help="how many of them, spread over the folder"
     )
     parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--rounds", type=int, default=7, help="of two threads against one")
+    parser.add_argument("--rounds", type=int, default=7, help="rounds of two threads against one")
     options = parser.parse_args()
     import torch
 
@@ -264,13 +250,16 @@ def main():
     photos = load(options.photos, options.count)
     table, rows = speed(photos, options.repeat)
     sizes = ", ".join(sorted({f"{i.shape[1]}x{i.shape[0]}" for i, _ in photos}))
+    command = f"python benchmarks/crf.py --photos PHOTOS --count {options.count}"
     measured = [
-        f"`python benchmarks/crf.py --photos PHOTOS --count {options.count} --repeat {options.repeat}`: "
-        f"{len(photos)} VOC photos ({sizes}), 10 iterations, {platform.machine()}, {processor()}; `backend()` is {backend()}.",
+        f"`{command} --repeat {options.repeat}`: "
+        f"{len(photos)} VOC photos ({sizes}), 10 iterations, "
+        f"{platform.machine()}, {processor()}; `backend()` is {backend()}.",
         "",
         *table,
         "",
-        f"Two threads, {options.rounds} rounds of all photos, load average of the machine before it {os.getloadavg()[0]:.1f}:",
+        f"Two threads, {options.rounds} rounds of all photos, load average of the machine before "
+        f"it {os.getloadavg()[0]:.1f}:",
         "",
         *threads(photos, options.rounds),
         "",
@@ -287,9 +276,8 @@ def main():
 
 
 def processor():
-    for line in (
-        Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    ):
+    info = Path("/proc/cpuinfo")
+    for line in info.read_text().splitlines() if info.exists() else []:
         if line.startswith("model name"):
             return line.split(":")[1].strip()
     return platform.processor()

@@ -1,4 +1,4 @@
-"""The parts of `gpu.py` that measure one network or function at a time: steps, crf, vit, backbones."""
+"""The parts of `gpu.py` that measure one network or function: steps, crf, vit, backbones."""
 
 import contextlib
 import functools
@@ -13,17 +13,18 @@ from torch import Tensor
 
 from tag2mask.classifier.net import PatchClassifier
 from tag2mask.classifier.train import classifier_loss
-from tag2mask.config import Config
+from tag2mask.config import Config, CRFSettings
 from tag2mask.config_files import load_recipe
-from tag2mask.crf import CRFParams, backend, dense_crf_batch, dense_crf_many
+from tag2mask.crf import CRFParams, backend, dense_crf_many
+from tag2mask.crf.inference import _infer
 from tag2mask.processes import cores
 from tag2mask.segmenter.deeplab import DeepLabV2
 from tag2mask.segmenter.losses import segmentation_loss
 
 GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if GPU else "cpu")
-Step = Callable[[], Tensor]  # one forward pass to its loss
-Row = tuple[str, str, bool | None]  # what was measured, the aim, whether it is met
+Step = Callable[[], Tensor]  # a forward pass that returns its loss
+Row = tuple[str, str, bool | None]  # what was measured, the aim, whether it was reached
 
 
 def wait() -> None:
@@ -47,15 +48,14 @@ def seconds_of(step: Callable[[], Any], warm: int = 3, repeat: int = 8) -> float
 def flops(step: Callable[[], Any]) -> int:
     from torch.utils.flop_counter import FlopCounterMode
 
-    with FlopCounterMode(
-        display=False
-    ) as counter:  # products, convolutions, attention; cuDNN's LSTMs are not counted
+    # Counts products, convolutions and attention, not the LSTMs of cuDNN.
+    with FlopCounterMode(display=False) as counter:
         step()
     return counter.get_total_flops()
 
 
 def busy(step: Callable[[], Any], repeat: int = 5) -> float:
-    """Share of the time in which the GPU computes."""
+    """Share of the time during which the GPU computes."""
     from torch.profiler import ProfilerActivity, profile
 
     step()
@@ -66,21 +66,18 @@ def busy(step: Callable[[], Any], repeat: int = 5) -> float:
             step()
         wait()
         wall = time.perf_counter() - start
-    print(
-        profiler.key_averages().table(
-            sort_by="self_device_time_total", row_limit=8, max_name_column_width=70
-        )
-    )
-    return sum(event.self_device_time_total for event in profiler.key_averages()) / 1e6 / wall
+    events = profiler.key_averages()
+    print(events.table("self_device_time_total", row_limit=8, max_name_column_width=70))
+    return sum(event.self_device_time_total for event in events) / 1e6 / wall
 
 
-# ---- networks --------------------------------------------------------------------------------------------------------------------
+# ---- networks
 
 
 def classifier_step(
     config: Config, size: int, batch: int, tags: int = 8, clusters: int = 3
 ) -> tuple[PatchClassifier, Step]:
-    """A patch classifier with random pictures, and its training step."""
+    """A patch classifier with random images, and its training step."""
     settings = config.classifier.model_copy(update={"dropout": 0.0})
     model = PatchClassifier(settings, tags + 1, clusters)
     model.backbone.requires_grad_(False)
@@ -90,16 +87,11 @@ def classifier_step(
     side = model.backbone.grid_size(size)
     labels = (torch.rand(batch, tags, generator=rng) < 0.3).float()
     images = smooth(torch.rand(batch, 3, side // 8, side // 8, generator=rng), side)
-    moved = functools.cache(
-        lambda device: (
-            images.to(device),
-            labels.to(device),
-            torch.ones(batch, clusters, device=device),
-        )
-    )
+    vectors = torch.ones(batch, clusters)
+    batch_on = functools.cache(lambda device: [x.to(device) for x in (images, labels, vectors)])
 
     def step() -> Tensor:
-        return classifier_loss(model, moved(next(model.parameters()).device), settings)["loss"]
+        return classifier_loss(model, batch_on(next(model.parameters()).device), settings)["loss"]
 
     return model.train(), step
 
@@ -107,18 +99,17 @@ def classifier_step(
 def segmenter_step(
     config: Config, size: int, batch: int, classes: int = 9
 ) -> tuple[DeepLabV2, Step]:
-    """A DeepLabV2 with random pictures and masks, and its training step."""
+    """A DeepLabV2 with random images and masks, and its training step."""
     model = DeepLabV2(config.segmenter, [str(i) for i in range(classes)])
     rng = torch.Generator().manual_seed(1)
     side = model.side(size)
     images = smooth(torch.rand(batch, 3, side // 8, side // 8, generator=rng), side)
     masks = smooth(torch.rand(batch, classes, 6, 6, generator=rng), side).argmax(1).to(torch.uint8)
-
-    moved = functools.cache(lambda device: (images.to(device), masks.to(device)))
+    batch_on = functools.cache(lambda device: (images.to(device), masks.to(device)))
 
     def step() -> Tensor:
-        pictures, targets = moved(next(model.parameters()).device)
-        return segmentation_loss(model(pictures), targets, config.segmenter.balanced)
+        inputs, targets = batch_on(next(model.parameters()).device)
+        return segmentation_loss(model(inputs), targets, config.segmenter.balanced)
 
     return model.train(), step
 
@@ -128,13 +119,12 @@ def smooth(x: Tensor, side: int) -> Tensor:
 
 
 def with_weights(name: str, **settings: Any) -> Config:
-    """A recipe with a backbone's random weights (the speed is the same), or `weights` of its own."""
-    config = load_recipe(name)
-    parts = {
-        part: getattr(config, part).model_copy(update={"weights": "none", **settings})
-        for part in ("classifier", "segmenter")
-    }
-    return config.model_copy(update=parts)
+    """A recipe with other settings of both networks; by default with random weights."""
+    config, update = load_recipe(name), {"weights": "none", **settings}
+    classifier, segmenter = (
+        part.model_copy(update=update) for part in (config.classifier, config.segmenter)
+    )
+    return config.model_copy(update={"classifier": classifier, "segmenter": segmenter})
 
 
 def backward(model: torch.nn.Module, step: Step, autocast: bool) -> float:
@@ -146,9 +136,8 @@ def backward(model: torch.nn.Module, step: Step, autocast: bool) -> float:
 
 
 def gradient(model: torch.nn.Module) -> Tensor:
-    return torch.cat(
-        [p.grad.flatten().double().cpu() for p in model.parameters() if p.grad is not None]
-    )
+    grads = [p.grad for p in model.parameters() if p.grad is not None]
+    return torch.cat([grad.flatten().double().cpu() for grad in grads])
 
 
 @contextlib.contextmanager
@@ -161,54 +150,53 @@ def full_float32() -> Iterator[None]:
         torch.backends.cudnn.allow_tf32 = before
 
 
-# ---- steps -----------------------------------------------------------------------------------------------------------------------
+# ---- steps
 
-# Largest difference of the loss and of the gradient (length of the difference over the gradient's length), from the CPU's in float32.
-# float32 differs by the order of sums alone; bf16 keeps 8 bits of each product's factors through some hundred layers.
+# Largest relative difference of the loss, and of the gradient (the length of the difference), from
+# float32 on the CPU. float32 differs only by the order of sums; bf16 keeps 8 bits of the factors of
+# each product, through about a hundred layers.
 BOUNDS = {"float32": (1e-4, 1e-2), "tf32": (1e-2, 0.1), "bf16": (3e-2, 0.5)}
 
 
 def steps(bench: Any) -> None:
-    full = GPU
-    wheel = with_weights("photos", weights="auto")
+    photos, cpc = with_weights("photos", weights="auto"), with_weights("cpc")
+    batch = 8 if GPU else 2
     networks: dict[str, Callable[[], tuple[torch.nn.Module, Step]]] = {
-        "classifier, EfficientNet-Lite0 (photos)": lambda: classifier_step(
-            wheel, 320 if full else 64, 8 if full else 2
+        "classifier, EfficientNet-Lite0 (photos)": functools.partial(
+            classifier_step, photos, 320 if GPU else 64, batch
         ),
-        "segmenter, EfficientNet-Lite0 (photos)": lambda: segmenter_step(
-            wheel, 225 if full else 65, 8 if full else 2
+        "segmenter, EfficientNet-Lite0 (photos)": functools.partial(
+            segmenter_step, photos, 225 if GPU else 65, batch
         ),
     }
-    if full:
-        networks["classifier, ViT-B/16, HV-BiLSTM (cpc, random weights)"] = lambda: classifier_step(
-            with_weights("cpc"), 384, 4
-        )
-        networks["segmenter, ResNet-101, stride 8 (cpc, random weights)"] = lambda: segmenter_step(
-            with_weights("cpc"), 321, 2
-        )
+    if GPU:
+        networks |= {
+            "classifier, ViT-B/16, HV-BiLSTM (cpc, random weights)": functools.partial(
+                classifier_step, cpc, 384, 4
+            ),
+            "segmenter, ResNet-101, stride 8 (cpc, random weights)": functools.partial(
+                segmenter_step, cpc, 321, 2
+            ),
+        }
 
-    def one(make: Callable[[], tuple[torch.nn.Module, Step]]) -> Row:
+    def differences(make: Callable[[], tuple[torch.nn.Module, Step]]) -> Row:
         torch.manual_seed(0)
         model, step = make()
         loss = backward(model, step, autocast=False)
-        reference, said, met = gradient(model), [], True
+        reference, measured, met = gradient(model), [], True
         model.to(DEVICE)
-        for name, (most, most_of_gradient) in BOUNDS.items():
+        for name, (max_of_loss, max_of_gradient) in BOUNDS.items():
             with full_float32() if name == "float32" else contextlib.nullcontext():
-                off = abs(backward(model, step, name == "bf16") - loss) / abs(loss)
-            turned = float((gradient(model) - reference).norm() / reference.norm())
-            said.append(f"{name} {off:.1e}, {turned:.1e}")
-            met &= off <= most and turned <= most_of_gradient
-        return (
-            "; ".join(said),
-            "; ".join(f"{name} {a:g}, {b:g}" for name, (a, b) in BOUNDS.items()),
-            met,
-        )
+                of_loss = abs(backward(model, step, name == "bf16") - loss) / abs(loss)
+            of_gradient = float((gradient(model) - reference).norm() / reference.norm())
+            measured.append(f"{name} {of_loss:.1e}, {of_gradient:.1e}")
+            met &= of_loss <= max_of_loss and of_gradient <= max_of_gradient
+        aim = "; ".join(f"{name} {a:g}, {b:g}" for name, (a, b) in BOUNDS.items())
+        return "; ".join(measured), aim, met
 
     for name, make in networks.items():
-        bench.row(
-            "steps", f"{name}: loss and gradient off the CPU's by", functools.partial(one, make), 10
-        )
+        title = f"{name}: loss and gradient differ from the CPU's by"
+        bench.row("steps", title, functools.partial(differences, make), 10)
     bench.row("steps", "HV-BiLSTM under bf16 autocast against without", bilstm)
 
 
@@ -217,93 +205,72 @@ def bilstm() -> Row:
 
     torch.manual_seed(0)
     mixer, x = HVBiLSTM(64).to(DEVICE), torch.randn(2, 6, 6, 64, device=DEVICE)
-    found = []
+    results = []
     for autocast in (False, True):
         mixer.zero_grad()
         with torch.autocast(DEVICE.type, torch.bfloat16, enabled=autocast):
             out = mixer(x)
         (out.float().sum() * 1e-9).backward()  # fp16 would make these gradients 0
-        found.append((out, mixer.rows.weight_ih_l0.grad.clone()))
-    same = all(torch.equal(a, b) for a, b in zip(*found, strict=True))
-    nonzero = float((found[1][1] != 0).float().mean())
-    measured = f"{'the same bits' if same else 'other bits'}, {found[1][0].dtype}, {nonzero:.0%} of small gradients are not 0"
+        results.append((out, mixer.rows.weight_ih_l0.grad.clone()))
+    same = all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+    out, grad = results[1]
+    nonzero = float((grad != 0).float().mean())
+    bits = "the same bits" if same else "different bits"
+    measured = f"{bits}, {out.dtype}, {nonzero:.0%} of small gradients are not 0"
     return measured, "the same bits, all", same and nonzero > 0.99
 
 
-# ---- crf -------------------------------------------------------------------------------------------------------------------------
+# ---- crf
 
 
 def crf(bench: Any) -> None:
     photos = bench.table.photos[: 16 if GPU else 2]
-    pictures = [np.asarray(photo.open()) for photo in photos]
+    images = [np.asarray(photo.open()) for photo in photos]
     if not GPU:
-        pictures = [picture[:96, :96] for picture in pictures]
+        images = [image[:96, :96].copy() for image in images]
     rng = torch.Generator().manual_seed(0)
-    probs = [smooth_probs(rng, *picture.shape[:2]) for picture in pictures]
+    pairs = [(image, smooth_probs(rng, *image.shape[:2])) for image in images]
     reference: list[np.ndarray] = []
 
     def threads(count: int) -> Row:
         start = time.perf_counter()
-        reference[:] = dense_crf_many(zip(pictures, probs, strict=True), workers=count)
-        return f"{len(pictures) / (time.perf_counter() - start):.1f} photos/s", "", None
+        reference[:] = dense_crf_many(pairs, workers=count)
+        return f"{len(pairs) / (time.perf_counter() - start):.1f} photos/s", "", None
 
-    def on_gpu() -> Row:
-        found = [crf_here(picture, p) for picture, p in zip(pictures, probs, strict=True)]
-        again = crf_here(pictures[0], probs[0])
-        off = max(float(np.abs(a - b).mean()) for a, b in zip(found, reference, strict=True))
-        same = min(
-            float((a.argmax(0) == b.argmax(0)).mean())
-            for a, b in zip(found, reference, strict=True)
-        )
-        bits = "bit for bit" if np.array_equal(again, found[0]) else "NOT bit for bit"
-        aim = "1e-4; 99.9 %; bit for bit"
-        return (
-            f"mean difference {off:.1e}, {same:.3%} of pixels the same, repeats {bits}",
-            aim,
-            off < 1e-4 and same > 0.999 and "NOT" not in bits,
-        )
+    def agreement() -> Row:
+        results = [crf_here(*pair) for pair in pairs]
+        repeats = np.array_equal(crf_here(*pairs[0]), results[0])
+        both = list(zip(results, reference, strict=True))
+        difference = max(float(np.abs(a - b).mean()) for a, b in both)
+        same = min(float((a.argmax(0) == b.argmax(0)).mean()) for a, b in both)
+        measured = f"mean difference {difference:.1e}, {same:.3%} of pixels the same, "
+        measured += f"repeats {'' if repeats else 'NOT '}bit for bit"
+        met = difference < 1e-4 and same > 0.999 and repeats
+        return measured, "1e-4; 99.9 %; bit for bit", met
 
-    def one_by_one() -> Row:
-        seconds = seconds_of(
-            lambda: [crf_here(picture, p) for picture, p in zip(pictures, probs, strict=True)], 1, 3
-        )
-        return f"{len(pictures) / seconds:.1f} photos/s", "faster than all cores", None
-
-    def together(count: int) -> Row:
-        images = torch.from_numpy(np.stack([pictures[0]] * count)).to(DEVICE)
-        scores = torch.from_numpy(np.stack([probs[0]] * count)).to(DEVICE)
-        seconds = seconds_of(lambda: dense_crf_batch(images, scores), 1, 5)
-        return f"{count / seconds:.1f} photos/s", "faster than all cores", None
+    def speed() -> Row:
+        seconds = seconds_of(lambda: [crf_here(*pair) for pair in pairs], 1, 3)
+        return f"{len(pairs) / seconds:.1f} photos/s", "faster than all cores", None
 
     bench.row("crf", f"{backend()}, one thread", lambda: threads(1))
     bench.row("crf", f"{backend()}, {cores()} threads", lambda: threads(cores()))
-    bench.row("crf", "PyTorch here against C++", on_gpu)
-    bench.row("crf", "PyTorch here, one photo at a time", one_by_one)
-    for count in (4, 16, 64) if GPU else (2,):
-        bench.row(
-            "crf", f"PyTorch here, {count} of one size at once", functools.partial(together, count)
-        )
+    bench.row("crf", "PyTorch here compared with C++", agreement)
+    bench.row("crf", "PyTorch here", speed)
 
 
-def crf_here(picture: np.ndarray, probs: np.ndarray, params: CRFParams | None = None) -> np.ndarray:
-    """As `dense_crf`, in PyTorch on this device."""
-    return (
-        dense_crf_batch(
-            torch.tensor(picture[None]), torch.from_numpy(probs[None]).to(DEVICE), params
-        )[0]
-        .cpu()
-        .numpy()
-    )
+def crf_here(image: np.ndarray, probs: np.ndarray, params: CRFSettings | None = None) -> np.ndarray:
+    """`dense_crf` in PyTorch on this device."""
+    return _infer(image, probs, params or CRFParams(), "torch", DEVICE.type)
 
 
 def smooth_probs(rng: torch.Generator, height: int, width: int, labels: int = 4) -> np.ndarray:
+    """Smooth random probabilities (C, H, W)."""
     grid = 3 * torch.randn(1, labels, height // 40 + 2, width // 40 + 2, generator=rng)
-    return (
-        torch.nn.functional.interpolate(grid, (height, width), mode="bicubic")[0].softmax(0).numpy()
-    )
+    logits = torch.nn.functional.interpolate(grid, (height, width), mode="bicubic")[0]
+    return logits.softmax(0).numpy()
 
 
-# ---- vit, backbones --------------------------------------------------------------------------------------------------------------
+# ---- vit, backbones
 
 
 def product() -> float:
@@ -316,22 +283,21 @@ def product() -> float:
 def trainer(
     model: torch.nn.Module, step: Step, fused: bool = False, channels_last: bool = False
 ) -> Callable[[], None]:
-    """A whole step as `loop.fit` takes it: forward and backward under bf16, Adam."""
+    """A whole step as in `loop.fit`: forward and backward under bf16, Adam."""
     model.to(DEVICE)
     if channels_last:
         model.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.Adam(
-        [p for p in model.parameters() if p.requires_grad], fused=fused or None
-    )
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.Adam(parameters, fused=fused or None)
 
-    def whole() -> None:
+    def full_step() -> None:
         with torch.autocast(DEVICE.type, torch.bfloat16):
             loss = step()
         loss.backward()
         optimizer.step()
         model.zero_grad()
 
-    return whole
+    return full_step
 
 
 def rate(
@@ -339,33 +305,30 @@ def rate(
     make: Callable[[], tuple[Any, Step]],
     batch: int,
     compiled: bool = False,
-    **how: bool,
+    **options: bool,
 ) -> Row:
+    """Speed, arithmetic and memory of training steps; `options` go to `trainer`."""
     torch.manual_seed(0)
     model, step = make()
-    whole = trainer(model, step, **how)
-    counted = not any(
-        getattr(module, "groups", 1) > 1 for module in model.modules()
-    )  # PyTorch counts backward of these far too high
-    operations = flops(whole) if counted else 0
+    full_step = trainer(model, step, **options)
+    # For grouped convolutions, PyTorch counts the backward pass far too high.
+    counted = not any(getattr(module, "groups", 1) > 1 for module in model.modules())
+    operations = flops(full_step) if counted else 0
     if compiled:
         part = model.backbone if isinstance(model, PatchClassifier) else model
         part.forward = torch.compile(part.forward)
     if GPU:
         torch.cuda.reset_peak_memory_stats()
-    seconds = seconds_of(whole)
-    achieved = operations / seconds / 1e12
-    said = f"{batch / seconds:.0f} photos/s"
-    said += (
-        f", {achieved:.0f} TFLOP/s, {achieved / bench.ceiling:.0%} of the product"
-        if counted
-        else ""
-    )
+    seconds = seconds_of(full_step)
+    measured = f"{batch / seconds:.0f} photos/s"
+    if counted:
+        achieved = operations / seconds / 1e12
+        measured += f", {achieved:.0f} TFLOP/s, {achieved / bench.ceiling:.0%} of the product"
     if GPU:
-        said += f", {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB"
-        with contextlib.suppress(RuntimeError):  # where the profiler may not look
-            said += f", GPU busy {busy(whole):.0%}"
-    return said, "", None
+        measured += f", {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB"
+        with contextlib.suppress(RuntimeError):  # profiling may be forbidden
+            measured += f", GPU busy {busy(full_step):.0%}"
+    return measured, "", None
 
 
 def vit(bench: Any) -> None:
@@ -374,58 +337,46 @@ def vit(bench: Any) -> None:
         return f"{bench.ceiling:.0f} TFLOP/s", "", None
 
     bench.row("vit", "a product of two 8192 x 8192 matrices in bf16", ceiling)
-    config, whole, size = vit_recipes()
+    config, all_blocks, size = vit_recipes()
     batches = (16, 64, 128) if GPU else (2,)
-    for name, recipe in {"last 5 blocks": config, "all blocks": whole}.items():
+    for name, recipe in {"last 5 blocks": config, "all blocks": all_blocks}.items():
         for batch in batches:
-            bench.row(
-                "vit",
-                f"cpc's step, {name} trained, batch {batch}",
-                functools.partial(vit_rate, bench, recipe, size, batch),
-                10,
-            )
-    for name, how in {
-        "fused Adam": {"fused": True},
-        "channels_last": {"channels_last": True},
-    }.items():
-        what = f"cpc's step, all blocks trained, batch {batches[-1]}, {name}"
-        bench.row(
-            "vit", what, functools.partial(vit_rate, bench, whole, size, batches[-1], **how), 10
+            measure = functools.partial(vit_rate, bench, recipe, size, batch)
+            bench.row("vit", f"cpc's step, {name} trained, batch {batch}", measure, 10)
+    for name, option in {"fused Adam": "fused", "channels_last": "channels_last"}.items():
+        title = f"cpc's step, all blocks trained, batch {batches[-1]}, {name}"
+        measure = functools.partial(
+            vit_rate, bench, all_blocks, size, batches[-1], **{option: True}
         )
+        bench.row("vit", title, measure, 10)
 
 
 def compiled(bench: Any) -> None:
     if np.isnan(bench.ceiling):
         bench.ceiling = product()
-    _, whole, size = vit_recipes()
+    _, all_blocks, size = vit_recipes()
     batch = 64 if GPU else 2
-    step = functools.partial(vit_rate, bench, whole, size, batch, compiled=True)
-    bench.row(
-        "compiled",
-        f"cpc's step, all blocks trained, batch {batch}, torch.compile of the backbone",
-        step,
-        60,
-    )
+    measure = functools.partial(vit_rate, bench, all_blocks, size, batch, compiled=True)
+    title = f"cpc's step, all blocks trained, batch {batch}, torch.compile of the backbone"
+    bench.row("compiled", title, measure, 60)
 
 
 def vit_recipes() -> tuple[Config, Config, int]:
-    """The recipe cpc with random weights, the same with all blocks trained, and its size; the smallest ViT without a GPU."""
-    config, size = (
-        (with_weights("cpc"), 384)
-        if GPU
-        else (with_weights("cpc", backbone="vit_tiny_patch16_224"), 64)
-    )
-    return (
-        config,
-        config.model_copy(
-            update={"classifier": config.classifier.model_copy(update={"trained_blocks": 0})}
-        ),
-        size,
-    )
+    """The recipe cpc with random weights, the same with all blocks trained, and its image size.
+
+    Without a GPU: the smallest ViT.
+    """
+    if GPU:
+        config, size = with_weights("cpc"), 384
+    else:
+        config, size = with_weights("cpc", backbone="vit_tiny_patch16_224"), 64
+    classifier = config.classifier.model_copy(update={"trained_blocks": 0})
+    return config, config.model_copy(update={"classifier": classifier}), size
 
 
-def vit_rate(bench: Any, config: Config, size: int, batch: int, **how: bool) -> Row:
-    measured, _, _ = rate(bench, lambda: classifier_step(config, size, batch), batch, **how)
+def vit_rate(bench: Any, config: Config, size: int, batch: int, **options: bool) -> Row:
+    make = functools.partial(classifier_step, config, size, batch)
+    measured, _, _ = rate(bench, make, batch, **options)
     share = float(measured.split("% of the product")[0].rsplit(" ", 1)[1])
     return measured, "50 % of the product", share >= 50
 
@@ -433,46 +384,28 @@ def vit_rate(bench: Any, config: Config, size: int, batch: int, **how: bool) -> 
 def backbones(bench: Any) -> None:
     if np.isnan(bench.ceiling):
         bench.ceiling = product()
-    small = not GPU
-    for name, size in {
+    sizes = {
         "tf_efficientnet_lite0": 320,
         "tf_efficientnet_lite2": 320,
         "vit_small_patch14_dinov2": 322,
-    }.items():
+    }
+    for name, size in sizes.items():
         config = with_weights("photos", backbone=name)
-        batch, size = (2, 64) if small else (16, size)
-        for how in (
-            ({}, {"channels_last": True}, {"fused": True})
-            if name == "tf_efficientnet_lite0"
-            else ({},)
-        ):
-            said = f"classifier {name} at {size}, batch {batch}{''.join(f', {key}' for key in how)}"
-            bench.row(
-                "backbones",
-                said,
-                functools.partial(
-                    rate,
-                    bench,
-                    functools.partial(classifier_step, config, size, batch),
-                    batch,
-                    **how,
-                ),
-            )
+        batch, size = (16, size) if GPU else (2, 64)
+        make: Any = functools.partial(classifier_step, config, size, batch)
+        for option in ("", "channels_last", "fused") if name == "tf_efficientnet_lite0" else ("",):
+            backbone_row(bench, f"classifier {name} at {size}", make, batch, option)
     segmenters = {"segmenter EfficientNet-Lite0 at 225": (with_weights("photos"), 225)}
     if GPU:
         segmenters["segmenter ResNet-101 at 321, stride 8"] = (with_weights("cpc"), 321)
     for name, (config, size) in segmenters.items():
-        batch, size = (2, 65) if small else (10, size)
-        for how in ({}, {"channels_last": True}):
-            said = f"{name}, batch {batch}{''.join(f', {key}' for key in how)}"
-            bench.row(
-                "backbones",
-                said,
-                functools.partial(
-                    rate,
-                    bench,
-                    functools.partial(segmenter_step, config, size, batch),
-                    batch,
-                    **how,
-                ),
-            )
+        batch, size = (10, size) if GPU else (2, 65)
+        make = functools.partial(segmenter_step, config, size, batch)
+        for option in ("", "channels_last"):
+            backbone_row(bench, name, make, batch, option)
+
+
+def backbone_row(bench: Any, name: str, make: Callable[[], Any], batch: int, option: str) -> None:
+    options = {option: True} if option else {}
+    title = ", ".join([name, f"batch {batch}", *options])
+    bench.row("backbones", title, functools.partial(rate, bench, make, batch, **options))

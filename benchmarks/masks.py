@@ -1,7 +1,7 @@
-"""The whole masks stage, with the dense CRF compiled and in PyTorch, side by side: `python benchmarks/masks.py RUN 24`.
+"""Speed of the whole masks stage, CRF in C++ or in PyTorch: `python benchmarks/masks.py RUN 24`.
 
-Both ways make the masks of the same photos of a finished run, in turns, twice; the smaller time of each counts. Writes its table of
-results.md.
+Both make the masks of the same photos of a finished run, in turns, twice; the smaller time counts.
+Writes its table of results.md.
 """
 
 import argparse
@@ -11,12 +11,11 @@ from pathlib import Path
 
 from tables import machine, rule, write
 
-from tag2mask.api import Run
 from tag2mask.crf import backend, inference
 from tag2mask.masks import make_masks
 from tag2mask.photos.table import Table
 from tag2mask.processes import cores
-from tag2mask.runs.folder import Job
+from tag2mask.runs.run import Run
 from tag2mask.runs.stages import mask_maker
 
 
@@ -24,14 +23,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("run", type=Path, help="a run folder whose stage train is done")
+    parser.add_argument("run", type=Path, help="a run folder with a trained classifier")
     parser.add_argument("photos", type=int, nargs="?", default=32)
     options = parser.parse_args()
     run, count = Run(options.run), options.photos
-    job = Job(run.config.model_copy(update={"out": run.folder}))
-    step = max(1, len(job.table) // count)
-    table = Table(job.table.tags, job.table.photos[::step][:count])
-    maker = mask_maker(job)
+    step = max(1, len(run.table) // count)
+    table = Table(run.table.tags, run.table.photos[::step][:count])
+    maker = mask_maker(run)
     maker.overall = maker.measure(table.photos)
     compiled = inference._core
     best: dict[str, float] = {}
@@ -43,15 +41,9 @@ def main() -> None:
                 make_masks(table, maker, Path(folder), cores())
                 seconds = time.perf_counter() - start
             best[backend()] = min(seconds, best.get(backend(), seconds))
+    title = f"masks stage of recipe `{run.config.recipe}`, {len(table)} photos"
     rates = [f"| {name} | {len(table) / seconds:.2f} |" for name, seconds in best.items()]
-    lines = [
-        *rule(
-            f"masks stage of recipe `{job.config.recipe}`, {len(table)} photos", "photos a second"
-        ),
-        *rates,
-        "",
-        machine(),
-    ]
+    lines = [*rule(title, "photos a second"), *rates, "", machine()]
     write("masks", f"python benchmarks/masks.py RUN {count}", lines)
     print("\n".join(lines))
 

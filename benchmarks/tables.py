@@ -1,8 +1,10 @@
-"""Writes the tables of results.md, and README's figures, from benchmarks/results/*.json: `python benchmarks/tables.py`.
+"""Write the tables of results.md and README.md from benchmarks/results/*.json.
 
-Given folders, it takes what is in them into benchmarks/results first: OUT of `quality.py`, or the run folder of `tag2mask demo`. A table
-stands in results.md between `<!-- table NAME: command -->` and `<!-- end -->`; one for which no result is there stays as it is. Figures are
-mIoU in per cent, means over seeds with their standard deviation. The other benchmarks write their own tables with `write`.
+`python benchmarks/tables.py FOLDER ...` first copies results from folders into benchmarks/results:
+from OUT of `quality.py`, or from the run folder of `tag2mask demo`. In results.md, a table is
+between `<!-- table NAME: command -->` and `<!-- end -->`; without results it stays unchanged.
+Figures are mIoU in percent, means over seeds with their standard deviation. The other benchmarks
+write their own tables with `write`.
 """
 
 import argparse
@@ -16,16 +18,18 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from methods import METHODS, SCORED, SPREAD, kept
+from methods import METHODS, SCORED, SPREAD, result_row
 
 from tag2mask.files import read_json, versions, write_json
 from tag2mask.processes import cores
 
 HERE = Path(__file__).parent
 PAGE, README, RESULTS = HERE / "results.md", HERE.parent / "README.md", HERE / "results"
+Row = dict[str, Any]
+Rows = dict[int, Row]  # by seed
 RUNNER = "python benchmarks/quality.py voc-animals OUT"
 
-# Of the headline: name in the tables, method, masks of the pseudo masks, masks that the segmenter learned from.
+# Name in the tables, method, view of the pseudo masks, masks that the segmenter is trained on.
 HEADLINE = (
     ("recipe `photos`", "photos", SPREAD, "own"),
     ("recipe `best`, last round", "best", "last round", ""),
@@ -36,99 +40,81 @@ HEADLINE = (
 
 
 class Results:
-    """All rows of all results: seeds to figures."""
+    """All rows of all results."""
 
     def __init__(self, folder: Path = RESULTS):
         heads = [read_json(file) for file in sorted(folder.glob("*.json"))]
-        self.rows: list[dict[str, Any]] = [
-            {**head, **row} for head in heads for row in head["rows"]
-        ]
+        self.rows: list[Row] = [{**head, **row} for head in heads for row in head["rows"]]
 
-    def find(self, **wanted: Any) -> dict[int, dict[str, Any]]:
-        """Seed to the row that is as wanted."""
-        rows = (
-            row for row in self.rows if all(row.get(key) == value for key, value in wanted.items())
-        )
+    def find(self, **values: Any) -> Rows:
+        """The rows with these values, by seed."""
+        rows = [row for row in self.rows if all(row.get(k) == v for k, v in values.items())]
         return {row["seed"]: row for row in sorted(rows, key=lambda row: row["seed"])}
 
-    def pseudo(self, method: str, masks: str) -> dict[int, dict[str, Any]]:
+    def pseudo(self, method: str, masks: str) -> Rows:
         """Rows of a method's pseudo masks on all photos."""
         return self.find(set="all", method=method, masks=masks, split="train_seg", crf=True)
 
-    def segmenter(self, method: str, source: str) -> dict[int, dict[str, Any]]:
-        """Rows of the segmenters that learned from these."""
+    def segmenter(self, method: str, source: str) -> Rows:
+        """Rows of the segmenters that were trained on these masks."""
         return self.find(set="all", method=method, learned_from=source, split="val")
 
 
 def figure(values: Iterable[float]) -> str:
-    """Numbers in 0-1 to "mean ± standard deviation" in per cent."""
+    """Numbers in 0-1 to "mean ± standard deviation" in percent; "-" for none."""
     numbers = [100 * value for value in values]
-    return (
-        f"{mean(numbers):.1f}" + (f" ± {stdev(numbers):.1f}" if len(numbers) > 1 else "")
-        if numbers
-        else "-"
-    )
+    if not numbers:
+        return "-"
+    return f"{mean(numbers):.1f}" + (f" ± {stdev(numbers):.1f}" if len(numbers) > 1 else "")
 
 
-def miou(rows: dict[int, dict[str, Any]]) -> str:
-    """Rows by seed to their figure."""
+def miou(rows: Rows) -> str:
+    """The mIoU of rows, as a figure."""
     return figure(row["miou"] for row in rows.values())
 
 
-def seeds(rows: dict[int, dict[str, Any]]) -> str:
-    """Which seeds."""
+def seeds(rows: Rows) -> str:
+    """The seeds of rows, as a cell."""
     return ", ".join(map(str, rows)) or "-"
 
 
-def ratio(rows: dict[int, dict[str, Any]], others: dict[int, dict[str, Any]]) -> str:
-    """The mean of one to the mean of another, over the seeds that both have from the same machine."""
-    both = [
-        seed for seed in rows if seed in others and rows[seed]["device"] == others[seed]["device"]
-    ]
-    return (
-        f"{mean(rows[s]['miou'] for s in both) / mean(others[s]['miou'] for s in both):.2f}"
-        if both
-        else "-"
-    )
+def ratio(rows: Rows, others: Rows) -> str:
+    """Mean mIoU divided by that of `others`, over the seeds that both have from one machine."""
+    both = [s for s in rows if s in others and rows[s]["device"] == others[s]["device"]]
+    if not both:
+        return "-"
+    return f"{mean(rows[s]['miou'] for s in both) / mean(others[s]['miou'] for s in both):.2f}"
 
 
-def per_class(rows: dict[int, dict[str, Any]]) -> str:
+def per_class(rows: Rows) -> str:
     """Mean IoU of each class, as cells."""
-    values = [
+    columns = [
         [100 * row["iou"][name] for row in rows.values() if name in row["iou"]] for name in SCORED
     ]
-    return " | ".join(f"{mean(some):.0f}" if some else "-" for some in values)
+    return " | ".join(f"{mean(values):.0f}" if values else "-" for values in columns)
 
 
-def made_on(rows: Iterable[dict[str, Any]]) -> list[str]:
+def provenance(rows: Iterable[dict[str, Any]]) -> list[str]:
     """The line below a table: machines, versions and dates."""
-    machines = sorted(
-        {
-            f"{row['device']} (torch {row['versions']['torch']}, tag2mask {row['versions']['tag2mask']})"
-            for row in rows
-        }
-    )
+    rows = list(rows)
+    machines = set()
+    for row in rows:
+        versions = ", ".join(f"{name} {row['versions'][name]}" for name in ("torch", "tag2mask"))
+        machines.add(f"{row['device']} ({versions})")
     dates = sorted({row["date"] for row in rows})
-    return [
-        "",
-        f"Measured on {' and '.join(machines)}, {dates[0]}"
-        + f" to {dates[-1]}" * (len(dates) > 1)
-        + ".",
-    ]
+    period = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
+    return ["", f"Measured on {' and '.join(sorted(machines))}, {period}."]
 
 
 def rule(*columns: str) -> list[str]:
-    """A table's first two lines."""
+    """The first two lines of a table."""
     return [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
 
 
-def headline(found: Results) -> list[str]:
+def headline(results: Results) -> list[str]:
     """Every method on all photos."""
-    spread, bare, true = (
-        found.pseudo("cam", SPREAD),
-        found.pseudo("cam", "320 px"),
-        found.segmenter("truth", "true"),
-    )
+    spread, bare = results.pseudo("cam", SPREAD), results.pseudo("cam", "320 px")
+    true = results.segmenter("truth", "true")
     columns = (
         "masks of",
         "pseudo masks",
@@ -141,115 +127,102 @@ def headline(found: Results) -> list[str]:
     )
     lines, used = rule(*columns), []
     for name, method, masks, source in HEADLINE:
-        pseudo, segmenter = found.pseudo(method, masks), found.segmenter(method, source)
+        pseudo, segmenter = results.pseudo(method, masks), results.segmenter(method, source)
         if pseudo or segmenter:
             used += [*pseudo.values(), *segmenter.values()]
             times = f"{ratio(pseudo, spread)} | {ratio(pseudo, bare)}"
             learned = f"{miou(segmenter)} | {seeds(segmenter)} | {ratio(segmenter, true)}"
             lines.append(f"| {name} | {miou(pseudo)} | {seeds(pseudo)} | {times} | {learned} |")
-    return [*lines, *made_on(used)] if used else []
+    return [*lines, *provenance(used)] if used else []
 
 
-def by_seed(found: Results) -> list[str]:
-    """Every single figure of the headline."""
+def by_seed(results: Results) -> list[str]:
+    """The figures of the headline for every seed."""
     lines, used = rule("masks of", "seed", "pseudo masks", "segmenter", "made on"), []
     for name, method, masks, source in HEADLINE:
-        pseudo, segmenter = found.pseudo(method, masks), found.segmenter(method, source)
+        pseudo, segmenter = results.pseudo(method, masks), results.segmenter(method, source)
         for seed in sorted({*pseudo, *segmenter}):
+            rows = [part[seed] for part in (pseudo, segmenter) if seed in part]
             cells = [
-                figure([rows[seed]["miou"]] if seed in rows else []) for rows in (pseudo, segmenter)
+                figure([part[seed]["miou"]] if seed in part else []) for part in (pseudo, segmenter)
             ]
-            some = [rows[seed] for rows in (pseudo, segmenter) if seed in rows]
-            used += some
-            note = (
-                f" (threshold {pseudo[seed]['threshold']})"
-                if "threshold" in pseudo.get(seed, {})
-                else ""
-            )
-            lines.append(
-                f"| {name}{note} | {seed} | {' | '.join(cells)} | {', '.join(dict.fromkeys(r['device'] for r in some))} |"
-            )
-    return [*lines, *made_on(used)] if used else []
+            used += rows
+            note = ""
+            if "threshold" in pseudo.get(seed, {}):
+                note = f" (threshold {pseudo[seed]['threshold']})"
+            devices = ", ".join(dict.fromkeys(row["device"] for row in rows))
+            lines.append(f"| {name}{note} | {seed} | {' | '.join(cells)} | {devices} |")
+    return [*lines, *provenance(used)] if used else []
 
 
-def classes(found: Results) -> list[str]:
+def classes(results: Results) -> list[str]:
     """IoU of each class on all photos."""
     lines, used = rule("", "seeds", *SCORED), []
     for name, method, masks, source in HEADLINE:
-        for what, rows in (
-            ("pseudo masks", found.pseudo(method, masks)),
-            ("segmenter", found.segmenter(method, source)),
-        ):
-            if rows := {seed: row for seed, row in rows.items() if "iou" in row}:
+        parts = {
+            "pseudo masks": results.pseudo(method, masks),
+            "segmenter": results.segmenter(method, source),
+        }
+        for part, all_rows in parts.items():
+            if rows := {seed: row for seed, row in all_rows.items() if "iou" in row}:
                 used += rows.values()
-                lines.append(f"| {what}, {name} | {seeds(rows)} | {per_class(rows)} |")
-    return [*lines, *made_on(used)] if used else []
+                lines.append(f"| {part}, {name} | {seeds(rows)} | {per_class(rows)} |")
+    return [*lines, *provenance(used)] if used else []
 
 
 def bench(name: str, methods: Iterable[str]) -> Callable[[Results], list[str]]:
-    """A set's methods and views, before and after the CRF."""
+    """A function for the table of a set's methods and views, before and after the CRF."""
 
-    def table(found: Results) -> list[str]:
+    def table(results: Results) -> list[str]:
         lines, used = rule("method", "masks", "seeds", "before CRF", "after CRF", *SCORED), []
         for method in methods:
-            some = [
-                row
-                for row in found.rows
-                if (row["set"], row["method"], row["split"]) == (name, method, "train_seg")
-            ]
-            for view in dict.fromkeys(row["masks"] for row in some):
+            key = (name, method, "train_seg")
+            rows = [r for r in results.rows if (r["set"], r["method"], r["split"]) == key]
+            for view in dict.fromkeys(row["masks"] for row in rows):
                 before, after = (
-                    found.find(set=name, method=method, masks=view, crf=crf)
+                    results.find(set=name, method=method, masks=view, crf=crf)
                     for crf in (False, True)
                 )
                 used += after.values()
                 chosen = sorted({row["threshold"] for row in after.values() if "threshold" in row})
                 note = f", best threshold ({', '.join(map(str, chosen))})" if chosen else ""
-                lines.append(
-                    f"| {method} | {view}{note} | {seeds(after)} | {miou(before)} | {miou(after)} | {per_class(after)} |"
-                )
-        return [*lines, *made_on(used)] if used else []
+                cells = [seeds(after), miou(before), miou(after), per_class(after)]
+                lines.append(f"| {method} | {view}{note} | {' | '.join(cells)} |")
+        return [*lines, *provenance(used)] if used else []
 
     return table
 
 
-def bench_segmenters(found: Results) -> list[str]:
-    """Segmenters from 320 photos."""
+def bench_segmenters(results: Results) -> list[str]:
+    """Segmenters trained on 320 photos."""
     lines, used = rule("segmenter from", "its masks", "seeds", "val, no tags, CRF", *SCORED), []
     for method in ("truth", *METHODS):
-        for source in dict.fromkeys(
-            row["learned_from"]
-            for row in found.rows
-            if (row["set"], row["method"]) == ("320", method)
-        ):
-            if rows := found.find(set="320", method=method, learned_from=source, split="val"):
+        rows_of_method = [r for r in results.rows if (r["set"], r["method"]) == ("320", method)]
+        for source in dict.fromkeys(row["learned_from"] for row in rows_of_method):
+            if rows := results.find(set="320", method=method, learned_from=source, split="val"):
                 used += rows.values()
-                masks = found.find(
+                masks = results.find(
                     set="320", method=method, masks=source, split="train_seg", crf=True
                 )
                 own = miou({seed: row for seed, row in masks.items() if seed in rows})
-                lines.append(
-                    f"| {method}, {source} | {own} | {seeds(rows)} | {miou(rows)} | {per_class(rows)} |"
-                )
-    return [*lines, *made_on(used)] if used else []
+                cells = [own, seeds(rows), miou(rows), per_class(rows)]
+                lines.append(f"| {method}, {source} | {' | '.join(cells)} |")
+    return [*lines, *provenance(used)] if used else []
 
 
-def demo(found: Results) -> list[str]:
+def demo(results: Results) -> list[str]:
     """The demo's scenes."""
     lines, used = rule("", "seeds", "split", "images", "mIoU"), []
-    for what, split in (
-        ("pseudo masks, given tags, CRF", "train"),
-        ("segmenter, no tags, CRF", "val"),
-    ):
-        if rows := found.find(set="demo", split=split):
+    names = {"train": "pseudo masks, given tags, CRF", "val": "segmenter, no tags, CRF"}
+    for split, name in names.items():
+        if rows := results.find(set="demo", split=split):
             used += rows.values()
-            lines.append(
-                f"| {what} | {seeds(rows)} | {split} | {next(iter(rows.values()))['images']} | {miou(rows)} |"
-            )
-    return [*lines, *made_on(used)] if used else []
+            images = next(iter(rows.values()))["images"]
+            lines.append(f"| {name} | {seeds(rows)} | {split} | {images} | {miou(rows)} |")
+    return [*lines, *provenance(used)] if used else []
 
 
-# Name: (the command that makes its results, what writes it).
+# Name: (the command that makes its results, the function that writes it).
 TABLES: dict[str, tuple[str, Callable[[Results], list[str]]]] = {
     "headline": (f"{RUNNER} --set all", headline),
     "seeds": (f"{RUNNER} --set all", by_seed),
@@ -266,95 +239,89 @@ TABLES: dict[str, tuple[str, Callable[[Results], list[str]]]] = {
 
 
 def put(text: str, name: str, command: str, lines: list[str]) -> str:
-    """A page with a table's place filled anew. Raises ValueError if it has no such place."""
+    """A page with the lines of one table replaced. Raises ValueError if it has no such table."""
     place = re.compile(rf"<!-- table {re.escape(name)}: .*? -->\n.*?<!-- end -->", re.DOTALL)
     if not place.search(text):
-        raise ValueError(f"no place for the table {name}")
+        raise ValueError(f"the page has no table {name}")
     return place.sub(
         lambda _: "\n".join([f"<!-- table {name}: {command} -->", *lines, "<!-- end -->"]), text
     )
 
 
 def machine() -> str:
-    """What the figures of speed are worthless without."""
+    """The machine, its load and the date: without them, figures of speed mean nothing."""
     load = f"{os.getloadavg()[0]:.0f}" if hasattr(os, "getloadavg") else "unknown"
-    where = f"{cores()} CPU cores ({platform.machine()}), load average {load}, torch {versions()['torch']}"
-    return f"Measured on {where}; {date.today().isoformat()}."
+    context = f"load average {load}, torch {versions()['torch']}; {date.today().isoformat()}"
+    return f"Measured on {cores()} CPU cores ({platform.machine()}), {context}."
 
 
 def write(name: str, command: str, lines: list[str]) -> None:
-    """Fill a table's place in results.md."""
+    """Replace the lines of a table of results.md."""
     PAGE.write_text(put(PAGE.read_text(encoding="utf-8"), name, command, lines), encoding="utf-8")
 
 
-def pages(found: Results) -> tuple[str, str]:
-    """results.md and README.md as the results have them."""
+def pages(results: Results) -> tuple[str, str]:
+    """results.md and README.md with tables of these results."""
     page, readme = PAGE.read_text(encoding="utf-8"), README.read_text(encoding="utf-8")
     for name, (command, table) in TABLES.items():
-        if lines := table(found):
+        if lines := table(results):
             page = put(page, name, command, lines)
-    if lines := measured(found):
+    if lines := measured(results):
         readme = put(readme, "measured", "python benchmarks/tables.py", lines)
     return page, readme
 
 
-def measured(found: Results) -> list[str]:
-    """README's figures: the headline's, the fair ratio first."""
-    lines, used = (
-        rule(
-            "masks of",
-            "pseudo masks, given tags (437 of the training photos)",
-            "segmenter, no tags (200 test photos)",
-        ),
-        [],
+def measured(results: Results) -> list[str]:
+    """The table of README.md: the headline, and the ratios to CAM, the fair one first."""
+    columns = (
+        "pseudo masks, given tags (437 of the training photos)",
+        "segmenter, no tags (200 test photos)",
     )
+    lines, used = rule("masks of", *columns), []
     for name, method, masks, source in HEADLINE:
-        both = found.pseudo(method, masks), found.segmenter(method, source)
+        both = results.pseudo(method, masks), results.segmenter(method, source)
         if any(both):
             used += [row for rows in both for row in rows.values()]
-            lines.append(
-                f"| {name} | {' | '.join(miou(rows) + f' (seeds {seeds(rows)})' * bool(rows) for rows in both)} |"
-            )
+            cells = [miou(rows) + f" (seeds {seeds(rows)})" * bool(rows) for rows in both]
+            lines.append(f"| {name} | {' | '.join(cells)} |")
     photos, best, spread, bare = (
-        found.pseudo(method, masks) for _, method, masks, _ in HEADLINE[:4]
+        results.pseudo(method, masks) for _, method, masks, _ in HEADLINE[:4]
     )
     if photos and spread and bare:
         lines += [
             "",
             "On the same photos, weights, epochs and seeds, the masks of `photos` have",
-            f"{ratio(photos, spread)} times the mIoU of class activation maps (CAM) that are spread and thresholded as ours are, and",
-            f"{ratio(photos, bare)} times that of bare CAM at the threshold that is best for it, chosen on the truth.",
+            f"{ratio(photos, spread)} times the mIoU of class activation maps (CAM) that are "
+            "spread and thresholded as ours are, and",
+            f"{ratio(photos, bare)} times that of bare CAM at the threshold that is best for it, "
+            "chosen on the truth.",
         ]
         if ratio(best, spread) != "-":
             lines.append(
                 f"Those of `best` have {ratio(best, spread)} and {ratio(best, bare)} times."
             )
-    return [*lines, *made_on(used)] if used else []
+    return [*lines, *provenance(used)] if used else []
 
 
 def take(folder: Path) -> None:
-    """The results in a folder into benchmarks/results."""
+    """Copy the results in a folder into benchmarks/results."""
     for file in folder.glob("*.json"):
         shutil.copyfile(file, RESULTS / file.name)
     if (folder / "quality.jpg").exists():
         shutil.copyfile(folder / "quality.jpg", HERE / "quality.jpg")
     if (metrics := folder / "evaluate" / "metrics.json").exists():
         rows, done = read_json(metrics), read_json(folder / "evaluate" / "done.json")
-        head = {
+        result = {
             "set": "demo",
             "method": "demo",
             "seed": rows["pseudo"]["seed"],
             "weights": rows["pseudo"]["weights"],
-        }
-        head |= {
             "versions": done["versions"],
             "device": f"{cores()} CPU cores ({platform.machine()})",
             "date": date.today().isoformat(),
+            "rows": [result_row(row) for row in rows.values()],
         }
-        write_json(
-            RESULTS / f"demo-{head['seed']}.json",
-            {**head, "rows": [kept(row) for row in rows.values()]},
-        )
+        write_json(RESULTS / f"demo-{result['seed']}.json", result)
 
 
 def main() -> None:

@@ -1,3 +1,5 @@
+"""Fixtures for all tests: real photos, no network, one thread."""
+
 import socket
 import sys
 from pathlib import Path
@@ -9,7 +11,7 @@ SHARED = Path(__file__).parents[2] / "shared"
 
 @pytest.fixture
 def shared() -> Path:
-    """The folder with the real photos and weights beside the checkout."""
+    """The folder with real photos and weights, next to the checkout."""
     if not SHARED.is_dir():
         pytest.skip(f"needs the real photos and weights in {SHARED}")
     return SHARED
@@ -17,7 +19,7 @@ def shared() -> Path:
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch):
-    """Tests reach this machine only."""
+    """Tests can only connect to this machine."""
     connect = socket.socket.connect
 
     def local(self, address):
@@ -34,14 +36,14 @@ def no_network(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    """Tests share few cores; one thread each is fastest, and steady."""
+    """Tests share few cores: one thread each is fastest."""
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="module")
 def few_steps():
-    """A training of a few steps may end at background everywhere, which is an error for users: here it is let through."""
+    """Accept a segmenter that predicts only background, as after a few steps: no error."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tag2mask.segmenter.train.BackgroundGuard.check", lambda guard, model: None)
         yield

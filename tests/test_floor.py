@@ -67,7 +67,7 @@ def figures(folder: Path, seed: int) -> dict[str, float]:
         ]
         return 100 * evaluate_masks(pairs, table.classes).miou
 
-    ours = run("ours", ("clusters", "train", "masks", "segment", "evaluate"))
+    ours = run("ours", ("clusters", "classifier", "masks", "segmenter", "evaluate"))
     metrics = read_json(ours / "evaluate/metrics.json")
     found = {
         "pseudo masks": 100 * metrics["pseudo"]["miou"],
@@ -75,9 +75,11 @@ def figures(folder: Path, seed: int) -> dict[str, float]:
         "all background": score("tags.csv", None),
         "all background, val": score("val.csv", None),
         "untrained": score(
-            "tags.csv", run("untrained", ("clusters", "train", "masks"), UNTRAINED) / "masks"
+            "tags.csv", run("untrained", ("clusters", "classifier", "masks"), UNTRAINED) / "masks"
         ),
-        "CAM": score("tags.csv", run("cam", ("clusters", "train", "masks"), PLAIN, BARE) / "masks"),
+        "CAM": score(
+            "tags.csv", run("cam", ("clusters", "classifier", "masks"), PLAIN, BARE) / "masks"
+        ),
     }
     return {name: round(value, 1) for name, value in found.items()}
 

@@ -73,7 +73,7 @@ def figures(photos: Path, folder: Path, seed: int) -> dict[str, float]:
         }
         for change in (SMALL, *changes):
             settings = merged(settings, change)
-        run_config(make_config(settings), ("clusters", "train", "masks"))
+        run_config(make_config(settings), ("clusters", "classifier", "masks"))
         return folder / name / "masks"
 
     def score(masks: Path | None) -> float:

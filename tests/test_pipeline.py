@@ -20,9 +20,10 @@ import tag2mask.cli
 from tag2mask.config_files import load_recipe, make_config, merged
 from tag2mask.demo.scenes import make_scenes
 from tag2mask.errors import ConfigError, DataError, RunError, Tag2MaskError, TrainingError
-from tag2mask.files import locked
 from tag2mask.photos.masks import write_mask
-from tag2mask.runs.pipeline import STAGES
+from tag2mask.runs import STAGES
+from tag2mask.runs.folder import RunFolder
+from tag2mask.runs.run import Run
 from tag2mask.vision import torchvision  # noqa: F401  before timm
 
 import timm  # isort: skip
@@ -72,7 +73,7 @@ def finished(scenes, tmp_path_factory, few_steps):
     return tag2mask.run(out=tmp_path_factory.mktemp("runs") / "whole", **data(scenes), **SETTINGS)
 
 
-MIDDLE_STAGES = ("clusters", "train", "masks", "segment", "evaluate")
+MIDDLE_STAGES = STAGES[1:-1]
 
 
 def log_lines(folder, count):
@@ -101,7 +102,7 @@ def test_every_artefact_is_there_and_says_what_it_is(finished):
         "log.txt",
     }
     assert json.loads((folder / "clusters/clusters.json").read_text())["clusters"]["animals"]
-    for stage in ("check", "clusters", "classifier", "masks", "segmenter", "evaluate", "report"):
+    for stage in STAGES:
         done = json.loads((folder / stage / "done.json").read_text())
         assert done["seconds"] >= 0 and done["versions"]["torch"]
     masks = sorted((folder / "masks").glob("*.png"))
@@ -140,20 +141,15 @@ def test_given_tags_bound_the_pseudo_masks(finished):
 
 
 def test_later_stages_take_the_background_threshold_of_the_masks(finished):
-    from tag2mask.runs.folder import Job
     from tag2mask.runs.stages import mask_maker
 
-    job = Job(finished.config.model_copy(update={"out": finished.folder}))
-    maker, stored = (
-        mask_maker(job),
-        json.loads((finished.folder / "masks" / "masks.json").read_text())["threshold"],
-    )
-    assert stored == maker.overall == maker.measure(job.table.photos)
+    maker = mask_maker(finished)
+    stored = json.loads((finished.folder / "masks" / "masks.json").read_text())["threshold"]
+    assert stored == maker.overall == maker.measure(finished.table.photos)
 
 
 def test_the_report_shows_the_scores_that_the_masks_were_made_of(finished, scenes, tmp_path):
     """Nothing is scored again: the page comes without the classifier. Z is shown as it is, evidence relative to its highest."""
-    from tag2mask.runs.folder import Job
     from tag2mask.runs.stages import shown_scores
 
     folder = copy_of(finished, tmp_path)
@@ -161,20 +157,16 @@ def test_the_report_shows_the_scores_that_the_masks_were_made_of(finished, scene
         (folder / gone).unlink()
     rerun(folder, scenes, ["report"])
     assert "to the most in that photo" in (folder / "report/index.html").read_text()
-    job = Job(finished.config.model_copy(update={"out": folder}))
-    as_it_is = Job(
-        job.config.model_copy(
-            update={"masks": job.config.masks.model_copy(update={"scores": "max_norm"})}
-        )
-    )
-    for photo in job.table.photos:
+    run = Run(folder)
+    max_norm = run.config.masks.model_copy(update={"scores": "max_norm"})
+    as_it_is = Run(folder, run.config.model_copy(update={"masks": max_norm}))
+    for photo in run.table.photos:
         with np.load(folder / "masks" / f"{photo.name}.npz") as stored:
             classes, scores = stored["classes"], stored["scores"].astype(np.float32)
-        shown = shown_scores(job)(photo)
-        assert shown.shape == (job.table.num_classes, *scores.shape[1:]) and set(
-            np.flatnonzero(shown.any((1, 2)))
-        ) <= set(classes)
-        assert np.allclose(shown[classes], scores / scores.max((1, 2), keepdims=True).clip(1e-6))
+        drawn = shown_scores(run)(photo)
+        assert drawn.shape == (run.table.num_classes, *scores.shape[1:])
+        assert set(np.flatnonzero(drawn.any((1, 2)))) <= set(classes)
+        assert np.allclose(drawn[classes], scores / scores.max((1, 2), keepdims=True).clip(1e-6))
         assert np.array_equal(shown_scores(as_it_is)(photo)[classes], scores)
 
 
@@ -247,8 +239,8 @@ def test_running_again_does_nothing_and_a_change_says_what_runs(finished, scenes
         **data(scenes),
         **{**SETTINGS, "masks": {"image_size": 64, "crf": {"iterations": 1}}},
     )
-    assert "masks: starts anew, because masks.crf.iterations was 2, is 1" in log_of(changed)
-    assert log_of(changed).count("train: done already") == 2
+    assert "masks: starts again, because masks.crf.iterations was 2, is 1" in log_of(changed)
+    assert log_of(changed).count("classifier: done already") == 2
     tag2mask.run(out=finished.folder, **data(scenes), **SETTINGS)
 
 
@@ -287,10 +279,10 @@ def test_folders_that_no_run_wrote_are_left_alone(scenes, tmp_path):
 @pytest.mark.parametrize(
     ("stage", "changes"),
     [
-        ("train", {"classifier": {"backbone": "test_vti"}}),
-        ("train", {"classifier": {"weights": "absent.safetensors"}}),
-        ("segment", {"segmenter": {"weights": "absent.pth"}}),
-        ("segment", {"segmenter": {"backbone": "vgg11"}}),
+        ("classifier", {"classifier": {"backbone": "test_vti"}}),
+        ("classifier", {"classifier": {"weights": "absent.safetensors"}}),
+        ("segmenter", {"segmenter": {"weights": "absent.pth"}}),
+        ("segmenter", {"segmenter": {"backbone": "vgg11"}}),
         ("clusters", {"clusters": {"source": "absent.json"}}),
     ],
 )
@@ -305,28 +297,31 @@ def test_a_setting_that_cannot_work_loses_nothing(finished, scenes, tmp_path, st
 
 
 def test_going_back_after_a_change_that_failed_finds_all_as_it_was(finished, scenes, tmp_path):
-    """The change got somewhere, so it could be gone on with; with the former settings nothing is trained again."""
+    """The loss became NaN: the network before stays, and with its settings nothing is trained."""
     folder = copy_of(finished, tmp_path)
     rerun(folder, scenes, ["masks"])  # config.toml names the copy
     before = contents(folder)
     with pytest.raises(TrainingError):
-        rerun(folder, scenes, ["train"], classifier={"lr": 1e30, "frozen_lr": 1e30})
-    assert not (folder / "classifier/model.safetensors").exists()
-    rerun(folder, scenes, ["train", "masks"])
-    assert contents(folder) == before
+        rerun(folder, scenes, ["classifier"], classifier={"lr": 1e30, "frozen_lr": 1e30})
+    assert (
+        before.items()
+        <= (contents(folder) | {folder / "config.toml": before[folder / "config.toml"]}).items()
+    )
+    rerun(folder, scenes, ["classifier", "masks"])
+    assert before.items() <= contents(folder).items()
     assert "masks: done already" in (folder / "log.txt").read_text().splitlines()[-1]
 
 
 def test_weights_that_have_moved_or_gone_are_the_same_weights(finished, scenes, tmp_path):
     folder, weights = tmp_path / "run", tmp_path / "w.pth"
     torch.save(timm.create_model("test_vit").state_dict(), weights)
-    rerun(folder, scenes, ["clusters", "train"], classifier={"weights": str(weights)})
+    rerun(folder, scenes, ["clusters", "classifier"], classifier={"weights": str(weights)})
     weights.rename(tmp_path / "moved.pth")
     rerun(folder, scenes, ["masks"], classifier={"weights": str(weights)})
     assert "masks: done" in (folder / "log.txt").read_text().splitlines()[-1]
     weights.write_bytes(b"others")
     with pytest.raises(
-        RunError, match=r"train was done otherwise \(classifier\.weights has changed|weights was"
+        RunError, match=r"classifier is out of date \(classifier\.weights changed\)"
     ):
         rerun(folder, scenes, ["masks"], classifier={"weights": str(weights)})
 
@@ -334,12 +329,12 @@ def test_weights_that_have_moved_or_gone_are_the_same_weights(finished, scenes, 
 def test_a_stage_does_not_build_on_what_has_changed(finished, scenes, tmp_path):
     folder = copy_of(finished, tmp_path)
     for stage, changes in (
-        ("segment", {"masks": {"crf": {"iterations": 0}}}),
+        ("segmenter", {"masks": {"crf": {"iterations": 0}}}),
         ("report", {"classifier": {"epochs": 77}}),
     ):
         with pytest.raises(
             RunError,
-            match=r"(iterations was 2, is 0|epochs was 2, is 77).*run `tag2mask (masks|train)",
+            match=r"(iterations was 2, is 0|epochs was 2, is 77).*run `tag2mask (masks|classifier) --out ",
         ):
             rerun(folder, scenes, [stage], **changes)
 
@@ -360,15 +355,14 @@ def test_settings_that_an_upgrade_brings_change_nothing(finished, scenes, tmp_pa
                 if isinstance(content.get("inputs", {}).get(section), dict):
                     content["inputs"][section].pop(key, None)
             path.write_text(json.dumps(content))
-    rerun(folder, scenes, ["clusters", "train", "masks", "segment", "evaluate"])
+    rerun(folder, scenes, MIDDLE_STAGES)
     assert all(
         f"{stage}: done already" in line
         for stage, line in zip(MIDDLE_STAGES, log_lines(folder, 5), strict=True)
     )
     rerun(folder, scenes, ["masks"], masks={"mask_size": 64})
     assert (
-        "masks: starts anew, because masks.mask_size was null, is 64"
-        in (folder / "log.txt").read_text()
+        "masks: starts again, because masks.mask_size is now 64" in (folder / "log.txt").read_text()
     )
 
 
@@ -400,7 +394,7 @@ def test_a_mask_that_is_gone_is_made_again(finished, scenes, tmp_path):
     assert gone.read_bytes() == before
     later = [line for line in log_lines(folder, 4) if "done already" in line]
     assert len(later) == 3, (
-        "what is made again with equal content changes nothing: not segment, evaluate, report"
+        "what is made again with equal content changes nothing: not segmenter, evaluate, report"
     )
 
 
@@ -413,11 +407,11 @@ def test_a_damaged_network_is_named_and_made_again_when_deleted(finished, scenes
     model.write_bytes(model.read_bytes()[:100_000])
     with pytest.raises(
         RunError,
-        match=r"model\.safetensors is damaged .*delete it and run `tag2mask segment` again",
+        match=r"model\.safetensors is damaged .*delete it and run `tag2mask segmenter` again",
     ):
         tag2mask.load(folder).predict(Image.new("RGB", (20, 30)))
     model.unlink()
-    rerun(folder, scenes, ["segment"])
+    rerun(folder, scenes, ["segmenter"])
     assert all(torch.equal(whole[name], tensor) for name, tensor in load_file(model).items())
 
 
@@ -428,7 +422,7 @@ def test_figures_follow_the_true_masks(finished, scenes, tmp_path):
     mask = sorted((own / "masks").iterdir())[0]
     write_mask(mask, np.zeros_like(np.array(Image.open(mask))))
     rerun(folder, own, ["evaluate"])
-    assert "evaluate: starts anew, because truth" in (folder / "log.txt").read_text()
+    assert "evaluate: starts again, because true masks of " in (folder / "log.txt").read_text()
     with pytest.raises(DataError, match="mean over unicorn: no such class"):
         rerun(folder, own, ["evaluate"], evaluate={"mean_over": ("unicorn",)})
     (tmp_path / "list.txt").write_text("0001.jpg\n0002.jpg\n")
@@ -456,20 +450,14 @@ def test_test_photos_named_like_training_photos_keep_their_masks(finished, scene
             scenes / "masks" / f"{Path(line.partition(',')[0]).stem}.png",
             tmp_path / "masks" / f"{number:04d}.png",
         )
-    from tag2mask.runs.folder import Job
-
-    job = Job(
-        tag2mask.load(folder).config.model_copy(
-            update={
-                "data": tmp_path / "train.csv",
-                "val": tmp_path / "test.csv",
-                "val_masks": tmp_path / "masks",
-                "out": folder,
-            }
-        )
-    )
-    assert job.truths["train"] is None and job.pseudo_photos == ()
-    assert len(job.truths["val"].photos_with_truth) == 4
+    paths = {
+        "data": tmp_path / "train.csv",
+        "val": tmp_path / "test.csv",
+        "val_masks": tmp_path / "masks",
+    }
+    run = Run(folder, tag2mask.load(folder).config.model_copy(update=paths))
+    assert run.truths["train"] is None and run.pseudo_photos == ()
+    assert len(run.truths["val"].photos_with_truth) == 4
 
 
 def test_python_keeps_the_settings_of_a_run_as_the_command_line_does(finished, scenes, tmp_path):
@@ -477,7 +465,9 @@ def test_python_keeps_the_settings_of_a_run_as_the_command_line_does(finished, s
     rerun(folder, scenes)
     again = tag2mask.run(scenes / "tags.csv", folder)
     assert again.config.classifier == finished.config.classifier
-    assert all("done already" in line for line in log_lines(folder, 8)[:7])
+    last = log_lines(folder, 10)
+    assert sum("done already" in line for line in last) == 7
+    assert any("settings other than recipe photos" in line for line in last)
 
 
 def test_a_run_does_not_put_masks_among_the_photos(tmp_path):
@@ -491,7 +481,10 @@ def test_a_run_does_not_put_masks_among_the_photos(tmp_path):
 
 def test_two_commands_do_not_share_a_run_folder(finished, scenes, tmp_path):
     folder = copy_of(finished, tmp_path)
-    with locked(folder), pytest.raises(RunError, match="another tag2mask command is at work"):
+    with (
+        RunFolder(folder).opened(),
+        pytest.raises(RunError, match="another tag2mask command is at work"),
+    ):
         rerun(folder, scenes, ["report"])
     rerun(folder, scenes, ["report"])
 
@@ -558,7 +551,7 @@ def test_a_stage_without_the_one_before_it_says_so(scenes, tmp_path):
     config = make_config(
         {**load_recipe("photos").model_dump(), **data(scenes), "out": tmp_path / "r", **SETTINGS}
     )
-    with pytest.raises(RunError, match="tag2mask train"):
+    with pytest.raises(RunError, match="run `tag2mask classifier --out"):
         run_config(config, ["clusters"]) and run_config(config, ["masks"])
 
 
@@ -581,11 +574,11 @@ tag2mask.loop.CHECKPOINT_SECONDS = 0.0
 sys.exit(main(sys.argv[1:]))
 """
 MIDDLE = {  # what lies in the run folder when a stage is under way
-    "train": "classifier/checkpoint/[0-9]*",
-    "masks": "masks/*.png",
-    "segment": "segmenter/round-1/checkpoint/[0-9]*",
-    "second round": "segmenter/round-1/masks/*.png",
-    "evaluate": "evaluate/predictions/*.png",
+    "classifier": ".classifier.part/checkpoint/[0-9]*",
+    "masks": ".masks.part/*.png",
+    "segmenter": ".segmenter.part/round-1/checkpoint/[0-9]*",
+    "second round": ".segmenter.part/round-1/masks/*.png",
+    "evaluate": ".evaluate.part/predictions/*.png",
 }
 
 
@@ -605,14 +598,16 @@ def test_kill_and_go_on_equals_uninterrupted(finished, scenes, tmp_path, stage):
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    folder = out / MIDDLE[stage].split("/")[0]
-    if not (folder / "done.json").exists():
-        (folder / ".0001.png.1.tmp").touch()  # what a kill in the middle of a file leaves
+    part = out / MIDDLE[stage].split("/")[0]
+    if unfinished := part.exists():
+        (part / ".0001.png.1.tmp").touch()  # what a kill in the middle of a file leaves
     subprocess.run(command, env=environment, check=True, stderr=subprocess.DEVNULL)
     for path in finished.folder.rglob("*.png"):
         assert path.read_bytes() == (out / path.relative_to(finished.folder)).read_bytes(), path
     assert finished.metrics == tag2mask.load(out).metrics
-    assert not list(out.rglob("*.tmp"))
+    assert not list(out.rglob("*.tmp")) and not list(out.glob(".*.part"))
+    resumed = f"{part.name[1:].removesuffix('.part')}: resumes"
+    assert (resumed in (out / "log.txt").read_text()) == unfinished
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The promise that the figures rest on: no process opens a true mask while clusters, train, masks and segment run."""
+"""The promise that the figures rest on: no process opens a true mask while clusters, classifier, masks and segmenter run."""
 
 import ctypes
 import json
@@ -29,7 +29,7 @@ if __name__ == "__main__":
     from tag2mask.config_files import load_recipe, make_config, merged, with_whole_paths
     from tag2mask.runs.pipeline import run_stages
     from tag2mask.segmenter.train import BackgroundGuard
-    from tag2mask.runs.folder import Job
+    from tag2mask.runs.run import Run
     BackgroundGuard.check = lambda guard, model: None  # so few steps may end at background everywhere
     scenes, out = Path(sys.argv[1]), Path(sys.argv[3])
     settings = merged(load_recipe("photos").model_dump(), {
@@ -41,9 +41,9 @@ if __name__ == "__main__":
         "segmenter": {"crop_size": 65, "batch_size": 4, "steps": 20, "rounds": 2, "balanced": True, "lr": 0.01, "weight_decay": 2.5e-4,
                       "image_size": 65, "crf": {"iterations": 1}},
     })
-    for stage in ("clusters", "train", "masks", "segment"):
+    for stage in ("clusters", "classifier", "masks", "segmenter"):
         os.environ["STAGE"] = stage
-        run_stages(Job(with_whole_paths(make_config(settings))), [stage])
+        run_stages(Run(out, with_whole_paths(make_config(settings))), [stage])
 """
 IN_ACCESS, IN_CLOSE, IN_OPEN = 0x01, 0x18, 0x20
 
@@ -90,7 +90,7 @@ def run(scenes: Path, out: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     readers = set(Path(f"{out}.opened").read_text().splitlines())
-    for stage in ("train", "segment"):
+    for stage in ("classifier", "segmenter"):
         assert len([line for line in readers if line.startswith(stage)]) >= READERS, (
             f"{stage} read photos in {readers}"
         )
@@ -130,9 +130,6 @@ def written(run: Path) -> dict[str, object]:
                 )
         elif path.name in ("started.json", "done.json"):
             contents[name] = {**json.loads(path.read_text()), "seconds": None}
-            contents[name]["inputs"].pop(
-                "classifier/model.safetensors", None
-            )  # its hash, metadata and all
         elif path.name == "metrics.jsonl":
             contents[name] = [
                 {**json.loads(line), "seconds_per_step": None}

@@ -1,4 +1,7 @@
-"""tag2mask turns image tags into a segmentation model: `run` on photos and tags, `load` an earlier run, `Run.predict` on any picture."""
+"""tag2mask turns image tags into a segmentation model.
+
+`run` on photos and tags, `load` an earlier run, `Run.predict` on any picture.
+"""
 
 import os
 from typing import TYPE_CHECKING, Any
@@ -6,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tag2mask.api import Run, load, run
 
-# For PyTorch, if it is not there yet: threads that spin while they wait are several times slower on a shared machine.
+# Before PyTorch is imported: threads that spin while they wait are slow on a shared machine.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __version__ = "0.1.0"

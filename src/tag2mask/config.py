@@ -127,19 +127,23 @@ class ClassifierSettings(Settings):
 
 
 class CRFSettings(Settings):
-    """Dense CRF; the defaults are ViT-PCM's and deeplab-pytorch's."""
+    """Dense CRF of Krähenbühl and Koltun (2011); the defaults are ViT-PCM's and deeplab-pytorch's.
+
+    The names mean what they mean in pydensecrf. Below half a pixel the smoothness kernel sees no
+    neighbor; the other bounds are those within which float32 can place a pixel.
+    """
 
     iterations: int = Field(10, ge=0, le=1000)
     """Mean-field steps; 0: no CRF."""
-    gaussian_sxy: float = Field(1, ge=0.5, le=1e6)
+    gaussian_sxy: float = Field(1, ge=0.5, le=1e6, allow_inf_nan=False)
     """Reach of the smoothness kernel [pixels]."""
-    gaussian_weight: float = Field(3, ge=0, le=1e6)
+    gaussian_weight: float = Field(3, ge=0, le=1e6, allow_inf_nan=False)
     """Weight of the smoothness kernel."""
-    bilateral_sxy: float = Field(67, ge=0.5, le=1e6)
+    bilateral_sxy: float = Field(67, ge=0.5, le=1e6, allow_inf_nan=False)
     """Reach of the appearance kernel [pixels]."""
-    bilateral_srgb: float = Field(3, ge=0.1, le=1e6)
+    bilateral_srgb: float = Field(3, ge=0.1, le=1e6, allow_inf_nan=False)
     """Color reach of the appearance kernel [0-255]."""
-    bilateral_weight: float = Field(4, ge=0, le=1e6)
+    bilateral_weight: float = Field(4, ge=0, le=1e6, allow_inf_nan=False)
     """Weight of the appearance kernel."""
 
 

@@ -7,7 +7,6 @@ import difflib
 import json
 import tomllib
 from collections.abc import Iterable, Iterator
-from functools import reduce
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
@@ -110,20 +109,6 @@ def changed_config(base: Config, changes: dict[str, Any], source: str = "") -> C
                 "and none is asked; give --clusters.llm NAME too"
             )
     return config
-
-
-def own_settings(config: Config) -> list[str]:
-    """Settings of a run that are not those of its recipe, as "classifier.epochs = 2"."""
-    try:
-        recipe = load_recipe(config.recipe)
-    except ConfigError:  # the file of the recipe is gone
-        return []
-    own: list[str] = []
-    for name in setting_names(config):
-        value, default = (reduce(getattr, name.split("."), c) for c in (config, recipe))
-        if "." in name and value != default and not isinstance(value, Settings):
-            own.append(f"{name} = {value}")
-    return own
 
 
 def write_config(config: Config, path: Path) -> None:

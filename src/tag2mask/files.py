@@ -1,4 +1,4 @@
-"""Files written whole or not at all, what is known about files, and their hashes."""
+"""Files written whole or not at all, facts about files, and hashes of their contents."""
 
 import errno
 import hashlib
@@ -7,24 +7,23 @@ import os
 import platform
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from fnmatch import fnmatch
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePath
 from threading import Lock
-from typing import Any
-
-from filelock import FileLock, Timeout
+from typing import Any, TextIO
 
 from tag2mask.errors import DataError, RunError
 from tag2mask.processes import rank
-from tag2mask.progress import log
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`; renamed to it when the block ends well, removed when not. Raises RunError if the disk is full."""
+    """A temporary path beside `path`, renamed to it when the block ends well, else removed.
+
+    Raises RunError if the disk is full.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -33,48 +32,27 @@ def writing(path: Path) -> Iterator[Path]:
             shutil.rmtree(path, ignore_errors=True)
         temporary.replace(path)
     except Exception as error:  # safetensors and PyTorch have errors of their own for a full disk
-        said = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        if said or "No space left" in str(error) or shutil.disk_usage(path.parent).free < 1 << 20:
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        if full or "No space left" in str(error) or shutil.disk_usage(path.parent).free < 1 << 20:
             raise RunError(
-                f"no space left to write {path}; free some and give the same command again: it goes on from here"
+                f"no space left to write {path}; free some and run it again to resume"
             ) from error
         raise
     finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary, ignore_errors=True)
-        else:
-            temporary.unlink(missing_ok=True)
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keep a run folder to this process while the block runs. Raises RunError if another one has it."""
-    lock = FileLock(
-        folder / ".lock", timeout=0
-    )  # the system drops it with the process, so a kill leaves nothing locked
-    try:
-        lock.acquire()
-    except Timeout:
-        raise RunError(
-            f"another tag2mask command is at work in {folder}; wait for it, or give another --out"
-        ) from None
-    except (OSError, NotImplementedError) as error:
-        log.info(
-            f"warning: files in {folder} cannot be locked ({error}); give no two commands there at once"
-        )
-    try:
-        yield
-    finally:
-        lock.release()
+        _remove(temporary)
 
 
 def remove_temporaries(folder: Path) -> None:
     """Delete what `writing` left anywhere in `folder` when its process was killed."""
     for temporary in list(folder.rglob(".*.tmp")):
-        if temporary.is_dir():
-            shutil.rmtree(temporary, ignore_errors=True)
-        else:
-            temporary.unlink(missing_ok=True)
+        _remove(temporary)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -89,7 +67,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The JSON in `path`, or RunError naming what is missing."""
+    """The JSON in `path`. Raises RunError."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -111,93 +89,68 @@ def read_text(path: Path) -> str:
 
 
 def read_list(path: Path) -> list[str]:
-    """A list file to names: one a line, or pairs of paths ("/JPEGImages/a.jpg /SegmentationClassAug/a.png"). Raises DataError."""
+    """A list file to names. Raises DataError.
+
+    A line holds a name, or two paths: "/JPEGImages/a.jpg /SegmentationClassAug/a.png".
+    """
     lines = [line.strip() for line in read_text(path).splitlines() if line.strip()]
     return [PurePath(line.split()[0]).stem if line.startswith("/") else line for line in lines]
 
 
 class Facts:
-    """What was found out about files, kept in a file of its own, so that it need not be found out again while they are unchanged.
+    """What is known about files, kept in the file `path` so that it need not be found out again.
 
-    A file counts as unchanged while its path, size and time of change are the same, as for make, rsync and git. The path of one that
-    lies beside `path` or below is kept as seen from there: the whole folder may move.
+    A fact holds while its file has the same path, size and time of change, as for make, rsync and
+    git. Files below the folder of `path` are kept relative to it: the whole folder may move.
     """
 
     def __init__(self, path: Path | None = None):
         self.path, self._lock = path, Lock()
-        self._known: dict[
-            str, str
-        ] = {}  # what and which file: size, time of change and the fact, as JSON
-        for line in (
-            path.read_text(encoding="utf-8").splitlines(keepends=True)
-            if path and path.exists()
-            else ()
-        ):
-            if line.endswith("]\n"):  # a kill can leave half a line
-                key, end = json.JSONDecoder().raw_decode(line)
-                self._known[key] = line[end + 1 : -1]
+        self._folder = f"{os.path.abspath(path.parent)}{os.sep}" if path else ""  # noqa: PTH100
+        self._known: dict[str, list[Any]] = {}  # what and file: size, time of change, fact
+        if path and path.exists():
+            for line in path.read_text(encoding="utf-8").splitlines():
+                with suppress(ValueError):  # a kill can leave half a line
+                    key, *fact = json.loads(line)
+                    self._known[key] = fact
 
     def of(self, file: Path | str, what: str, find: Callable[[Path], Any]) -> Any:
-        """`find(file)`, something that JSON holds, or what that was when this was last asked. What `find` raises is not kept."""
-        name, stat = os.fspath(file), os.stat(file)  # noqa: PTH116  strings, here and below: Path takes longer than reading a small file
-        near, root = self._roots
-        name = (
-            name[len(near) :] if name.startswith(near) else os.path.abspath(name).removeprefix(root)  # noqa: PTH100
-        )
-        key, stamp = f"{what} {name}", f"[{stat.st_size}, {stat.st_mtime_ns}, "
-        if (known := self._known.get(key, "")).startswith(stamp):
-            return json.loads(known[len(stamp) : -1])
-        found = f"{stamp}{json.dumps(find(Path(file)))}]"
-        with self._lock:
-            self._known[key] = found
-            if self.path and self.path.parent.is_dir() and rank() == 0:
-                self._stream.write(_fact_line(key, found))
-        return json.loads(found[len(stamp) : -1])
+        """`find(file)` as JSON holds it, found out if it is not known. Its errors are not kept."""
+        stat = os.stat(file)  # noqa: PTH116  os: Path takes longer than reading a small file
+        key = f"{what} {os.path.abspath(file).removeprefix(self._folder)}"  # noqa: PTH100
+        fact = self._known.get(key)
+        if fact is None or fact[:2] != [stat.st_size, stat.st_mtime_ns]:
+            value = json.loads(json.dumps(find(Path(file))))
+            fact = [stat.st_size, stat.st_mtime_ns, value]
+            with self._lock:
+                self._known[key] = fact
+                if self.path and self.path.parent.is_dir() and rank() == 0:
+                    self._stream.write(json.dumps([key, *fact]) + "\n")
+        return fact[2]
 
     @cached_property
-    def _roots(self) -> tuple[str, str]:
-        """The folder of `path` as it was given, and from the root."""
-        folder = os.path.join(self.path.parent, "") if self.path else ""  # noqa: PTH118
-        return folder or os.sep, os.path.abspath(folder) + os.sep if folder else os.sep  # noqa: PTH100
-
-    @cached_property
-    def _stream(self) -> Any:
+    def _stream(self) -> TextIO:
         assert self.path
-        write_text(
-            self.path, "".join(_fact_line(key, fact) for key, fact in self._known.items())
-        )  # without those that are out of date
+        lines = (json.dumps([key, *fact]) + "\n" for key, fact in self._known.items())
+        write_text(self.path, "".join(lines))  # without lines that are out of date
         return self.path.open("a", buffering=1, encoding="utf-8")
 
 
-def _fact_line(key: str, fact: str) -> str:
-    return f"{json.dumps(key)} {fact}\n"
-
-
 def fingerprint(path: Path, pattern: str = "*", facts: Facts | None = None) -> str:
-    """Hash of the contents of a file, or of all the files of a folder that match, hidden ones left out; `facts` knows those unchanged."""
-    digest, facts = hashlib.sha256(), facts or Facts()
-    for name in (
-        sorted(_files_below(str(path), pattern), key=lambda name: name.split("/"))
-        if path.is_dir()
-        else [""]
-    ):
-        digest.update(os.fsencode(name))
-        digest.update(
-            bytes.fromhex(facts.of(f"{path}{os.sep * bool(name)}{name}", "sha256", _sha256))
-        )
+    """Hash of the contents of a file, or of a folder's files that match, hidden ones left out.
+
+    `facts` keeps the hashes of single files.
+    """
+    facts = facts or Facts()
+    files = [path]
+    if path.is_dir():
+        files = [file for file in path.rglob(pattern) if not file.name.startswith(".")]
+    digest = hashlib.sha256()
+    for file in sorted(files):
+        if file.is_file():
+            digest.update(os.fsencode(file.relative_to(path).as_posix()))
+            digest.update(bytes.fromhex(facts.of(file, "sha256", _sha256)))
     return digest.hexdigest()[:16]
-
-
-def _files_below(folder: str, pattern: str) -> Iterator[str]:
-    """Names below a folder of its files that match: "a/b.png"."""
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                yield from (f"{entry.name}/{name}" for name in _files_below(entry.path, pattern))
-            elif (
-                not entry.name.startswith(".") and fnmatch(entry.name, pattern) and entry.is_file()
-            ):
-                yield entry.name
 
 
 def _sha256(file: Path) -> str:
@@ -207,10 +160,10 @@ def _sha256(file: Path) -> str:
 
 def versions() -> dict[str, str]:
     """Versions of what decides a result."""
-    found = {"python": platform.python_version()}
+    numbers = {"python": platform.python_version()}
     for name in ("tag2mask", "torch", "timm", "numpy", "pillow"):
         try:
-            found[name] = version(name)
+            numbers[name] = version(name)
         except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+            numbers[name] = "not installed"
+    return numbers

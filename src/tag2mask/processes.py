@@ -1,59 +1,56 @@
-"""The processes that share a run, the cores each may use, and threads that work ahead."""
+"""The processes that share a run, the cores of each, and work on threads."""
 
 import os
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
 from typing import TypeVar
 
 A = TypeVar("A")
-
-
 B = TypeVar("B")
 
 
-@contextmanager
-def helpers(count: int) -> Iterator[ThreadPoolExecutor]:
-    """Threads that work beside a network, each alone: PyTorch would give each of them as many threads again as there are cores."""
-    import torch
-
-    before = torch.get_num_threads()
-    try:
-        with ThreadPoolExecutor(
-            max(1, count), initializer=torch.set_num_threads, initargs=(1,)
-        ) as pool:
-            yield pool
-    finally:
-        torch.set_num_threads(before)  # it is also what threads begin with that do not say
-
-
-def ahead(
-    pool: Executor, function: Callable[[A], B], items: Iterable[A], depth: int
+def parallel_map(
+    function: Callable[[A], B], items: Iterable[A], threads: int, depth: int | None = None
 ) -> Iterator[B]:
-    """`map` in order, with up to `depth` results being worked on while the caller uses one; items are drawn as they are needed."""
+    """`map` on threads, in order. Items are drawn as they are needed, so memory stays bounded.
+
+    Up to `depth` results (as many as threads, unless given) are worked on while the caller uses
+    one. An error of `function` is raised when the turn of its item comes. In each thread PyTorch
+    works alone; left to itself it would start as many threads again as there are cores.
+    """
+    torch = sys.modules.get("torch")
+    before = torch.get_num_threads() if torch else 0
     pending: deque[Future[B]] = deque()
+    pool = ThreadPoolExecutor(max(1, threads), initializer=_one_thread)
     try:
         for item in items:
             pending.append(pool.submit(function, item))
-            if len(pending) > depth:
+            if len(pending) > (threads if depth is None else depth):
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
     finally:
-        for future in pending:
-            future.cancel()
+        pool.shutdown(cancel_futures=True)
+        if torch:
+            torch.set_num_threads(before)  # new threads begin with what was last set in any
+
+
+def _one_thread() -> None:
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)
 
 
 def cores() -> int:
-    """Processor cores that this process may use: its share where several processes of this run are on the machine."""
+    """Processor cores for this process: its share where several on this machine share a run."""
     free = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, free // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
 
 
 def rank() -> int:
-    """Number of this process among those that torchrun or accelerate started; 0 is the one that writes."""
+    """Number of this process among those of torchrun or accelerate; 0 is the one that writes."""
     return int(os.environ.get("RANK", 0))
 
 
@@ -67,12 +64,12 @@ def barrier() -> None:
     if ranks() > 1:
         from accelerate import PartialState
 
-        # The first call sets the time after which the others give up rank 0, which checks the data or asks a language model alone.
+        # The first call sets how long the others wait for rank 0, which checks the data alone.
         PartialState(cpu=on_cpus(), timeout=timedelta(days=7)).wait_for_everyone()
 
 
 def on_cpus() -> bool:
-    """Whether several processes share this run without a GPU: Accelerate has to be told."""
+    """Whether several processes share this run without a GPU, which Accelerate must be told."""
     import torch
 
     return ranks() > 1 and not torch.cuda.is_available()

@@ -8,26 +8,17 @@ from pathlib import Path
 from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 
 T = TypeVar("T")
-
+SECONDS_BETWEEN_LINES = 30
 
 log = logging.getLogger("tag2mask")
-
-
 console = Console(stderr=True)
 
 
 def start_log(folder: Path | None = None, quiet: bool = False) -> None:
-    """Log to the terminal and, if there is one, to log.txt of the run folder; nowhere if quiet."""
+    """Log to the terminal and to log.txt of the folder, if there is one; nowhere if quiet."""
     for handler in list(log.handlers):
         log.removeHandler(handler)
         handler.close()
@@ -49,32 +40,28 @@ class _Terminal(logging.Handler):
 
 
 def track(items: Iterable[T], what: str, total: int | None = None, done: int = 0) -> Iterator[T]:
-    """`items` again, with a progress bar, a count and the time left; when the terminal is no terminal, a line every half minute."""
+    """`items`, with a progress bar, a count and the time left.
+
+    Without a terminal, a line every half minute. `total` counts the `done` ones too.
+    """
     if total is None and isinstance(items, Sequence):
         total = len(items) + done
     if console.is_terminal:
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-        )
+        columns = (*Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn())
         with Progress(*columns, console=console, transient=True) as progress:
             task = progress.add_task(what, total=total, completed=done)
             for item in items:
                 yield item
                 progress.advance(task)
         return
-    start = said = time.monotonic()
-    count = done
-    for item in items:
+    start = last = time.monotonic()
+    for count, item in enumerate(items, 1):
         yield item
-        count += 1
         now = time.monotonic()
-        if now - said > 30:
-            said = now
-            left = (
-                f", {(now - start) / (count - done) * (total - count):.0f} s left" if total else ""
+        if now - last > SECONDS_BETWEEN_LINES:
+            last = now
+            left = total and (now - start) / count * (total - done - count)
+            text = f"{what}: {done + count}/{total or '?'}" + (
+                f", {left:.0f} s left" if left else ""
             )
-            print(f"{what}: {count}/{total or '?'}{left}", file=sys.stderr, flush=True)
+            print(text, file=sys.stderr, flush=True)

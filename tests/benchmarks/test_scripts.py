@@ -1,4 +1,4 @@
-"""Every benchmark runs, at a tiny size, in a copy of benchmarks/ whose pages it may write."""
+"""Every benchmark runs at a tiny size, in a copy of benchmarks/ whose pages it may overwrite."""
 
 import json
 import os
@@ -17,7 +17,7 @@ TINY = ("--photos", "16", "--epochs", "1", "--steps", "12", "--seeds", "0", "--j
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory):
-    """A checkout's benchmarks/ and README.md, without results."""
+    """A copy of benchmarks/ and README.md, without results."""
     folder = tmp_path_factory.mktemp("checkout")
     shutil.copytree(
         ROOT / "benchmarks",
@@ -29,7 +29,7 @@ def copy(tmp_path_factory):
 
 
 def script(copy, name, *words):
-    """Run benchmarks/NAME; returns what it printed."""
+    """Run benchmarks/NAME and return its output."""
     command = [sys.executable, copy / "benchmarks" / name, *map(str, words)]
     done = subprocess.run(
         command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
@@ -47,20 +47,20 @@ def table(copy, name):
 
 @pytest.fixture(scope="module")
 def measured(copy):
-    """OUT of quality.py: the headline but `best`, on 16 photos."""
+    """OUT of quality.py: the jobs of the headline except `best`, on 16 photos."""
     shared = ROOT.parent / "shared"
     if not shared.is_dir():
         pytest.skip(f"needs the real photos in {shared}")
     out = copy / "out"
     jobs = ("--set", "all", "--methods", "photos", "cam", "--segment", "photos", "truth")
-    said = script(copy, "quality.py", shared / "voc-animals", out, *jobs, *TINY)
-    assert "4 of 4 jobs done" in said, said
+    output = script(copy, "quality.py", shared / "voc-animals", out, *jobs, *TINY)
+    assert "4 of 4 jobs done" in output, output
     return out
 
 
 @pytest.mark.slow
 @pytest.mark.real
-def test_a_job_says_all_that_its_figures_are_worthless_without(measured):
+def test_results_name_photos_weights_versions_device_and_seed(measured):
     files = {file.stem: json.loads(file.read_text()) for file in measured.glob("*.json")}
     assert files.keys() == {
         "all-photos-0",
@@ -68,53 +68,35 @@ def test_a_job_says_all_that_its_figures_are_worthless_without(measured):
         "all-cam-0",
         "all-truth-0-segmenter-true",
     }
-    for found in files.values():
-        assert found["seed"] == 0 and found["photos"] == 16 and found["seconds"] > 1
-        assert (
-            {"torch", "tag2mask"} <= found["versions"].keys()
-            and found["device"]
-            and found["date"]
-            and "lite0" in found["weights"]
-        )
-        for row in found["rows"]:
-            assert (
-                0 < row["miou"] < 1
-                and row["images"]
-                and row["labels"] == ("none" if row["split"] == "val" else "given")
-            )
+    for result in files.values():
+        assert result["seed"] == 0 and result["photos"] == 16 and result["seconds"] > 1
+        assert result["device"] and result["date"] and "lite0" in result["weights"]
+        assert {"torch", "tag2mask"} <= result["versions"].keys()
+        for row in result["rows"]:
+            assert 0 < row["miou"] < 1 and row["images"]
+            assert row["labels"] == ("none" if row["split"] == "val" else "given")
     metrics = json.loads(
         (measured / "scratch" / "all-photos-0" / "evaluate" / "metrics.json").read_text()
     )
-    for name, file in (
-        ("pseudo", "all-photos-0"),
-        ("segmenter", "all-photos-0-segmenter-own"),
-    ):  # two ways to the same figure
+    # Two ways to the same figure.
+    jobs = {"pseudo": "all-photos-0", "segmenter": "all-photos-0-segmenter-own"}
+    for name, file in jobs.items():
         assert files[file]["rows"][0]["miou"] == pytest.approx(metrics[name]["miou"], abs=1e-5)
     assert files["all-photos-0"]["rows"][0]["miou"] != files["all-cam-0"]["rows"][-1]["miou"]
 
 
 @pytest.mark.slow
 @pytest.mark.real
-def test_what_is_there_is_not_made_again(copy, measured):
+def test_finished_jobs_are_skipped(copy, measured):
     before = {file: file.stat().st_mtime_ns for file in measured.glob("*.json")}
-    script(
-        copy,
-        "quality.py",
-        ROOT.parent / "shared" / "voc-animals",
-        measured,
-        "--set",
-        "all",
-        "--methods",
-        "photos",
-        "cam",
-        *TINY,
-    )
+    photos, jobs = ROOT.parent / "shared" / "voc-animals", ("--methods", "photos", "cam")
+    script(copy, "quality.py", photos, measured, "--set", "all", *jobs, *TINY)
     assert {file: file.stat().st_mtime_ns for file in measured.glob("*.json")} == before
 
 
 @pytest.mark.slow
 @pytest.mark.real
-def test_results_become_tables_and_readme_s_figures(copy, measured):
+def test_results_are_written_to_the_tables_and_the_readme(copy, measured):
     script(copy, "tables.py", measured)
     row = json.loads((measured / "all-photos-0.json").read_text())["rows"][0]
     figure = f"{100 * row['miou']:.1f}"
@@ -148,7 +130,7 @@ def test_clusters(copy):
     if not find_spec("sentence_transformers"):
         pytest.skip("needs the extra `offline`")
     script(copy, "clusters.py")
-    assert table(copy, "clusters")[:-1] == table(ROOT, "clusters")[:-1]  # all but the date
+    assert table(copy, "clusters")[:-1] == table(ROOT, "clusters")[:-1]  # except the date
 
 
 @pytest.mark.slow
@@ -156,17 +138,7 @@ def test_clusters(copy):
 def test_crf(copy, shared):
     pytest.importorskip("pydensecrf")
     before = (copy / "benchmarks" / "crf.md").read_text(encoding="utf-8")
-    script(
-        copy,
-        "crf.py",
-        "--photos",
-        shared / "voc-animals" / "images",
-        "--count",
-        1,
-        "--repeat",
-        1,
-        "--rounds",
-        1,
-    )
+    least = ("--count", 1, "--repeat", 1, "--rounds", 1)
+    script(copy, "crf.py", "--photos", shared / "voc-animals" / "images", *least)
     after = (copy / "benchmarks" / "crf.md").read_text(encoding="utf-8")
     assert after != before and "--count 1 --repeat 1" in after

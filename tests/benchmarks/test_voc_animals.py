@@ -1,4 +1,4 @@
-"""benchmarks/voc_animals/build.py makes the photos, tags and masks with which the figures were measured."""
+"""benchmarks/voc_animals/build.py makes the photos, tags and masks of the published figures."""
 
 import csv
 import subprocess
@@ -23,8 +23,11 @@ def tags_of(table):
         return {Path(row["file_name"]).stem: row["tags"].split(";") for row in csv.DictReader(file)}
 
 
-def lay_voc(data, shared):
-    """The photos as `tag2mask download voc12` lays them: VOC's masks of its own lists, SBD's of the others, tags in XML files."""
+def write_voc(data, shared):
+    """The photos in the layout of `tag2mask download voc12`, with tags in XML files.
+
+    The masks are VOC's for its own lists and SBD's for the others.
+    """
     savemat = pytest.importorskip("scipy.io").savemat
     voc, sbd = data / "VOCdevkit" / "VOC2012", data / "benchmark_RELEASE" / "dataset"
     for folder in (voc / "Annotations", voc / "SegmentationClass", sbd / "cls"):
@@ -32,7 +35,7 @@ def lay_voc(data, shared):
     (voc / "JPEGImages").symlink_to(shared / "images")
     own = {*names("train_seg"), *names("val")}
     for name, tags in (tags_of(shared / "train.csv") | tags_of(shared / "val.csv")).items():
-        part = "<part><name>head</name></part>"  # VOC names the parts of people, which are no tags
+        part = "<part><name>head</name></part>"  # of people; not a tag
         objects = "".join(
             f"<object><name>{tag}</name><difficult>1</difficult>{part}</object>"
             for tag in [*reversed(tags), tags[0]]
@@ -52,9 +55,9 @@ def lay_voc(data, shared):
 
 @pytest.mark.slow
 @pytest.mark.real
-def test_the_folder_is_the_one_that_was_measured(shared, tmp_path):
+def test_the_folder_equals_the_measured_one(shared, tmp_path):
     shared = shared / "voc-animals"
-    data, out = lay_voc(tmp_path / "data", shared), tmp_path / "out"
+    data, out = write_voc(tmp_path / "data", shared), tmp_path / "out"
     subprocess.run([sys.executable, LISTS / "build.py", data, out], check=True)
     for file in ("train.csv", "val.csv", "train_seg.txt"):
         assert (out / file).read_bytes() == (shared / file).read_bytes(), file
@@ -67,23 +70,17 @@ def test_the_folder_is_the_one_that_was_measured(shared, tmp_path):
         assert [name for name in files if not same(shared / kind / name, out / kind / name)] == []
 
 
-def same_mask(one, other):
-    return np.array_equal(read_mask(one), read_mask(other))
+def same_mask(file, other):
+    return np.array_equal(read_mask(file), read_mask(other))
 
 
-def test_lists_are_whole_and_apart():
+def test_lists_are_complete_and_disjoint():
     train, val, scored = names("train"), names("val"), names("train_seg")
-    assert (
-        (len(train), len(val), len(scored)) == (1300, 200, 437)
-        and set(scored) <= set(train)
-        and not set(train) & set(val)
-    )
+    assert (len(train), len(val), len(scored)) == (1300, 200, 437)
+    assert set(scored) <= set(train) and not set(train) & set(val)
 
 
-def test_a_missing_download_is_said(tmp_path):
-    said = subprocess.run(
-        [sys.executable, LISTS / "build.py", tmp_path, tmp_path / "out"],
-        capture_output=True,
-        text=True,
-    )
-    assert said.returncode == 1 and "tag2mask download voc12" in said.stderr
+def test_a_missing_download_is_an_error(tmp_path):
+    command = [sys.executable, LISTS / "build.py", tmp_path, tmp_path / "out"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 1 and "tag2mask download voc12" in result.stderr

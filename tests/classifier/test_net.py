@@ -191,7 +191,7 @@ def test_save_and_load_give_the_same_scores(tmp_path):
     x, u = torch.rand(1, 3, 64, 64), torch.ones(1, 3)
     assert torch.equal(net.scores(x, u), again.scores(x, u))
     assert again.backbone.weights_used == "test_vit, random weights"
-    with pytest.raises(RunError, match="tag2mask train"):
+    with pytest.raises(RunError, match="tag2mask classifier"):
         load_classifier(tmp_path / "other.safetensors")
 
 

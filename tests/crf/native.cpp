@@ -1,12 +1,11 @@
-// Runs the core outside Python: for sanitizers, and for machines that are only emulated. Jobs come in on stdin, results go out on
-// stdout, one after another: 4 integers and 5 floats as in CrfJob, image, probabilities -> an int status, the result.
+// Runs the core without Python: under sanitizers and on emulated machines. Jobs come in on stdin and results go out on stdout, one
+// after another: 4 integers and 5 floats as in CrfJob, image, probabilities -> an int status, the result.
 #include <cstdio>
 #include <new>
 #include <stdexcept>
 #include <vector>
 
 #include "crf.h"
-#include "memory.h"
 
 namespace TAG2MASK_ISA {
 void run(const CrfJob& job);
@@ -23,7 +22,6 @@ int main() {
         if (std::fread(probs.data(), sizeof(float), values, stdin) != values) return 1;
         int status = 0;
         try {
-            const Memory memory;
             TAG2MASK_ISA::run({image.data(), probs.data(), out.data(), head[0], head[1], head[2], head[3], settings[0], settings[1],
                                settings[2], settings[3], settings[4]});
         } catch (const std::overflow_error&) {

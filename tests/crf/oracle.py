@@ -1,7 +1,9 @@
-"""pydensecrf as the oracle, pictures to try it on, and what counts as agreement."""
+"""pydensecrf as the oracle, images and probabilities to run it on, and what counts as agreement."""
 
 import numpy as np
 import pytest
+
+from tag2mask.crf import CRFParams
 
 
 def pydensecrf(image, probs, params):
@@ -23,7 +25,7 @@ def pydensecrf(image, probs, params):
 
 
 def scene(height, width, labels, seed=0, noise=6.0):
-    """A picture of soft blobs with noise, and probabilities that follow it loosely."""
+    """An image of soft blobs with noise, and probabilities that roughly follow it."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width] / 40
     waves = rng.normal(size=(labels + 3, 5))
@@ -37,7 +39,7 @@ def scene(height, width, labels, seed=0, noise=6.0):
 
 
 def probabilities(height, width, labels, seed=0):
-    """Smooth probabilities that know nothing of the picture."""
+    """Smooth probabilities that are independent of the image."""
     from PIL import Image
 
     grid = (
@@ -61,11 +63,23 @@ def softmax(scores):
     return (scores / scores.sum(0)).astype(np.float32)
 
 
+def crf_params(iterations, gaussian, bilateral):
+    """CRFParams of (sxy, weight) and (sxy, srgb, weight)."""
+    return CRFParams(
+        iterations=iterations,
+        gaussian_sxy=gaussian[0],
+        gaussian_weight=gaussian[1],
+        bilateral_sxy=bilateral[0],
+        bilateral_srgb=bilateral[1],
+        bilateral_weight=bilateral[2],
+    )
+
+
 def assert_agrees(ours, theirs):
     difference = np.abs(ours - theirs)
     assert difference.mean() < 1e-6
     assert np.quantile(difference, 0.9999) < 1e-4
-    # Where two labels are as likely as each other to within rounding, either may come first.
+    # If two labels are equally likely up to rounding, either may win.
     top = np.sort(theirs, 0)[-2:]
     certain = (top[-1] - top[0] > 1e-5) | (len(theirs) == 1)
     assert ((ours.argmax(0) == theirs.argmax(0)) | ~certain).mean() >= 0.9999

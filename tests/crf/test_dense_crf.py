@@ -1,4 +1,4 @@
-"""The dense CRF against pydensecrf, and against what people hand it."""
+"""The dense CRF: agreement with pydensecrf, memory, and what it says of unusable inputs."""
 
 import ctypes
 import itertools
@@ -12,15 +12,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracle import assert_agrees, probabilities, pydensecrf, scene
+from oracle import assert_agrees, crf_params, probabilities, pydensecrf, scene
 
 from tag2mask.crf import (
     PRESETS,
     CRFParams,
     backend,
-    deeplab_image,
     dense_crf,
-    dense_crf_batch,
     dense_crf_many,
     inference,
 )
@@ -29,7 +27,7 @@ from tag2mask.photos.images import open_image
 
 
 def run(code, image, probs, params):
-    """The CRF in the code named: torch, or the compiled core for an instruction set."""
+    """The CRF on one back end: "torch", or the compiled core for an instruction set."""
     if code != "torch" and inference._core is None:
         pytest.skip("the compiled core is not installed")
     if code == "avx2" and inference._core.isa != "avx2":
@@ -53,7 +51,7 @@ def test_agrees_with_pydensecrf(code, preset, shape):
 
 
 @pytest.mark.parametrize("code", CODES)
-def test_agrees_where_rows_of_the_grid_touch_no_pixel(code):
+def test_agrees_if_rows_of_the_grid_touch_no_pixel(code):
     image, probs = scene(9, 64, 3)  # with tiles of 64 pixels, each ends before such a row
     params = CRFParams(gaussian_sxy=0.5, bilateral_weight=0)
     assert_agrees(run(code, image, probs, params), pydensecrf(image, probs, params))
@@ -75,11 +73,11 @@ def test_agrees_where_rows_of_the_grid_touch_no_pixel(code):
         st.sampled_from([0, 1, 4, 10]),
     ),
 )
-def test_agrees_with_pydensecrf_whatever_it_is_given(
+def test_agrees_with_pydensecrf_on_any_input(
     code, height, width, labels, seed, noise, iterations, gaussian, bilateral
 ):
     image, probs = scene(height, width, labels, seed, noise)
-    params = CRFParams(iterations, *gaussian, *bilateral)
+    params = crf_params(iterations, gaussian, bilateral)
     assert_agrees(run(code, image, probs, params), pydensecrf(image, probs, params))
 
 
@@ -107,22 +105,24 @@ def test_agrees_with_pydensecrf_on_four_megapixels():
 @pytest.mark.parametrize("noise", [2, 6])
 @pytest.mark.parametrize("preset", ["vit_pcm", "toco", "irn"])
 def test_takes_at_most_80_megabytes_above_the_inputs(preset, noise):
-    """500 x 375, 21 labels; the result is counted. With a noise of 6, vit_pcm's lattice has more points than the image has pixels."""
+    """500 x 375, 21 labels, result included.
+
+    With a noise of 6, the lattice of vit_pcm has more points than the image has pixels.
+    """
     if backend() == "torch":
         pytest.skip("the compiled core is not installed")
-    with ProcessPoolExecutor(
-        1, get_context("spawn")
-    ) as fresh:  # where no earlier image has left memory
-        first, second = fresh.submit(above_the_inputs, preset, noise).result()
+    # A new process has no memory left from an earlier image.
+    with ProcessPoolExecutor(1, get_context("spawn")) as fresh:
+        first, second = fresh.submit(peak_bytes, preset, noise).result()
     assert first <= 80e6
     assert second <= 80e6
 
 
-def above_the_inputs(preset, noise):
-    """Most bytes above the inputs while an image is refined, and while one more is, what is kept from the first counted."""
+def peak_bytes(preset, noise):
+    """Peak bytes above the inputs for one image, and for a second one in the same process."""
     image, probs = scene(375, 500, 21, noise=noise)
     dense_crf(image[:50, :50].copy(), probs[:, :50, :50].copy())
-    ctypes.CDLL(None).malloc_trim(0)  # what is free is free, so that nothing hides in it
+    ctypes.CDLL(None).malloc_trim(0)
     before, most = resident(), []
     for _ in range(2):
         peak, done = [], threading.Event()
@@ -146,7 +146,7 @@ def resident():
         return int(file.read().split()[1]) * 4096
 
 
-def test_labels_present_alone_compete():
+def test_only_the_given_labels_compete():
     image, probs = scene(30, 40, 6)
     q = dense_crf(image, probs, labels=[0, 4])
     assert (q[[1, 2, 3, 5]] == 0).all()
@@ -154,7 +154,7 @@ def test_labels_present_alone_compete():
     np.testing.assert_array_equal(q[[0, 4]], dense_crf(image, probs[[0, 4]]))
 
 
-def test_takes_tensors_and_any_floating_type_and_layout():
+def test_accepts_tensors_and_any_floating_type_and_memory_layout():
     image, probs = scene(12, 14, 3)
     q = dense_crf(image, probs)
     np.testing.assert_array_equal(
@@ -166,16 +166,15 @@ def test_takes_tensors_and_any_floating_type_and_layout():
     )
 
 
-def test_many_come_in_order_and_few_are_held():
+def test_many_keeps_the_order_and_holds_few_images():
     cases = [scene(20 + 3 * i, 30, 3, i) for i in range(9)]
     drawn = itertools.count()
     taken = 0
 
     def pairs():
         for case in cases:
-            assert (
-                next(drawn) - taken <= 4
-            )  # workers, one in line, and the one that the caller holds
+            # Two with the workers, one waiting, and the one that the caller holds.
+            assert next(drawn) - taken <= 4
             yield case
 
     for case, q in zip(cases, dense_crf_many(pairs(), workers=2), strict=True):
@@ -183,18 +182,18 @@ def test_many_come_in_order_and_few_are_held():
         taken += 1
 
 
-def test_many_take_a_choice_of_labels_each_and_raise_in_turn():
+def test_many_takes_labels_of_each_pair_and_raises_in_turn():
     case = scene(10, 10, 3)
-    got = list(dense_crf_many([case, case], labels=[[0, 1], None]))
-    np.testing.assert_array_equal(got[0], dense_crf(*case, labels=[0, 1]))
-    np.testing.assert_array_equal(got[1], dense_crf(*case))
+    results = list(dense_crf_many([case, case], labels=[[0, 1], None]))
+    np.testing.assert_array_equal(results[0], dense_crf(*case, labels=[0, 1]))
+    np.testing.assert_array_equal(results[1], dense_crf(*case))
     results = dense_crf_many([case, (case[0], -case[1]), case])
     next(results)
     with pytest.raises(DataError, match="run from -"):
         next(results)
 
 
-def test_other_threads_run_meanwhile():
+def test_other_python_threads_run_meanwhile():
     if backend() == "torch":
         pytest.skip("the compiled core is not installed")
     image, probs = scene(300, 300, 21)
@@ -206,63 +205,41 @@ def test_other_threads_run_meanwhile():
     assert steps > 10_000  # with the GIL held, a handful
 
 
-def test_a_batch_equals_its_images_one_by_one():
-    cases = [scene(15, 22, 3, i) for i in range(3)]
-    images, probs = (torch.stack([torch.from_numpy(case[k]) for case in cases]) for k in range(2))
-    q = dense_crf_batch(images, probs)
-    for case, one in zip(cases, q, strict=True):
-        np.testing.assert_allclose(one.numpy(), dense_crf(*case), atol=1e-4)
-
-
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_a_batch_on_the_gpu_equals_the_cpu():
+def test_probabilities_on_the_gpu_give_the_cpus_result():
     image, probs = scene(60, 80, 5)
-    q = dense_crf_batch(torch.from_numpy(image)[None], torch.from_numpy(probs)[None].cuda())
-    assert q.is_cuda
-    assert_agrees(q[0].cpu().numpy(), dense_crf(image, probs))
+    refined = dense_crf(image, torch.from_numpy(probs).cuda())
+    assert_agrees(refined, dense_crf(image, probs))
 
 
-def test_refuses_a_batch_that_does_not_fit():
-    image, probs = (torch.from_numpy(a)[None] for a in scene(6, 6, 2))
-    with pytest.raises(DataError, match="batch"):
-        dense_crf_batch(image, probs[..., 1:])
-    with pytest.raises(DataError, match="softmax"):
-        dense_crf_batch(image, probs * 2)
-
-
-def test_says_once_that_torch_does_the_work(monkeypatch):
-    said = []
+def test_warns_once_if_the_compiled_core_is_missing(monkeypatch):
+    messages = []
     monkeypatch.setattr(inference, "_core", None)
-    monkeypatch.setattr(inference.log, "warning", said.append)
-    inference._say_torch.cache_clear()
+    monkeypatch.setattr(inference.log, "warning", messages.append)
+    inference._warn_torch.cache_clear()
     for _ in range(2):
         dense_crf(*scene(4, 4, 2))
     assert backend() == "torch"
-    assert len(said) == 1 and "PyTorch" in said[0]
+    assert len(messages) == 1 and "PyTorch" in messages[0]
 
 
 @pytest.mark.parametrize("code", ["avx2", "portable"])
-def test_refuses_what_its_lattice_has_no_room_for(code):
+def test_refuses_widths_too_small_for_its_lattice(code):
     image = np.zeros((1, 200_000, 3), np.uint8)
-    with pytest.raises(
-        DataError, match="no room"
-    ):  # torch numbers what is there, so its room is larger
-        run(
-            code,
-            image,
-            np.ones((1, 1, 200_000), np.float32),
-            CRFParams(bilateral_sxy=0.5, bilateral_srgb=0.1),
-        )
+    probs = np.ones((1, 1, 200_000), np.float32)
+    # torch numbers only the points that exist, so it can do this one.
+    with pytest.raises(DataError, match="lattice is full"):
+        run(code, image, probs, CRFParams(bilateral_sxy=0.5, bilateral_srgb=0.1))
 
 
-def test_a_factor_common_to_all_labels_changes_nothing():
+def test_a_factor_common_to_all_labels_has_no_effect():
     image, probs = scene(12, 14, 3)
     np.testing.assert_allclose(dense_crf(image, probs * 0.5), dense_crf(image, probs), atol=1e-5)
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda i, p: (i, np.where(p > p.mean(), np.nan, p)), "nan"),
         (lambda i, p: (i, -p), "run from -"),
@@ -275,13 +252,13 @@ def test_a_factor_common_to_all_labels_changes_nothing():
         (lambda i, p: (i / 255, p), "uint8"),
     ],
 )
-def test_says_what_is_wrong_with_the_input(change, said):
+def test_says_what_is_wrong_with_the_input(change, message):
     with pytest.raises(DataError) as error:
         dense_crf(*change(*scene(12, 14, 3)))
-    assert said in str(error.value)
+    assert message in str(error.value)
 
 
-def test_says_all_that_is_wrong_at_once():
+def test_lists_all_problems_at_once():
     image, probs = scene(12, 14, 3)
     with pytest.raises(DataError) as error:
         dense_crf(image / 255, probs[:, 1:] * 9)
@@ -289,12 +266,12 @@ def test_says_all_that_is_wrong_at_once():
 
 
 @pytest.mark.parametrize("labels", [[], [0, 0], [3], [-1]])
-def test_refuses_labels_that_are_no_choice(labels):
+def test_refuses_empty_repeated_or_unknown_labels(labels):
     with pytest.raises(DataError, match="labels"):
         dense_crf(*scene(4, 4, 3), labels=labels)
 
 
-def test_refuses_parameters_out_of_range_all_at_once():
+def test_lists_all_parameters_out_of_range_at_once():
     with pytest.raises(ConfigError) as error:
         CRFParams(iterations=-1, bilateral_srgb=0, gaussian_weight=float("nan"), image="bgr")
     assert all(
@@ -303,11 +280,6 @@ def test_refuses_parameters_out_of_range_all_at_once():
     )
 
 
-def test_no_iterations_give_the_probabilities_back():
+def test_zero_iterations_return_the_probabilities():
     image, probs = scene(8, 8, 3)
     np.testing.assert_allclose(dense_crf(image, probs, CRFParams(iterations=0)), probs, atol=1e-5)
-
-
-def test_compatible_image_wraps():
-    image = np.array([[[0, 200, 255]]], np.uint8)  # BGR: 255 - 104.008, 200 - 116.669, 0 - 122.675
-    assert deeplab_image(image).tolist() == [[[150, 83, 256 - 122]]]

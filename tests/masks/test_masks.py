@@ -15,7 +15,7 @@ from tag2mask.masks.scores import otsu, patch_scores, tag_scores, to_pixels
 from tag2mask.photos.masks import read_mask
 from tag2mask.photos.table import Photo, Table
 from tag2mask.photos.tensors import to_square
-from tag2mask.runs.folder import Job
+from tag2mask.runs.run import Run
 from tag2mask.runs.stages import mask_maker
 
 PLAIN = MaskSettings(image_size=32, scales=(1.0,), flip=False, crf=CRFSettings(iterations=0))
@@ -335,7 +335,7 @@ def test_the_stage_asks_the_classifier_with_each_photos_clusters(photos, tmp_pat
         }
     }
     settings["masks"] = {"image_size": 64, "scales": (1.0,), "flip": False, "affinity": spread}
-    job = Job(make_config({**settings, "out": tmp_path / "run"}))
+    job = Run(tmp_path / "run", make_config(settings))
     one, two = photos.photos
     job.table = Table(photos.tags, (one, Photo("two", two.path, ("blue", "red"))))
     torch.manual_seed(0)

@@ -1,13 +1,16 @@
-"""Change the product on purpose, one change of mutants.toml at a time, and expect its tests to fail: `make mutants`.
+"""Break the product on purpose, one change of mutants.toml at a time: `make mutants`.
 
-The change is made in a copy of src and tests in a temporary folder, never in the checkout. `python tests/mutants/by_hand.py WORD ...`
-runs only the mutants whose description or file holds one of the words. Exit code 1 if one survives, or if its text is not there once.
+The tests of each change must fail. The change is made in a copy of src and tests in a temporary
+folder, never in the checkout. `python tests/mutants/by_hand.py WORD ...` runs only the mutants
+whose description or file contains one of the words. The exit code is 1 if a mutant survives or if
+its text is not in the file once.
 """
 
 import argparse
 import importlib.util
 import multiprocessing
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -19,9 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-TIME_LIMIT = 600  # seconds for the tests of one mutant; one that hangs has been noticed
-# Without an editable install's import hook, which would win over the copy: Python runs this file at each start.
-START = "import sys\nsys.meta_path[:] = [finder for finder in sys.meta_path if 'editable' not in type(finder).__module__]\n"
+TIME_LIMIT = 600  # seconds for the tests of one mutant; a mutant that hangs counts as killed
+# Python runs this at each start. The import hook of an editable install would win over the copy.
+START = """import sys
+sys.meta_path[:] = [f for f in sys.meta_path if "editable" not in type(f).__module__]
+"""
 
 
 @dataclass(frozen=True)
@@ -30,30 +35,43 @@ class Mutant:
 
     breaks: str  # what a user would get
     file: str  # in src/tag2mask
-    old: str  # stands in the file exactly once
+    old: str  # is in the file exactly once; line breaks may differ
     new: str
-    tests: tuple[str, ...]  # in tests: those that should notice, for speed
+    tests: tuple[str, ...]  # in tests: a few that must fail
 
     def changed(self, source: str) -> str:
-        """The file's text with the change. Raises ValueError unless the old text is there exactly once."""
-        if (times := source.count(self.old)) != 1:
-            raise ValueError(
-                f"{self.file}: the text to replace is there {times} times, not once: {self.old!r}"
-            )
-        return source.replace(self.old, self.new)
+        """`source` with the change. Raises ValueError unless it contains the old text once."""
+        places = list(re.finditer(re.escape(self.old), source))
+        if not places:
+            places = list(re.finditer(any_format(self.old), source))
+        if len(places) != 1:
+            raise ValueError(f"{self.file} contains {len(places)} times, not once: {self.old!r}")
+        return source[: places[0].start()] + self.new + source[places[0].end() :]
+
+
+def any_format(code: str) -> str:
+    """A regular expression for `code` with any line breaks, spaces, and commas before brackets."""
+    pattern, last = "", ""
+    for token in re.findall(r"\w+|\S", re.sub(r",(?=\s*[)\]}])", "", code)):
+        words = last.isidentifier() and token.isidentifier()
+        pattern += r"\s+" if words else r",?\s*" if token in ")]}" else r"\s*" if last else ""
+        pattern, last = pattern + re.escape(token), token
+    return pattern
 
 
 def mutants() -> list[Mutant]:
-    """The list, mutants.toml."""
-    listed = tomllib.loads((Path(__file__).parent / "mutants.toml").read_text(encoding="utf-8"))[
-        "mutant"
-    ]
-    return [Mutant(**{**mutant, "tests": tuple(mutant["tests"])}) for mutant in listed]
+    """The mutants in mutants.toml."""
+    text = (Path(__file__).parent / "mutants.toml").read_text(encoding="utf-8")
+    entries = tomllib.loads(text)["mutant"]
+    return [Mutant(**{**entry, "tests": tuple(entry["tests"])}) for entry in entries]
 
 
 @contextmanager
 def copy() -> Iterator[Path]:
-    """A temporary folder with src (the compiled core in it), tests and pyproject.toml; programs started inside import this src."""
+    """A temporary folder with src and its compiled core, tests and pyproject.toml.
+
+    Programs started inside import this src.
+    """
     with tempfile.TemporaryDirectory(prefix="mutants-") as name:
         folder = Path(name).resolve()
         for part in ("src", "tests"):
@@ -69,14 +87,17 @@ def copy() -> Iterator[Path]:
         (folder / "start" / "sitecustomize.py").write_text(START)
         os.environ |= {
             "PYTHONPATH": os.pathsep.join([str(folder / "start"), str(folder / "src")]),
-            "PYTHONDONTWRITEBYTECODE": "1",  # two changes within a second may look alike to Python's cache
+            "PYTHONDONTWRITEBYTECODE": "1",  # the cache could miss two changes within a second
             "OMP_NUM_THREADS": "1",
         }
         yield folder
 
 
 def run_tests(folder: Path, tests: Iterable[str]) -> tuple[int | None, float]:
-    """Run tests of the copy in a process of its own: pytest's exit code, None if it took too long, and seconds. Output: `folder`/log."""
+    """Run tests of the copy in their own process -> pytest's exit code, and seconds.
+
+    The code is None after TIME_LIMIT. The output goes to `folder`/log.
+    """
     start = time.monotonic()
     process = multiprocessing.get_context("fork").Process(target=_pytest, args=(folder, tests))
     process.start()
@@ -89,7 +110,7 @@ def run_tests(folder: Path, tests: Iterable[str]) -> tuple[int | None, float]:
 
 
 def _pytest(folder: Path, tests: Iterable[str]) -> None:
-    """In a fork of this process, which has loaded all that is slow to load: tag2mask anew, from the copy."""
+    """Runs in a fork, which has the slow imports; tag2mask is imported again from the copy."""
     os.chdir(folder)
     with (folder / "log").open("w") as log:
         os.dup2(log.fileno(), 1)
@@ -109,13 +130,13 @@ def _pytest(folder: Path, tests: Iterable[str]) -> None:
 
 
 def main(words: list[str]) -> int:
-    """Run the mutants that hold one of the words, all without words; the exit code."""
+    """Run the mutants that contain one of the words, or all of them; returns the exit code."""
     chosen = [
         mutant
         for mutant in mutants()
         if not words or any(word in f"{mutant.breaks} {mutant.file}" for word in words)
     ]
-    wrong = []
+    failures = []
     with copy() as folder:
         load()
         code, seconds = run_tests(
@@ -131,26 +152,24 @@ def main(words: list[str]) -> int:
             try:
                 path.write_text(mutant.changed(source), encoding="utf-8")
                 code, seconds = run_tests(folder, mutant.tests)
-                result = {None: "killed (time)", 0: "SURVIVED", 1: "killed"}.get(
-                    code, f"ERROR {code}"
-                )  # others: no test has run
+                # With any other code, no test ran.
+                names = {None: "killed (time)", 0: "SURVIVED", 1: "killed"}
+                result = names.get(code, f"ERROR {code}")
             except ValueError as error:
                 result, seconds = f"ERROR {error}", 0.0
             path.write_text(source, encoding="utf-8")
-            print(
-                f"{number:3} of {len(chosen)}  {result:9} {seconds:4.0f} s  {mutant.file}: {mutant.breaks}",
-                flush=True,
-            )
+            line = f"{number:3} of {len(chosen)}  {result:9} {seconds:4.0f} s"
+            print(f"{line}  {mutant.file}: {mutant.breaks}", flush=True)
             if not result.startswith("killed"):
-                wrong.append(mutant)
+                failures.append(mutant)
                 if code not in (0, None):
                     print((folder / "log").read_text()[-2000:])
-    print(f"{len(chosen) - len(wrong)} of {len(chosen)} mutants killed")
-    return bool(wrong)
+    print(f"{len(chosen) - len(failures)} of {len(chosen)} mutants killed")
+    return bool(failures)
 
 
 def load() -> None:
-    """Import what every test needs; each mutant's process is a fork of this one."""
+    """Import what every test needs; the process of each mutant is a fork of this one."""
     import accelerate  # noqa: F401
     import hypothesis  # noqa: F401
     import pytest  # noqa: F401
@@ -168,6 +187,6 @@ if __name__ == "__main__":
         "words",
         nargs="*",
         metavar="WORD",
-        help="only mutants whose description or file holds one of these",
+        help="run only the mutants whose description or file contains one of these",
     )
     sys.exit(main(parser.parse_args().words))

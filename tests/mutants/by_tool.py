@@ -1,15 +1,17 @@
-"""mutmut over the modules that hold the method, each with its own quick tests: `make mutants-all`.
+"""Run mutmut on the modules of the method, each with its own quick tests: `make mutants-all`.
 
-It works in the copy that by_hand.py makes, after two changes that change nothing: decorators are written out, because mutmut leaves
-decorated functions alone, and `strict=True` goes, a guard against our own mistakes whose loss no test can see. Survivors that nobody could
-notice are in equivalent.toml, each with the reason, and leave the score. `python tests/mutants/by_tool.py clusters/vote.py ...` runs some
-of the modules. Exit code 1 if less than 90 % of a module's mutants are killed.
+It runs in the copy that by_hand.py makes, after two changes that keep the meaning: decorators are
+written out, because mutmut skips decorated functions, and `strict=True` is removed, because no test
+can notice its loss. Mutants that nobody could notice are in equivalent.toml, each with the reason,
+and do not count. `python tests/mutants/by_tool.py clusters/vote.py ...` runs some of the modules.
+The exit code is 1 if less than 90 % of a module's mutants are killed.
 """
 
 import argparse
 import ast
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -18,8 +20,8 @@ from pathlib import Path
 
 from by_hand import copy
 
-LEAST = 0.9  # share of a module's mutants that must be killed
-NOTICED = ("killed", "timeout", "segfault")
+MIN_KILLED = 0.9  # share of a module's mutants
+KILLED = ("killed", "timeout", "segfault")
 MODULES = {  # in src/tag2mask: its tests in tests
     "classifier/affinity.py": [
         "classifier/test_affinity.py::test_by_hand",
@@ -62,34 +64,37 @@ SETTINGS = {
         "not slow and not real",
         "--hypothesis-profile=ci",
     ],
-    "do_not_mutate_patterns": ["raise "],  # the words of errors
-    "process_isolation": "forkserver",  # each mutant in a process that has run no test: PyTorch's threads, and our caches
-    "timeout_multiplier": 3.0,  # times the seconds that the tests took, and as much again
+    "do_not_mutate_patterns": ["raise "],  # the texts of errors
+    "process_isolation": "forkserver",  # PyTorch's threads, our caches
+    "timeout_multiplier": 3.0,  # times the seconds that the tests took
     "timeout_constant": 3.0,
 }
 MUTMUT = [sys.executable, "-c", "from mutmut.__main__ import cli; cli()"]
 
 
 def main(modules: list[str]) -> int:
-    """Run mutmut over these modules or all, print survivors and scores; the exit code."""
+    """Run mutmut on these modules or all; print survivors and scores; return the exit code."""
     scores = [
         score(module, tests)
         for module, tests in MODULES.items()
         if not modules or module in modules
     ]
-    for module, killed, every, same, seconds in scores:
-        print(
-            f"{module:24} {killed:3} of {every:3} killed: {killed / every:.1%}; {same:2} more change nothing; {seconds:.0f} s"
-        )
-    killed, every = (sum(row[column] for row in scores) for column in (1, 2))
-    print(f"{'all':24} {killed:3} of {every:3} killed: {killed / every:.1%}")
-    return any(row[1] < LEAST * row[2] for row in scores)
+    for module, killed, total, equivalent, seconds in scores:
+        line = f"{module:24} {killed:3} of {total:3} killed: {killed / total:.1%}"
+        print(f"{line}; {equivalent:2} more are equivalent; {seconds:.0f} s")
+    killed, total = (sum(row[column] for row in scores) for column in (1, 2))
+    print(f"{'all':24} {killed:3} of {total:3} killed: {killed / total:.1%}")
+    return any(row[1] < MIN_KILLED * row[2] for row in scores)
 
 
 def score(module: str, tests: list[str]) -> tuple[str, int, int, int, float]:
-    """The module, how many of its mutants are killed, of how many that change something, how many change nothing, and seconds."""
+    """Module; how many mutants are killed, can be killed, are equivalent; seconds."""
     start = time.monotonic()
-    listed = {(e["old"], e["new"]) for e in equivalents() if e["module"] == module}
+    listed = {
+        (squeezed(entry["old"]), squeezed(entry["new"]))
+        for entry in equivalents()
+        if entry["module"] == module
+    }
     with copy() as folder:
         file = folder / "src" / "tag2mask" / module
         file.write_text(prepared(file.read_text(encoding="utf-8")), encoding="utf-8")
@@ -100,9 +105,8 @@ def score(module: str, tests: list[str]) -> tuple[str, int, int, int, float]:
                 "\n[tool.mutmut]\n"
                 + "".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.items())
             )
-        (folder / "mutants" / "src").mkdir(
-            parents=True
-        )  # there before Python starts, which remembers folders that are not
+        # Before Python starts: it remembers which folders do not exist.
+        (folder / "mutants" / "src").mkdir(parents=True)
         os.environ["PYTHONPATH"] = os.pathsep.join(
             [str(folder / "start"), str(folder / "mutants" / "src")]
         )
@@ -117,30 +121,35 @@ def score(module: str, tests: list[str]) -> tuple[str, int, int, int, float]:
             for name, status in results.items()
             if status != "killed"
         }
-    survived = {name: change for name, change in changes.items() if results[name] not in NOTICED}
-    same = {name for name, change in survived.items() if change in listed}
-    for name in changes.keys() - same:
+    survived = {name: change for name, change in changes.items() if results[name] not in KILLED}
+    keys = {name: tuple(map(squeezed, change)) for name, change in survived.items()}
+    equivalent = {name for name, key in keys.items() if key in listed}
+    for name in changes.keys() - equivalent:
         print(f"{name}: {results[name]}\n  - {changes[name][0]}\n  + {changes[name][1]}\n")
-    for old, new in listed - set(survived.values()):
-        print(f"{module}: listed as equivalent, but gone or killed:\n  - {old}\n  + {new}\n")
+    for old, new in listed - set(keys.values()):
+        print(f"{module}: in equivalent.toml, but missing or killed:\n  - {old}\n  + {new}\n")
     return (
         module,
         len(results) - len(survived),
-        len(results) - len(same),
-        len(same),
+        len(results) - len(equivalent),
+        len(equivalent),
         time.monotonic() - start,
     )
 
 
 def equivalents() -> list[dict[str, str]]:
     """Mutants that nobody could notice: module, old and new text of the changed lines, and why."""
-    return tomllib.loads((Path(__file__).parent / "equivalent.toml").read_text(encoding="utf-8"))[
-        "equivalent"
-    ]
+    text = (Path(__file__).parent / "equivalent.toml").read_text(encoding="utf-8")
+    return tomllib.loads(text)["equivalent"]
+
+
+def squeezed(code: str) -> str:
+    """`code` without white space and commas before brackets: the same for any formatting."""
+    return re.sub(r",(?=[)\]}])", "", "".join(code.split()))
 
 
 def prepared(source: str) -> str:
-    """`@property` before a function becomes `name = property(name)` behind it, and zips lose `strict=True`."""
+    """`@property` before a function becomes `name = property(name)` after it; no `strict=True`."""
     lines = source.splitlines(keepends=True)
     functions = [
         node
@@ -150,7 +159,7 @@ def prepared(source: str) -> str:
     for node in sorted(functions, key=lambda node: -node.lineno):
         decorators = [ast.unparse(decorator) for decorator in node.decorator_list]
         if decorators in (["classmethod"], ["staticmethod"]):
-            continue  # mutmut's own business
+            continue  # mutmut handles these
         lines[node.end_lineno : node.end_lineno] = [
             f"{' ' * node.col_offset}{node.name} = {d}({node.name})\n" for d in decorators[::-1]
         ]
@@ -165,12 +174,12 @@ def _output(folder: Path, *arguments: str) -> str:
 
 
 def _change(diff: str) -> tuple[str, str]:
-    """A diff to the text that goes and the text that comes."""
+    """The old and the new text of a diff."""
     lines = [line for line in diff.splitlines() if not line.startswith(("---", "+++", "#"))]
-    gone, come = (
+    old, new = (
         " ".join(line[1:].strip() for line in lines if line.startswith(sign)) for sign in "-+"
     )
-    return gone, come
+    return old, new
 
 
 if __name__ == "__main__":
@@ -178,9 +187,9 @@ if __name__ == "__main__":
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "modules", nargs="*", metavar="MODULE", help=f"all, or some of: {', '.join(MODULES)}"
+        "modules", nargs="*", metavar="MODULE", help=f"default: all of {', '.join(MODULES)}"
     )
     modules = parser.parse_args().modules
     if unknown := set(modules) - MODULES.keys():
-        parser.error(f"not in the list of modules: {', '.join(sorted(unknown))}")
+        parser.error(f"unknown modules: {', '.join(sorted(unknown))}")
     sys.exit(main(modules))

@@ -125,7 +125,7 @@ def save_classifier(
 
 def load_classifier(path: Path) -> PatchClassifier:
     """A file of `save_classifier` to the network, in eval mode. Raises RunError if it is missing or damaged."""
-    meta, state = read_tensors(path, "train")
+    meta, state = read_tensors(path, "classifier")
     settings = stored_settings(ClassifierSettings, meta["settings"], path)
     model = PatchClassifier(
         settings.model_copy(update={"weights": "none"}),

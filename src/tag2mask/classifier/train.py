@@ -15,7 +15,7 @@ from tag2mask.config import ClassifierSettings
 from tag2mask.errors import ConfigError
 from tag2mask.photos.table import Table
 from tag2mask.photos.tensors import AUGMENTATIONS, seeded, to_square
-from tag2mask.processes import ahead, cores, helpers
+from tag2mask.processes import cores, parallel_map
 from tag2mask.progress import log
 
 PAPER_PATCHES = 24 * 24  # the grid for which k is given
@@ -114,11 +114,8 @@ def train_classifier(
     trained.eval()
     some = table.photos[:: max(1, len(table) // MEASURED)]
     device = next(trained.parameters()).device
-    with helpers(cores()) as readers:
-        pictures = ahead(
-            readers, lambda photo: to_square(photo.open(at_least=side), side), some, cores()
-        )
-        trained.measure_maps(picture.to(device) for picture in pictures)
+    pictures = parallel_map(lambda photo: to_square(photo.open(at_least=side), side), some, cores())
+    trained.measure_maps(picture.to(device) for picture in pictures)
     return trained
 
 

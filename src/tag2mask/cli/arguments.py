@@ -10,7 +10,7 @@ import tyro
 from tyro.conf import arg
 
 from tag2mask.config import Config, Settings
-from tag2mask.config_files import base_config, changed_config, own_settings
+from tag2mask.config_files import base_config, changed_config
 
 ABOUT = {
     "clusters": "group the tags",
@@ -116,13 +116,9 @@ def parse_config(argv: list[str], command: str = "run") -> Config:
     named = named_settings(argv)
     base = base_config(named.out, named.recipe)
     options = make_options(base, STAGE_READS.get(command))
-    about = f"{ABOUT.get(command, 'run all stages').capitalize()}. Defaults: recipe {base.recipe}"
-    if kept := [] if named.recipe else own_settings(base):
-        about += f" with the settings that {named.out} keeps: {', '.join(kept)}"
-    about += "."
+    origin = f"recipe {base.recipe}" if named.recipe else named.out or "recipe photos"
+    about = f"{ABOUT.get(command, 'run all stages').capitalize()}. Defaults: those of {origin}."
     if command == "clusters":
         about += " Cluster files: tag2mask clusters make | show | replay | stability --help."
     config = changed_config(base, asdict(parse(type(options), command, argv, about)))
-    if kept:
-        print_error(f"{named.out} keeps its settings: {', '.join(kept)}")
     return config

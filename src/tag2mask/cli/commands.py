@@ -54,8 +54,7 @@ def _stages(*names: str) -> Callable[[list[str]], None]:
     def command(argv: list[str]) -> None:
         from tag2mask.api import run_config
 
-        former = {"classifier": "train", "segmenter": "segment"}  # until the stages are renamed
-        run_config(parse_config(argv, names[-1]), [former.get(name, name) for name in names])
+        run_config(parse_config(argv, names[-1]), names)
 
     return command
 

@@ -1,20 +1,6 @@
 """The fully connected CRF, usable alone: `from tag2mask.crf import dense_crf`."""
 
-from tag2mask.crf.inference import (
-    backend,
-    deeplab_image,
-    dense_crf,
-    dense_crf_batch,
-    dense_crf_many,
-)
+from tag2mask.crf.inference import backend, dense_crf, dense_crf_many
 from tag2mask.crf.params import PRESETS, CRFParams
 
-__all__ = [
-    "PRESETS",
-    "CRFParams",
-    "backend",
-    "deeplab_image",
-    "dense_crf",
-    "dense_crf_batch",
-    "dense_crf_many",
-]
+__all__ = ["PRESETS", "CRFParams", "backend", "dense_crf", "dense_crf_many"]

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from tag2mask.config import MaskSettings
-from tag2mask.crf import CRFParams, dense_crf
+from tag2mask.crf import dense_crf
 from tag2mask.files import writing
 from tag2mask.masks.scores import Scorer, otsu, patch_scores, relative, tag_scores, to_pixels
 from tag2mask.photos.images import image_size
 from tag2mask.photos.masks import write_mask
 from tag2mask.photos.table import Photo, Table
 from tag2mask.photos.tensors import likeliest, reduced, to_square
-from tag2mask.processes import ahead, helpers
+from tag2mask.processes import parallel_map
 from tag2mask.progress import track
 
 READERS = 4  # threads that read photos for the network
@@ -41,7 +41,7 @@ class MaskMaker:
     ):
         self.score, self.grid, self.settings = score, grid, settings
         self.index = {tag: i for i, tag in enumerate(tags)}
-        self.crf = CRFParams(**settings.crf.model_dump())
+        self.crf = settings.crf
 
     def present(self, photo: Photo) -> list[int]:
         """The classes that may appear in the mask: background and the photo's tags; with `plain` all."""
@@ -76,11 +76,10 @@ class MaskMaker:
     def all_maps(self, photos: Sequence[Photo]) -> Iterator[tuple[Photo, Tensor]]:
         """Each photo with its `maps`; photos are read in threads ahead of the network."""
         self.sides  # noqa: B018  asks the network here, before several threads do at once
-        with helpers(READERS) as readers:
-            for batch, pictures in ahead(
-                readers, lambda batch: (batch, self.read(batch)), self.batches(photos), READERS
-            ):
-                yield from zip(batch, self.maps(batch, pictures), strict=True)
+        for batch, pictures in parallel_map(
+            lambda batch: (batch, self.read(batch)), self.batches(photos), READERS
+        ):
+            yield from zip(batch, self.maps(batch, pictures), strict=True)
 
     def read(self, photos: Sequence[Photo]) -> dict[int, Tensor]:
         """Photos as the network takes them at every scale: the side of the square [pixels] to (B, 3, side, side)."""
@@ -152,9 +151,8 @@ def make_masks(table: Table, maker: MaskMaker, folder: Path, workers: int) -> in
         write_mask(folder / f"{photo.name}.png", maker.mask(photo, maker.scores(maps)))
 
     progress = track(todo, "pseudo masks", total=len(table), done=len(table) - len(todo))
-    with helpers(workers) as pool:
-        for _ in ahead(pool, finish, maker.all_maps(todo), 4 * workers):
-            next(progress)
+    for _ in parallel_map(finish, maker.all_maps(todo), workers, 4 * workers):
+        next(progress)
     next(progress, None)
     return len(table)
 

@@ -35,9 +35,15 @@ Groups = list[tuple[str, list[Strip]]]
 
 
 def write_report(
-    run_dir: Path, config: Config, train: Table, val: Table | None, scores: Scores, truth: Truth
+    run_dir: Path,
+    config: Config,
+    train: Table,
+    val: Table | None,
+    scores: Scores,
+    truth: Truth,
+    out: Path | None = None,
 ) -> Path:
-    """A run to its page, report/index.html, and beside it picture.jpg, a few of the training photos; returns the page's path.
+    """A run to its page, `out`/index.html (`out`: the run's report/), and beside it picture.jpg, a few of the training photos; returns the page's path.
 
     `scores(photo)`: (C, h, w) float patch scores in 0-1, of which those of the photo's tags are shown, or None where there are none yet.
     `truth(photo)`: (H, W) uint8 true mask, or None. A stage that has not run yet is said to be missing on the page.
@@ -112,9 +118,9 @@ def write_report(
             run_dir=shlex.quote(str(run_dir)),
         )
     )
-    page = run_dir / "report" / "index.html"
+    page = (out or run_dir / "report") / "index.html"
     write_text(page, html)
-    _write_picture(run_dir / "report" / "picture.jpg", train, chosen[0][1][:4], masks, scores)
+    _write_picture(page.with_name("picture.jpg"), train, chosen[0][1][:4], masks, scores)
     if "segmenter" in done:
         write_card(run_dir, config, train, metrics.get("segmenter"))
     return page

@@ -1,96 +1,165 @@
-"""One run: its settings, its folder and its tables."""
+"""The files of a run folder: where each lies, which stages are done, who may write.
 
-from functools import cache, cached_property
+config.toml     the settings last asked for
+STAGE/          what a finished stage wrote; its done.json says from what
+.STAGE.part/    what an unfinished stage has written so far; renamed to STAGE/ when it is done
+clusters.transcript.jsonl, log.txt, .facts.jsonl, .lock
+"""
+
+import shlex
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from tag2mask.clusters import Clusters, load_clusters
-from tag2mask.config import Config
-from tag2mask.errors import ConfigError, DataError, RunError
-from tag2mask.files import Facts, fingerprint, read_list
-from tag2mask.formats import read_rows
-from tag2mask.formats.rows import to_table
-from tag2mask.photos.masks import Truth, true_photos
-from tag2mask.photos.table import Photo, Table
+from filelock import FileLock, Timeout
+
+from tag2mask.errors import RunError
+from tag2mask.files import read_json, remove_temporaries, write_json
+from tag2mask.processes import rank
+from tag2mask.progress import log, start_log
+
+DONE, STARTED, FINDINGS = "done.json", "started.json", "findings.json"
+CHECKPOINT, TRAINING_METRICS, MODEL = "checkpoint", "metrics.jsonl", "model.safetensors"
+CLUSTERS, MASKS, METRICS, PAGE = "clusters.json", "masks.json", "metrics.json", "index.html"
+PREDICTIONS = "predictions"
 
 
-class Job:
-    """One run: its settings, its folder, and the tables, read when first needed."""
+class RunFolder:
+    """A run folder, which need not exist yet."""
 
-    def __init__(self, config: Config):
-        self.config, self.folder = config, config.out
-        self.facts = Facts(config.out / ".facts.jsonl")
-        self.rows = cache(read_rows)
+    def __init__(self, path: Path):
+        self.path = path.absolute()  # a notebook may change its folder
+        self.config = self.path / "config.toml"
+        self.facts = self.path / ".facts.jsonl"
+        # Not in the stage's folder: the answers are paid for, and serve with other settings too.
+        self.transcript = self.path / "clusters.transcript.jsonl"
 
-    def fingerprint(self, path: Path, pattern: str = "*") -> str:
-        """Hash of contents, see `runs.fingerprint`; files that have not changed since the run last read them are not read."""
-        return fingerprint(path, pattern, self.facts)
+    def part(self, stage: str) -> Path:
+        """Where a stage writes."""
+        return self.path / f".{stage}.part"
 
-    @property
-    def data(self) -> Path:
-        """Where the training photos are named. Raises ConfigError if nothing says so."""
-        if self.config.data is None:
-            raise ConfigError(
-                "which photos? Give --data FILE.csv (columns file_name, tags), a .jsonl, or a folder with one folder per tag"
-            )
-        return self.config.data
+    def result(self, stage: str, *names: str) -> Path:
+        """A file of what a stage wrote when it was last done, or the folder of all."""
+        folder, part = self.path / stage, self.part(stage)
+        # A kill between the two renames of `_replace` leaves it under the other name.
+        between = not folder.exists() and (part / DONE).exists()
+        return (part if between else folder).joinpath(*names)
 
-    @cached_property
-    def table(self) -> Table:
-        """Training photos."""
-        return to_table(self.rows(self.data))
+    def command(self, stage: str) -> str:
+        """The command that runs a stage here."""
+        return f"`tag2mask {stage} --out {shlex.quote(str(self.path))}`"
 
-    @cached_property
-    def val(self) -> Table | None:
-        """Photos to test on, with the class numbers of the training photos."""
-        return (
-            to_table(self.rows(self.config.val), self.table.tags, untagged=True)
-            if self.config.val
-            else None
-        )
-
-    @property
-    def clusters(self) -> Clusters:
-        """What the clusters stage wrote."""
-        path = self.folder / "clusters" / "clusters.json"
+    def need(self, stage: str, *names: str) -> Path:
+        """`result`. Raises RunError if it is missing."""
+        path = self.result(stage, *names)
         if not path.exists():
-            raise RunError(f"{path} is missing; run `tag2mask clusters --out {self.folder}` first")
-        return load_clusters(path)
+            raise RunError(f"{path} is missing; run {self.command(stage)} first")
+        return path
 
-    def truth(self, table: Table | None) -> Truth | None:
-        """True masks of these photos, for evaluation; None where there are none."""
-        folder, numbering = self.config.val_masks, self.config.photos.numbering
-        if table is None or folder is None:
-            return None
-        if table is self.table:
-            table = true_photos(table, self.val, folder)
-            if not table.photos:
-                return None  # the folder holds only the test photos' masks
-        return Truth(folder, table, numbering, self.facts)
+    def done(self, stage: str) -> dict[str, Any] | None:
+        """Of a finished stage: inputs, counts, seconds, resumed, versions."""
+        return _read(self.result(stage, DONE))
 
-    @cached_property
-    def pseudo_photos(self) -> tuple[Photo, ...]:
-        """Training photos whose pseudo masks are scored. Raises DataError if there are true masks, but none of a photo on the list."""
-        truth, wanted = self.truths["train"], self.config.photos.pseudo_list
-        photos = truth.photos_with_truth if truth else ()
-        if not (wanted and photos):
-            return photos
-        names = set(read_list(wanted))
-        if not (scored := tuple(p for p in photos if p.name in names)):
-            raise DataError(
-                f"none of its {len(names)} names is a training photo with a true mask; these are named like {photos[0].name}",
-                wanted,
+    def started(self, stage: str) -> dict[str, Any] | None:
+        """Of an unfinished stage: inputs."""
+        return _read(self.part(stage) / STARTED)
+
+    def resumable(self, stage: str) -> bool:
+        """Whether an unfinished stage has anything from which it can resume."""
+        useless = (STARTED, TRAINING_METRICS, FINDINGS)
+        files = self.part(stage).rglob("*")
+        return any(path.is_file() and path.name not in useless for path in files)
+
+    def begin(self, stage: str, inputs: dict[str, Any]) -> None:
+        """Let a stage write, beside what it has."""
+        write_json(self.part(stage) / STARTED, {"inputs": inputs})
+
+    def discard(self, stage: str) -> None:
+        """Delete what an unfinished stage wrote; a kill on the way leaves nothing half deleted."""
+        if self.part(stage).exists():
+            self.part(stage).rename(self._cleared(stage))
+        self._cleared(stage)
+
+    def finish(self, stage: str, done: dict[str, Any]) -> None:
+        """What a stage wrote becomes its result, in place of the one before."""
+        write_json(self.part(stage) / DONE, done)
+        self._replace(stage)
+
+    def reopen(self, stage: str) -> None:
+        """Take a result of which files are gone as unfinished: the others are kept."""
+        self.discard(stage)
+        (self.path / stage).rename(self.part(stage))
+        (self.part(stage) / DONE).unlink()
+
+    def repair(self, stage: str) -> None:
+        """Complete what a kill in `finish` or `discard` cut short."""
+        if (self.part(stage) / DONE).exists():
+            self._replace(stage)
+        self._cleared(stage)
+        remove_temporaries(self.part(stage))
+
+    def _replace(self, stage: str) -> None:
+        shutil.rmtree(self.part(stage) / CHECKPOINT, ignore_errors=True)
+        if (self.path / stage).exists():
+            (self.path / stage).rename(self._cleared(stage))
+        self.part(stage).rename(self.path / stage)
+        self._cleared(stage)
+
+    def _cleared(self, stage: str) -> Path:
+        """Where a folder lies while it is deleted; empties it."""
+        old = self.path / f".{stage}.trash"
+        shutil.rmtree(old, ignore_errors=True)
+        return old
+
+    def require_own(self, stages: Sequence[str]) -> None:
+        """Raises RunError if the folder of one of these stages is a link or not a run's own."""
+        for folder in (self.path / stage for stage in stages):
+            if folder.is_symlink():
+                raise RunError(
+                    f"{folder} is a link, and a stage replaces its folder; "
+                    f"link the whole of {self.path} instead"
+                )
+            own = (folder / STARTED).exists() or (folder / DONE).exists()
+            if not own and any(not path.name.startswith(".") for path in folder.glob("*")):
+                raise RunError(
+                    f"{folder} holds files that no run wrote, and this run would replace them; "
+                    "give another --out"
+                )
+
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        """Log here and keep other commands out. A new folder that stays empty is removed again.
+
+        Raises RunError if another command is at work here.
+        """
+        new = not self.path.exists()
+        start_log(self.path, quiet=rank() > 0)
+        # The system drops the lock with the process: a kill leaves nothing locked.
+        lock = FileLock(self.path / ".lock", timeout=0)
+        try:
+            if rank() == 0:
+                lock.acquire()
+        except Timeout:
+            raise RunError(
+                f"another tag2mask command is at work in {self.path}; "
+                "wait for it, or give another --out"
+            ) from None
+        except (OSError, NotImplementedError) as error:
+            log.info(
+                f"warning: {self.path} cannot be locked ({error}); "
+                "do not run two commands there at once"
             )
-        return scored
+        try:
+            yield
+        finally:
+            lock.release()
+            files = {path.name for path in self.path.iterdir()}
+            if new and rank() == 0 and files <= {"log.txt", ".lock"}:
+                start_log()  # closes log.txt
+                shutil.rmtree(self.path, ignore_errors=True)
 
-    def check_evaluation(self) -> None:
-        """Nothing, or the error with which the evaluate stage would end. Raises DataError."""
-        from tag2mask.evaluate import check_mean_over
 
-        check_mean_over(self.config.evaluate.mean_over, self.table.classes)
-        if self.config.photos.pseudo_list:
-            self.pseudo_photos  # noqa: B018
-
-    @cached_property
-    def truths(self) -> dict[str, Truth | None]:
-        """True masks of the training and of the test photos."""
-        return {"train": self.truth(self.table), "val": self.truth(self.val)}
+def _read(path: Path) -> dict[str, Any] | None:
+    return read_json(path) if path.exists() else None

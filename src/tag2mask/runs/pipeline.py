@@ -1,385 +1,308 @@
-"""The one list of stages, and what decides whether a stage runs, goes on, or is skipped.
+"""Whether a stage runs, resumes or is skipped.
 
-A stage reads what the stages before it wrote, writes into its own folder of the run and ends with done.json, which names what
-went in. A stage whose done.json still matches is skipped; when something that went in has changed, the run says what, and the stage
-starts anew; when a stage was cut short, it goes on from what lies in its folder. What a finished stage wrote is kept aside until the
-new is done: it comes back if that cannot even start, or when what goes in is as it was.
+A stage is skipped while its done.json names just what it would read now. Otherwise it makes a new
+result; the one before stays in use until that is done. A stage that was stopped resumes if it would
+still read the same.
 """
 
 import hashlib
 import json
 import re
-import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tag2mask.config import Config, Settings
 from tag2mask.errors import RunError
-from tag2mask.files import read_json, remove_temporaries, versions, write_json, writing
+from tag2mask.files import versions
+from tag2mask.formats.check import checked_state
 from tag2mask.processes import barrier, rank
 from tag2mask.progress import log
+from tag2mask.runs import STAGES as NAMES
 from tag2mask.runs import stages
-from tag2mask.runs.folder import Job
+from tag2mask.runs.folder import CLUSTERS, FINDINGS, METRICS, MODEL, PAGE
+from tag2mask.runs.run import PREDICTION_SETTINGS, Run
 
-Inputs = dict[str, Any]
-CONFIG = Config()
-# Of the segmenter; they touch its training only where it learns from masks of its own, and object_first not even then.
-TEST_SETTINGS = {"test_scales", "flip", "object_first", "crf"}
+Inputs = dict[str, Any]  # what a stage reads, by a name for messages: hashes and settings, as JSON
+LONGEST = 60  # characters of a value in a message
+DEFAULTS = Config()
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage: its folder, what goes in, and what it does."""
+    """How a stage makes its result, what it reads, and which files the result must hold."""
 
-    folder: str
-    inputs: Callable[[Job], Inputs]
-    run: Callable[[Job], dict[str, Any]]  # returns counts for done.json
-    whole: Callable[[Job], bool] = lambda job: (
-        True
-    )  # whether what a finished stage wrote is still there
-    carries: str = ""  # a file that a new start takes over from the one before: it was paid for
-    feeds: bool = True  # whether later stages read what it wrote
+    make: Callable[[Run, Path], stages.Counts]
+    reads: tuple[str, ...]  # of READS, or sections of settings
+    files: Callable[[Run], Iterable[str]]
+    feeds: bool = True  # whether later stages read the result
 
 
-# ---- what goes in ----------------------------------------------------------------------------------------------------------------
+def _data(run: Run) -> str:
+    config = run.config
+    return _hash(checked_state(run.data, config.val, config.val_masks, run.rows))
 
 
-def _clusters_inputs(job: Job) -> Inputs:
-    return {
-        "tags": list(job.table.tags),
-        "clusters": _settings(job, job.config.clusters, exclude={"timeout"}),
-        "seed": job.config.seed,
-    }
+def _true_masks(name: str, run: Run) -> str | None:
+    truth = run.truths[name]
+    photos = truth.photos_with_truth if truth else ()
+    return _hash([[p.name, run.fingerprint(truth.path(p))] for p in photos]) if truth else None
 
 
-def _train_inputs(job: Job) -> Inputs:
-    return {
-        "photos": job.table.fingerprint,
-        "clusters.json": job.fingerprint(_need(job, "clusters/clusters.json", "clusters")),
-        "classifier": _settings(job, job.config.classifier),
-        "seed": job.config.seed,
-    }
+def _model(stage: str, run: Run) -> str:
+    return run.fingerprint(run.files.need(stage, MODEL))
 
 
-def _masks_inputs(job: Job) -> Inputs:
-    return {
-        "photos": job.table.fingerprint,
-        "clusters.json": job.fingerprint(_need(job, "clusters/clusters.json", "clusters")),
-        "classifier/model.safetensors": job.fingerprint(
-            _need(job, "classifier/model.safetensors", "train")
-        ),
-        "masks": job.config.masks.model_dump(mode="json", exclude={"batch_size"}),
-    }
-
-
-def _segment_inputs(job: Job) -> Inputs:
-    _need(job, "masks/done.json", "masks")
-    settings = job.config.segmenter
-    return {
-        "photos": job.table.fingerprint,
-        "masks": job.fingerprint(job.folder / "masks", "*.png"),
-        "segmenter": _settings(
-            job, settings, exclude=TEST_SETTINGS if settings.rounds == 1 else {"object_first"}
-        ),
-        "seed": job.config.seed,
-    }
-
-
-def _evaluate_inputs(job: Job) -> Inputs:
-    _need(job, "masks/done.json", "masks")
-    truths = {
-        name: truth
-        and [[photo.name, job.fingerprint(truth.path(photo))] for photo in truth.photos_with_truth]
-        for name, truth in job.truths.items()
-    }
-    return {
-        "masks": job.fingerprint(job.config.pseudo_masks(job.folder), "*.png"),
-        "segmenter/model.safetensors": job.fingerprint(
-            _need(job, "segmenter/model.safetensors", "segment")
-        ),
-        "segmenter": job.config.segmenter.model_dump(mode="json", include=TEST_SETTINGS),
-        "val": job.val and job.val.fingerprint,
-        "truth": truths,
-        "numbering": job.config.photos.numbering,
-        "pseudo": [p.name for p in job.pseudo_photos],
-        "evaluate": job.config.evaluate.model_dump(mode="json"),
-    }
-
-
-def _report_inputs(job: Job) -> Inputs:
-    done = {
-        name: _read(job.folder / stage.folder / "done.json")
-        for name, stage in STAGES.items()
-        if stage.feeds
-    }
-    return {name: _digest(file) for name, file in done.items()} | {
-        "report": job.config.report.model_dump(mode="json")
-    }
-
-
-def _digest(done: Inputs | None) -> str | None:
-    """Hash of what a done.json says of a result; how long that took is no part of it: a result made again may be the same."""
-    if done is None:
-        return None
-    kept = {key: value for key, value in done.items() if key not in ("seconds", "resumed")}
-    return hashlib.sha256(json.dumps(kept).encode()).hexdigest()[:16]
-
-
-def _has(path: str) -> Callable[[Job], bool]:
-    return lambda job: (job.folder / path).exists()
-
-
-def _has_every_mask(job: Job) -> bool:
-    return all(
-        (job.folder / "masks" / f"{photo.name}{kind}").exists()
-        for photo in job.table.photos
-        for kind in (".png", ".npz")
+def _result(stage: str, run: Run) -> str | None:
+    """Hash of a done.json, times left out: a result that was made again may be the same."""
+    done = run.files.done(stage) or {}
+    return (
+        _hash({k: v for k, v in done.items() if k not in ("seconds", "resumed")}) if done else None
     )
 
 
-def _settings(job: Job, settings: Settings, exclude: set[str] | None = None) -> Inputs:
-    """Settings, and the contents of those that name files, wherever these lie now."""
-    values = settings.model_dump(mode="json", exclude=exclude)
-    files = {
-        key: Path(value)
-        for key, value in values.items()
-        if isinstance(value, str) and Path(value).is_absolute()
-    }
-    return values | {
-        key: f"{file.name} {job.fingerprint(file)}" for key, file in files.items() if file.is_file()
-    }
-
-
-def _need(job: Job, path: str, stage: str) -> Path:
-    if not (job.folder / path).exists():
-        raise RunError(
-            f"{job.folder / path} is missing; run `tag2mask {stage} --out {job.folder}` first"
-        )
-    return job.folder / path
-
+READS: dict[str, Callable[[Run], Any]] = {
+    "data": _data,  # names, tags, each file's size and time of change: no picture is opened
+    "tags": lambda run: list(run.table.tags),
+    "photos": lambda run: run.table.fingerprint,
+    "validation photos": lambda run: run.val and run.val.fingerprint,
+    "true masks of training photos": partial(_true_masks, "train"),
+    "true masks of validation photos": partial(_true_masks, "val"),
+    "photos.numbering": lambda run: run.config.photos.numbering,
+    "photos.pseudo_list": lambda run: _hash([photo.name for photo in run.pseudo_photos]),
+    "seed": lambda run: run.config.seed,
+    "cluster file": lambda run: run.fingerprint(run.files.need("clusters", CLUSTERS)),
+    "classifier model": partial(_model, "classifier"),
+    "pseudo masks": lambda run: run.fingerprint(run.files.need("masks"), "*.png"),
+    "segmenter model": partial(_model, "segmenter"),
+    "pseudo masks of the last round": lambda run: run.fingerprint(run.last_masks, "*.png"),
+    **{f"{name} result": partial(_result, name) for name in NAMES},
+}
 
 STAGES: dict[str, Stage] = {
-    "check": Stage(
-        "check", stages.check_state, stages.check, _has("check/findings.json"), feeds=False
+    "check": Stage(stages.check, ("data", "photos.numbering"), lambda run: [FINDINGS], feeds=False),
+    "clusters": Stage(stages.clusters, ("tags", "clusters", "seed"), lambda run: [CLUSTERS]),
+    "classifier": Stage(
+        stages.classifier, ("photos", "cluster file", "classifier", "seed"), lambda run: [MODEL]
     ),
-    "clusters": Stage(
-        "clusters",
-        _clusters_inputs,
-        stages.clusters,
-        _has("clusters/clusters.json"),
-        "clusters.transcript.jsonl",
+    "masks": Stage(
+        stages.masks,
+        ("photos", "cluster file", "classifier model", "masks"),
+        lambda run: (f"{p.name}{kind}" for p in run.table.photos for kind in (".png", ".npz")),
     ),
-    "train": Stage("classifier", _train_inputs, stages.train, _has("classifier/model.safetensors")),
-    "masks": Stage("masks", _masks_inputs, stages.masks, _has_every_mask),
-    "segment": Stage(
-        "segmenter", _segment_inputs, stages.segment, _has("segmenter/model.safetensors")
+    "segmenter": Stage(
+        stages.segmenter, ("photos", "pseudo masks", "segmenter", "seed"), lambda run: [MODEL]
     ),
-    "evaluate": Stage("evaluate", _evaluate_inputs, stages.evaluate, _has("evaluate/metrics.json")),
+    "evaluate": Stage(
+        stages.evaluate,
+        (
+            "pseudo masks of the last round",
+            "segmenter model",
+            "segmenter",
+            "validation photos",
+            "true masks of training photos",
+            "true masks of validation photos",
+            "photos.numbering",
+            "photos.pseudo_list",
+            "evaluate",
+        ),
+        lambda run: [METRICS],
+    ),
     "report": Stage(
-        "report", _report_inputs, stages.report, _has("report/index.html"), feeds=False
+        stages.report,
+        (*(f"{name} result" for name in NAMES[1:-1]), "report"),
+        lambda run: [PAGE],
+        feeds=False,
     ),
 }
 
 
-# ---- whether it is done ----------------------------------------------------------------------------------------------------------
+def run_stages(run: Run, names: Sequence[str]) -> None:
+    """Run these stages in order, skipping what is done.
 
-
-def require_own_folders(job: Job, names: Sequence[str]) -> None:
-    """Raises RunError if the folder of one of these stages is a link, or holds what no run wrote."""
-    for folder in (job.folder / STAGES[name].folder for name in names):
-        if folder.is_symlink():
-            raise RunError(
-                f"{folder} is a link, and a stage renames its folder; link the whole of {job.folder} instead"
-            )
-        own = (folder / "started.json").exists() or (folder / "done.json").exists()
-        if not own and any(not path.name.startswith(".") for path in folder.glob("*")):
-            raise RunError(
-                f"{folder} holds files that no run wrote, and this run would write there; give another --out"
-            )
-
-
-def run_stages(job: Job, names: Sequence[str], undo: Callable[[], object] | None = None) -> None:
-    """Run these stages of a job in order, skipping what is done. `undo` is called if none of them could even start.
-
-    Raises:
-        RunError: a stage that is not among them has been done with something else than it would now read.
+    Raises RunError if a stage that is not among them is done, but would now read something else.
     """
-    barrier()
     for name in names:
-        for earlier in list(STAGES)[: list(STAGES).index(name)]:
-            if (
-                STAGES[earlier].feeds
-                and earlier not in names
-                and (changed := _changed(job, earlier))
-            ):
+        for earlier in NAMES[: NAMES.index(name)]:
+            unchecked = STAGES[earlier].feeds and earlier not in names
+            if unchecked and (changes := _out_of_date(run, earlier)):
                 raise RunError(
-                    f"{earlier} was done otherwise ({changed}); run `tag2mask {earlier} --out {job.folder}` first, or `run`"
+                    f"{earlier} is out of date ({changes}); "
+                    f"run {run.files.command(earlier)} first, or {run.files.command('run')}"
                 )
-        if run_stage(job, name, undo):
-            undo = None
+        run_stage(run, name)
 
 
-def run_stage(job: Job, name: str, undo: Callable[[], object] | None = None) -> bool:
-    """Run one stage unless its done.json matches what would go in; says whether it ran. `undo` is called if it could not even start."""
-    stage = STAGES[name]
-    folder, aside = job.folder / stage.folder, job.folder / f".{stage.folder}.old"
-    kept = _read(aside / "done.json")
+def run_stage(run: Run, name: str) -> None:
+    """Run one stage, unless what it would read is what its result was made from."""
+    stage, files = STAGES[name], run.files
     barrier()
-    if rank() == 0 and kept and kept["inputs"] == _inputs(job, name, kept):
-        _put_back(aside, folder)
-        log.info(f"{name}: as it was before the last change, which was not done yet")
-    barrier()
-    done, started, carried = _read(folder / "done.json"), _read(folder / "started.json"), b""
-    before = (done or started or {}).get("inputs")
-    inputs = _inputs(job, name, done or started)
-    barrier()
-    if done and before == inputs and stage.whole(job):
-        log.info(f"{name}: done already ({done['seconds']:.0f} s){_findings(done, folder)}")
-        return False
-    if before is not None and before != inputs:
-        log.info(f"{name}: starts anew, because {'; '.join(_differences(before, inputs))}")
-    elif started:
-        log.info(f"{name}: goes on where it stopped")
-    else:
-        log.info(f"{name}: starts")
     if rank() == 0:
-        if before != inputs:
-            carried = _content(folder / stage.carries)
-            if done:
-                _remove(aside)
-                folder.rename(aside)
-            else:
-                _remove(folder)
-            if carried:
-                with writing(folder / stage.carries) as temporary:
-                    temporary.write_bytes(carried)
-        remove_temporaries(folder)
-        write_json(folder / "started.json", {"inputs": inputs})
+        files.repair(name)
+    barrier()
+    inputs, done = _inputs(run, name), files.done(name)
+    current = done is not None and _same(done, inputs)
+    complete = current and all(files.result(name, file).exists() for file in stage.files(run))
+    barrier()
+    if done and complete:
+        findings = done["counts"].get("findings")
+        see = f": {findings}, see {files.result(name, FINDINGS)}" if findings else ""
+        log.info(f"{name}: done already ({done['seconds']:.0f} s){see}")
+        return
+    resumes = rank() == 0 and _prepare(run, name, inputs, current)
     barrier()
     clock = time.monotonic()
     try:
-        counts = stage.run(job)
+        counts = stage.make(run, files.part(name))
     except BaseException:
-        if (
-            rank() == 0
-            and {path.name for path in folder.iterdir()} <= {"started.json", stage.carries}
-            and _content(folder / stage.carries) == carried
-        ):
-            if aside.exists():
-                _put_back(aside, folder)
-                log.info(f"{name}: could not start; what {folder} held before is back")
-            if undo:
-                undo()
+        if rank() == 0:
+            run.begun |= files.resumable(name)
+            if not (files.resumable(name) or (files.part(name) / FINDINGS).exists()):
+                files.discard(name)
         raise
     seconds = time.monotonic() - clock
     barrier()
-    if rank() == 0:
-        write_json(
-            folder / "done.json",
-            {
-                "inputs": inputs,
-                "counts": counts,
-                "seconds": round(seconds, 1),
-                "resumed": started is not None and before == inputs,
-                "versions": versions(),
-            },
-        )
-        shutil.rmtree(
-            folder / "checkpoint", ignore_errors=True
-        )  # until here a kill would cost the training
-        _remove(aside)
+    if started := files.started(name) if rank() == 0 else None:
+        about = {"counts": counts, "seconds": round(seconds, 1), "resumed": resumes}
+        files.finish(name, started | about | {"versions": versions()})
+        run.begun = True
     barrier()
     log.info(f"{name}: done in {seconds:.0f} s")
-    return True
 
 
-def _findings(done: Inputs, folder: Path) -> str:
-    """What a check that is done has found, in words."""
-    return (
-        f": {said}, see {folder / 'findings.json'}"
-        if (said := done["counts"].get("findings"))
-        else ""
-    )
+def _prepare(run: Run, name: str, inputs: Inputs, current: bool) -> bool:
+    """Let a stage write: from what it has, or from nothing; says which, and whether it resumes."""
+    files = run.files
+    if current:
+        files.reopen(name)
+    started = files.started(name)
+    resumes = False
+    if started and _same(started, inputs):
+        inputs, resumes = started["inputs"], files.resumable(name)
+        log.info(f"{name}: {'resumes' if resumes else 'starts'}")
+    else:
+        before = files.done(name) or started
+        changes = _changes(run, before["inputs"], inputs) if before else ""
+        log.info(f"{name}: starts{f' again, because {changes}' if changes else ''}")
+        files.discard(name)
+    files.begin(name, inputs)
+    return resumes
 
 
-def _inputs(job: Job, name: str, done: Inputs | None) -> Inputs:
-    """What a stage would read now; files that are gone since it was done or started count as what they were."""
-    now: Inputs = json.loads(json.dumps(STAGES[name].inputs(job)))
-    return _settled(now, done["inputs"]) if done else now
+def _inputs(run: Run, name: str) -> Inputs:
+    """What a stage would read now."""
+    values = {
+        key: READS[key](run) if key in READS else _settings(run, name, key)
+        for key in STAGES[name].reads
+    }
+    inputs: Inputs = json.loads(json.dumps(values))
+    return inputs
 
 
-def _settled(now: Any, then: Any, defaults: Any = CONFIG) -> Any:
-    if (
-        isinstance(defaults, Settings) and isinstance(now, dict) and isinstance(then, dict)
-    ):  # settings that are younger than `then`
-        old = defaults.model_dump(mode="json")
-        now = {
-            key: value
-            for key, value in now.items()
-            if key in then or key not in old or value != old[key]
-        }
+def _settings(run: Run, stage: str, section: str) -> Inputs:
+    """Settings that a stage reads; a file is named with the hash of its contents."""
+    unread = {"clusters": {"timeout"}, "masks": {"batch_size"}}.get(section, set())
+    settings: Settings = getattr(run.config, section)
+    if section == "segmenter":
+        unread = PREDICTION_SETTINGS if run.config.segmenter.rounds == 1 else {"object_first"}
+        if stage == "evaluate":
+            unread = type(settings).model_fields.keys() - PREDICTION_SETTINGS
+    values = settings.model_dump(mode="json", exclude=unread)
+    for key, value in values.items():
+        if isinstance(value, str) and Path(value).is_absolute() and Path(value).is_file():
+            values[key] = f"{Path(value).name} {run.fingerprint(Path(value))}"
+    return values
+
+
+def _same(then: dict[str, Any], now: Inputs) -> bool:
+    """Whether a stage would read what its done.json or started.json names."""
+    return bool(_settled(now, then["inputs"]) == then["inputs"])
+
+
+def _settled(now: Any, then: Any, defaults: Any = DEFAULTS) -> Any:
+    """`now`, without settings that `then` is too old to know and that have their defaults.
+
+    A file that is gone counts as what it was.
+    """
     if isinstance(now, dict) and isinstance(then, dict):
+        old = defaults.model_dump(mode="json") if isinstance(defaults, Settings) else {}
         return {
             key: _settled(value, then.get(key), getattr(defaults, key, None))
             for key, value in now.items()
+            if key in then or key not in old or value != old[key]
         }
-    gone = (
-        isinstance(now, str)
-        and Path(now).is_absolute()
-        and isinstance(then, str)
-        and then.rpartition(" ")[0] == Path(now).name
-    )
-    return then if gone else now
+    gone = isinstance(now, str) and Path(now).is_absolute() and isinstance(then, str)
+    return then if gone and then.rpartition(" ")[0] == Path(now).name else now
 
 
-def _changed(job: Job, name: str) -> str:
-    """What a finished stage would now read otherwise, in words; nothing if it is as it was, or cannot be said."""
-    done = _read(job.folder / STAGES[name].folder / "done.json")
+def _out_of_date(run: Run, name: str) -> str:
+    """What a finished stage would now read otherwise; nothing if it is up to date, or not done."""
+    done = run.files.done(name)
     try:
-        return "; ".join(_differences(done["inputs"], _inputs(job, name, done))) if done else ""
+        now = _inputs(run, name) if done else {}
     except RunError:
         return ""  # something that it read is gone
+    return _changes(run, done["inputs"], now) if done and not _same(done, now) else ""
 
 
-def _put_back(aside: Path, folder: Path) -> None:
-    _remove(folder)
-    aside.rename(folder)
-
-
-def _remove(folder: Path) -> None:
-    """Delete a folder; a kill on the way leaves none that looks like a stage's."""
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    if folder.exists():
-        folder.rename(temporary)
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _content(path: Path) -> bytes:
-    return path.read_bytes() if path.is_file() else b""
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    return read_json(path) if path.exists() else None
-
-
-def _differences(old: Any, new: Any, at: str = "") -> list[str]:
+def _changes(run: Run, then: Inputs, now: Inputs) -> str:
     """What changed, in words a person can act on."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        keys = dict.fromkeys([*old, *new])
-        return [
-            d
-            for k in keys
-            if old.get(k) != new.get(k)
-            for d in _differences(old.get(k), new.get(k), f"{at}.{k}" if at else str(k))
-        ]
-    short = [json.dumps(v, ensure_ascii=False) for v in (old, new)]
-    hashes = all(isinstance(v, str) and re.fullmatch("[0-9a-f]{16}", v) for v in (old, new))
-    return [
-        f"{at} has changed"
-        if hashes or max(map(len, short)) > 40 or at.endswith((".safetensors", ".json"))
-        else f"{at} was {short[0]}, is {short[1]}"
-    ]
+    before, after = leaves(then), leaves(_settled(now, then))
+    texts = []
+    for key in dict.fromkeys([*before, *after]):
+        old, new = before.get(key), after.get(key)
+        words = in_words(old), in_words(new)
+        if old == new:
+            continue
+        if key == "photos":
+            texts.append(_changed_photos(run, old))
+        elif old is None or new is None:
+            text = words[0] or words[1]
+            change = ("removed" if new is None else "added") if not text else ""
+            texts.append(f"{key} {change or (f'is now {text}' if old is None else 'is not set')}")
+        elif all(words) and words[0] != words[1]:
+            texts.append(f"{key} was {words[0]}, is {words[1]}")
+        else:
+            texts.append(f"{key} changed")
+    return "; ".join(texts)
+
+
+def _changed_photos(run: Run, fingerprint: str | None) -> str:
+    """How many photos are new and gone, where the masks of the former ones still tell."""
+    done, folder = run.files.done("masks"), run.files.result("masks")
+    if not done or done["inputs"].get("photos") != fingerprint:
+        return "photos changed"
+    masks = {path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.png")}
+    names = {photo.name for photo in run.table.photos}
+    counts = {"new": len(names - masks), "gone": len(masks - names)}
+    text = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+    return f"photos changed ({text})" if text else "photos or their tags changed"
+
+
+def leaves(value: Any, at: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} to {"a.b": 1}."""
+    if not isinstance(value, dict):
+        return {at: value}
+    return {
+        key: leaf
+        for name, part in value.items()
+        for key, leaf in leaves(part, f"{at}.{name}" if at else name).items()
+    }
+
+
+def in_words(value: Any) -> str:
+    """A setting as a person writes it; nothing for hashes, long lists, and None."""
+    if isinstance(value, list | tuple):
+        text = ", ".join(map(in_words, value)) or "none"
+    elif isinstance(value, bool):
+        text = str(value).lower()
+    else:
+        text = "" if value is None else re.sub(r"(^| )[0-9a-f]{16}$", "", str(value))
+    return text if len(text) <= LONGEST else ""
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]

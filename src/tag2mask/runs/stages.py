@@ -1,11 +1,15 @@
-"""What each stage does with a run folder. Rooms do not know each other: what one needs of another is handed over here."""
+"""What each stage does: read the results of others, and write its own into a folder.
+
+Rooms do not know each other: what one needs of another is handed over here.
+"""
 
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,334 +17,338 @@ from tag2mask.clusters import cluster_vector, make_clusters, membership
 from tag2mask.errors import ConfigError, DataError
 from tag2mask.files import read_json, write_json
 from tag2mask.formats.check import check as check_data
-from tag2mask.formats.check import checked_state
 from tag2mask.formats.findings import count, shorten
-from tag2mask.photos.table import Photo, Table
-from tag2mask.processes import barrier, cores, rank, ranks
+from tag2mask.photos.masks import look_at_mask
+from tag2mask.photos.table import BACKGROUND, IGNORE, Photo, Table
+from tag2mask.processes import barrier, cores, parallel_map, rank, ranks
 from tag2mask.progress import console, log, track
-from tag2mask.runs.folder import Job
+from tag2mask.runs.folder import (
+    CHECKPOINT,
+    CLUSTERS,
+    DONE,
+    FINDINGS,
+    MASKS,
+    METRICS,
+    MODEL,
+    PREDICTIONS,
+)
+from tag2mask.runs.run import Run
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from tag2mask.classifier.net import PatchClassifier
+    from tag2mask.clusters.llm import LanguageModel
+    from tag2mask.masks import MaskMaker
+
+Counts = dict[str, Any]  # what came out, for done.json
 
 
-def check_state(job: Job) -> dict[str, Any]:
-    """What the check depends on, without opening a picture."""
-    return checked_state(job.data, job.config.val, job.config.val_masks, job.rows) | {
-        "numbering": job.config.photos.numbering
-    }
+def check(run: Run, folder: Path) -> Counts:
+    """Write findings.json, all that is wrong with the data; log warnings, raise errors: DataError.
 
-
-def check(job: Job) -> dict[str, Any]:
-    """Write check/findings.json, all that is wrong with the data; log the warnings, raise DataError with the errors.
-
-    Pictures and masks that have been looked at before, and are as they were, are not opened again.
+    Pictures and masks that are as they were when last looked at are not opened again.
     """
     if rank() > 0:
         return {}
-    config, path = job.config, job.folder / "check" / "findings.json"
+    config, data = run.config, run.data
     findings = check_data(
-        job.data,
+        data,
         config.val,
         config.val_masks,
         numbering=config.photos.numbering,
-        facts=job.facts,
-        read=job.rows,
+        facts=run.facts,
+        read=run.rows,
     )
-    write_json(path, [asdict(finding) for finding in findings])
+    write_json(folder / FINDINGS, [asdict(finding) for finding in findings])
     for finding in shorten(finding for finding in findings if finding.severity == "warning"):
         log.info(f"warning: {finding}")
-    if errors := [finding for finding in findings if finding.severity == "error"]:
-        raise DataError([str(finding) for finding in shorten(errors)], job.data)
+    if errors := [str(finding) for finding in findings if finding.severity == "error"]:
+        log.info(f"check: {count(findings)}, see {folder / FINDINGS}")
+        raise DataError(errors, data)
     return {"findings": count(findings)}
 
 
-def clusters(job: Job) -> dict[str, Any]:
-    """Write clusters/clusters.json for the tags of the training photos."""
+def clusters(run: Run, folder: Path) -> Counts:
+    """Write clusters.json for the tags of the training photos, and the transcript it rests on."""
     if rank() > 0:
         return {}  # one process asks the language model, for all
+    transcript, settings = run.files.transcript, run.config.clusters
+    before = run.files.result("clusters", transcript.name)
+    if before.exists() and not transcript.exists():
+        shutil.copy(before, transcript)  # of tag2mask 0.1
+    asks = settings.source == "llm" or (settings.source == "auto" and settings.llm is not None)
+    source, model = ("llm", _language_model(run)) if asks else (settings.source, None)
+    made = make_clusters(run.table.tags, source, run.config.seed, model, transcript)
+    if made.transcript == transcript.name and transcript.exists():
+        shutil.copy(transcript, folder / transcript.name)
+    made.save(folder / CLUSTERS)
+    return {"clusters": made.num_clusters, "tags": run.table.num_tags}
+
+
+def _language_model(run: Run) -> "LanguageModel":
     from tag2mask.clusters.llm import LanguageModel
     from tag2mask.clusters.prompts import Prompts, load_prompts
-    from tag2mask.clusters.transcript import transcript_beside
 
-    settings, path, model = job.config.clusters, job.folder / "clusters" / "clusters.json", None
-    source = "llm" if settings.source == "auto" and settings.llm else settings.source
-    if source == "llm":
-        if settings.llm is None:
-            raise ConfigError(
-                "which language model? Give --clusters.llm NAME, and --clusters.llm-url URL if it is not OpenAI's"
-            )
-        prompts = load_prompts(settings.prompts) if settings.prompts else Prompts()
-        model = LanguageModel(
-            settings.llm,
-            settings.llm_url or "",
-            settings.queries,
-            settings.refinements,
-            overlap=settings.overlap,
-            structured=settings.structured,
-            temperature=settings.temperature,
-            timeout=settings.timeout,
-            prompts=prompts,
+    settings = run.config.clusters
+    if settings.llm is None:
+        raise ConfigError(
+            "which language model? Give --clusters.llm NAME, and --clusters.llm-url URL "
+            "if it is not OpenAI's"
         )
-    made = make_clusters(job.table.tags, source, job.config.seed, model, transcript_beside(path))
-    made.save(path)
-    return {"clusters": made.num_clusters, "tags": job.table.num_tags}
+    return LanguageModel(
+        settings.llm,
+        settings.llm_url or "",
+        settings.queries,
+        settings.refinements,
+        overlap=settings.overlap,
+        structured=settings.structured,
+        temperature=settings.temperature,
+        timeout=settings.timeout,
+        prompts=load_prompts(settings.prompts) if settings.prompts else Prompts(),
+    )
 
 
-def _vectors(job: Job, table: Table) -> np.ndarray:
-    return np.asarray(cluster_vector(table.multi_hot, membership(job.clusters, table.tags)))
-
-
-def train(job: Job) -> dict[str, Any]:
-    """Write classifier/model.safetensors."""
+def classifier(run: Run, folder: Path) -> Counts:
+    """Write model.safetensors: the patch classifier."""
     import torch
 
     from tag2mask.classifier import save_classifier, train_classifier
 
-    config, vectors = job.config, torch.from_numpy(_vectors(job, job.table))
-    folder = job.folder / "classifier"
+    config, table, _ = run.config, run.table, run.device
+    M = membership(run.clusters, table.tags)
+    vectors = torch.from_numpy(np.asarray(cluster_vector(table.multi_hot, M)))
     model = train_classifier(
-        job.table, vectors, config.classifier, folder, config.seed, config.photos.workers
+        table, vectors, config.classifier, folder, config.seed, config.photos.workers
     )
     if rank() == 0:
-        save_classifier(model, folder / "model.safetensors", job.table.tags, vectors.shape[1])
-    return {"photos": len(job.table), "weights": model.backbone.weights_used}
+        save_classifier(model, folder / MODEL, table.tags, vectors.shape[1])
+    return {"photos": len(table), "weights": model.backbone.weights_used}
 
 
-def mask_maker(job: Job) -> Any:
-    """What makes masks of photos with tags. The trained classifier is read when the first photo is scored."""
-    import torch
+def masks(run: Run, folder: Path) -> Counts:
+    """Write NAME.png and NAME.npz for every training photo, and masks.json."""
+    from tag2mask.crf import backend
+    from tag2mask.masks import make_masks
 
+    settings, table, maker = run.config.masks, run.table, mask_maker(run)
+    maker.overall = maker.measure(table.photos)
+    mine = Table(table.tags, table.photos[rank() :: ranks()], table.source)
+    make_masks(mine, maker, folder, cores())
+    barrier()
+    if rank() > 0:
+        return {}
+    about = {
+        "settings": settings.model_dump(mode="json"),
+        "threshold": maker.overall,
+        "crf": backend() if settings.crf.iterations else False,
+        "photos": len(table),
+    }
+    write_json(folder / MASKS, about)
+    return {"photos": len(table), "empty": _count_empty(table, folder)}
+
+
+def mask_maker(run: Run) -> "MaskMaker":
+    """Photos with tags to masks. The classifier is read when the first photo is scored."""
     from tag2mask.classifier import load_classifier
     from tag2mask.masks import MaskMaker
 
-    settings = job.config.masks
+    settings, about = run.config.masks, run.files.result("masks", MASKS)
 
     @cache
-    def network() -> tuple[Any, Any, Any]:
-        device = torch.device("cuda") if torch.cuda.is_available() else torch.device("cpu")
-        model = load_classifier(job.folder / "classifier" / "model.safetensors").to(device)
-        return model, membership(job.clusters, job.table.tags), device
+    def network() -> "tuple[PatchClassifier, np.ndarray]":
+        model = load_classifier(run.files.result("classifier", MODEL)).to(run.device)
+        return model, membership(run.clusters, run.table.tags)
 
-    def score(images: Any, labels: Any) -> Any:
-        model, M, device = network()
-        u = cluster_vector(labels, M).to(device)
+    def score(images: "Tensor", labels: "Tensor") -> "Tensor":
+        model, M = network()
+        u = cluster_vector(labels, M).to(run.device)
         return model.scores(
-            images.to(device),
+            images.to(run.device),
             u,
             evidence=settings.scores == "logits",
             spread_scores=settings.affinity,
         ).cpu()
 
-    maker = MaskMaker(
-        score, lambda side: network()[0].backbone.grid_size(side), job.table.tags, settings
-    )
-    if (made := job.folder / "masks" / "masks.json").exists():
-        maker.overall = read_json(made).get("threshold")
+    def grid(side: float) -> int:
+        return network()[0].backbone.grid_size(side)
+
+    maker = MaskMaker(score, grid, run.table.tags, settings)
+    if about.exists():
+        maker.overall = read_json(about).get("threshold")
     return maker
 
 
-def shown_scores(job: Job) -> Callable[[Photo], np.ndarray | None]:
-    """What the report shows of a photo's patch scores, from the masks stage: (C, h, w) in 0-1, None where there are none yet.
+def _count_empty(table: Table, folder: Path) -> int:
+    """How many masks of photos with tags show nothing; logs it, and which tags are missed most."""
+    photos = [photo for photo in table.photos if photo.tags]
+    tagged = Counter(tag for photo in photos for tag in photo.tags)
+    missed: Counter[str] = Counter()
+    empty = 0
 
-    Z itself; with scores = logits, which has no upper end, each tag's evidence relative to its highest in the photo.
-    """
+    def classes(photo: Photo) -> set[int]:
+        return {*look_at_mask(folder / f"{photo.name}.png")["numbers"]} - {BACKGROUND, IGNORE}
+
+    for photo, numbers in zip(photos, parallel_map(classes, photos, cores()), strict=True):
+        empty += not numbers
+        missed.update(set(photo.tags) - {table.classes[number] for number in numbers})
+    worst = sorted(missed, key=lambda tag: -missed[tag] / tagged[tag])[:10]
+    text = ", ".join(f"{tag} in {missed[tag]} of {tagged[tag]}" for tag in worst)
+    log.info(
+        f"masks: {empty} of {len(photos)} show nothing"
+        + (f"; a tag of the photo is missing: {text}" if text else "")
+    )
+    return empty
+
+
+def segmenter(run: Run, folder: Path) -> Counts:
+    """Write model.safetensors; of earlier rounds round-N/ with such a file and masks/NAME.png."""
     from tag2mask.masks import read_maps
-    from tag2mask.masks.scores import relative
-
-    maker, folder = mask_maker(job), job.folder / "masks"
-
-    def scores(photo: Photo) -> np.ndarray | None:
-        if not (folder / f"{photo.name}.npz").exists():
-            return None
-        maps = read_maps(folder, photo)
-        whole = np.zeros((job.table.num_classes, *maps.shape[1:]), np.float32)
-        whole[maker.present(photo)] = (
-            relative(maps) if job.config.masks.scores == "logits" else maps
-        )
-        return whole
-
-    return scores
-
-
-def masks(job: Job) -> dict[str, Any]:
-    """Write masks/NAME.png and NAME.npz for every training photo, and masks.json."""
-    from tag2mask.crf import backend
-    from tag2mask.masks import make_masks
-
-    folder = job.folder / "masks"
-    table = Table(job.table.tags, job.table.photos[rank() :: ranks()], job.table.source)
-    maker = mask_maker(job)
-    maker.overall = maker.measure(job.table.photos)
-    make_masks(table, maker, folder, cores())
-    barrier()
-    if rank() == 0:
-        settings = job.config.masks
-        write_json(
-            folder / "masks.json",
-            {
-                "classes": list(job.table.classes),
-                "ignore": 255,
-                "labels": "given",
-                "scores": settings.scores,
-                "threshold": maker.overall,
-                "crf": backend() if settings.crf.iterations else False,
-                "photos": len(job.table),
-            },
-        )
-    return {"photos": len(job.table)}
-
-
-def segment(job: Job) -> dict[str, Any]:
-    """Write segmenter/model.safetensors; of all rounds but the last segmenter/round-N/model.safetensors and masks/NAME.png."""
-    from tag2mask.segmenter.deeplab import save_segmenter
+    from tag2mask.segmenter.deeplab import load_segmenter, save_segmenter
     from tag2mask.segmenter.train import train_segmenter
 
-    config, masks = job.config, job.folder / "masks"
-    rounds = config.segmenter.rounds
+    config, rounds, _ = run.config, run.config.segmenter.rounds, run.device
+    first, maker = run.files.result("masks"), mask_maker(run)
+
+    def with_tags(photo: Photo, probs: np.ndarray) -> np.ndarray:
+        return maker.with_segmenter(photo, read_maps(first, photo), probs)
+
+    pseudo_masks = first
     for number in range(1, rounds + 1):
-        folder = job.folder / "segmenter" / (f"round-{number}" if number < rounds else "")
-        if not (folder / "model.safetensors").exists():
+        place = folder / f"round-{number}" if number < rounds else folder
+        if not (place / MODEL).exists():
             model = train_segmenter(
-                job.table, masks, config.segmenter, folder, config.seed, config.photos.workers
+                run.table, pseudo_masks, config.segmenter, place, config.seed, config.photos.workers
             )
             barrier()
             if rank() == 0:
-                save_segmenter(model, folder / "model.safetensors")
+                save_segmenter(model, place / MODEL)
             barrier()
         if number < rounds:
-            shutil.rmtree(folder / "checkpoint", ignore_errors=True)
-            masks = folder / "masks"
-            _predict(job, folder / "model.safetensors", job.table, masks, _with_tags(job))
-    return {
-        "photos": len(job.table),
-        "weights": load_for_prediction(job.folder / "segmenter" / "model.safetensors").weights_used,
-    }
-
-
-def _with_tags(job: Job) -> Callable[[Photo, np.ndarray], np.ndarray]:
-    """The segmenter's probabilities of a training photo to the decision where its tags are known."""
-    from tag2mask.masks import read_maps
-
-    maker = mask_maker(job)
-    return lambda photo, probs: maker.with_segmenter(
-        photo, read_maps(job.folder / "masks", photo), probs
-    )
-
-
-def evaluate(job: Job) -> dict[str, Any]:
-    """Write evaluate/predictions/NAME.png for the test photos and evaluate/metrics.json for all photos with true masks."""
-    from tag2mask.evaluate import evaluate_masks, list_hash, result_table
-
-    folder, config = job.folder / "evaluate", job.config
-    if job.val:
-        _predict(
-            job, job.folder / "segmenter" / "model.safetensors", job.val, folder / "predictions"
-        )
-    if rank() > 0:
-        return {}
-    weights = {
-        stage: read_json(job.folder / stage / "done.json")["counts"]["weights"]
-        for stage in ("classifier", "segmenter")
-    }
-    train, val = job.truths["train"], job.truths["val"]
-    sets = {
-        "pseudo": (
-            train,
-            job.pseudo_photos,
-            config.pseudo_masks(job.folder),
-            (config.masks if config.segmenter.rounds == 1 else config.segmenter).crf,
-            "given",
-            weights["classifier"],
-        ),
-        "segmenter": (
-            val,
-            val.photos_with_truth if val else (),
-            folder / "predictions",
-            config.segmenter.crf,
-            "none",
-            weights["segmenter"],
-        ),
-    }
-    metrics: dict[str, Any] = {}
-    for name, (truth, photos, masks, crf, labels, used) in sets.items():
-        metrics[name] = None
-        if truth and photos:
-            pairs = [(masks / f"{photo.name}.png", partial(truth.read, photo)) for photo in photos]
-            result = evaluate_masks(pairs, job.table.classes, mean_over=config.evaluate.mean_over)
-            split = (
-                config.photos.pseudo_list.stem
-                if name == "pseudo" and config.photos.pseudo_list
-                else ("train" if name == "pseudo" else "val")
-            )
-            stated = {
-                "split": split,
-                "labels": labels,
-                "crf": crf.iterations > 0,
-                "weights": used,
-                "seed": config.seed,
-            }
-            stated["list_hash"] = list_hash([photo.name for photo in photos])
-            metrics[name] = result.summary(**stated)
-            title = f"{'pseudo masks' if name == 'pseudo' else 'segmenter'}: mIoU {100 * result.miou:.1f} %"
-            console.print(result_table(result, title))
-            log.info(
-                f"{title} ({', '.join(f'{k} {v}' for k, v in stated.items())}, {result.images} images)"
-            )
-    if not any(metrics.values()):
-        log.info("evaluate: no true masks were given (--val-masks FOLDER), so there are no figures")
-    write_json(folder / "metrics.json", metrics)
-    return {name: m and m["images"] for name, m in metrics.items()}
+            shutil.rmtree(place / CHECKPOINT, ignore_errors=True)
+            pseudo_masks = place / "masks"
+            _predict(run, place / MODEL, run.table, pseudo_masks, with_tags)
+    return {"photos": len(run.table), "weights": load_segmenter(folder / MODEL).weights_used}
 
 
 def _predict(
-    job: Job,
-    weights: Path,
+    run: Run,
+    model: Path,
     table: Table,
     folder: Path,
     decide: Callable[[Photo, np.ndarray], np.ndarray] | None = None,
 ) -> None:
     """Write `folder`/NAME.png for every photo of `table` that has none yet."""
+    from tag2mask.segmenter.deeplab import load_segmenter
     from tag2mask.segmenter.predict import predict_photos
 
-    model = load_for_prediction(weights)
-    todo = [
-        photo
-        for photo in table.photos[rank() :: ranks()]
-        if not (folder / f"{photo.name}.png").exists()
-    ]
-    predictions = predict_photos(model, todo, job.config.segmenter, decide=decide)
-    for photo, prediction in track(
-        predictions, "predictions", total=len(table), done=len(table) - len(todo)
-    ):
+    network = load_segmenter(model).to(run.device)
+    mine = table.photos[rank() :: ranks()]
+    todo = [photo for photo in mine if not (folder / f"{photo.name}.png").exists()]
+    predictions = predict_photos(network, todo, run.config.segmenter, decide=decide)
+    done = len(table) - len(todo)
+    for photo, prediction in track(predictions, "predictions", total=len(table), done=done):
         prediction.save(folder / f"{photo.name}.png")
     barrier()
 
 
-def load_for_prediction(weights: Path) -> Any:
-    """A segmenter's file to the network, on the GPU if there is one. Raises RunError if it is missing."""
-    import torch
+def evaluate(run: Run, folder: Path) -> Counts:
+    """Write predictions/NAME.png for the validation photos, and metrics.json."""
+    settings, listed, val = run.config.segmenter, run.config.photos.pseudo_list, run.truths["val"]
+    if run.val:
+        _predict(run, run.files.result("segmenter", MODEL), run.val, folder / PREDICTIONS)
+    if rank() > 0:
+        return {}
+    pseudo = {
+        "split": listed.stem if listed else "train",
+        "labels": "given",
+        "crf": (run.config.masks if settings.rounds == 1 else settings).crf.iterations > 0,
+        "weights": _weights_used(run, "classifier"),
+    }
+    predicted = {
+        "split": "val",
+        "labels": "none",
+        "crf": settings.crf.iterations > 0,
+        "weights": _weights_used(run, "segmenter"),
+    }
+    scored, predictions = val.photos_with_truth if val else (), folder / PREDICTIONS
+    metrics = {
+        "pseudo": _score(run, "train", run.pseudo_photos, run.last_masks, pseudo),
+        "segmenter": _score(run, "val", scored, predictions, predicted),
+    }
+    if not any(metrics.values()):
+        log.info("evaluate: no true masks were given (--val-masks FOLDER), so there are no metrics")
+    write_json(folder / METRICS, metrics)
+    return {name: values and values["images"] for name, values in metrics.items()}
 
-    from tag2mask.segmenter.deeplab import load_segmenter
 
-    return load_segmenter(weights).to("cuda" if torch.cuda.is_available() else "cpu")
+def _score(
+    run: Run, truths: str, photos: tuple[Photo, ...], folder: Path, about: dict[str, Any]
+) -> dict[str, Any] | None:
+    """Masks in a folder to their metrics, as in metrics.json; None where there is no true mask."""
+    from tag2mask.evaluate import evaluate_masks, list_hash, result_table
+
+    truth = run.truths[truths]
+    if not (truth and photos):
+        return None
+    pairs = [(folder / f"{photo.name}.png", partial(truth.read, photo)) for photo in photos]
+    result = evaluate_masks(pairs, run.table.classes, mean_over=run.config.evaluate.mean_over)
+    names = [photo.name for photo in photos]
+    about = {**about, "seed": run.config.seed, "list_hash": list_hash(names)}
+    what = "pseudo masks" if truths == "train" else "segmenter"
+    title = f"{what}: mIoU {100 * result.miou:.1f} %"
+    console.print(result_table(result, title))
+    facts = ", ".join(f"{key} {value}" for key, value in about.items())
+    log.info(f"{title} ({facts}, {result.images} images)")
+    metrics: dict[str, Any] = result.summary(**about)
+    return metrics
 
 
-def report(job: Job) -> dict[str, Any]:
-    """Write report/index.html."""
+def _weights_used(run: Run, stage: str) -> str:
+    """Which weights the backbone of a finished stage started from."""
+    weights: str = read_json(run.files.need(stage, DONE))["counts"]["weights"]
+    return weights
+
+
+def report(run: Run, folder: Path) -> Counts:
+    """Write index.html."""
     if rank() > 0:
         return {}
     from tag2mask.report.page import write_report
 
-    truths = job.truths
-    paths = {
-        name: {p.path for p in truth.photos_with_truth} if truth else set()
-        for name, truth in truths.items()
+    readers = {
+        photo.path: partial(truth.read, photo)
+        for truth in reversed(run.truths.values())  # of training photos last: they win
+        if truth
+        for photo in truth.photos_with_truth
     }
 
     def true_mask(photo: Photo) -> np.ndarray | None:
-        for name, truth in truths.items():
-            if truth and photo.path in paths[name]:
-                return truth.read(photo)
-        return None
+        return readers[photo.path]() if photo.path in readers else None
 
-    page = write_report(job.folder, job.config, job.table, job.val, shown_scores(job), true_mask)
-    log.info(f"report: {page}")
+    scores = shown_scores(run)
+    page = write_report(run.folder, run.config, run.table, run.val, scores, true_mask, folder)
     return {"bytes": page.stat().st_size}
+
+
+def shown_scores(run: Run) -> Callable[[Photo], np.ndarray | None]:
+    """A photo to the patch scores that the report shows: (C, h, w) in 0-1, None if there are none.
+
+    Z itself; with masks.scores = logits, which have no upper end, each tag's relative to its
+    highest in the photo.
+    """
+    from tag2mask.masks import read_maps
+    from tag2mask.masks.scores import relative
+
+    maker, folder = mask_maker(run), run.files.result("masks")
+
+    def scores(photo: Photo) -> np.ndarray | None:
+        if not (folder / f"{photo.name}.npz").exists():
+            return None
+        maps = read_maps(folder, photo)
+        shown = np.zeros((run.table.num_classes, *maps.shape[1:]), np.float32)
+        is_logits = run.config.masks.scores == "logits"
+        shown[maker.present(photo)] = relative(maps) if is_logits else maps
+        return shown
+
+    return scores

@@ -120,7 +120,7 @@ def save_segmenter(model: DeepLabV2, path: Path) -> None:
 
 def load_segmenter(path: Path) -> DeepLabV2:
     """A file of `save_segmenter` to the network, in eval mode. Raises RunError if it is missing or damaged."""
-    meta, state = read_tensors(path, "segment")
+    meta, state = read_tensors(path, "segmenter")
     settings = stored_settings(SegmenterSettings, meta["settings"], path)
     model = DeepLabV2(settings.model_copy(update={"weights": "none"}), json.loads(meta["classes"]))
     model.load_state_dict(state)

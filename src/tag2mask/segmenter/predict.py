@@ -12,14 +12,14 @@ from PIL import Image
 from torch import Tensor
 
 from tag2mask.config import SegmenterSettings
-from tag2mask.crf import CRFParams, dense_crf
+from tag2mask.crf import dense_crf
 from tag2mask.errors import DataError
 from tag2mask.photos.colors import overlay
 from tag2mask.photos.images import image_size
 from tag2mask.photos.masks import write_mask
 from tag2mask.photos.table import BACKGROUND, Photo
 from tag2mask.photos.tensors import enlarge, likeliest, reduced, to_tensor
-from tag2mask.processes import ahead, cores, helpers
+from tag2mask.processes import cores, parallel_map
 from tag2mask.segmenter.deeplab import DeepLabV2
 
 CRF_LEAST = 0.05  # Differs from DeepLab: classes that nowhere reach this probability stay out of the CRF, which costs time per class
@@ -124,8 +124,7 @@ def predict_photos(
             small = reduced(image, settings.image_size)
             yield photo, small, _probabilities(model, small, settings)
 
-    with helpers(threads) as readers, helpers(threads) as refiners:
-        yield from ahead(refiners, finish, network(ahead(readers, read, photos, threads)), threads)
+    yield from parallel_map(finish, network(parallel_map(read, photos, threads)), threads)
 
 
 @torch.inference_mode()
@@ -170,4 +169,4 @@ def _refine(image: Image.Image, decision: np.ndarray, settings: SegmenterSetting
     likely = (
         likely or np.unique(decision.argmax(0)).tolist()
     )  # where a network is unsure between many classes, none reaches it
-    return dense_crf(np.array(image), decision, CRFParams(**settings.crf.model_dump()), likely)
+    return dense_crf(np.array(image), decision, settings.crf, likely)

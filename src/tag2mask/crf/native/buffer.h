@@ -6,8 +6,6 @@
 #include <cstring>
 #include <new>
 
-#include "memory.h"
-
 namespace TAG2MASK_ISA {
 
 template <class T>
@@ -24,8 +22,7 @@ class Buffer {
         release();
         if (count > SIZE_MAX / sizeof(T) / 2) throw std::bad_alloc();
         const size_t bytes = count * sizeof(T);
-        if (bytes >= kLarge) start_ = take_memory(bytes);
-        if (!start_) start_ = std::malloc(bytes + kLine);
+        start_ = std::malloc(bytes + kLine);
         if (!start_) throw std::bad_alloc();
         data_ = reinterpret_cast<T*>((reinterpret_cast<uintptr_t>(start_) + kLine - 1) & ~(uintptr_t{kLine} - 1));
         size_ = count;
@@ -39,7 +36,7 @@ class Buffer {
     }
     void fill(int byte) { std::memset(data_, byte, size_ * sizeof(T)); }
     void release() {
-        if (size_ * sizeof(T) < kLarge || !give_memory(start_, size_ * sizeof(T))) std::free(start_);
+        std::free(start_);
         start_ = nullptr;
         data_ = nullptr;
         size_ = 0;
@@ -57,7 +54,7 @@ class Buffer {
     size_t size() const { return size_; }
 
   private:
-    static constexpr size_t kLine = 64, kLarge = size_t{1} << 18;  // bytes
+    static constexpr size_t kLine = 64;  // bytes
     void* start_ = nullptr;
     T* data_ = nullptr;
     size_t size_ = 0;

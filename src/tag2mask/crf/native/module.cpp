@@ -7,7 +7,6 @@
 #include <string>
 
 #include "crf.h"
-#include "memory.h"
 
 #if defined(TAG2MASK_HAS_AVX2) && defined(_MSC_VER) && !defined(__clang__)
 #include <immintrin.h>
@@ -50,7 +49,6 @@ void run(const Image& image, const Probs& probs, const Out& out, int iterations,
     const CrfJob job{image.data(),     probs.data(),  out.data(),      static_cast<int>(height), static_cast<int>(width),
                      static_cast<int>(labels), iterations, gaussian_sxy, gaussian_weight, bilateral_sxy, bilateral_srgb, bilateral_weight};
     nb::gil_scoped_release unlocked;
-    const Memory memory;
 #if defined(TAG2MASK_HAS_AVX2)
     if (isa == "avx2") return avx2::run(job);
 #endif

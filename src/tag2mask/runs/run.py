@@ -1,0 +1,273 @@
+"""One run: its settings, its folder, its tables, and predictions with its segmenter."""
+
+from collections import Counter
+from collections.abc import Sequence
+from functools import cache, cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from tag2mask.clusters import Clusters, load_clusters
+from tag2mask.config import Config, SegmenterSettings
+from tag2mask.config_files import read_config
+from tag2mask.errors import ConfigError, DataError, RunError
+from tag2mask.files import Facts, fingerprint, read_json, read_list, writing
+from tag2mask.formats import read_rows
+from tag2mask.formats.rows import to_table
+from tag2mask.photos.masks import Truth, true_photos
+from tag2mask.photos.table import Photo, Table
+from tag2mask.processes import cores
+from tag2mask.progress import console, log, track
+from tag2mask.runs.folder import CLUSTERS, METRICS, MODEL, PAGE, RunFolder
+
+if TYPE_CHECKING:
+    import torch
+
+    from tag2mask.segmenter.deeplab import DeepLabV2
+    from tag2mask.segmenter.predict import Prediction
+
+# Of the segmenter. They act after its training, and inside only where it learns from its own masks
+# (rounds > 1); object_first not even there.
+PREDICTION_SETTINGS = {"test_scales", "flip", "object_first", "crf"}
+MOST_TAGS = 20  # in one line of the log
+
+
+class Run:
+    """A run folder, finished or not. Raises RunError if it is none, unless `config` begins one."""
+
+    def __init__(self, folder: Path | str, config: Config | None = None):
+        self.files = RunFolder(Path(folder))
+        if config is None and not self.files.config.exists():
+            raise RunError(f"{self.folder}: not a run folder (it has no config.toml)")
+        self.config = config or read_config(self.files.config)
+        self.facts = Facts(self.files.facts)
+        self.rows = cache(read_rows)
+        self.begun = False  # whether a stage has left anything new in the folder
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder)!r})"
+
+    @property
+    def folder(self) -> Path:
+        """The run folder, from the root."""
+        return self.files.path
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """Metrics of the pseudo masks and of the segmenter; None where there were no true masks."""
+        metrics: dict[str, Any] = read_json(self.files.need("evaluate", METRICS))
+        return metrics
+
+    @property
+    def report(self) -> Path:
+        """The report page."""
+        return self.files.result("report", PAGE)
+
+    def fingerprint(self, path: Path, pattern: str = "*") -> str:
+        """`files.fingerprint`; files unchanged since the run last read them are not read again."""
+        return fingerprint(path, pattern, self.facts)
+
+    @property
+    def data(self) -> Path:
+        """Where the training photos are named. Raises ConfigError if no setting says it."""
+        if self.config.data is None:
+            raise ConfigError(
+                "which photos? Give --data FILE.csv (columns file_name, tags), a .jsonl, "
+                "or a folder with one folder per tag"
+            )
+        return self.config.data
+
+    @cached_property
+    def table(self) -> Table:
+        """Training photos."""
+        return to_table(self.rows(self.data))
+
+    @cached_property
+    def val(self) -> Table | None:
+        """Validation photos, with the class numbers of the training photos."""
+        if not self.config.val:
+            return None
+        return to_table(self.rows(self.config.val), self.table.tags, untagged=True)
+
+    @property
+    def clusters(self) -> Clusters:
+        """What the clusters stage wrote."""
+        return load_clusters(self.files.need("clusters", CLUSTERS))
+
+    @cached_property
+    def truths(self) -> dict[str, Truth | None]:
+        """True masks of the training ("train") and of the validation photos ("val")."""
+        return {"train": self._truth(self.table), "val": self._truth(self.val)}
+
+    def _truth(self, table: Table | None) -> Truth | None:
+        folder = self.config.val_masks
+        if table is None or folder is None:
+            return None
+        if table is self.table:
+            table = true_photos(table, self.val, folder)
+            if not table.photos:
+                return None  # the folder holds only masks of validation photos
+        return Truth(folder, table, self.config.photos.numbering, self.facts)
+
+    @cached_property
+    def pseudo_photos(self) -> tuple[Photo, ...]:
+        """Training photos whose pseudo masks are scored.
+
+        Raises DataError if there are true masks, but none of a photo on photos.pseudo_list.
+        """
+        truth, listed = self.truths["train"], self.config.photos.pseudo_list
+        photos = truth.photos_with_truth if truth else ()
+        if not (listed and photos):
+            return photos
+        names = set(read_list(listed))
+        if not (scored := tuple(photo for photo in photos if photo.name in names)):
+            raise DataError(
+                f"none of its {len(names)} names is a training photo with a true mask; "
+                f"these are named like {photos[0].name}",
+                listed,
+            )
+        return scored
+
+    @property
+    def last_masks(self) -> Path:
+        """The folder of the pseudo masks from which the segmenter's last round learned."""
+        rounds = self.config.segmenter.rounds
+        if rounds == 1:
+            return self.files.need("masks")
+        return self.files.need("segmenter", f"round-{rounds - 1}", "masks")
+
+    def check_evaluation(self) -> None:
+        """Raises the DataError with which the evaluate stage would end."""
+        from tag2mask.evaluate import check_mean_over
+
+        check_mean_over(self.config.evaluate.mean_over, self.table.classes)
+        if self.config.photos.pseudo_list:
+            self.pseudo_photos  # noqa: B018
+
+    def summary(self) -> str:
+        """What goes in, in one line: photos, tags with counts, validation photos, true masks."""
+        counts = Counter(tag for photo in self.table.photos for tag in photo.tags).most_common()
+        tags = ", ".join(f"{tag} {count}" for tag, count in counts[:MOST_TAGS])
+        more = f" and {len(counts) - MOST_TAGS} more" if len(counts) > MOST_TAGS else ""
+        parts = [f"{len(self.table)} photos, {self.table.num_tags} tags ({tags}{more})"]
+        if nothing := sum(not photo.tags for photo in self.table.photos):
+            parts.append(f"{nothing} photos without a tag")
+        parts.append(f"{len(self.val)} validation photos" if self.val else "no validation photos")
+        masks = [
+            f"{len(truth.photos_with_truth)} {'training' if name == 'train' else 'validation'}"
+            for name, truth in self.truths.items()
+            if truth
+        ]
+        parts.append(f"true masks of {' and '.join(masks)} photos" if masks else "no true masks")
+        return "; ".join(parts)
+
+    @cached_property
+    def device(self) -> "torch.device":
+        """The GPU of this process if there is one, else the CPU; logs which."""
+        import torch
+
+        gpu = torch.cuda.is_available()
+        log.info(f"device: {torch.cuda.get_device_name() if gpu else f'CPU, {cores()} cores'}")
+        return torch.device("cuda" if gpu else "cpu")
+
+    @cached_property
+    def segmenter(self) -> "DeepLabV2":
+        """The segmenter of the last finished training, ready to predict. Raises RunError."""
+        from tag2mask.segmenter.deeplab import load_segmenter
+
+        return load_segmenter(self.files.need("segmenter", MODEL)).to(self.device)
+
+    @property
+    def _settings(self) -> SegmenterSettings:
+        """Those that the segmenter was trained with, and the run's own for prediction."""
+        settings = self.config.segmenter
+        chosen = {name: getattr(settings, name) for name in PREDICTION_SETTINGS}
+        return self.segmenter.settings.model_copy(update=chosen)
+
+    def predict(self, picture: Path | str | Image.Image) -> "Prediction":
+        """A picture to its mask.
+
+        Gives `.mask` (H, W) uint8, `.classes`, `.probs` (C, h, w) softmax, `.overlay()`.
+        Raises DataError for a picture that cannot be read.
+        """
+        from tag2mask.photos.images import open_image, upright_rgb
+        from tag2mask.segmenter.predict import predict
+
+        if isinstance(picture, Image.Image):
+            image = upright_rgb(picture)
+        else:
+            image = open_image(Path(picture))
+        return predict(self.segmenter, image, self._settings)
+
+    def predict_to(
+        self, pictures: Sequence[Path | str] | Path | str, out: Path | str, overlay: bool = False
+    ) -> int:
+        """Pictures, and those below folders, to masks `out`/NAME.png; returns how many.
+
+        Raises DataError naming pictures that cannot be read, after all others are done; before any
+        if a mask would be written over a picture.
+        """
+        from tag2mask.segmenter.predict import predict_photos
+
+        paths = [pictures] if isinstance(pictures, Path | str) else pictures
+        out = Path(out)
+        suffixes = (".png", ".overlay.jpg")[: 1 + overlay]
+        photos = _photos([Path(path) for path in paths], out, suffixes)
+        count = empty = 0
+        errors: list[DataError] = []
+        predictions = predict_photos(self.segmenter, photos, self._settings, on_error=errors.append)
+        for photo, prediction in track(predictions, "predictions", total=len(photos)):
+            prediction.save(out / f"{photo.name}.png")
+            if overlay:
+                with writing(out / f"{photo.name}.overlay.jpg") as temporary:
+                    prediction.overlay().save(temporary, "JPEG", quality=90)
+            count += 1
+            empty += not prediction.mask.any()
+        numbers = ", ".join(f"{i} {name}" for i, name in enumerate(self.segmenter.classes))
+        nothing = f", {empty} of them all background" if empty else ""
+        text = f"{count} mask{'s' * (count != 1)} in {out}{nothing}; class numbers: {numbers}"
+        console.print(text, soft_wrap=True, highlight=False)
+        if errors:
+            raise DataError([str(error) for error in errors])
+        return count
+
+
+def _photos(paths: Sequence[Path], out: Path, suffixes: Sequence[str]) -> list[Photo]:
+    """Pictures, and those below folders but not below `out`, named by their path below the folder.
+
+    Raises DataError if there are none, or if `out`/NAME + suffix would replace one of them.
+    """
+    from tag2mask.formats.plain import pictures_below, unread_pictures
+    from tag2mask.formats.rows import photo_names
+
+    if not paths:
+        raise DataError("which pictures? Give files or folders")
+    if missing := [f"{path}: no such picture or folder" for path in paths if not path.exists()]:
+        raise DataError(missing)
+    places: dict[Path, tuple[Path, str]] = {}
+    for path in paths:
+        if not path.is_dir():
+            places[path.absolute()] = (path, path.stem)
+            continue
+        if path.resolve() == out.resolve():
+            raise DataError(
+                f"{path}: the masks would lie among these pictures and be taken for some; "
+                "give another --out"
+            )
+        for file in pictures_below(path):
+            if not file.absolute().is_relative_to(out.absolute()):
+                name = file.relative_to(path).with_suffix("").as_posix()
+                places[file.absolute()] = (file, name)
+        for finding in unread_pictures(path):
+            console.print(str(finding), highlight=False, markup=False, soft_wrap=True)
+    if not places:
+        raise DataError(f"no pictures below {', '.join(map(str, paths))}")
+    files, names = map(list, zip(*places.values(), strict=True))
+    if len(set(names)) < len(names):
+        names = photo_names(files)
+    targets = {(out / f"{name}{suffix}").resolve() for name in names for suffix in suffixes}
+    if covered := [file for file in files if file.resolve() in targets]:
+        text = "the mask would be written over this picture; give another --out"
+        raise DataError([f"{file}: {text}" for file in covered])
+    return [Photo(name, file, ()) for name, file in zip(names, files, strict=True)]
