@@ -4,14 +4,12 @@ import pytest
 from chat_server import ChatServer, Say, answer
 
 from tag2mask.cli import main
-from tag2mask.clusters import PRESETS, Clusters, load_clusters, make_clusters
+from tag2mask.clusters import PRESETS, Clusters, load_clusters
 from tag2mask.clusters.drawing import picture
 from tag2mask.clusters.files import read_tags
-from tag2mask.clusters.prompts import INITIAL, REFINE, load_prompts
 from tag2mask.errors import ClusterError
 
 A, B = answer("cat dog", "car bus"), answer("cat dog bus", "car")
-TAGS = ("cat", "dog", "car", "bus")
 
 
 def run(*words):
@@ -94,29 +92,6 @@ def test_the_picture_shows_every_tag_inside_its_edges(name):
             box.get("y")
         ) + 24 <= float(root.get("height"))
     assert picture(Clusters((), (), "none"))
-
-
-def test_prompts_from_a_file(tmp_path):
-    path = tmp_path / "prompts.toml"
-    path.write_text('initial = "By colour."')
-    assert load_prompts(path).initial == "By colour." and load_prompts(path).refine == REFINE
-    for text, said in [
-        ("", "initial and refine$"),
-        ('first = "x"', "wrong: first"),
-        ("refine = 3", "wrong: refine"),
-        ("=", "cannot read"),
-    ]:
-        path.write_text(text)
-        with pytest.raises(ClusterError, match=said):
-            load_prompts(path)
-    with pytest.raises(ClusterError, match="No such file"):
-        load_prompts(tmp_path / "none.toml")
-    assert "horse" in INITIAL
-
-
-def test_a_model_needs_a_name():
-    with pytest.raises(ClusterError, match="need its name"):
-        make_clusters(TAGS, "llm")
 
 
 def test_tags_from_files(tmp_path):

@@ -259,11 +259,13 @@ def _make_clusters(argv: list[str]) -> None:
             out: The cluster file.
             seed: Seed of the control arm `random`.
         """
-        from tag2mask.clusters import files
+        from tag2mask.clusters import make_clusters
+        from tag2mask.clusters.files import read_tags
         from tag2mask.clusters.show import cluster_tree
+        from tag2mask.clusters.transcript import transcript_beside
 
-        config = changed_config(Config(), {"clusters": asdict(options), "seed": seed})
-        clusters = files.make(files.read_tags(tags), config, out)
+        settings = changed_config(Config(), {"clusters": asdict(options)}).clusters
+        clusters = make_clusters(read_tags(tags), settings, seed, transcript_beside(out))
         clusters.save(out)
         _print(cluster_tree(clusters))
 

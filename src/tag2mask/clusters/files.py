@@ -3,10 +3,7 @@
 import csv
 from pathlib import Path
 
-from tag2mask.clusters.make import make_clusters
 from tag2mask.clusters.membership import Clusters
-from tag2mask.clusters.transcript import transcript_beside
-from tag2mask.config import Config
 from tag2mask.errors import ClusterError
 from tag2mask.photos.table import clean_tag
 
@@ -37,30 +34,6 @@ def read_tags(path: Path) -> tuple[str, ...]:
     if not any(tags):
         raise ClusterError(f"{path}: no tags in this file")
     return tuple(dict.fromkeys(tag for tag in tags if tag))
-
-
-def make(tags: tuple[str, ...], config: Config, out: Path) -> Clusters:
-    """Clusters of `tags` by these settings. A transcript beside `out` keeps the answers of a model.
-
-    Raises ClusterError.
-    """
-    from tag2mask.clusters.llm import LanguageModel
-    from tag2mask.clusters.prompts import Prompts, load_prompts
-
-    settings = config.clusters
-    source = "llm" if settings.source == "auto" and settings.llm else settings.source
-    model = settings.llm and LanguageModel(
-        settings.llm,
-        settings.llm_url or "",
-        settings.queries,
-        settings.refinements,
-        overlap=settings.overlap,
-        structured=settings.structured,
-        temperature=settings.temperature,
-        timeout=settings.timeout,
-        prompts=load_prompts(settings.prompts) if settings.prompts else Prompts(),
-    )
-    return make_clusters(tags, source, config.seed, model or None, transcript_beside(out))
 
 
 def replay_file(file: Path) -> tuple[Clusters, int, bool]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tag2mask.clusters import cluster_vector, make_clusters, membership
-from tag2mask.errors import ConfigError, DataError
+from tag2mask.errors import DataError
 from tag2mask.files import read_json, write_json
 from tag2mask.formats.check import check as check_data
 from tag2mask.formats.findings import count, shorten
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from tag2mask.classifier.net import PatchClassifier
-    from tag2mask.clusters.llm import LanguageModel
     from tag2mask.masks import MaskMaker
 
 Counts = dict[str, Any]  # what came out, for done.json
@@ -77,36 +76,11 @@ def clusters(run: Run, folder: Path) -> Counts:
     before = run.files.result("clusters", transcript.name)
     if before.exists() and not transcript.exists():
         shutil.copy(before, transcript)  # of tag2mask 0.1
-    asks = settings.source == "llm" or (settings.source == "auto" and settings.llm is not None)
-    source, model = ("llm", _language_model(run)) if asks else (settings.source, None)
-    made = make_clusters(run.table.tags, source, run.config.seed, model, transcript)
+    made = make_clusters(run.table.tags, settings, run.config.seed, transcript)
     if made.transcript == transcript.name and transcript.exists():
         shutil.copy(transcript, folder / transcript.name)
     made.save(folder / CLUSTERS)
     return {"clusters": made.num_clusters, "tags": run.table.num_tags}
-
-
-def _language_model(run: Run) -> "LanguageModel":
-    from tag2mask.clusters.llm import LanguageModel
-    from tag2mask.clusters.prompts import Prompts, load_prompts
-
-    settings = run.config.clusters
-    if settings.llm is None:
-        raise ConfigError(
-            "which language model? Give --clusters.llm NAME, and --clusters.llm-url URL "
-            "if it is not OpenAI's"
-        )
-    return LanguageModel(
-        settings.llm,
-        settings.llm_url or "",
-        settings.queries,
-        settings.refinements,
-        overlap=settings.overlap,
-        structured=settings.structured,
-        temperature=settings.temperature,
-        timeout=settings.timeout,
-        prompts=load_prompts(settings.prompts) if settings.prompts else Prompts(),
-    )
 
 
 def classifier(run: Run, folder: Path) -> Counts:
