@@ -126,7 +126,7 @@ def test_help_is_printed_at_once_and_loads_nothing_heavy():
         (["predict", "X/none", "X/a.jpg", "--out", "X/o"], "not a run folder"),
         (
             ["evaluate", "--pred", "X/masks", "--truth", "X/masks", "--classes", "X/classes.txt"],
-            "there twice: cat",
+            "duplicate class names: cat",
         ),
         (["masks", "--data", "X/absent.csv", "--out", "X/r"], "no such file"),
         (

@@ -156,7 +156,7 @@ def test_the_report_shows_the_scores_that_the_masks_were_made_of(finished, scene
     for gone in ("classifier/model.safetensors", "report/index.html"):
         (folder / gone).unlink()
     rerun(folder, scenes, ["report"])
-    assert "to the most in that photo" in (folder / "report/index.html").read_text()
+    assert "to the maximum in the photo" in (folder / "report/index.html").read_text()
     run = Run(folder)
     max_norm = run.config.masks.model_copy(update={"scores": "max_norm"})
     as_it_is = Run(folder, run.config.model_copy(update={"masks": max_norm}))
