@@ -12,7 +12,6 @@ C is the number of classes; background is 0.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence, Sized
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from tag2mask.evaluate.boundary import boundary_counts
 from tag2mask.photos.counts import count_pixels
 from tag2mask.photos.masks import read_mask
 from tag2mask.photos.table import IGNORE
-from tag2mask.processes import ahead, cores
+from tag2mask.processes import cores, parallel_map
 from tag2mask.progress import track
 
 Mask = Path | np.ndarray | Callable[[], np.ndarray]
@@ -184,14 +183,14 @@ def evaluate_masks(
             return text if has_name else f"{files[0]}: {text}"
 
     total = len(pairs) if isinstance(pairs, Sized) else None
-    with ThreadPoolExecutor(workers) as pool:
-        for answer in track(ahead(pool, count, pairs, AHEAD * workers), "evaluate", total):
-            if isinstance(answer, str):
-                problems.append(answer)
-                continue
-            images += 1
-            counts += answer[0]
-            bands += answer[1]
+    answers = parallel_map(count, pairs, workers, AHEAD * workers)
+    for answer in track(answers, "evaluate", total):
+        if isinstance(answer, str):
+            problems.append(answer)
+            continue
+        images += 1
+        counts += answer[0]
+        bands += answer[1]
     if problems:
         raise DataError(problems)
     if not images:
