@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tag2mask import loop
-from tag2mask.classifier.backbone import Backbone
+from tag2mask.backbone import Backbone
 from tag2mask.classifier.hv_bilstm import HVBiLSTM
 from tag2mask.classifier.losses import pce
 from tag2mask.classifier.net import PatchClassifier
@@ -74,7 +74,7 @@ def test_scores_of_a_photo_from_its_tokens_on():
     net = PatchClassifier(ClassifierSettings(**SMALL, mixer="hv_bilstm"), 4, 3).eval()
     image, u = torch.rand(1, 3, 48, 80), torch.tensor([[1.0, 0, 1]])
     with torch.inference_mode():
-        found = net.scores(image, u)[0].numpy()
+        found = net.scores(image, u)[0][0].numpy()
         tokens = (
             net.backbone.net.forward_features((image - net.backbone.mean) / net.backbone.std)[0]
             .double()

@@ -21,8 +21,8 @@ PARTS = {
     "cpc": {"mce", "pce"},
     "ppc": {"mce"},
     "vit_pcm": {"mce", "equivariance", "l2"},
-    "photos": {"mce", "evidence"},
-    "demo": {"mce", "evidence"},
+    "photos": {"mce", "mean_logit"},
+    "demo": {"mce", "mean_logit"},
 }
 
 
@@ -240,5 +240,5 @@ def test_it_learns_which_photo_has_which_tag(halves, tmp_path):
         [TaggedPhotos(halves, torch.zeros(6, 0), 64, "light")[i, 0][0] for i in range(6)]
     )
     with torch.inference_mode():
-        evidence = net(pictures, torch.zeros(6, 0))[0][..., 1:].mean((1, 2))
-    assert torch.equal(evidence > 0, torch.from_numpy(halves.multi_hot) > 0)
+        mean_logits = net(pictures, torch.zeros(6, 0))[0][..., 1:].mean((1, 2))
+    assert torch.equal(mean_logits > 0, torch.from_numpy(halves.multi_hot) > 0)

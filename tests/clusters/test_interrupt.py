@@ -38,7 +38,7 @@ def test_a_process_stopped_half_way(tmp_path, no_waiting, how):
 
     with ChatServer(script) as server:
         command = [sys.executable, "-c", PROGRAM, server.url, path]
-        # A shell gives SIGINT to be ignored to what it starts in the background, these tests perhaps.
+        # A shell has what it starts in the background, these tests perhaps, ignore SIGINT.
         process = subprocess.Popen(
             command,
             stderr=subprocess.PIPE,

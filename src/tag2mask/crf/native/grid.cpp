@@ -15,7 +15,7 @@ void blur_ones(const Grid& grid, Buffer<float>& value) {
     for (int axis = 0; axis < 3; ++axis) {
         std::memcpy(old.data(), value.data(), cells * sizeof(float));
         for (size_t row = 4; row + 4 < grid.rows; ++row) {
-            const Neighbours to(axis, row);
+            const Neighbors to(axis, row);
             const float* above = &old[(row - to.rows) * grid.width + to.above];
             const float* below = &old[(row + to.rows) * grid.width + to.below];
             for (uint32_t r = grid.run_of_row[row]; r < grid.run_of_row[row + 1]; ++r)
@@ -119,7 +119,7 @@ void build_gaussian(const CrfJob& job, Grid& grid) {
         if (value[i] < kUntouched) value[i] = 0;
     blur_ones(grid, value);
     for (size_t i = 0; i < pixels * 3; i += 3) {
-        const float norm = normaliser(&grid.weight[i], &grid.vertex[i], 3, value.data(), job.gaussian_weight);
+        const float norm = normalizer(&grid.weight[i], &grid.vertex[i], 3, value.data(), job.gaussian_weight);
         for (int r = 0; r < 3; ++r) grid.weight[i + r] *= norm;
     }
 }

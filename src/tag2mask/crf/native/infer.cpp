@@ -120,7 +120,7 @@ class MeanField {
                 for (int k = 0; k < 4 && c + k < job_.labels; ++k) store(&label_[(c + k) * kTile + i], label[k]);
             }
     }
-    // From messages to Q: probabilities x 2^message, normalised; pydensecrf's softmax without its logarithms.
+    // From messages to Q: probabilities x 2^message, normalized; pydensecrf's softmax without its logarithms.
     void update(size_t first, int count) {
         const Planes p = planes(job_.probs, first, count);
         for (int i = 0; i < kTile; i += kWide) {

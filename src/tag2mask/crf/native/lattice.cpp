@@ -1,4 +1,4 @@
-// The bilateral kernel's lattice: points are found by hashing, their neighbours by sorting.
+// The bilateral kernel's lattice: points are found by hashing, their neighbors by sorting.
 #include <stdexcept>
 
 #include "simplex.h"
@@ -84,7 +84,7 @@ struct Packing {
         low[D] = 0;
         stride[D] = 0;
     }
-    // The neighbour before `key` along axis j: all coordinates one less, coordinate j D more.
+    // The neighbor before `key` along axis j: all coordinates one less, coordinate j D more.
     uint64_t before(uint64_t key, int j) const { return (key & 7) ? key - 1 + stride[j] : key + D - (all - stride[j]); }
 };
 
@@ -227,7 +227,7 @@ void build_bilateral(const CrfJob& job, Lattice& lattice) {
         }
     }
     for (size_t i = 0; i < pixels * 6; i += 6) {
-        const float norm = normaliser(&lattice.weight[i], &lattice.vertex[i], 6, value.data(), job.bilateral_weight);
+        const float norm = normalizer(&lattice.weight[i], &lattice.vertex[i], 6, value.data(), job.bilateral_weight);
         for (int j = 0; j < 6; ++j) lattice.weight[i + j] *= norm;
     }
 }

@@ -1,4 +1,4 @@
-// The permutohedral lattice of one kernel: which points surround each pixel, how much each weighs, who neighbours whom.
+// The permutohedral lattice of one kernel: which points surround each pixel, how much each weighs, who neighbors whom.
 #pragma once
 #include "buffer.h"
 #include "crf.h"
@@ -11,8 +11,8 @@ constexpr uint32_t kEnd = 0x80000000u;
 struct Lattice {
     size_t points = 0;          // M
     Buffer<uint32_t> vertex;    // (pixels, 6): the points around each pixel
-    Buffer<float> weight;       // (pixels, 6): barycentric weight x normalisation x square root of the message's factor
-    Buffer<uint32_t> chain[6];  // per axis; points without a neighbour along it are left out; a spare entry ends each
+    Buffer<float> weight;       // (pixels, 6): barycentric weight x normalization x square root of the message's factor
+    Buffer<uint32_t> chain[6];  // per axis; points without a neighbor along it are left out; a spare entry ends each
     size_t links[6] = {};       // entries of each chain
     Buffer<uint32_t> fresh;     // points in the order in which pixels first touch them; spare entries at the end
     Buffer<uint32_t> fresh_of;  // (tiles + 1): where in `fresh` those of each tile begin
@@ -33,10 +33,10 @@ struct Grid {
     size_t window = 0;            // how many rows are kept; row r lies where row r modulo `window` would
 };
 
-// Where the neighbours of a cell are along an axis: so many rows up and down, there so many columns to the right.
-struct Neighbours {
+// Where the neighbors of a cell are along an axis: so many rows up and down, there so many columns to the right.
+struct Neighbors {
     int rows, above, below;
-    Neighbours(int axis, size_t row) {
+    Neighbors(int axis, size_t row) {
         const int odd = row & 1;
         rows = axis == 2 ? 2 : 1;
         above = axis == 2 ? 0 : axis == 0 ? odd - 1 : odd;

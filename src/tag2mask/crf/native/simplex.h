@@ -14,7 +14,7 @@ struct Tile {
     float feature[D][kTile], elevated[D + 1][kTile], rest[D + 1][kTile], sum[kTile];
     int32_t point[D + 1][kTile], rank[D + 1][kTile];
 
-    // Round to the nearest 0-coloured point, rank the differences, come back to the plane.
+    // Round to the nearest 0-colored point, rank the differences, come back to the plane.
     void locate(const float* scale) {
         const float down = 1.0f / (D + 1), up = D + 1, magic = 12582912.0f;  // adding 1.5 x 2^23 rounds half to even
         for (int i = 0; i < kTile; ++i) {
@@ -78,7 +78,7 @@ void tiles(const CrfJob& job, float sxy, Use use) {
 }
 
 // sqrt(factor) / sqrt(K 1) of one pixel, from a filter of ones; the filter's own constant and log2e included.
-float normaliser(const float* weight, const uint32_t* vertex, int corners, const float* filtered, float factor) {
+float normalizer(const float* weight, const uint32_t* vertex, int corners, const float* filtered, float factor) {
     const float alpha = 1 / (1 + std::ldexp(1.0f, 1 - corners));
     float norm = 0;
     for (int j = 0; j < corners; ++j) norm += weight[j] * alpha * filtered[vertex[j]];

@@ -168,7 +168,7 @@ class GridValues {
         return saved_.data() + (block * kSaved + 2 * axis + row % (axis == 2 ? 3 : 2)) * row_;
     }
     void blur(int axis, size_t row, int block) {
-        const Neighbours to(axis, row);
+        const Neighbors to(axis, row);
         float *own_row = at(row, block), *keep = saved(axis, row, block);
         const float* above = saved(axis, row - to.rows, block) + to.above * B;
         const float* below = at(row + to.rows, block) + to.below * B;
