@@ -16,7 +16,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save, save_file
 
-from tag2mask.config import SegmenterSettings, load_recipe
+from tag2mask.config import SegmenterSettings
+from tag2mask.config_files import load_recipe
 from tag2mask.segmenter.deeplab import DeepLabV2, load_segmenter
 from tag2mask.weights import WHEELS, create_backbone, save_network
 

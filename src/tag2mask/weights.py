@@ -17,7 +17,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from tag2mask.config import Settings, stored_settings
+from tag2mask.config import Settings
+from tag2mask.config_files import stored_settings
 from tag2mask.errors import ConfigError, RunError, WeightsError
 from tag2mask.files import writing
 from tag2mask.vision import torchvision  # noqa: F401  before timm, see there
