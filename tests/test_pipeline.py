@@ -399,8 +399,9 @@ def test_a_run_that_never_started_leaves_no_folder(tmp_path):
     for data in ("tags.csv", "absent.csv"):
         with pytest.raises(DataError):
             tag2mask.run(tmp_path / data, tmp_path / "r", **SETTINGS)
-    with pytest.raises(ConfigError):
-        rerun(tmp_path / "r", tmp_path, data=None)
+    for stages in (STAGE_NAMES, ["report"]):
+        with pytest.raises(ConfigError):
+            rerun(tmp_path / "r", tmp_path, stages, data=None)
     assert not (tmp_path / "r").exists()
 
 

@@ -87,10 +87,11 @@ def _run_with_settings(run: Run, names: Sequence[str]) -> None:
     run.begun = False  # the check needs none of them
     try:
         run_stages(run, names)
-    except BaseException:
+    except BaseException as error:
         if rank() == 0 and before and not run.begun:
             write_text(path, before)
-            log.info(f"nothing to resume yet, so {path} keeps the settings of before")
+            if isinstance(error, KeyboardInterrupt):
+                log.info(f"nothing to resume yet: {path} keeps the settings of before")
         raise
 
 
