@@ -120,5 +120,4 @@ def parse_config(argv: list[str], command: str = "run") -> Config:
     about = f"{ABOUT.get(command, 'run all stages').capitalize()}. Defaults: those of {origin}."
     if command == "clusters":
         about += " Cluster files: tag2mask clusters make | show | replay | stability --help."
-    config = changed_config(base, asdict(parse(type(options), command, argv, about)))
-    return config
+    return changed_config(base, asdict(parse(type(options), command, argv, about)))

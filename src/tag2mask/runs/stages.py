@@ -126,7 +126,7 @@ def mask_maker(run: Run) -> "MaskMaker":
         model = load_classifier(run.files.result("classifier", MODEL)).to(run.device)
         return model, membership(run.clusters, run.table.tags)
 
-    def score(images: "Tensor", labels: "Tensor") -> "tuple[Tensor, Tensor]":
+    def score(images: "Tensor", labels: "Tensor") -> "tuple[Tensor, list[Tensor]]":
         model, M = network()
         u = cluster_vector(labels, M).to(run.device)
         return model.scores(images.to(run.device), u, logits=settings.scores == "logits")
