@@ -21,7 +21,7 @@ from layouts import (
 
 from tag2mask.errors import DataError
 from tag2mask.formats import find_format, load_table, read_rows
-from tag2mask.formats.rows import Row, Shape, photo_names
+from tag2mask.formats.rows import Row, Shape
 from tag2mask.formats.shapes import draw
 from tag2mask.formats.voc import read_cls_labels
 from tag2mask.photos.classes import COCO, COCO_IDS, VOC
@@ -368,10 +368,9 @@ def test_outlines_of_every_tool_draw_the_same_masks(tmp_path):
     }
     numbers = {"cat": 1, "dog": 2, "sofa": 3}
     for form, path in sources.items():
-        rows = read_rows(path, outlines=True).rows
-        names = photo_names([row.path for row in rows])
-        assert names == list(ANIMALS)
-        for name, row in zip(names, rows, strict=True):
+        rows = read_rows(path, outlines=True)
+        assert rows.names == list(ANIMALS)
+        for name, row in zip(rows.names, rows.rows, strict=True):
             assert np.array_equal(draw(row, numbers), mask(ANIMALS[name], numbers)), (form, name)
         assert not any(row.shapes for row in read_rows(path).rows), "no training sees an outline"
 
