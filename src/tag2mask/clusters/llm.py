@@ -54,7 +54,8 @@ class Client:
 
     def ask(self, messages: Messages) -> Reply:
         """The answer to these messages. Raises ClusterError if there is none after all retries."""
-        settings, options = self._settings, cast(dict[str, Any], {})
+        settings = self._settings
+        options: dict[str, Any] = {}
         if settings.temperature != "none":
             options["temperature"] = settings.temperature
         if settings.structured:
@@ -83,6 +84,7 @@ class Client:
         )
 
     def _problem(self, error: Exception) -> ClusterError:
+        """What is wrong, and what to do about it."""
         text = self._without_key(f"{type(error).__name__}: {error}")[:500]
         status = getattr(error, "status_code", None)
         if status is None or status >= 500 or status in TRANSIENT:
