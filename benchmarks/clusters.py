@@ -1,6 +1,7 @@
-"""The presets and the clusters that embeddings make, and how far they agree with official groups: `python benchmarks/clusters.py`.
+"""How far presets and clusters by embeddings agree with official groups.
 
-Writes its table of results.md. Needs the extra `offline`; no network, no photo.
+`python benchmarks/clusters.py` writes its table of results.md. It needs the extra `offline`; no
+network, no photo.
 """
 
 import argparse
@@ -17,19 +18,19 @@ SOURCES = {
 }
 
 
-def rows(official: Clusters, made: dict[str, Clusters]) -> list[str]:
-    agreement = {
-        name: adjusted_rand(canonical(clusters.as_mapping), canonical(official.as_mapping))
-        for name, clusters in made.items()
-    }
-    return [
+def table(official: Clusters, by_source: dict[str, Clusters]) -> list[str]:
+    lines = [
         "| clusters | how many | of one tag | tags given away | adjusted Rand index |",
         "|---|---|---|---|---|",
-        *[
-            f"| `{name}` | {c.num_clusters} | {sum(len(held) == 1 for held in c.members)} | {len(c.given_away())} | {agreement[name]:.3f} |"
-            for name, c in made.items()
-        ],
     ]
+    for name, clusters in by_source.items():
+        rand = adjusted_rand(canonical(clusters.as_mapping), canonical(official.as_mapping))
+        single = sum(len(tags) == 1 for tags in clusters.members)
+        given_away = len(clusters.given_away())
+        lines.append(
+            f"| `{name}` | {clusters.num_clusters} | {single} | {given_away} | {rand:.3f} |"
+        )
+    return lines
 
 
 def main() -> None:
@@ -37,15 +38,15 @@ def main() -> None:
     lines = []
     for name, (tags, sources) in SOURCES.items():
         official = load_clusters(PRESETS[f"{name.lower()}-supercategories"])
-        made = {
+        by_source = {
             "supercategories": official,
             **{source: make_clusters(tags, source, seed=0) for source in sources},
         }
-        lines += [f"{name}, {len(tags)} tags:", "", *rows(official, made), ""]
+        lines += [f"{name}, {len(tags)} tags:", "", *table(official, by_source), ""]
         for source in sources[:-1]:
             groups = [
-                f"- {cluster}: {', '.join(held)}"
-                for cluster, held in made[source].as_mapping.items()
+                f"- {cluster}: {', '.join(members)}"
+                for cluster, members in by_source[source].as_mapping.items()
             ]
             lines += [f"`{source}`:", "", *groups, ""]
     write("clusters", "python benchmarks/clusters.py", [*lines, machine()])

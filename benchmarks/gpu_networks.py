@@ -13,7 +13,8 @@ from torch import Tensor
 
 from tag2mask.classifier.net import PatchClassifier
 from tag2mask.classifier.train import classifier_loss
-from tag2mask.config import Config, CRFSettings, load_recipe
+from tag2mask.config import Config, CRFSettings
+from tag2mask.config_files import load_recipe
 from tag2mask.crf import CRFParams, backend, dense_crf_many
 from tag2mask.crf.inference import _infer
 from tag2mask.processes import cores
@@ -83,7 +84,7 @@ def classifier_step(
     for parameter in model.backbone.last_parameters(settings.trained_blocks):
         parameter.requires_grad_(True)
     rng = torch.Generator().manual_seed(1)
-    side = model.backbone.grid_size(size)
+    side = model.backbone.side(size)
     labels = (torch.rand(batch, tags, generator=rng) < 0.3).float()
     images = smooth(torch.rand(batch, 3, side // 8, side // 8, generator=rng), side)
     vectors = torch.ones(batch, clusters)
@@ -101,7 +102,7 @@ def segmenter_step(
     """A DeepLabV2 with random images and masks, and its training step."""
     model = DeepLabV2(config.segmenter, [str(i) for i in range(classes)])
     rng = torch.Generator().manual_seed(1)
-    side = model.side(size)
+    side = model.backbone.side(size)
     images = smooth(torch.rand(batch, 3, side // 8, side // 8, generator=rng), side)
     masks = smooth(torch.rand(batch, classes, 6, 6, generator=rng), side).argmax(1).to(torch.uint8)
     batch_on = functools.cache(lambda device: (images.to(device), masks.to(device)))

@@ -40,8 +40,8 @@ from tag2mask.segmenter.predict import predict_photos
 STAGES = """
 import sys
 from tag2mask.api import run_config
-from tag2mask.config import parse_config
-run_config(parse_config(sys.argv[2:], "tag2mask run"), sys.argv[1].split(","))
+from tag2mask.cli.arguments import parse_config
+run_config(parse_config(sys.argv[2:]), sys.argv[1].split(","))
 """
 CLASSIFIER = "clusters,classifier"
 ALL = f"{CLASSIFIER},masks,segmenter,evaluate"
@@ -367,13 +367,13 @@ def precisions() -> Row:
     model = PatchClassifier(with_weights("cpc").classifier, 21, 5).to(DEVICE).eval()
     images, u = torch.rand(4, 3, 960, 960, device=DEVICE), torch.ones(4, 5, device=DEVICE)
     with full_float32():
-        reference = model.scores(images, u)
+        reference = model.scores(images, u)[0]
     measured = []
     for matmul, autocast in (("highest", False), ("high", False), ("high", True)):
         torch.set_float32_matmul_precision(matmul)
         with torch.autocast(DEVICE.type, torch.bfloat16, enabled=autocast):
             seconds = seconds_of(lambda: model.scores(images, u), 2, 5)
-            error = (model.scores(images, u) - reference).abs().max() / reference.abs().max()
+            error = (model.scores(images, u)[0] - reference).abs().max() / reference.abs().max()
         measured.append(f"{4 / seconds:.1f} photos/s ({float(error):.0e})")
     torch.set_float32_matmul_precision("highest")
     return "; ".join(measured), "", None

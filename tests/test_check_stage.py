@@ -1,4 +1,4 @@
-"""The check of the data as a stage: each picture is opened once, and again only when it has changed."""
+"""The stage check: each picture is opened once, and again only when it has changed."""
 
 import contextlib
 import json
@@ -13,12 +13,12 @@ from test_pipeline import SETTINGS, copy_of, finished, log_of, scenes  # noqa: F
 
 import tag2mask.formats.check
 from tag2mask.api import run_config
-from tag2mask.config import load_recipe, make_config, merged
+from tag2mask.config_files import load_recipe, make_config, merged
 from tag2mask.errors import DataError
 from tag2mask.files import Facts, fingerprint
 from tag2mask.formats.findings import Finding
 
-# Python tells audit hooks of every file that it opens, by whatever way; the hook is in all processes that this one starts, too.
+# Python tells audit hooks of every file that it opens. All processes started here have the hook.
 WATCH = """
 import os, sys
 log = os.open(os.environ["OPENED"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
@@ -116,7 +116,7 @@ def test_each_picture_is_opened_once_and_again_only_when_it_has_changed(own):
 
 
 def test_an_error_stops_the_run_is_kept_and_looked_at_again(own):
-    """Why a picture cannot be read may lie outside it, such as the right to: that is tried again, and nothing else is."""
+    """Why it cannot be read may lie outside it, such as the right to: that alone is tried again."""
     run = check(own)
     before = (run.folder / "config.toml").read_text()
     (own / "photos" / "0002.jpg").write_bytes(b"no picture")
@@ -158,7 +158,7 @@ def test_a_check_that_was_cut_short_goes_on(own, monkeypatch):
 
 
 def test_a_second_start_opens_no_picture_in_any_process(finished, tmp_path):  # noqa: F811
-    """Not one: neither photos, nor true masks, nor the masks that the run has written, whose contents later stages depend on."""
+    """Neither photos, nor true masks, nor the masks of the run, on which later stages depend."""
     folder = copy_of(finished, tmp_path)
     (tmp_path / "hook").mkdir()
     (tmp_path / "hook" / "sitecustomize.py").write_text(WATCH)

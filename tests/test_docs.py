@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from dataclasses import asdict
 from functools import partial, wraps
 from pathlib import Path
 
@@ -20,9 +21,11 @@ import tyro
 from torch.distributed.run import get_args_parser as torchrun_parser
 
 import tag2mask.api
-from tag2mask.cli import USAGE, VERBS, main
+from tag2mask.cli import help_text, main
+from tag2mask.cli.commands import COMMANDS
 from tag2mask.clusters.make import ARMS, PRESETS
-from tag2mask.config import Config, Settings, make_config
+from tag2mask.config import Config, Settings
+from tag2mask.config_files import make_config
 from tag2mask.crf import PRESETS as CRF_PRESETS
 from tag2mask.errors import ConfigError
 from tag2mask.weights import timm
@@ -80,9 +83,9 @@ def named():
             for span in spans(ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "")
         )
     yield from (
-        (ROOT / "src/tag2mask/cli.py", line.strip())
-        for line in re.split(r"\n|;", USAGE)
-        if line.startswith("  ")
+        (ROOT / "src/tag2mask/cli/__init__.py", line.strip())
+        for line in help_text().splitlines()
+        if line.startswith("  tag2mask ")
     )
 
 
@@ -189,13 +192,14 @@ def parse(command, parsed):
 
 
 def parse_tag2mask(words, parsed):
-    if not words or (words[0] in (*VERBS, "VERB") and words[1:] in ([], ["--help"])):
-        parse_help([*words[:1], "--help"] if words and words[0] in VERBS else ["--help"])
+    if not words or words[-1] == "--help" or " ".join(words) in COMMANDS:
+        parse_help([*(word for word in words if word != "--help"), "--help"])
         return
     before = len(parsed)
     assert main(words) == 0
     (values,) = parsed[before:]
-    words_with_meaning(values)
+    options = values.pop("options", None)
+    words_with_meaning(values | (asdict(options) if options else {}))
 
 
 def parse_help(words):
@@ -209,7 +213,8 @@ def parse_help(words):
 def words_with_meaning(values):
     """What the parser takes for any word and the program would refuse later."""
     for room in ("classifier", "segmenter"):
-        assert timm.is_model(values.get(room, {"backbone": "resnet101"})["backbone"].split(".")[0])
+        backbone = values.get(room, {}).get("backbone", "resnet101")
+        assert timm.is_model(backbone.split(".")[0])
     source = (
         values["clusters"]["source"]
         if isinstance(values.get("clusters"), dict)
@@ -290,7 +295,7 @@ def understood(words, only_parse, everywhere=True):
         "convert --data D": "--to csv --out O",
         "evaluate --pred M --truth T": "",
         "crf X.jpg X.npy": "--out O.png",
-        "clusters --tags T": "",
+        "clusters make --tags T": "",
     }
     tries = [
         partial(parse_tag2mask, [*start.split(), *words, *end.split()], only_parse)

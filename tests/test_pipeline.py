@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -17,7 +18,7 @@ from safetensors.torch import load_file
 
 import tag2mask
 import tag2mask.cli
-from tag2mask.config import load_recipe, make_config, merged
+from tag2mask.config_files import load_recipe, make_config, merged
 from tag2mask.demo.scenes import make_scenes
 from tag2mask.errors import ConfigError, DataError, RunError, Tag2MaskError, TrainingError
 from tag2mask.photos.masks import write_mask
@@ -30,7 +31,10 @@ import timm  # isort: skip
 
 pytestmark = pytest.mark.usefixtures("few_steps")
 # The same in programs that a test starts.
-LET_THROUGH = "from tag2mask.segmenter.train import BackgroundGuard\nBackgroundGuard.check = lambda guard, model: None\n"
+LET_THROUGH = """
+from tag2mask.segmenter.train import BackgroundGuard
+BackgroundGuard.check = lambda guard, model: None
+"""
 SETTINGS = {
     "clusters": {"source": "demo"},
     "classifier": {
@@ -128,7 +132,7 @@ def test_every_artefact_is_there_and_says_what_it_is(finished):
 
 
 def test_given_tags_bound_the_pseudo_masks(finished):
-    """With the tags given, no other class may appear; that holds of the masks that the segmenter makes for its next round too."""
+    """No other class may appear, nor in the masks that the segmenter makes for its next round."""
     from tag2mask.formats import load_table
 
     table = load_table(finished.config.data)
@@ -149,14 +153,14 @@ def test_later_stages_take_the_background_threshold_of_the_masks(finished):
 
 
 def test_the_report_shows_the_scores_that_the_masks_were_made_of(finished, scenes, tmp_path):
-    """Nothing is scored again: the page comes without the classifier. Z is shown as it is, evidence relative to its highest."""
+    """No classifier is needed. Z is shown as it is, logits relative to the highest of the photo."""
     from tag2mask.runs.stages import shown_scores
 
     folder = copy_of(finished, tmp_path)
     for gone in ("classifier/model.safetensors", "report/index.html"):
         (folder / gone).unlink()
     rerun(folder, scenes, ["report"])
-    assert "to the most in that photo" in (folder / "report/index.html").read_text()
+    assert "to the maximum in the photo" in (folder / "report/index.html").read_text()
     run = Run(folder)
     max_norm = run.config.masks.model_copy(update={"scores": "max_norm"})
     as_it_is = Run(folder, run.config.model_copy(update={"masks": max_norm}))
@@ -312,6 +316,115 @@ def test_going_back_after_a_change_that_failed_finds_all_as_it_was(finished, sce
     assert "masks: done already" in (folder / "log.txt").read_text().splitlines()[-1]
 
 
+def test_the_segmenter_in_use_stays_until_a_new_one_is_done(
+    finished, scenes, tmp_path, monkeypatch
+):
+    """Also where the new one is of another size: `predict` takes the settings of the one in use."""
+    folder = copy_of(finished, tmp_path)
+    picture = Image.effect_noise((90, 70), 50).convert("RGB")
+    before = tag2mask.load(folder).predict(picture).mask
+    written = contents(folder / "segmenter")
+    leave: list[str] = []
+
+    def stopped(table, masks, settings, place, *rest):
+        assert np.array_equal(tag2mask.load(folder).predict(picture).mask, before)
+        for name in leave:
+            (place / name).mkdir(parents=True)
+            (place / name / "state").touch()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tag2mask.segmenter.train.train_segmenter", stopped)
+    new = {"steps": 21, "image_size": 97}
+    why = "segmenter.steps was 20, is 21; segmenter.image_size was 65, is 97"
+    for leave[:], line, steps in (
+        ([], f"segmenter: starts again, because {why}", 20),
+        (["checkpoint/00000001"], f"segmenter: starts again, because {why}", 21),
+        (["checkpoint/00000002"], "segmenter: resumes", 21),
+    ):
+        with pytest.raises(KeyboardInterrupt):
+            rerun(folder, scenes, ["segmenter"], segmenter=new)
+        run = tag2mask.load(folder)
+        stage = [text for text in log_lines(folder, 6) if "  segmenter: " in text]
+        assert stage[-1].endswith(line)
+        assert run.config.segmenter.steps == steps, "a run that can resume keeps the new settings"
+        assert np.array_equal(run.predict(picture).mask, before)
+        assert contents(folder / "segmenter") == written
+    rerun(folder, scenes, ["segmenter"])
+    assert "segmenter: done already" in log_lines(folder, 1)[0]
+
+
+@pytest.mark.parametrize("moment", ["before the renames", "between them", "after them"])
+def test_a_kill_while_a_result_is_replaced_is_repaired(finished, scenes, tmp_path, moment):
+    folder = copy_of(finished, tmp_path)
+    rerun(folder, scenes, MIDDLE_STAGES)  # config.toml names the copy
+    part, old = folder / ".segmenter.part", folder / ".segmenter.trash"
+    shutil.copytree(folder / "segmenter", old if moment == "after them" else part)
+    if moment == "between them":
+        (folder / "segmenter").rename(old)
+    assert tag2mask.load(folder).predict(Image.new("RGB", (20, 30))).mask.shape == (30, 20)
+    rerun(folder, scenes, MIDDLE_STAGES)
+    assert all("done already" in line for line in log_lines(folder, 5))
+    assert (folder / "segmenter").is_dir() and not part.exists() and not old.exists()
+
+
+def test_photos_that_are_new_or_gone_are_counted(finished, scenes, tmp_path, monkeypatch):
+    folder, own = copy_of(finished, tmp_path), tmp_path / "scenes"
+    shutil.copytree(scenes, own)
+    shutil.copy(own / "photos/0001.jpg", own / "photos/new.jpg")
+    lines = (own / "tags.csv").read_text().splitlines()
+    first = next(line for line in lines if "0001" in line)
+    kept = [line for line in lines if line != first and "0003" not in line]
+    (own / "tags.csv").write_text("\n".join([*kept, first, first.replace("0001", "new")]))
+
+    def stopped(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tag2mask.classifier.train_classifier", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        rerun(folder, own, ["classifier"])
+    assert "starts again, because photos changed (1 new, 1 gone)" in log_of(tag2mask.load(folder))
+
+
+def test_what_goes_in_and_empty_masks_are_logged(finished):
+    log = log_of(finished)
+    assert "20 photos, 14 tags (" in log
+    assert "; 4 validation photos; true masks of 20 training and 4 validation photos" in log
+    masks = [np.array(Image.open(path)) for path in (finished.folder / "masks").glob("*.png")]
+    assert f"masks: {sum(not mask.any() for mask in masks)} of 20 show nothing" in log
+    assert "device: CPU, " in log and "null" not in log
+
+
+def test_a_run_that_never_started_leaves_no_folder(tmp_path):
+    (tmp_path / "tags.csv").write_text("file_name,tags\nabsent.jpg,cat\n")
+    for data in ("tags.csv", "absent.csv"):
+        with pytest.raises(DataError):
+            tag2mask.run(tmp_path / data, tmp_path / "r", **SETTINGS)
+    with pytest.raises(ConfigError):
+        rerun(tmp_path / "r", tmp_path, data=None)
+    assert not (tmp_path / "r").exists()
+
+
+def test_files_may_be_read_by_whom_the_umask_lets(finished):
+    """safetensors would write its files for their owner alone."""
+    umask = os.umask(0)
+    os.umask(umask)
+    files = [path for path in finished.folder.rglob("*") if path.is_file()]
+    modes = {path.name: path.stat().st_mode & 0o777 for path in files}
+    assert set(modes.values()) == {0o666 & ~umask}, modes
+
+
+def test_a_run_of_an_older_version_is_out_of_date_and_no_more(finished, scenes, tmp_path):
+    folder = copy_of(finished, tmp_path)
+    for stage in ("classifier", "segmenter"):
+        path = folder / stage / "done.json"
+        done = json.loads(path.read_text())
+        done["inputs"] = {"photos": done["inputs"]["photos"], stage: {"pooling": "both"}}
+        path.write_text(json.dumps(done))
+    with pytest.raises(RunError, match=r"classifier is out of date \(classifier.pooling was both,"):
+        rerun(folder, scenes, ["report"])
+    assert tag2mask.load(folder).predict(Image.new("RGB", (20, 30))).mask.shape == (30, 20)
+
+
 def test_weights_that_have_moved_or_gone_are_the_same_weights(finished, scenes, tmp_path):
     folder, weights = tmp_path / "run", tmp_path / "w.pth"
     torch.save(timm.create_model("test_vit").state_dict(), weights)
@@ -328,19 +441,24 @@ def test_weights_that_have_moved_or_gone_are_the_same_weights(finished, scenes, 
 
 def test_a_stage_does_not_build_on_what_has_changed(finished, scenes, tmp_path):
     folder = copy_of(finished, tmp_path)
-    for stage, changes in (
-        ("segmenter", {"masks": {"crf": {"iterations": 0}}}),
-        ("report", {"classifier": {"epochs": 77}}),
+    for stage, changes, message in (
+        (
+            "segmenter",
+            {"masks": {"crf": {"iterations": 0}}},
+            "masks is out of date (masks.crf.iterations was 2, is 0); run `tag2mask masks --out",
+        ),
+        (
+            "report",
+            {"classifier": {"epochs": 77}},
+            "is out of date (classifier.epochs was 2, is 77); run `tag2mask classifier --out",
+        ),
     ):
-        with pytest.raises(
-            RunError,
-            match=r"(iterations was 2, is 0|epochs was 2, is 77).*run `tag2mask (masks|classifier) --out ",
-        ):
+        with pytest.raises(RunError, match=re.escape(message)):
             rerun(folder, scenes, [stage], **changes)
 
 
 def test_settings_that_an_upgrade_brings_change_nothing(finished, scenes, tmp_path):
-    """A run of an older version knew fewer settings; they count as their defaults, and another value still counts as a change."""
+    """Settings that an older version did not know count as their defaults, others as changes."""
     folder = copy_of(finished, tmp_path)
     rerun(folder, scenes)  # config.toml names the copy
     for path in folder.glob("*/*.json"):
@@ -431,7 +549,7 @@ def test_figures_follow_the_true_masks(finished, scenes, tmp_path):
 
 
 def test_test_photos_named_like_training_photos_keep_their_masks(finished, scenes, tmp_path):
-    """train/0001.jpg and test/0001.jpg: 0001.png is the mask of the test photo, and says nothing of the other."""
+    """train/0001.jpg and test/0001.jpg: 0001.png is the mask of the test photo alone."""
     folder = copy_of(finished, tmp_path)
     for source, part in (("val.csv", "test"), ("tags.csv", "train")):
         (tmp_path / part).mkdir()
@@ -532,7 +650,10 @@ def test_a_script_without_a_guard_is_told_of_it(scenes, tmp_path):
     script = tmp_path / "script.py"
     settings = {**data(scenes), **SETTINGS, "photos": {"workers": 1}}
     run = f"tag2mask.run(out=Path({str(tmp_path / 'r')!r}), **{settings!r})"
-    start = f"import multiprocessing, tag2mask\nfrom pathlib import *\n{LET_THROUGH}multiprocessing.set_start_method('spawn', force=True)\n"
+    start = (
+        f"import multiprocessing, tag2mask\nfrom pathlib import *\n{LET_THROUGH}"
+        "multiprocessing.set_start_method('spawn', force=True)\n"
+    )
     for guard, code in (("", 1), ("if __name__ == '__main__':\n    ", 0)):
         script.write_text(f"{start}{guard}{run}\n")
         done = subprocess.run(
@@ -612,7 +733,7 @@ def test_kill_and_go_on_equals_uninterrupted(finished, scenes, tmp_path, stage):
 
 @pytest.mark.slow
 def test_two_processes_share_a_run(finished, scenes, tmp_path):
-    """torchrun: every stage ends, each mask and prediction is written once, and figures come out."""
+    """torchrun: every stage ends, each mask is written once, and metrics come out."""
     recipe = tmp_path / "recipe.toml"
     recipe.write_text((finished.folder / "config.toml").read_text())
     out = tmp_path / "two"

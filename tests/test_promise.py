@@ -1,4 +1,7 @@
-"""The promise that the figures rest on: no process opens a true mask while clusters, classifier, masks and segmenter run."""
+"""The promise on which the metrics rest: training opens no true mask.
+
+No process does, while the stages clusters, classifier, masks and segmenter run.
+"""
 
 import ctypes
 import json
@@ -10,36 +13,40 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from safetensors import safe_open
 
 from tag2mask.demo.scenes import make_scenes
 
 READERS = 4  # processes that read photos, whatever the number of cores
-# The four stages, without the check of the data before them: that one may look at true masks, and nothing is kept of them.
+# Without the check of the data before them, which may look at true masks and keeps nothing of them.
 STAGES = """
 import multiprocessing, os, sys
 from pathlib import Path
-photos, log = sys.argv[1] + "/photos/", os.open(sys.argv[3] + ".opened", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+photos = sys.argv[1] + "/photos/"
+log = os.open(sys.argv[3] + ".opened", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 def heard(event, arguments):
-    if event == "open" and multiprocessing.parent_process() and str(arguments[0]).startswith(photos):
+    is_reader = multiprocessing.parent_process()
+    if event == "open" and is_reader and str(arguments[0]).startswith(photos):
         os.write(log, f"{os.environ['STAGE']} {os.getpid()}\\n".encode())
 sys.addaudithook(heard)
 
 if __name__ == "__main__":
-    from tag2mask.config import load_recipe, make_config, merged, with_whole_paths
+    from tag2mask.config_files import load_recipe, make_config, merged, with_whole_paths
     from tag2mask.runs.pipeline import run_stages
     from tag2mask.segmenter.train import BackgroundGuard
     from tag2mask.runs.run import Run
-    BackgroundGuard.check = lambda guard, model: None  # so few steps may end at background everywhere
+    BackgroundGuard.check = lambda guard, model: None  # after so few steps all may be background
     scenes, out = Path(sys.argv[1]), Path(sys.argv[3])
     settings = merged(load_recipe("photos").model_dump(), {
-        "data": scenes / "tags.csv", "val": scenes / "val.csv", "val_masks": scenes / "masks", "out": out,
+        "data": scenes / "tags.csv", "val": scenes / "val.csv", "val_masks": scenes / "masks",
+        "out": out,
         "photos": {"workers": int(sys.argv[2])},
         "clusters": {"source": "demo"},
-        "classifier": {"backbone": "test_vit", "weights": "none", "image_size": 64, "token_width": 16, "epochs": 2, "batch_size": 8},
+        "classifier": {"backbone": "test_vit", "weights": "none", "image_size": 64,
+                       "token_width": 16, "epochs": 2, "batch_size": 8},
         "masks": {"image_size": 64, "crf": {"iterations": 2}},
-        "segmenter": {"crop_size": 65, "batch_size": 4, "steps": 20, "rounds": 2, "balanced": True, "lr": 0.01, "weight_decay": 2.5e-4,
-                      "image_size": 65, "crf": {"iterations": 1}},
+        "segmenter": {"crop_size": 65, "batch_size": 4, "steps": 20, "rounds": 2, "balanced": True,
+                      "lr": 0.01, "weight_decay": 2.5e-4, "image_size": 65,
+                      "crf": {"iterations": 1}},
     })
     for stage in ("clusters", "classifier", "masks", "segmenter"):
         os.environ["STAGE"] = stage
@@ -50,7 +57,7 @@ IN_ACCESS, IN_CLOSE, IN_OPEN = 0x01, 0x18, 0x20
 
 @contextmanager
 def watched(folder: Path):
-    """Yield a function that names the files of a folder which any process of this machine has opened or read since. Linux alone can."""
+    """Yield a function that names the files of a folder that any process has opened since."""
     libc = ctypes.CDLL(None, use_errno=True)
     queue = libc.inotify_init1(os.O_NONBLOCK)
     assert (
@@ -112,7 +119,7 @@ def spoil(masks: Path) -> None:
 
 
 def written(run: Path) -> dict[str, object]:
-    """All that the four stages wrote, times left out, and the order in which safetensors keeps its metadata."""
+    """All that the four stages wrote, times left out."""
     contents: dict[str, object] = {}
     for path in (
         path
@@ -122,13 +129,7 @@ def written(run: Path) -> dict[str, object]:
     ):
         name = path.relative_to(run).as_posix()
         contents[name] = path.read_bytes()
-        if path.suffix == ".safetensors":
-            with safe_open(path, "pt") as file:
-                contents[name] = (
-                    file.metadata(),
-                    {key: file.get_tensor(key).numpy().tobytes() for key in file.keys()},  # noqa: SIM118
-                )
-        elif path.name in ("started.json", "done.json"):
+        if path.name in ("started.json", "done.json"):
             contents[name] = {**json.loads(path.read_text()), "seconds": None}
         elif path.name == "metrics.jsonl":
             contents[name] = [
@@ -143,7 +144,7 @@ def written(run: Path) -> dict[str, object]:
     sys.platform != "linux", reason="only Linux tells which files any process opens"
 )
 def test_no_process_opens_a_true_mask_before_evaluation(tmp_path):
-    """The stages run with true masks and with unreadable ones in their place: nothing opens one, and both write the same, byte for byte."""
+    """With true masks and with unreadable ones: nothing opens one, and both write equal bytes."""
     scenes = tmp_path / "scenes"
     make_scenes(scenes, num_train=20, num_val=4, size=96, seed=0)
     with watched(scenes / "masks") as opened:

@@ -1,4 +1,4 @@
-"""Every recipe trains as it is written, only smaller; and the README's first command, with what people do after it."""
+"""Every recipe trains as it is written, only smaller; the README's first command and the next."""
 
 import json
 import shlex
@@ -9,7 +9,7 @@ from PIL import Image, ImageFilter
 
 import tag2mask
 from tag2mask.cli import main
-from tag2mask.config import load_recipe, recipes
+from tag2mask.config_files import load_recipe, recipes
 from tag2mask.demo import scenes
 from tag2mask.evaluate import evaluate_masks, list_hash
 from tag2mask.formats import load_table
@@ -17,8 +17,10 @@ from tag2mask.photos.masks import Truth
 
 # Sizes, steps and networks; everything else stays as the recipe has it.
 SMALL = """--classifier.image-size 64 --masks.image-size 64 --masks.crf.iterations 1
-           --segmenter.crop-size 65 --segmenter.image-size 65 --segmenter.steps 6 --segmenter.crf.iterations 1 --report.photos_per_split 1"""
-SMALL_VIT = "--classifier.backbone test_vit --classifier.weights none --segmenter.backbone test_resnet --segmenter.weights none"
+           --segmenter.crop-size 65 --segmenter.image-size 65 --segmenter.steps 6
+           --segmenter.crf.iterations 1 --report.photos_per_split 1"""
+SMALL_VIT = """--classifier.backbone test_vit --classifier.weights none
+               --segmenter.backbone test_resnet --segmenter.weights none"""
 
 
 @pytest.fixture(scope="module")
@@ -39,18 +41,9 @@ def test_every_recipe_runs(recipe, few, tmp_path, few_steps):
     written = load_recipe(recipe)
     vit = "vit" in written.classifier.backbone
     frozen = written.classifier.frozen_epochs
-    given = f"--recipe {recipe} --data {few}/tags.csv --val {few}/val.csv --val-masks {few}/masks --out {tmp_path}/r"
-    assert (
-        main(
-            [
-                "run",
-                *shlex.split(
-                    f"{given} {SMALL} {SMALL_VIT if vit else ''} --classifier.epochs {frozen + 1}"
-                ),
-            ]
-        )
-        == 0
-    )
+    paths = f"--data {few}/tags.csv --val {few}/val.csv --val-masks {few}/masks --out {tmp_path}/r"
+    small = f"{SMALL} {SMALL_VIT if vit else ''} --classifier.epochs {frozen + 1}"
+    assert main(["run", *shlex.split(f"--recipe {recipe} {paths} {small}")]) == 0
     run = tag2mask.load(tmp_path / "r")
     changed = {"backbone", "weights", "image_size", "epochs"}
     assert run.config.classifier.model_dump(exclude=changed) == written.classifier.model_dump(

@@ -1,4 +1,4 @@
-"""Runs on data sets in the true layouts: VOC, COCO, YOLO, a folder per tag; the numbers of the masks are found out."""
+"""Runs on data sets as VOC, COCO, YOLO and a folder per tag lay them out."""
 
 import shutil
 

@@ -1,6 +1,7 @@
 """Weights from a hub: the real client against a server of this test's own, there and not there."""
 
 import hashlib
+import json
 import os
 import re
 import subprocess
@@ -12,10 +13,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save
+from safetensors import safe_open
+from safetensors.torch import save, save_file
 
-from tag2mask.config import load_recipe
-from tag2mask.weights import WHEELS, create_backbone, read_tensors, write_tensors
+from tag2mask.config import SegmenterSettings
+from tag2mask.config_files import load_recipe
+from tag2mask.segmenter.deeplab import DeepLabV2, load_segmenter
+from tag2mask.weights import WHEELS, create_backbone, save_network
 
 CODE = """
 import sys
@@ -77,16 +81,50 @@ def fetch(endpoint, home):
     )
 
 
-def test_equal_networks_make_equal_files(tmp_path):
-    """A training repeated must not make the stages behind it run again; safetensors writes metadata in another order each time."""
-    model, _ = create_backbone("test_vit", "none")
-    meta = {"tags": '["chat noir", "日", "\\"", "\\u0001"]', **{name: name for name in "abcdefgh"}}
+@pytest.fixture
+def network():
+    settings = SegmenterSettings(backbone="test_efficientnet", weights="none")
+    return DeepLabV2(settings, ("background", "chat noir")).eval()
+
+
+def test_equal_networks_make_equal_files(network, tmp_path):
+    """A repeated training must not make later stages run again. safetensors alone writes metadata in
+    another order each time."""
+    about = {"classes": ["chat noir", "日", '"', "\u0001"], **{name: name for name in "abcdefgh"}}
     for number in range(8):
-        write_tensors(tmp_path / f"{number}.safetensors", model, meta)
+        save_network(network, tmp_path / f"{number}.safetensors", **about)
     assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
-    read, tensors = read_tensors(tmp_path / "0.safetensors", "train")
-    assert read == meta and tensors.keys() == model.state_dict().keys()
-    assert all(torch.equal(tensor, tensors[name]) for name, tensor in model.state_dict().items())
+    with safe_open(tmp_path / "0.safetensors", "pt") as file:
+        assert json.loads(file.metadata()["classes"]) == about["classes"]
+        for name, tensor in network.state_dict().items():
+            assert torch.equal(tensor, file.get_tensor(name))
+
+
+def test_others_may_read_the_file(network, tmp_path):
+    """safetensors alone writes files that only their owner may read."""
+    umask = os.umask(0o022)
+    try:
+        save_network(network, tmp_path / "m.safetensors")
+    finally:
+        os.umask(umask)
+    assert (tmp_path / "m.safetensors").stat().st_mode & 0o777 == 0o644
+
+
+def test_a_segmenter_of_version_0_1_still_loads(network, tmp_path):
+    """It had other names, and the shift in pixels."""
+    network.backbone.shifts = [0.75]
+    meta = {
+        "settings": network.settings.model_dump_json(),
+        "classes": json.dumps(network.classes),
+        "weights_used": "test_efficientnet, random weights",
+        "shift": "12",
+    }
+    tensors = {
+        name.removeprefix("backbone."): tensor for name, tensor in network.state_dict().items()
+    }
+    save_file(tensors, tmp_path / "m.safetensors", meta)
+    photo = torch.rand(1, 3, 65, 65)
+    assert torch.equal(load_segmenter(tmp_path / "m.safetensors")(photo), network(photo))
 
 
 def test_the_default_recipes_weights_come_with_the_package():
@@ -111,9 +149,9 @@ def test_weights_come_from_the_hub_and_then_from_its_cache(hub, tmp_path):
 def test_a_hub_out_of_reach_is_explained(tmp_path):
     answer = fetch("http://127.0.0.1:9", tmp_path)
     assert answer.stdout.startswith(
-        "WeightsError the weights of test_vit.r160_in1k could not be had from the hub"
+        "WeightsError could not download the weights of test_vit.r160_in1k ("
     ), answer.stderr
     assert (
         "--classifier.weights FILE" in answer.stdout
-        and "or take tf_efficientnet_lite0, whose" in answer.stdout
+        and "or take tf_efficientnet_lite0: its" in answer.stdout
     )

@@ -1,8 +1,8 @@
-"""The one training loop: mixed precision, many devices, checkpoints and exact resume, through Accelerate.
+"""The one training loop: mixed precision, many devices, checkpoints, exact resume, by Accelerate.
 
-Randomness is a function of (seed, step, rank) for the network and of (seed, epoch, photo) for the pictures, never of what ran
-before. That is why a training that was killed and goes on from its last checkpoint ends with the same weights as one that
-was not, with any number of reading processes.
+Randomness is a function of (seed, step, rank) for the network and of (seed, epoch, photo) for the
+photos, never of what ran before. So a training that was killed and resumed ends with the same
+weights as one that was not, with any number of reading processes.
 """
 
 import contextlib
@@ -14,62 +14,57 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs, broadcast
+from accelerate.utils import DistributedDataParallelKwargs, broadcast, send_to_device
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 
 from tag2mask.errors import ConfigError, TrainingError
-from tag2mask.files import writing
-from tag2mask.processes import cores, on_cpus
-from tag2mask.progress import log, track
+from tag2mask.files import write_text, writing
+from tag2mask.processes import cores, on_cpus, rank
+from tag2mask.progress import console, log, track
 
 CHECKPOINT_SECONDS = 60.0
+LOG_SECONDS = 30.0
+METRICS_STEPS = 10  # steps of which metrics.jsonl gets the mean
+
+N = TypeVar("N", bound=nn.Module)
 
 
 @dataclass(frozen=True)
 class Phase:
-    """Part of a training with its own optimizer: from the end of the phase before it to step `end`."""
+    """A part of a training with its own optimizer: up to step `end`."""
 
     end: int
     optimizer: Callable[[], torch.optim.Optimizer]  # also sets requires_grad
-    lr_scale: Callable[[int], float] = lambda step: (
-        1.0
-    )  # factor on every group's learning rate at this step
+    lr_scale: Callable[[int], float] = lambda step: 1.0  # factor on all learning rates
 
 
 class Examples(Protocol):
-    """Training examples; what `examples[index, key]` draws at random is a function of `key` alone."""
+    """Training examples. What `examples[index, key]` draws at random is a function of `key`."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, draw: tuple[int, int]) -> Any: ...
 
 
-class Draws(Sampler[list[tuple[int, int]]]):
-    """Steps first..last of an endless training to this rank's part of each batch: lists of (index, random key)."""
+@dataclass(frozen=True)
+class Draws:
+    """Steps first..last of an endless training to this rank's part of each batch: (index, key)s."""
 
-    def __init__(
-        self,
-        size: int,
-        batch_size: int,
-        seed: int,
-        first: int,
-        last: int,
-        rank: int = 0,
-        ranks: int = 1,
-    ):
-        super().__init__()
-        self.size, self.batch_size, self.seed = size, batch_size, seed
-        self.first, self.last, self.rank, self.ranks = first, last, rank, ranks
-
-    def __len__(self) -> int:
-        return self.last - self.first
+    size: int
+    batch_size: int
+    seed: int
+    first: int
+    last: int
+    rank: int = 0
+    ranks: int = 1
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         epoch, order = -1, np.empty(0, np.int64)
@@ -89,22 +84,19 @@ def _key(*numbers: int) -> int:
 
 
 def accelerator(precision: str) -> Accelerator:
-    """auto, no, bf16 or fp16 to an Accelerator; auto is bf16 on a GPU that has it (on CPUs the BiLSTM is slower in bf16)."""
+    """auto, no, bf16 or fp16 to an Accelerator. auto is bf16 on a GPU that has it, else float32."""
     if precision == "auto":
-        precision = (
-            "bf16"
-            if torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
-            else "no"
-        )
-    ddp = DistributedDataParallelKwargs(
-        find_unused_parameters=True
-    )  # the class token's part of a ViT may have no gradient
-    AcceleratorState._reset_state()  # it holds one precision for the whole process, and the two networks may have two
+        cuda = torch.cuda.is_available()
+        bf16 = cuda and torch.cuda.is_bf16_supported(including_emulation=False)
+        precision = "bf16" if bf16 else "no"
+    # the class token's part of a ViT may have no gradient
+    ddp = DistributedDataParallelKwargs(find_unused_parameters=True)
+    AcceleratorState._reset_state()  # it holds one precision, and the two networks may have two
     return Accelerator(mixed_precision=precision, cpu=on_cpus(), kwargs_handlers=[ddp])
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep what a training step frees: to fetch it anew from the system costs a step on a CPU up to a quarter of its time."""
+    """Have glibc keep the memory that a training step frees: up to a quarter of a step on a CPU."""
     if sys.platform == "linux" and not torch.cuda.is_available():
         with contextlib.suppress(OSError, AttributeError):  # another C library
             glibc = ctypes.CDLL("libc.so.6")
@@ -118,7 +110,7 @@ def loader_workers(workers: int) -> int:
 
 
 def fit(
-    model: nn.Module,
+    model: N,
     loss: Callable[[nn.Module, Any], dict[str, Tensor]],
     examples: Examples,
     phases: list[Phase],
@@ -129,10 +121,11 @@ def fit(
     precision: str,
     workers: int,
     what: str,
-) -> nn.Module:
-    """Train `model` in place with what `loss(model, batch)` returns under "loss"; returns it, unwrapped, on its device.
+) -> N:
+    """Train `model` in place with what `loss(model, batch)` returns under "loss"; returns it.
 
-    Writes `folder`/metrics.jsonl and checkpoints under `folder`/checkpoint; goes on from the newest of these.
+    workers: processes that read examples, see `loader_workers`. Writes `folder`/metrics.jsonl and
+    checkpoints under `folder`/checkpoint, and resumes from the newest of these.
 
     Raises:
         ConfigError: more processes than examples in a batch.
@@ -140,92 +133,82 @@ def fit(
     """
     keep_freed_memory()
     acc = accelerator(precision)
-    mine = len(range(acc.process_index, batch_size, acc.num_processes))
-    if batch_size < acc.num_processes:
+    number, ranks = acc.process_index, acc.num_processes
+    if batch_size < ranks:
         raise ConfigError(
-            f"{what}: batch_size = {batch_size} is less than one for each of the {acc.num_processes} processes"
+            f"{what}: batch_size = {batch_size} is less than one for each of the {ranks} processes"
         )
-    share = (
-        mine * acc.num_processes / batch_size
-    )  # the ranks' gradients are averaged as if all had equal parts of the batch
-    start = _newest(folder / "checkpoint")
-    metrics = _Metrics(folder / "metrics.jsonl", start, acc.is_main_process)
-    if start:
-        log.info(f"{what}: goes on from step {start} of {phases[-1].end}")
-    first = 0
-    for number, phase in enumerate(phases):
-        if start >= phase.end and number + 1 < len(phases):
+    # the ranks' gradients are averaged as if all had equal parts of the batch
+    share = len(range(number, batch_size, ranks)) * ranks / batch_size
+    checkpoints, total = folder / "checkpoint", phases[-1].end
+    first, start = 0, _newest(checkpoints)
+    metrics = _Metrics(folder / "metrics.jsonl", start, what, total, len(examples) / batch_size)
+    if start < total:
+        resumes = f"resumes at step {start}; " if start else ""
+        log.info(
+            f"{what}: {resumes}{len(examples)} photos, {total} steps of {batch_size}, "
+            f"on {torch.cuda.get_device_name() if acc.device.type == 'cuda' else 'CPU'}"
+            f"{f' ({ranks} processes)' if ranks > 1 else ''}"
+        )
+    for phase in phases:
+        if start >= phase.end and phase is not phases[-1]:
             first = phase.end
             continue
         optimizer = phase.optimizer()
-        base = [group["lr"] for group in optimizer.param_groups]
+        rates = [group["lr"] for group in optimizer.param_groups]
         wrapped, optimizer = acc.prepare(model, optimizer)
+        checkpoint = checkpoints / f"{start:08d}"
         if start > first:
-            acc.load_state(str(folder / "checkpoint" / f"{start:08d}"))
-        elif start == first and start:
-            acc.unwrap_model(wrapped).load_state_dict(
-                _weights(folder / "checkpoint" / f"{start:08d}")
-            )
+            acc.load_state(str(checkpoint))
+        elif start and start == first:  # the optimizer is new
+            acc.unwrap_model(wrapped).load_state_dict(_weights(checkpoint))
         first = max(start, first)
-        draws = Draws(
-            len(examples), batch_size, seed, first, phase.end, acc.process_index, acc.num_processes
-        )
         batches: DataLoader[Any] = DataLoader(
             examples,  # type: ignore[arg-type]
-            batch_sampler=draws,
-            num_workers=workers,
+            batch_sampler=Draws(len(examples), batch_size, seed, first, phase.end, number, ranks),
+            num_workers=loader_workers(workers),
             pin_memory=acc.device.type == "cuda",
         )
         saved = time.monotonic()
         wrapped.train()
-        for step, batch in enumerate(track(batches, what, total=phases[-1].end, done=first), first):
-            for group, lr in zip(optimizer.param_groups, base, strict=True):
+        # only a terminal gets a bar; the log has the progress, too
+        bar = track(batches, what, total, done=first) if console.is_terminal else batches
+        for step, batch in enumerate(bar, first):
+            for group, lr in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = lr * phase.lr_scale(step)
-            torch.manual_seed(_key(seed, step, acc.process_index))
+            torch.manual_seed(_key(seed, step, number))
             with acc.autocast():
-                parts = loss(wrapped, _to(batch, acc.device))
+                parts = loss(wrapped, send_to_device(batch, acc.device, non_blocking=True))
             acc.backward(parts["loss"] * share)
             optimizer.step()
-            wrapped.zero_grad()  # of all parameters: those that no optimizer has yet must not gather gradients
+            wrapped.zero_grad()  # also of parameters that no optimizer has yet
             metrics.add(step, parts, optimizer.param_groups[0]["lr"])
             if step + 1 == phase.end or _agreed(acc, time.monotonic() - saved > CHECKPOINT_SECONDS):
                 metrics.flush()
-                _save(acc, folder / "checkpoint", step + 1)
+                _save(acc, checkpoints, step + 1)
                 saved = time.monotonic()
         model = acc.unwrap_model(wrapped, keep_fp32_wrapper=False)
         acc.free_memory()
         first = phase.end
-    metrics.flush()
     return model
 
 
-def _to(batch: Any, device: torch.device) -> Any:
-    if isinstance(batch, Tensor):
-        return batch.to(device, non_blocking=True)
-    return (
-        type(batch)(_to(part, device) for part in batch)
-        if isinstance(batch, list | tuple)
-        else batch
-    )
-
-
-def _agreed(acc: Accelerator, mine: bool) -> bool:
-    """What rank 0 says: clocks differ, and all ranks must save at the same step."""
+def _agreed(acc: Accelerator, here: bool) -> bool:
+    """`here` of rank 0: clocks differ, and all ranks must save at the same step."""
     if acc.num_processes == 1:
-        return mine
-    return bool(broadcast(torch.tensor([mine], dtype=torch.uint8, device=acc.device)).item())
+        return here
+    return bool(broadcast(torch.tensor([here], dtype=torch.uint8, device=acc.device)).item())
 
 
 def _newest(folder: Path) -> int:
-    """Step of the newest whole checkpoint, 0 if there is none."""
+    """Step of the newest complete checkpoint, 0 if there is none."""
     return max((int(p.name) for p in folder.glob("*") if p.name.isdigit()), default=0)
 
 
 def _save(acc: Accelerator, folder: Path, step: int) -> None:
-    # Not as safetensors: Accelerate then keeps one alone of tensors that share memory, as all weights of an LSTM do on a GPU.
-    if (
-        acc.num_processes > 1
-    ):  # each rank adds its random state: a plain rename cannot be used by all, so rank 0 renames
+    # Not as safetensors: Accelerate then keeps only one of the tensors that share memory, as all
+    # weights of an LSTM do on a GPU.
+    if acc.num_processes > 1:  # each rank adds its random state, then rank 0 renames
         temporary = folder / f".{step:08d}.tmp"
         acc.save_state(str(temporary), safe_serialization=False)
         acc.wait_for_everyone()
@@ -242,54 +225,54 @@ def _save(acc: Accelerator, folder: Path, step: int) -> None:
 
 
 def _weights(folder: Path) -> dict[str, Tensor]:
-    weights: dict[str, Tensor] = torch.load(
-        folder / "pytorch_model.bin", map_location="cpu", weights_only=True
-    )
+    path = folder / "pytorch_model.bin"
+    weights: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
     return weights
 
 
 class _Metrics:
-    """metrics.jsonl: one line for every ten steps, with the mean of each part of the loss."""
+    """metrics.jsonl, a line for ten steps with the means of the loss and its parts; and the log."""
 
-    def __init__(self, path: Path, start: int, write: bool):
-        self.path, self.write = path, write
+    def __init__(self, path: Path, start: int, what: str, total: int, steps_per_epoch: float):
+        self.path, self.what, self.total, self.epoch = path, what, total, steps_per_epoch
         self.pending: list[dict[str, Tensor]] = []
-        self.step, self.lr, self.clock = start, 0.0, time.monotonic()
-        if write:
+        self.step, self.lr = start, 0.0
+        self.clock = self.logged = time.monotonic()
+        if rank() == 0:
             lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-            whole = [
-                line.strip() for line in lines if line.endswith("\n")
-            ]  # a kill or a full disk can leave half a line
-            kept = [line for line in whole if json.loads(line)["step"] <= start]
-            with writing(path) as temporary:
-                temporary.write_text("".join(f"{line}\n" for line in kept))
+            lines = [line for line in lines if line.endswith("\n")]  # a kill can leave half a line
+            lines = [line for line in lines if json.loads(line)["step"] <= start]
+            write_text(path, "".join(lines))
 
     def add(self, step: int, parts: dict[str, Tensor], lr: float) -> None:
         self.pending.append({k: v.detach() for k, v in parts.items()})
         self.step, self.lr = step + 1, lr
-        if len(self.pending) == 10:
+        if len(self.pending) == METRICS_STEPS:
             self.flush()
 
     def flush(self) -> None:
         if not self.pending:
             return
-        means = {
-            k: float(torch.stack([p[k].float() for p in self.pending]).mean())
-            for k in self.pending[0]
-        }
+        values = {k: torch.stack([p[k].float() for p in self.pending]) for k in self.pending[0]}
+        means = {k: float(v.mean()) for k, v in values.items()}
         if not all(math.isfinite(v) for v in means.values()):
             raise TrainingError(
-                f"the loss is not a number near step {self.step} (learning rate {self.lr:g}): {means}. "
-                "Lower the learning rate, or use --classifier.precision no / --segmenter.precision no"
+                f"the loss is not a number near step {self.step} (learning rate {self.lr:g}): "
+                f"{means}. Lower the learning rate, or use --classifier.precision no / "
+                "--segmenter.precision no"
             )
         now = time.monotonic()
-        line = {
-            "step": self.step,
-            "lr": self.lr,
-            "seconds_per_step": round((now - self.clock) / len(self.pending), 4),
-            **{k: round(v, 6) for k, v in means.items()},
-        }
-        if self.write:
+        seconds = (now - self.clock) / len(self.pending)
+        line = {"step": self.step, "lr": self.lr, "seconds_per_step": round(seconds, 4)}
+        if rank() == 0:
             with self.path.open("a") as stream:
+                line |= {k: round(v, 6) for k, v in means.items()}
                 stream.write(json.dumps(line) + "\n")
+        if now - self.logged > LOG_SECONDS or self.step == self.total:
+            self.logged, left = now, seconds * (self.total - self.step)
+            log.info(
+                f"{self.what}: step {self.step} of {self.total}, epoch {self.step / self.epoch:.1f}, "
+                f"loss {means['loss']:.3g}, learning rate {self.lr:.2g}"
+                f"{f', {timedelta(seconds=round(left))} left' if left else ''}"
+            )
         self.pending, self.clock = [], now

@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tag2mask.classifier.backbone import Backbone
+from tag2mask.backbone import Backbone
 from tag2mask.config import SegmenterSettings
 from tag2mask.demo.scenes import SCENE_TAGS, make_scene
 from tag2mask.photos.tensors import to_tensor
@@ -90,7 +90,7 @@ def test_the_segmenter_looks_where_it_says(name, stride, pictures):
         SegmenterSettings(backbone=name, weights=weights, output_stride=stride, feature_length=0),
         ["background", "a"],
     ).eval()
-    for parameter in model.net.parameters() if "resnet" in name else ():
+    for parameter in model.backbone.net.parameters() if "resnet" in name else ():
         parameter.data.abs_()
     features = []
     model.heads[0].register_forward_pre_hook(lambda head, arguments: features.append(arguments[0]))

@@ -1,4 +1,4 @@
-"""With token and mixer off, mean pooling is CAM: the evidence maps are those of another implementation."""
+"""With token and mixer off, mean pooling is CAM: the logit maps equal those of another implementation."""
 
 import torch
 from torch import nn
@@ -20,7 +20,7 @@ class PooledClassifier(nn.Module):
         return self.net.classifier(self.maps(tokens.permute(0, 3, 1, 2)).mean((2, 3)))
 
 
-def test_evidence_is_cam():
+def test_positive_logits_are_cam():
     torch.manual_seed(0)
     settings = ClassifierSettings(
         backbone="test_efficientnet", weights="none", token="none", mixer="none", image_size=64
@@ -32,7 +32,7 @@ def test_evidence_is_cam():
     ) as extract:
         logits = pooled(image)
         (theirs,) = extract(2, logits, normalized=False)
-    ours = net.scores(image, torch.zeros(1, 0), evidence=True)[0, 2]
+    ours = net.scores(image, torch.zeros(1, 0), logits=True)[0][0, 2]
     assert theirs.squeeze().shape == ours.shape
     assert torch.allclose(theirs.squeeze().relu(), ours, atol=1e-5) and ours.max() > 0
     assert torch.allclose(net(image, torch.zeros(1, 0))[0].mean((1, 2)), logits, atol=1e-5)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from tag2mask.classifier.losses import equivariance, evidence_bce, mce, pce, top_k_pool
+from tag2mask.classifier.losses import equivariance, mce, mean_logit_bce, pce, top_k_pool
 from tag2mask.classifier.views import second_view
 
 
@@ -148,11 +148,11 @@ def test_pce_beside_a_vector_of_zeros_is_bounded_and_equals_the_double_loop_over
     assert features.grad.isfinite().all() and features.grad.abs().max() < 1e3
 
 
-def test_evidence_bce_by_hand():
+def test_mean_logit_bce_by_hand():
     logits = torch.tensor([[[9.0, 1.0, -3.0], [9.0, 3.0, -1.0]]])  # background's 9 takes no part
     labels = torch.tensor([[1.0, 1.0, 0.0]])
     want = (math.log(1 + math.exp(-2)) + math.log(1 + math.exp(-2))) / 2
-    assert evidence_bce(logits, labels).item() == pytest.approx(want)
+    assert mean_logit_bce(logits, labels).item() == pytest.approx(want)
 
 
 def test_equivariance_by_hand():

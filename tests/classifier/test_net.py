@@ -5,16 +5,17 @@ import json
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import save_file
 
-from tag2mask.classifier.backbone import Backbone
+from tag2mask.backbone import Backbone
 from tag2mask.classifier.hv_bilstm import HVBiLSTM, ResidualHVBiLSTM
 from tag2mask.classifier.net import PatchClassifier, load_classifier, save_classifier
 from tag2mask.config import ClassifierSettings
 from tag2mask.demo.drawings import drawing
 from tag2mask.errors import ConfigError, RunError, WeightsError
 from tag2mask.photos.tensors import to_square
-from tag2mask.weights import create_backbone, read_tensors
+from tag2mask.weights import create_backbone
 
 import timm  # isort: skip
 
@@ -43,7 +44,7 @@ def test_backbone_contract(name):
         tokens, class_token = net(torch.rand(2, 3, height, width))
         assert tokens.shape == (2, height // net.stride, width // net.stride, net.dim)
         assert class_token.shape == (2, net.dim)
-    assert net.stride == 16 and net.grid_size(100) == 96
+    assert net.stride == 16 and net.side(100) == 96
     some, every = net.last_parameters(1), net.last_parameters(0)
     assert 0 < len(some) < len(every)
 
@@ -81,7 +82,7 @@ REFUSED = (
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_family_that_is_promised_gives_a_grid_at_its_stride_for_any_size(name):
     net = Backbone(name, "none").eval()
-    assert net.stride == FAMILIES[name] and net.grid_size(336) % net.stride == 0
+    assert net.stride == FAMILIES[name] and net.side(336) % net.stride == 0
     for h, w in ((7, 7), (6, 4), (5, 9)):
         tokens, class_token = net(torch.rand(1, 3, h * net.stride, w * net.stride))
         assert tokens.shape == (1, h, w, net.dim) and class_token.shape == (1, net.dim)
@@ -92,7 +93,7 @@ def test_every_family_that_is_promised_gives_a_grid_at_its_stride_for_any_size(n
 def test_every_other_family_is_refused_in_words(name):
     with pytest.raises(
         ConfigError,
-        match=f"backbone {name}: cannot give patch tokens of pictures of any size .*; take a ViT",
+        match=f"backbone {name} cannot give features of photos of any size .*; take a ViT",
     ):
         Backbone(name, "none")
 
@@ -169,19 +170,26 @@ def test_variants_give_scores_that_sum_to_one(token, extra, mixer):
     net = PatchClassifier(settings(token=token, mixer=mixer, tag_loss="top_k"), 4, 3).eval()
     logits, refined = net(torch.rand(2, 3, 64, 96), torch.ones(2, 3))
     assert refined.shape == (2, 4, 6, 64 + extra) and logits.shape == (2, 4, 6, 4)
-    scores = net.scores(torch.rand(2, 3, 64, 96), torch.ones(2, 3))
+    scores, _ = net.scores(torch.rand(2, 3, 64, 96), torch.ones(2, 3))
     assert scores.shape == (2, 4, 4, 6) and torch.allclose(scores.sum(1), torch.ones(2, 4, 6))
 
 
-def test_evidence_is_the_positive_logits_without_background():
+def test_scores_can_be_the_positive_logits_without_background():
     net, image, u = (
         PatchClassifier(settings(tag_loss="top_k"), 4, 3).eval(),
         torch.rand(1, 3, 64, 64),
         torch.ones(1, 3),
     )
-    scores, logits = net.scores(image, u, evidence=True), net(image, u)[0].permute(0, 3, 1, 2)
+    scores, _ = net.scores(image, u, logits=True)
+    logits = net(image, u)[0].permute(0, 3, 1, 2)
     assert scores[:, 0].abs().max() == 0 and scores.max() > 0
     assert torch.equal(scores[:, 1:], logits[:, 1:].clamp(min=0))
+
+
+def contents(path):
+    """A safetensors file to its metadata and tensors."""
+    with safe_open(path, "pt") as file:
+        return file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
 
 def test_save_and_load_give_the_same_scores(tmp_path):
@@ -189,31 +197,39 @@ def test_save_and_load_give_the_same_scores(tmp_path):
     save_classifier(net, tmp_path / "m.safetensors", ("a", "b", "c"), 3)
     again = load_classifier(tmp_path / "m.safetensors")
     x, u = torch.rand(1, 3, 64, 64), torch.ones(1, 3)
-    assert torch.equal(net.scores(x, u), again.scores(x, u))
+    assert torch.equal(net.scores(x, u)[0], again.scores(x, u)[0])
     assert again.backbone.weights_used == "test_vit, random weights"
     with pytest.raises(RunError, match="tag2mask classifier"):
         load_classifier(tmp_path / "other.safetensors")
 
 
 def test_the_file_is_all_that_a_classifier_needs(tmp_path):
-    """Not the weights that its backbone began with. Files of before the maps were put in place go on without."""
+    """The file of the backbone's first weights may be gone, and nothing is measured."""
     net = PatchClassifier(settings(backbone="test_efficientnet", token="class"), 4, 3)
     net.settings = net.settings.model_copy(update={"weights": "gone.pth"})
-    assert any(net.backbone.half_cells)
-    save_classifier(net, tmp_path / "m.safetensors", ("a", "b", "é"), 3)
-    again = load_classifier(tmp_path / "m.safetensors")
-    assert again.backbone.half_cells == net.backbone.half_cells and not again.training
-    meta, state = read_tensors(tmp_path / "m.safetensors", "train")
+    assert net.backbone.shifts == [0.5, 0.5, 0.5]
+    path = tmp_path / "m.safetensors"
+    save_classifier(net, path, ("a", "b", "é"), 3)
+    meta, state = contents(path)
     assert json.loads(meta["tags"]) == ["a", "b", "é"] and meta["num_clusters"] == "3"
-    meta["half_cells"] = json.dumps(moved := [n + 1 for n in net.backbone.half_cells])
-    save_file(state, tmp_path / "m.safetensors", meta)
-    assert load_classifier(tmp_path / "m.safetensors").backbone.half_cells == moved
-    save_file(
-        state,
-        tmp_path / "m.safetensors",
-        {key: text for key, text in meta.items() if key != "half_cells"},
-    )
-    assert load_classifier(tmp_path / "m.safetensors").backbone.half_cells == [0] * len(moved)
+    again = load_classifier(path)
+    assert again.settings == net.settings and not again.training
+    # another file's shifts are its own; version 0.1 counted half cells, and at first had none
+    for change, shifts in (
+        ({"shifts": "[1.5, 2.0, -1.0]"}, [1.5, 2.0, -1.0]),
+        ({"half_cells": "[1, 0, -2]"}, [0.5, 0.0, -1.0]),
+        ({}, [0.0, 0.0, 0.0]),
+    ):
+        rest = {key: text for key, text in meta.items() if key != "shifts"}
+        save_file(state, path, rest | change)
+        assert load_classifier(path).backbone.shifts == shifts
+
+
+def test_loading_measures_nothing(tmp_path, monkeypatch):
+    net = PatchClassifier(settings(backbone="test_efficientnet"), 4, 3)
+    save_classifier(net, tmp_path / "m.safetensors", ("a", "b", "c"), 3)
+    monkeypatch.setattr(Backbone, "_measure_shifts", None)
+    assert load_classifier(tmp_path / "m.safetensors").backbone.shifts == [0.5, 0.5, 0.5]
 
 
 def test_parts_start_as_small_noise_and_without_clusters_there_is_no_cluster_token():
@@ -252,7 +268,7 @@ def test_the_class_token_stands_behind_every_patch_token():
 def test_a_file_of_another_version_is_named(tmp_path):
     net = PatchClassifier(settings(), 4, 3)
     save_classifier(net, tmp_path / "m.safetensors", ("a", "b", "c"), 3)
-    meta, state = read_tensors(tmp_path / "m.safetensors", "train")
+    meta, state = contents(tmp_path / "m.safetensors")
     meta["settings"] = meta["settings"].replace("{", '{"later": 1, ', 1)
     save_file(state, tmp_path / "later.safetensors", meta)
     with pytest.raises(

@@ -10,12 +10,13 @@ import pytest
 import torch
 
 from tag2mask import loop
-from tag2mask.classifier.backbone import Backbone
+from tag2mask.backbone import Backbone
 from tag2mask.classifier.hv_bilstm import HVBiLSTM
 from tag2mask.classifier.losses import pce
 from tag2mask.classifier.net import PatchClassifier
 from tag2mask.classifier.train import classifier_loss, train_classifier
-from tag2mask.config import ClassifierSettings, load_recipe
+from tag2mask.config import ClassifierSettings
+from tag2mask.config_files import load_recipe
 from tag2mask.photos.table import Photo, Table
 
 SMALL = {"backbone": "test_vit", "weights": "none", "token_width": 8}
@@ -73,7 +74,7 @@ def test_scores_of_a_photo_from_its_tokens_on():
     net = PatchClassifier(ClassifierSettings(**SMALL, mixer="hv_bilstm"), 4, 3).eval()
     image, u = torch.rand(1, 3, 48, 80), torch.tensor([[1.0, 0, 1]])
     with torch.inference_mode():
-        found = net.scores(image, u)[0].numpy()
+        found = net.scores(image, u)[0][0].numpy()
         tokens = (
             net.backbone.net.forward_features((image - net.backbone.mean) / net.backbone.std)[0]
             .double()

@@ -11,7 +11,8 @@ from PIL import Image
 from tag2mask import loop
 from tag2mask.classifier.net import PatchClassifier
 from tag2mask.classifier.train import TaggedPhotos, classifier_loss, train_classifier
-from tag2mask.config import ClassifierSettings, load_recipe
+from tag2mask.config import ClassifierSettings
+from tag2mask.config_files import load_recipe
 from tag2mask.errors import ConfigError
 from tag2mask.photos.table import Photo, Table
 from tag2mask.photos.tensors import AUGMENTATIONS
@@ -20,8 +21,8 @@ PARTS = {
     "cpc": {"mce", "pce"},
     "ppc": {"mce"},
     "vit_pcm": {"mce", "equivariance", "l2"},
-    "photos": {"mce", "evidence"},
-    "demo": {"mce", "evidence"},
+    "photos": {"mce", "mean_logit"},
+    "demo": {"mce", "mean_logit"},
 }
 
 
@@ -239,5 +240,5 @@ def test_it_learns_which_photo_has_which_tag(halves, tmp_path):
         [TaggedPhotos(halves, torch.zeros(6, 0), 64, "light")[i, 0][0] for i in range(6)]
     )
     with torch.inference_mode():
-        evidence = net(pictures, torch.zeros(6, 0))[0][..., 1:].mean((1, 2))
-    assert torch.equal(evidence > 0, torch.from_numpy(halves.multi_hot) > 0)
+        mean_logits = net(pictures, torch.zeros(6, 0))[0][..., 1:].mean((1, 2))
+    assert torch.equal(mean_logits > 0, torch.from_numpy(halves.multi_hot) > 0)

@@ -12,7 +12,7 @@ from typing import Any
 
 @dataclass
 class Say:
-    """A whole, sound response with this content."""
+    """A complete response with this content."""
 
     content: str | None
     finish: str = "stop"
@@ -24,19 +24,19 @@ class Say:
         message = {"role": "assistant", "content": self.content, "refusal": self.refusal}
         usage = {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120}
         choice = {"index": 0, "finish_reason": self.finish, "message": message}
-        whole = {
+        response = {
             "id": "x",
             "object": "chat.completion",
             "created": 1,
             "model": "fake-1",
             "choices": [choice],
         }
-        return json.dumps(whole | ({"usage": usage} if self.usage else {})).encode()
+        return json.dumps(response | ({"usage": usage} if self.usage else {})).encode()
 
 
 @dataclass
 class Fail:
-    """Something else than an answer: kind is status, drop, cut, garbage, html, empty or slow."""
+    """Anything but an answer: kind is status, drop, cut, garbage, html, empty or slow."""
 
     kind: str
     status: int = 503
@@ -46,7 +46,7 @@ class Fail:
 
 
 class ChatServer(ThreadingHTTPServer):
-    """`script` gets the body of every request and returns what to do; requests and the answers served whole are kept."""
+    """`script` gets the body of every request and returns what to do. Requests are kept."""
 
     daemon_threads = True
     request_queue_size = 64
@@ -76,7 +76,7 @@ class ChatServer(ThreadingHTTPServer):
         self.server_close()
 
     def handle_error(self, *_: object) -> None:
-        """Clients that gave up waiting are part of the script."""
+        """Clients that gave up waiting are no error here."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -99,14 +99,14 @@ class _Handler(BaseHTTPRequestHandler):
             act = server.script(request)
             server.served += isinstance(act, Say)
         time.sleep(0.002)  # time for another request to come in beside this one
-        with server.lock:  # before it is answered: a client that has its answer, or has given up, may ask again at once
+        with server.lock:  # before the answer: a client that has it may ask again at once
             server._at_once -= 1
         self._do(act)
 
     def _do(self, act: Say | Fail) -> None:
         if isinstance(act, Say):
             return self._send(act.body)
-        whole = Say('{"clusters": []}').body
+        response = Say('{"clusters": []}').body
         if act.kind == "status":
             error = {"error": {"message": act.message, "type": "x", "code": act.code}}
             return self._send(json.dumps(error).encode(), act.status, act.headers)
@@ -115,10 +115,10 @@ class _Handler(BaseHTTPRequestHandler):
             return self.connection.shutdown(socket.SHUT_RDWR)
         if act.kind == "cut":
             self.close_connection = True
-            return self._send(whole[: len(whole) // 2], length=len(whole))
+            return self._send(response[: len(response) // 2], length=len(response))
         if act.kind == "slow":
             time.sleep(self.server.slow)
-            return self._send(whole)
+            return self._send(response)
         bodies = {
             "garbage": b'{"choices": [',
             "html": b"<html>proxy</html>",
@@ -147,5 +147,5 @@ class _Handler(BaseHTTPRequestHandler):
 
 def answer(*clusters: str) -> str:
     """answer("cat dog", "car") is the JSON that puts cat and dog together."""
-    listed = [{"name": f"group of {held.split()[0]}", "tags": held.split()} for held in clusters]
+    listed = [{"name": f"group of {tags.split()[0]}", "tags": tags.split()} for tags in clusters]
     return json.dumps({"clusters": listed})

@@ -4,13 +4,16 @@ import pytest
 from chat_server import ChatServer, Say, answer
 
 from tag2mask.cli import main
-from tag2mask.clusters import PRESETS, Clusters, command, load_clusters, make_clusters
+from tag2mask.clusters import PRESETS, Clusters, load_clusters
 from tag2mask.clusters.drawing import picture
-from tag2mask.clusters.prompts import INITIAL, REFINE, load_prompts
+from tag2mask.clusters.files import read_tags
 from tag2mask.errors import ClusterError
 
 A, B = answer("cat dog", "car bus"), answer("cat dog bus", "car")
-TAGS = ("cat", "dog", "car", "bus")
+
+
+def run(*words):
+    return main(["clusters", *map(str, words)])
 
 
 @pytest.fixture
@@ -30,7 +33,7 @@ def made(tmp_path, no_waiting, capsys):
             "--out",
             tmp_path / "c.json",
         ]
-        assert main(["clusters", *map(str, argv)]) == 0
+        assert main(["clusters", "make", *map(str, argv)]) == 0
     said = capsys.readouterr()
     assert "group of cat (2)" in said.out and "12 answers, 1,200 tokens in, 240 out" in " ".join(
         said.err.split()
@@ -39,7 +42,7 @@ def made(tmp_path, no_waiting, capsys):
 
 
 def test_show_prints_the_tree_and_the_stability(made, capsys, tmp_path):
-    command.show(made, tmp_path / "c.svg")
+    assert run("show", made, "--picture", tmp_path / "c.svg") == 0
     out = capsys.readouterr().out
     assert "2 clusters of 4 tags" in out and "bus, car" in out
     assert "7 of 10 answers agree" in out
@@ -49,27 +52,27 @@ def test_show_prints_the_tree_and_the_stability(made, capsys, tmp_path):
 
 
 def test_replay_says_the_same_or_shows_the_difference(made, capsys):
-    command.replay(made)
+    assert run("replay", made) == 0
     assert "the same, bit for bit, from 10 stored answers" in " ".join(
         capsys.readouterr().out.split()
     )
     made.write_text(made.read_text().replace('"bus"', '"cat"', 1))
-    with pytest.raises(ClusterError, match="is not what its transcript leads to"):
-        command.replay(made)
+    assert run("replay", made) == 2
+    assert "is not what its transcript gives" in capsys.readouterr().err
     assert not [path for path in made.parent.iterdir() if "replay" in path.name]
 
 
 def test_hand_made_clusters_show_but_do_not_replay(capsys):
-    command.show(PRESETS["voc-overlapping"])
+    assert run("show", PRESETS["voc-overlapping"]) == 0
     out = " ".join(capsys.readouterr().out.split())
-    assert out.endswith("tells these tags from all others: person")
-    with pytest.raises(ClusterError, match="no language model made these clusters"):
-        command.replay(PRESETS["voc"])
+    assert out.endswith("Tags with a cluster vector of their own: person")
+    assert run("replay", PRESETS["voc"]) == 2
+    assert "no language model made these clusters" in capsys.readouterr().err
 
 
 def test_markup_in_a_tag_is_text(tmp_path, capsys):
     Clusters.from_mapping({"[bold]x[/]": ["[red]", "<b>&\x07"]}, "a test").save(tmp_path / "c.json")
-    command.show(tmp_path / "c.json", tmp_path / "c.svg")
+    assert run("show", tmp_path / "c.json", "--picture", tmp_path / "c.svg") == 0
     out = capsys.readouterr().out
     assert "[bold]x[/]" in out and "[red]" in out
     texts = [e.text for e in ElementTree.parse(tmp_path / "c.svg").iter() if e.tag.endswith("text")]
@@ -91,47 +94,38 @@ def test_the_picture_shows_every_tag_inside_its_edges(name):
     assert picture(Clusters((), (), "none"))
 
 
-def test_prompts_from_a_file(tmp_path):
-    path = tmp_path / "prompts.toml"
-    path.write_text('initial = "By colour."')
-    assert load_prompts(path).initial == "By colour." and load_prompts(path).refine == REFINE
-    for text, said in [
-        ("", "initial and refine$"),
-        ('first = "x"', "wrong: first"),
-        ("refine = 3", "wrong: refine"),
-        ("=", "cannot read"),
-    ]:
-        path.write_text(text)
-        with pytest.raises(ClusterError, match=said):
-            load_prompts(path)
-    with pytest.raises(ClusterError, match="No such file"):
-        load_prompts(tmp_path / "none.toml")
-    assert "horse" in INITIAL
-
-
-def test_a_model_needs_a_name():
-    with pytest.raises(ClusterError, match="need its name"):
-        make_clusters(TAGS, "llm")
-
-
 def test_tags_from_files(tmp_path):
     path = tmp_path / "tags.txt"
     path.write_text("\ufeffzebra\n\nhot  dog\nzebra\nignore the above\n", encoding="utf-8")
-    assert command.read_tags(path) == ("zebra", "hot dog", "ignore the above")
+    assert read_tags(path) == ("zebra", "hot dog", "ignore the above")
     (tmp_path / "b.csv").write_text(
         "\ufefffile_name, tags\na.jpg,cafe\u0301; dog\n", encoding="utf-8"
     )
-    assert command.read_tags(tmp_path / "b.csv") == ("caf\u00e9", "dog")
+    assert read_tags(tmp_path / "b.csv") == ("caf\u00e9", "dog")
     (tmp_path / "a.csv").write_text("file_name,label\na.jpg,cat\n")
     (tmp_path / "a.jsonl").write_text('{"file_name": "a.jpg", "tags": ["cat"]}\n')
     path.write_text("\n")
     for name, said in [
-        ("a.csv", "no column is called tags"),
+        ("a.csv", "the column `tags` is missing"),
         ("tags.txt", "no tags"),
         ("none.txt", "cannot read tags"),
         ("a.jsonl", "a CSV file"),
     ]:
         with pytest.raises(ClusterError, match=said):
-            command.read_tags(tmp_path / name)
-    with pytest.raises(ClusterError, match="one place"):
-        command.clusters(path, llm="fake", offline=True)
+            read_tags(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--llm", "fake", "--source", "offline"], "'fake' has no effect because clusters.source"),
+        (["--queries", "3"], "clusters.queries = 3 has no effect: only a language model reads it"),
+        (["--queries", "0"], "clusters.queries = 0: it should be at least 1"),
+        (["--source", "vco"], "no clusters called 'vco'"),
+    ],
+)
+def test_settings_of_make_are_those_of_a_run(words, message, tmp_path, capsys):
+    (tmp_path / "tags.txt").write_text("cat\ndog\n")
+    out = tmp_path / "c.json"
+    assert run("make", "--tags", tmp_path / "tags.txt", "--out", out, *words) == 2
+    assert message in capsys.readouterr().err and not out.exists()

@@ -8,15 +8,15 @@ import pytest
 from chat_server import ChatServer, Say, answer
 
 from tag2mask.clusters import make_clusters
-from tag2mask.clusters.llm import LanguageModel
 from tag2mask.clusters.transcript import Transcript
+from tag2mask.config import ClusterSettings
 
 PROGRAM = """
 import sys
 from pathlib import Path
 from tag2mask.clusters import make_clusters
-from tag2mask.clusters.llm import LanguageModel
-make_clusters(("cat", "dog", "car"), "llm", model=LanguageModel("fake", sys.argv[1]), transcript=Path(sys.argv[2]))
+from tag2mask.config import ClusterSettings
+make_clusters(("cat", "dog", "car"), ClusterSettings(llm="fake", llm_url=sys.argv[1]), transcript=Path(sys.argv[2]))
 """
 
 
@@ -38,7 +38,7 @@ def test_a_process_stopped_half_way(tmp_path, no_waiting, how):
 
     with ChatServer(script) as server:
         command = [sys.executable, "-c", PROGRAM, server.url, path]
-        # A shell gives SIGINT to be ignored to what it starts in the background, these tests perhaps.
+        # A shell has what it starts in the background, these tests perhaps, ignore SIGINT.
         process = subprocess.Popen(
             command,
             stderr=subprocess.PIPE,
@@ -58,7 +58,9 @@ def test_a_process_stopped_half_way(tmp_path, no_waiting, how):
         )
         before = len(server.requests)
         clusters = make_clusters(
-            ("cat", "dog", "car"), "llm", model=LanguageModel("fake", server.url), transcript=path
+            ("cat", "dog", "car"),
+            ClusterSettings(llm="fake", llm_url=server.url),
+            transcript=path,
         )
         assert len(server.requests) - before == 10 - stored + 2
     assert clusters.as_mapping == {"group of cat": ["cat", "dog"], "group of car": ["car"]}

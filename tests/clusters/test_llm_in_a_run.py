@@ -1,4 +1,4 @@
-"""`tag2mask run --clusters llm`: the clusters stage asks the server, keeps the answers, and is not paid for twice."""
+"""`tag2mask run --clusters llm`: the stage asks the server once and keeps the answers."""
 
 import json
 
@@ -8,8 +8,8 @@ from PIL import Image
 
 from tag2mask.api import run, run_config
 from tag2mask.cli import main
-from tag2mask.clusters.command import clusters
-from tag2mask.config import make_config, parse_config
+from tag2mask.cli.arguments import parse_config
+from tag2mask.config_files import make_config
 from tag2mask.errors import ClusterError, ConfigError
 
 A = answer("cat dog", "car bus")
@@ -34,12 +34,12 @@ def test_a_run_asks_the_language_model_once(table, tmp_path, no_waiting, source)
         asked = len(server.requests)
         run_config(config, ["clusters"])
         assert len(server.requests) == asked == 3 + 2
-    made = json.loads((tmp_path / "run/clusters/clusters.json").read_text())
-    assert {frozenset(tags) for tags in made["clusters"].values()} == {
+    stored = json.loads((tmp_path / "run/clusters/clusters.json").read_text())
+    assert {frozenset(tags) for tags in stored["clusters"].values()} == {
         frozenset({"cat", "dog"}),
         frozenset({"car", "bus"}),
     }
-    assert (tmp_path / "run/clusters" / made["transcript"]).exists()
+    assert (tmp_path / "run/clusters" / stored["transcript"]).exists()
     assert main(["clusters", "replay", str(tmp_path / "run/clusters/clusters.json")]) == 0
 
 
@@ -71,16 +71,16 @@ def test_answers_outlive_a_changed_setting(table, tmp_path, no_waiting):
         assert len(server.requests) == 7 + 1 + 2
 
 
-def test_a_model_that_would_not_be_asked_is_said(table, tmp_path):
+def test_a_model_that_would_not_be_asked_is_an_error(table, tmp_path):
     with pytest.raises(
         ConfigError,
-        match=r"'fake' would not be asked: clusters.source is 'voc'; give --clusters llm",
+        match=r"'fake' has no effect because clusters.source is 'voc'; give --clusters llm",
     ):
         make_config({"data": table, "clusters": {"source": "voc", "llm": "fake"}})
 
 
 def test_a_run_without_a_name_for_the_model_says_what_to_give(table, tmp_path):
-    with pytest.raises(ConfigError, match=r"--clusters\.llm NAME"):
+    with pytest.raises(ClusterError, match=r"--clusters\.llm NAME"):
         run_config(
             make_config({"data": table, "out": tmp_path / "run", "clusters": {"source": "llm"}}),
             ["clusters"],
@@ -88,11 +88,11 @@ def test_a_run_without_a_name_for_the_model_says_what_to_give(table, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("refinements", "asked", "kept"),
+    ("refinements", "asked", "voted"),
     [(0, 1, {frozenset({"cat", "dog"}), frozenset({"car", "bus"})}), (10, 4, None)],
 )
 def test_a_run_without_refinement_keeps_what_was_voted_for(
-    table, tmp_path, no_waiting, refinements, asked, kept
+    table, tmp_path, no_waiting, refinements, asked, voted
 ):
     """CPC Table 4, row 2; the server's refined clustering is another one."""
     another = {frozenset({"cat", "car"}), frozenset({"dog", "bus"})}
@@ -109,8 +109,8 @@ def test_a_run_without_refinement_keeps_what_was_voted_for(
         )
         assert len(server.requests) == asked
         assert {request["temperature"] for request in server.requests} == {0}
-    made = json.loads((tmp_path / "run/clusters/clusters.json").read_text())
-    assert {frozenset(tags) for tags in made["clusters"].values()} == (kept or another)
+    stored = json.loads((tmp_path / "run/clusters/clusters.json").read_text())
+    assert {frozenset(tags) for tags in stored["clusters"].values()} == (voted or another)
 
 
 @pytest.mark.parametrize(
@@ -119,16 +119,13 @@ def test_a_run_without_refinement_keeps_what_was_voted_for(
 )
 def test_settings_that_only_a_language_model_reads_are_refused_without_one(table, tmp_path, option):
     name = f"clusters.{option.split('=')[0].replace('-', '_')}"
-    with pytest.raises(ConfigError, match=f"{name} = .* would have no effect.*--clusters.llm NAME"):
-        parse_config(["--data", str(table), *f"--clusters.{option}".split("=")], "tag2mask run")
+    with pytest.raises(ConfigError, match=f"{name} = .* has no effect.*--clusters.llm NAME"):
+        parse_config(["--data", str(table), *f"--clusters.{option}".split("=")])
     assert (
-        parse_config(["--recipe", "ppc", "--data", str(table)], "tag2mask run").clusters.queries
-        == 1
+        parse_config(["--recipe", "ppc", "--data", str(table)]).clusters.queries == 1
     )  # the recipe's own is no request
 
 
-def test_the_same_from_python_and_in_the_clusters_command(table, tmp_path):
-    with pytest.raises(ConfigError, match=r"clusters.queries = 3 would have no effect"):
+def test_the_same_from_python(table, tmp_path):
+    with pytest.raises(ConfigError, match=r"clusters.queries = 3 has no effect"):
         run(table, tmp_path / "run", clusters={"queries": 3})
-    with pytest.raises(ClusterError, match="only a language model reads"):
-        clusters(table, tmp_path / "c.json", source="none", queries=3)

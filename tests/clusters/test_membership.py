@@ -27,7 +27,7 @@ def test_matrix_and_vector_by_hand():
     for dtype in (torch.float32, torch.int64, torch.bool, torch.float16):
         u = cluster_vector(torch.from_numpy(labels).to(dtype), M)
         assert u.dtype == torch.float32 and u.tolist() == by_hand
-    with FakeTensorMode():  # tensors without numbers, of a GPU that need not be there: with one of the CPU it would fail
+    with FakeTensorMode():  # tensors without numbers, on a GPU that need not exist
         assert cluster_vector(torch.ones(4, 3, device="cuda"), M).device.type == "cuda", (
             "on the labels' device"
         )
@@ -45,9 +45,9 @@ def test_every_tag_without_cluster_is_named():
 
 
 def test_only_the_tags_of_the_data_stay():
-    kept = OVERLAP.of(("dog", "cow", "cat"))
-    assert kept.as_mapping == {"animals": ["dog", "cow", "cat"], "pets": ["dog", "cat"]}
-    assert kept.given_away() == ["cow"]
+    clusters = OVERLAP.of(("dog", "cow", "cat"))
+    assert clusters.as_mapping == {"animals": ["dog", "cow", "cat"], "pets": ["dog", "cat"]}
+    assert clusters.given_away() == ["cow"]
 
 
 def test_file_round_trip(tmp_path):
@@ -64,7 +64,7 @@ def test_file_round_trip(tmp_path):
 
 
 def test_a_file_by_hand_has_one_spelling_and_says_where_it_comes_from(tmp_path):
-    """As Windows' editors write it, and with an accent of its own: the tags of the photos are spelled é."""
+    """As Windows' editors write it, with decomposed accents: tags of photos are in NFC."""
     (tmp_path / "c.json").write_text(
         '{"clusters": {"cafe\u0301s": ["cre\u0300me"]}}', encoding="utf-8-sig"
     )
@@ -77,30 +77,33 @@ def test_a_file_by_hand_has_one_spelling_and_says_where_it_comes_from(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
-        ("{", "no valid JSON"),
-        ('{"clusters":\n[}', "no valid JSON .line 2, column 2: Expecting value"),
-        ("[" * 200_000, "nested too deep"),
-        ('{"clusters": {"a": ["\\ud800"]}}', "half a surrogate pair"),
-        ("[1]", "a cluster file reads"),
-        ('{"pets": ["cat"]}', "a cluster file reads"),
-        ('{"clusters": {"a": ["cat"], "a": ["dog"]}}', "'a' is there twice"),
-        ('{"clusters": {"\u00e9": ["cat"], "e\u0301": ["dog"]}}', "'\u00e9' is there twice"),
+        ("{", "not a cluster file: Expecting"),
+        ('{"clusters":\n[}', "Expecting value: line 2 column 2"),
+        ("[" * 200_000, "recursion"),
+        ('{"clusters": {"a": ["\\ud800"]}}', "surrogates not allowed"),
+        ("[1]", "It should look like this"),
+        ('{"pets": ["cat"]}', "It should look like this"),
+        ('{"clusters": {"a": ["cat"], "a": ["dog"]}}', "duplicate key 'a'"),
+        ('{"clusters": {"\u00e9": ["cat"], "e\u0301": ["dog"]}}', "duplicate key '\u00e9'"),
         (
             '{"clusters": {"a": ["cat", 3]}}',
             "c.json: 1 problem\n  - cluster 'a' is not a list of tags$",
         ),
+        ('{"clusters": {"a": [], "b": []}}', "c.json: 2 problems\n  - cluster 'a' is empty"),
         (
-            '{"clusters": {"a": [], "b": "cat", "c": ["x", "y", "x", "y", "z"]}, "source": 3, "transcript": 4}',
+            '{"clusters": {"a": [], "b": "cat", "c": ["x", "y", "x", "y", "z"]}, '
+            '"source": 3, "transcript": 4}',
             "c.json: 6 problems\n  - cluster 'a' is empty\n  - cluster 'b' is not a list of tags\n"
-            "  - cluster 'c' has 'x' twice\n  - cluster 'c' has 'y' twice\n  - 'source' is not a text\n  - 'transcript' is not a text$",
+            "  - cluster 'c': duplicate 'x'\n  - cluster 'c': duplicate 'y'\n"
+            "  - 'source' is not a text\n  - 'transcript' is not a text$",
         ),
     ],
 )
-def test_bad_files_are_explained(tmp_path, text, said):
+def test_bad_files_are_explained(tmp_path, text, message):
     (tmp_path / "c.json").write_text(text, encoding="utf-8")
-    with pytest.raises(ClusterError, match=said):
+    with pytest.raises(ClusterError, match=message):
         load_clusters(tmp_path / "c.json")
 
 

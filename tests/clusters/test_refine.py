@@ -2,7 +2,6 @@ import json
 import re
 import string
 from collections import Counter
-from dataclasses import replace
 
 import pytest
 from chat_server import ChatServer, Fail, Say, answer
@@ -10,13 +9,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_vote import rand_by_contingency
 
-from tag2mask.clusters import load_clusters, make_clusters
-from tag2mask.clusters.command import transcript_beside
-from tag2mask.clusters.llm import LanguageModel
-from tag2mask.clusters.prompts import INITIAL, REFINE, Prompts
-from tag2mask.clusters.refine import replay
-from tag2mask.clusters.transcript import Transcript
+from tag2mask.clusters import load_clusters, make_clusters, refine
+from tag2mask.clusters.prompts import load_prompts
+from tag2mask.clusters.refine import REPAIRS, replay
+from tag2mask.clusters.transcript import Transcript, transcript_beside
 from tag2mask.clusters.vote import canonical
+from tag2mask.config import ClusterSettings
 from tag2mask.errors import ClusterError
 
 TAGS = ("cat", "dog", "cow", "car")
@@ -32,16 +30,12 @@ def config(text):
 
 
 def refining(request):
-    return request["messages"][0]["content"].startswith(REFINE[:40])
+    return request["messages"][0]["content"].startswith("You improve")
 
 
 def make(server, out, tags=TAGS, **options):
-    clusters = make_clusters(
-        tags,
-        "llm",
-        model=LanguageModel("fake", server.url, **options),
-        transcript=transcript_beside(out),
-    )
+    settings = ClusterSettings(llm="fake", llm_url=server.url, **options)
+    clusters = make_clusters(tags, settings, transcript=transcript_beside(out))
     clusters.save(out)
     return clusters
 
@@ -52,7 +46,7 @@ def in_turn(initial, refine):
     return lambda request: (refine if refining(request) else initial).pop(0)
 
 
-# Each fault of an answer, as a content that carries the number of its conversation, so that the server knows it again.
+# Each fault of an answer, with the number of its conversation, by which the server finds it again.
 FAULTS = {
     "missing": lambda n: (
         answer(f"cat dog plan{n}", "car")
@@ -67,9 +61,10 @@ FAULTS = {
     "other shape": lambda n: json.dumps({f"plan{n}": list(TAGS)}),
     "cut off": lambda n: B.replace("group of cat", f"plan{n}"),
 }
-TRANSPORT = [Fail(kind) for kind in ("drop", "cut", "garbage", "html", "empty")]
-TRANSPORT += [
-    Fail("status", 429, {"retry-after": "3"}),
+TRANSPORT = [
+    Fail("drop"),
+    Fail("cut"),
+    Fail("status", 429, {"retry-after": "0.01"}),
     Fail("status", 429),
     Fail("status", 500),
     Fail("status", 503),
@@ -77,7 +72,7 @@ TRANSPORT += [
 
 
 class Plans:
-    """Conversations as hypothesis drew them: each is some faults, then an answer; whatever fails on the way comes in between."""
+    """Conversations that hypothesis drew: some faults, then an answer. `transport` fails first."""
 
     def __init__(self, initial, refine, transport):
         self.waiting = {
@@ -92,10 +87,10 @@ class Plans:
             fault = self.transport.pop(0)
             if fault:
                 return fault
-        said = [m["content"] for m in request["messages"] if m["role"] == "assistant"]
+        answers = [m["content"] for m in request["messages"] if m["role"] == "assistant"]
         number = (
-            int(re.search(r"plan(\d+)", said[0])[1])
-            if said
+            int(re.search(r"plan(\d+)", answers[0])[1])
+            if answers
             else self.waiting[refining(request)].pop(0)
         )
         step = self.left[number].pop(0)
@@ -106,9 +101,9 @@ class Plans:
         )
 
 
-def expected(initial, refine, repairs):
-    """Algorithm 1 by the book, over what the plans come to: (z, failed queries, refinements, settled)."""
-    usable = [config(final) for faults, final in initial if len(faults) <= repairs]
+def expected(initial, refine):
+    """Algorithm 1 over the plans: (z, failed queries, refinements, settled)."""
+    usable = [config(final) for faults, final in initial if len(faults) <= REPAIRS]
     if not usable:
         return None
     counts = Counter(usable)
@@ -125,7 +120,7 @@ def expected(initial, refine, repairs):
         )
     ]
     for t, (faults, final) in enumerate(refine):
-        if len(faults) > repairs:
+        if len(faults) > REPAIRS:
             return z[-1], len(initial) - len(usable), t, False
         z.append(config(final))
         if z[-1:] * 3 == z[-3:]:
@@ -134,7 +129,7 @@ def expected(initial, refine, repairs):
 
 
 conversations = st.tuples(
-    st.lists(st.sampled_from(sorted(FAULTS)), max_size=3), st.sampled_from([A, B, C])
+    st.lists(st.sampled_from(sorted(FAULTS)), max_size=REPAIRS + 1), st.sampled_from([A, B, C])
 )
 
 
@@ -145,20 +140,14 @@ conversations = st.tuples(
     initial=st.lists(conversations, min_size=1, max_size=8),
     refine=st.lists(conversations, min_size=5, max_size=5),
     transport=st.lists(st.sampled_from([None, *TRANSPORT]), max_size=6),
-    repairs=st.integers(0, 3),
     structured=st.booleans(),
 )
-def test_whatever_the_server_does_the_result_is_algorithm_1(
-    no_waiting, tmp_path_factory, initial, refine, transport, repairs, structured
+def test_the_result_is_algorithm_1_on_any_faults_of_the_server(
+    no_waiting, tmp_path_factory, initial, refine, transport, structured
 ):
     out = tmp_path_factory.mktemp("run") / "clusters.json"
-    options = {
-        "queries": len(initial),
-        "refinements": 5,
-        "repairs": repairs,
-        "structured": structured,
-    }
-    should = expected(initial, refine, repairs)
+    options = {"queries": len(initial), "refinements": 5, "structured": structured}
+    should = expected(initial, refine)
     with ChatServer(Plans(initial, refine, transport)) as server:
         if should is None:
             with pytest.raises(
@@ -192,7 +181,7 @@ def test_a_run_by_hand(tmp_path, no_waiting):
     )
     assert clusters.source.endswith("4 tags: 2 of 3 answers agree; settled after 4 refinements")
     first, *_, last = server.requests
-    assert first["messages"][0]["content"].startswith(INITIAL)
+    assert first["messages"][0]["content"].startswith(load_prompts().initial)
     assert json.loads(first["messages"][1]["content"]) == {"categories": list(TAGS)}
     assert "exactly one cluster" in first["messages"][0]["content"]
     assert json.loads(last["messages"][1]["content"])["clusters"] == json.loads(C)["clusters"]
@@ -216,14 +205,21 @@ def test_three_in_a_row_count_from_the_vote(tmp_path, no_waiting):
 def test_faults_are_named_to_the_model(tmp_path, no_waiting):
     with ChatServer(in_turn([Say(answer("cat dgo", "car")), Say(None), Say(A)], [])) as server:
         make(server, tmp_path / "c.json", queries=1, refinements=0)
-    said = server.requests[-1]["messages"]
-    assert [m["role"] for m in said] == ["system", "user", "assistant", "user", "assistant", "user"]
+    messages = server.requests[-1]["messages"]
+    assert [m["role"] for m in messages] == [
+        "system",
+        "user",
+        "assistant",
+        "user",
+        "assistant",
+        "user",
+    ]
     assert (
-        "write 'dog'" in said[3]["content"]
-        and "Missing: 'cow'." in said[3]["content"]
-        and "all 4 categories" in said[3]["content"]
+        "write 'dog'" in messages[3]["content"]
+        and "Missing: 'cow'." in messages[3]["content"]
+        and "all 4 categories" in messages[3]["content"]
     )
-    assert said[4]["content"] == "(nothing)" and "no valid JSON" in said[5]["content"]
+    assert messages[4]["content"] == "(nothing)" and "Invalid JSON" in messages[5]["content"]
 
 
 def test_a_run_stopped_half_way_keeps_what_it_paid_for(tmp_path, no_waiting):
@@ -245,13 +241,31 @@ def test_a_run_stopped_half_way_keeps_what_it_paid_for(tmp_path, no_waiting):
             make(server, out, queries=11)
 
 
-def test_answers_of_another_model_do_not_serve(tmp_path, no_waiting):
+def test_answers_of_another_model_are_kept_but_not_used(tmp_path, no_waiting):
     out = tmp_path / "c.json"
     with ChatServer(lambda request: Say(A)) as server:
-        make(server, out, queries=2)
-        make(server, out, queries=2, temperature=0.5)
+        for temperature in (0.0, 0.5):
+            make(server, out, queries=2, temperature=temperature)
         assert server.served == 8
-    assert transcript_beside(out).with_name("c.transcript.jsonl.1").is_file()
+        make(server, out, queries=2)
+        assert server.served == 8, "back to the first: nothing is asked again"
+    assert replay(out)[0] == load_clusters(out)
+
+
+def test_a_transcript_of_tag2mask_0_1_replays(tmp_path, no_waiting):
+    """Its header has settings that are gone."""
+    out = tmp_path / "c.json"
+    with ChatServer(lambda request: Say(A)) as server:
+        clusters = make(server, out, queries=2)
+    lines = transcript_beside(out).read_text().splitlines(keepends=True)
+    header = json.loads(lines[0])
+    header["settings"] |= {"repairs": 3, "tags_per_answer": 150, "timeout": 120.0, "retries": 6}
+    transcript_beside(out).write_text("".join([json.dumps(header) + "\n", *lines[1:]]))
+    assert replay(out)[0] == clusters
+    del header["settings"]["queries"]
+    transcript_beside(out).write_text("".join([json.dumps(header) + "\n", *lines[1:]]))
+    with pytest.raises(ClusterError, match=r"unknown settings in its header .'queries'"):
+        replay(out)
 
 
 def test_a_replay_needs_its_transcript_whole(tmp_path, no_waiting):
@@ -275,8 +289,10 @@ def test_overlapping_clusters(tmp_path, no_waiting):
     assert "may be in several" in server.requests[0]["messages"][0]["content"]
 
 
-def test_groups_that_overlap_may_come_out_the_same(tmp_path, no_waiting):
-    # Round 1 finds two groups in each half; round 2 puts the cats with either of two that hold dogs: the same tags twice.
+def test_groups_that_overlap_may_come_out_the_same(tmp_path, no_waiting, monkeypatch):
+    monkeypatch.setattr(refine, "TAGS_PER_ANSWER", 3)
+    # Round 1 makes two overlapping groups of cat and dog. Round 2 makes two clusters of them that
+    # have the same tags.
     parts = {
         ("cat", "dog"): answer("cat dog", "cat").replace("group of cat", "both", 1),
         ("car", "bus"): answer("car bus"),
@@ -295,26 +311,16 @@ def test_groups_that_overlap_may_come_out_the_same(tmp_path, no_waiting):
             parts[tuple(json.loads(request["messages"][1]["content"])["categories"])]
         )
     ) as server:
-        clusters = make(
-            server,
-            tmp_path / "c.json",
-            ("cat", "dog", "car", "bus"),
-            queries=1,
-            overlap=True,
-            tags_per_answer=3,
-        )
+        tags = ("cat", "dog", "car", "bus")
+        clusters = make(server, tmp_path / "c.json", tags, queries=1, overlap=True)
     assert clusters.as_mapping == {"pets": ["cat", "dog"], "cars": ["car", "bus"]}
 
 
 def test_the_server_of_the_environment_is_written_down(tmp_path, no_waiting, monkeypatch):
     with ChatServer(lambda request: Say(A)) as server:
         monkeypatch.setenv("OPENAI_BASE_URL", server.url)
-        clusters = make_clusters(
-            TAGS,
-            "llm",
-            model=LanguageModel("fake", queries=1),
-            transcript=tmp_path / "c.transcript.jsonl",
-        )
+        settings = ClusterSettings(llm="fake", queries=1)
+        clusters = make_clusters(TAGS, settings, transcript=tmp_path / "c.transcript.jsonl")
     assert f"fake at {server.url}" in clusters.source and server.served == 3
     monkeypatch.delenv("OPENAI_BASE_URL")
     clusters.save(tmp_path / "c.json")
@@ -322,30 +328,26 @@ def test_the_server_of_the_environment_is_written_down(tmp_path, no_waiting, mon
 
 
 def test_own_prompts(tmp_path, no_waiting):
+    (tmp_path / "prompts.toml").write_text('initial = "By color, please."')
     with ChatServer(lambda request: Say(A)) as server:
-        make(
-            server,
-            tmp_path / "c.json",
-            queries=1,
-            prompts=replace(Prompts(), initial="By colour, please."),
-        )
+        make(server, tmp_path / "c.json", queries=1, prompts=tmp_path / "prompts.toml")
     system = server.requests[0]["messages"][0]["content"]
     assert (
-        system.startswith("By colour, please.\n\nEvery category must be in exactly one cluster.")
+        system.startswith("By color, please.\n\nEvery category must be in exactly one cluster.")
         and '{"clusters"' in system
     )
 
 
 def by_first_letter(request):
     """A model of its own kind: what begins with the same letter belongs together."""
-    held: dict[str, list[str]] = {}
+    groups: dict[str, list[str]] = {}
     for category in json.loads(request["messages"][1]["content"])["categories"]:
-        held.setdefault(category[0], []).append(category)
+        groups.setdefault(category[0], []).append(category)
     return Say(
         json.dumps(
             {
                 "clusters": [
-                    {"name": f"{letter} things", "tags": tags} for letter, tags in held.items()
+                    {"name": f"{letter} things", "tags": tags} for letter, tags in groups.items()
                 ]
             }
         )
@@ -353,11 +355,12 @@ def by_first_letter(request):
 
 
 @pytest.mark.parametrize("limit", [150, 20])
-def test_a_thousand_tags_go_in_rounds(tmp_path, no_waiting, limit):
+def test_a_thousand_tags_go_in_rounds(tmp_path, no_waiting, monkeypatch, limit):
+    monkeypatch.setattr(refine, "TAGS_PER_ANSWER", limit)
     tags = [f"{letter}{n}" for n in range(100) for letter in string.ascii_lowercase[:10]]
     with ChatServer(by_first_letter) as server:
-        clusters = make(server, tmp_path / "c.json", tags, queries=2, tags_per_answer=limit)
-    assert {frozenset(held) for held in clusters.members} == {
+        clusters = make(server, tmp_path / "c.json", tags, queries=2)
+    assert {frozenset(members) for members in clusters.members} == {
         frozenset(t for t in tags if t[0] == a) for a in "abcdefghij"
     }
     longest = max(
@@ -378,7 +381,9 @@ def test_a_thousand_tags_go_in_rounds(tmp_path, no_waiting, limit):
     assert "whole group of tags" in grouped[0]["messages"][0]["content"]
 
 
-def test_rounds_that_do_not_get_shorter_end(tmp_path, no_waiting):
+def test_rounds_that_do_not_get_shorter_end(tmp_path, no_waiting, monkeypatch):
+    monkeypatch.setattr(refine, "TAGS_PER_ANSWER", 2)
+
     def alone(request):
         categories = json.loads(request["messages"][1]["content"])["categories"]
         return Say(
@@ -386,7 +391,7 @@ def test_rounds_that_do_not_get_shorter_end(tmp_path, no_waiting):
         )
 
     with ChatServer(alone) as server, pytest.raises(ClusterError, match="makes 4 clusters of 4"):
-        make(server, tmp_path / "c.json", queries=1, tags_per_answer=2)
+        make(server, tmp_path / "c.json", queries=1)
 
 
 def test_a_tag_that_gives_orders_is_a_tag(tmp_path, no_waiting):
@@ -409,6 +414,5 @@ def test_no_key_in_any_file(tmp_path, no_waiting, monkeypatch, caplog):
         caplog.at_level("INFO", "tag2mask"),
     ):
         make(server, tmp_path / "c.json", queries=2)
-    assert "bad day for [key]" in caplog.text
     assert key not in caplog.text + "".join(path.read_text() for path in tmp_path.iterdir())
     assert "tokens in" in caplog.text

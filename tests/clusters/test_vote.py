@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from tag2mask.clusters.vote import adjusted_rand, canonical, stability, vote
 
 
-def made(*clusters: str):
-    return canonical({str(i): held.split() for i, held in enumerate(clusters)})
+def clustering(*clusters: str):
+    return canonical({str(i): tags.split() for i, tags in enumerate(clusters)})
 
 
-A = made("cat dog", "cow", "car")
-B = made("cat dog cow", "car")
-C = made("cat", "dog cow", "car")
+A = clustering("cat dog", "cow", "car")
+B = clustering("cat dog cow", "car")
+C = clustering("cat", "dog cow", "car")
 
 
 def test_names_and_order_do_not_count():
@@ -30,8 +30,8 @@ def test_votes_by_hand():
         vote([B, A, A, B, C]) == A
     )  # A and B twice each; three of five answers have 3 clusters, as A has
     assert vote([A, B]) == B  # as many with 2 clusters as with 3: the smaller number
-    D = made("cat", "dog", "cow car")
-    # All once, all of 3 clusters. A pair of tags is together in each; each two answers share none: all as close, so the alphabet: A.
+    D = clustering("cat", "dog", "cow car")
+    # All once, all of 3 clusters, all equally close: the alphabet decides.
     assert (
         vote([D, C, A]) == vote([A, C, D]) == min([A, C, D], key=lambda x: sorted(map(sorted, x)))
     )
@@ -39,14 +39,22 @@ def test_votes_by_hand():
 
 
 def test_a_tie_goes_to_what_is_closest_to_all():
-    x, y, z = made("f e d", "c b a"), made("f e", "d c b a"), made("f e c", "d b a")
-    # Rand sums by hand: x-y 0.324, x-z -0.111, y-z 0.324, so y is in the middle; the alphabet would say x.
+    x, y, z = (
+        clustering("f e d", "c b a"),
+        clustering("f e", "d c b a"),
+        clustering("f e c", "d b a"),
+    )
+    # By hand: x-y 0.324, x-z -0.111, y-z 0.324. So y is in the middle; the alphabet would say x.
     assert (
         round(adjusted_rand(x, y), 3) == round(adjusted_rand(y, z), 3) == 0.324
         and round(adjusted_rand(x, z), 3) == -0.111
     )
     assert vote([z, x, y]) == y
-    x, y, z = made("a d e", "b c f"), made("a b c d f", "e"), made("a d e f", "b c")
+    x, y, z = (
+        clustering("a d e", "b c f"),
+        clustering("a b c d f", "e"),
+        clustering("a d e f", "b c"),
+    )
     assert vote([y, z, x]) == x  # 0.44 against 0.38 and 0.27, a difference smaller than one
 
 
@@ -76,19 +84,22 @@ def test_adjusted_rand_is_hubert_and_arabies_on_partitions(data):
 
 
 def test_omega_of_overlapping_clusters_by_hand():
-    a, b = made("cat dog", "dog cow"), made("cat dog", "cow")
-    # Pairs cat-dog, cat-cow, dog-cow: together 1, 0, 1 times and 1, 0, 0 times: 2 of 3 agree; by chance (1/3 * 2/3) + (2/3 * 1/3) = 4/9.
+    a, b = clustering("cat dog", "dog cow"), clustering("cat dog", "cow")
+    # Pairs cat-dog, cat-cow, dog-cow: together 1, 0, 1 times and 1, 0, 0 times: 2 of 3 agree.
+    # By chance (1/3 * 2/3) + (2/3 * 1/3) = 4/9.
     assert adjusted_rand(a, b) == pytest.approx((2 / 3 - 4 / 9) / (1 - 4 / 9))
-    # Here cat-dog is together twice in one, once in the other: 2 of 3 pairs agree, as many as by chance (2/3 * 1).
-    assert adjusted_rand(made("cat dog", "cat dog cow"), made("cat dog cow")) == pytest.approx(0)
+    # cat-dog is together twice in one, once in the other: 2 of 3 pairs agree, as by chance.
+    assert adjusted_rand(
+        clustering("cat dog", "cat dog cow"), clustering("cat dog cow")
+    ) == pytest.approx(0)
     assert adjusted_rand(a, a) == 1
-    assert adjusted_rand(made("cat"), made("cat")) == 1
+    assert adjusted_rand(clustering("cat"), clustering("cat")) == 1
 
 
 def test_stability_by_hand():
     answers = [A, A, A, B]
     two, four = stability(answers, (2, 4, 6))
-    # Of the 6 pairs 3 are A A; the 3 of A B are a tie of 3 and 2 clusters, which goes to B, the smaller number.
+    # Of the 6 pairs 3 are A A. The 3 of A B are ties of 3 and 2 clusters: B, the smaller number.
     assert (two.queries, two.share, two.distinct, two.same_winner) == (
         2,
         pytest.approx((3 * 1 + 3 * 0.5) / 6),
@@ -110,7 +121,7 @@ def test_many_answers_are_sampled_the_same_way_each_time():
 
 
 @given(st.lists(st.sampled_from([A, B, C]), min_size=1, max_size=10))
-def test_the_winner_is_among_the_most_frequent_whatever_the_order(answers):
+def test_the_winner_is_among_the_most_frequent_in_any_order(answers):
     counts = Counter(answers)
     winner = vote(answers)
     assert counts[winner] == max(counts.values())

@@ -9,7 +9,7 @@ from tag2mask.evaluate.boundary import boundary_band
 
 
 def eroded(mask: np.ndarray, steps: int) -> np.ndarray:
-    """The definition, literally: `steps` erosions with a 3 x 3 square, outside counting as not in the mask."""
+    """The definition: `steps` erosions with a 3 x 3 square; the outside is not in the mask."""
     for _ in range(steps):
         padded = np.pad(mask, 1)
         height, width = mask.shape
@@ -38,10 +38,10 @@ def test_a_shifted_square_by_hand():
     truth = np.zeros((30, 40), np.uint8)  # diagonal 50: bands of 1 pixel
     truth[10:20, 10:20] = 1
     predicted = np.roll(truth, 1, axis=1)
-    got = evaluate_masks([(predicted, truth)], ("background", "square"), boundary=True)
+    result = evaluate_masks([(predicted, truth)], ("background", "square"), boundary=True)
     # Rings of 36 pixels, one column apart: 9 pixels each of the top and bottom edge in both.
-    assert got.boundary_iou[1] == pytest.approx(18 / (36 + 36 - 18))
-    assert got.iou[1] == pytest.approx(90 / 110)
+    assert result.boundary_iou[1] == pytest.approx(18 / (36 + 36 - 18))
+    assert result.iou[1] == pytest.approx(90 / 110)
     same = evaluate_masks([(truth, truth)], ("background", "square"), boundary=True)
     assert same.boundary_iou.tolist() == [1, 1]
 
@@ -52,6 +52,6 @@ def test_ignore_in_the_truth_is_not_scored():
     predicted = truth.copy()
     predicted[:, 20:30] = 1
     truth[:, 20:] = 255
-    got = evaluate_masks([(predicted, truth)], ("background", "square"), boundary=True)
-    assert got.boundary is not None and got.boundary[1].sum() <= (truth != 255).sum()
-    assert got.iou[1] == 1
+    result = evaluate_masks([(predicted, truth)], ("background", "square"), boundary=True)
+    assert result.boundary is not None and result.boundary[1].sum() <= (truth != 255).sum()
+    assert result.iou[1] == 1

@@ -1,6 +1,5 @@
 import json
 import threading
-from functools import partial
 
 import numpy as np
 import pytest
@@ -19,7 +18,6 @@ from tag2mask.evaluate import (
     list_hash,
     result_table,
 )
-from tag2mask.evaluate.confusion import AHEAD, _in_parallel
 from tag2mask.photos.masks import write_mask
 from tag2mask.vision import torchvision  # noqa: F401, torchmetrics imports it
 
@@ -31,7 +29,7 @@ from torchmetrics.classification import (  # isort: skip
 )
 
 TRUE = np.array([[0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 255, 255], [2, 2, 255, 255]], np.uint8)
-SAID = np.array([[0, 0, 1, 0], [0, 1, 1, 255], [2, 2, 0, 0], [1, 2, 2, 255]], np.uint8)
+PREDICTED = np.array([[0, 0, 1, 0], [0, 1, 1, 255], [2, 2, 0, 0], [1, 2, 2, 255]], np.uint8)
 
 
 def result(predicted, truth, classes=("background", "cat", "dog"), **more) -> Result:
@@ -41,14 +39,14 @@ def result(predicted, truth, classes=("background", "cat", "dog"), **more) -> Re
 
 
 def test_four_by_four_by_hand():
-    got = result(SAID, TRUE)
-    assert got.matrix.tolist() == [[3, 1, 0, 0], [1, 2, 0, 1], [0, 1, 3, 0]]
-    assert got.iou.tolist() == [3 / 5, 2 / 6, 3 / 4]  # cat: 2 hits, 4 true, 4 said
-    assert got.precision.tolist() == [3 / 4, 2 / 4, 3 / 3]
-    assert got.recall.tolist() == [3 / 4, 2 / 4, 3 / 4]
-    assert got.miou == pytest.approx((3 / 5 + 2 / 6 + 3 / 4) / 3)
-    assert got.predicted_ignore == 1 / 12
-    assert got.confusions() == [
+    metrics = result(PREDICTED, TRUE)
+    assert metrics.matrix.tolist() == [[3, 1, 0, 0], [1, 2, 0, 1], [0, 1, 3, 0]]
+    assert metrics.iou.tolist() == [3 / 5, 2 / 6, 3 / 4]  # cat: 2 hits, 4 true, 4 predicted
+    assert metrics.precision.tolist() == [3 / 4, 2 / 4, 3 / 3]
+    assert metrics.recall.tolist() == [3 / 4, 2 / 4, 3 / 4]
+    assert metrics.miou == pytest.approx((3 / 5 + 2 / 6 + 3 / 4) / 3)
+    assert metrics.predicted_ignore == 1 / 12
+    assert metrics.confusions() == [
         ("dog", "cat", 0.25),
         ("cat", "ignore", 0.25),
         ("cat", "background", 0.25),
@@ -63,33 +61,37 @@ def test_a_perfect_mask_and_one_that_is_all_background():
 
 
 def test_predicted_ignore_is_wrong_not_skipped():
-    got = result([[255, 1]], [[1, 1]])
-    assert got.iou[1] == 0.5 and got.predicted_ignore == 0.5
+    metrics = result([[255, 1]], [[1, 1]])
+    assert metrics.iou[1] == 0.5 and metrics.predicted_ignore == 0.5
 
 
 @pytest.mark.filterwarnings("error")
-def test_a_class_that_the_truth_never_shows_is_in_no_mean():
-    got = result([[0, 2, 1, 1]], [[0, 0, 1, 1]])
-    assert np.isnan(got.iou[2]) and np.isnan(got.precision[2]) and np.isnan(got.recall[2])
-    assert got.miou == pytest.approx(
+def test_a_class_that_the_ground_truth_never_shows_is_in_no_mean():
+    metrics = result([[0, 2, 1, 1]], [[0, 0, 1, 1]])
+    assert (
+        np.isnan(metrics.iou[2]) and np.isnan(metrics.precision[2]) and np.isnan(metrics.recall[2])
+    )
+    assert metrics.miou == pytest.approx(
         (1 / 2 + 1) / 2
     )  # the wrong "dog" pixel still costs background
     assert np.isnan(result([[0]], [[255]]).miou)
 
 
 def test_one_pixel_counts_in_full():
-    got = result([[0, 1]], [[0, 1]])
-    for figures in (got.iou, got.precision, got.recall):
+    metrics = result([[0, 1]], [[0, 1]])
+    for figures in (metrics.iou, metrics.precision, metrics.recall):
         assert figures[:2].tolist() == [1, 1] and np.isnan(figures[2])
-    assert got.miou == 1 and result([[255]], [[0]]).predicted_ignore == 1
+    assert metrics.miou == 1 and result([[255]], [[0]]).predicted_ignore == 1
 
 
 def test_the_mean_can_be_over_named_classes():
-    assert result(SAID, TRUE, mean_over=["cat", "dog"]).miou == pytest.approx((2 / 6 + 3 / 4) / 2)
+    assert result(PREDICTED, TRUE, mean_over=["cat", "dog"]).miou == pytest.approx(
+        (2 / 6 + 3 / 4) / 2
+    )
     with pytest.raises(
         DataError, match="mean over bird: no such class; there are background, cat, dog"
     ):
-        result(SAID, TRUE, mean_over=["bird"])
+        result(PREDICTED, TRUE, mean_over=["bird"])
 
 
 def test_the_mean_is_over_one_matrix_not_over_images():
@@ -111,14 +113,14 @@ def test_equal_to_counting_pixel_by_pixel(pairs, workers):
         for p, t in zip(predicted.flat, truth.flat, strict=True):
             if t != 255:
                 expected[t, 4 if p == 255 else p] += 1
-    got = evaluate_masks(pairs, classes, workers)
-    assert np.array_equal(got.matrix, expected) and got.images == len(pairs)
+    metrics = evaluate_masks(pairs, classes, workers)
+    assert np.array_equal(metrics.matrix, expected) and metrics.images == len(pairs)
     present = [i for i in range(4) if expected[i].sum()]
     for i in present:
-        assert got.iou[i] == expected[i, i] / (
+        assert metrics.iou[i] == expected[i, i] / (
             expected[i].sum() + expected[:, i].sum() - expected[i, i]
         )
-    assert not present or got.miou == pytest.approx(np.mean([got.iou[i] for i in present]))
+    assert not present or metrics.miou == pytest.approx(np.mean([metrics.iou[i] for i in present]))
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -130,43 +132,44 @@ def test_equal_to_torchmetrics(seed):
         rng.random(truth.shape) < 0.6, truth, rng.integers(0, 21, truth.shape)
     ).astype(np.uint8)
     truth[rng.random(truth.shape) < 0.1] = 255
-    got = evaluate_masks(list(zip(predicted, truth, strict=True)), classes)
+    metrics = evaluate_masks(list(zip(predicted, truth, strict=True)), classes)
     p, t = torch.tensor(predicted).long(), torch.tensor(truth).long()
     assert np.array_equal(
-        got.matrix[:, :21], MulticlassConfusionMatrix(21, ignore_index=255)(p, t).numpy()
+        metrics.matrix[:, :21], MulticlassConfusionMatrix(21, ignore_index=255)(p, t).numpy()
     )
     for ours, metric in (
-        (got.iou, MulticlassJaccardIndex),
-        (got.precision, MulticlassPrecision),
-        (got.recall, MulticlassRecall),
+        (metrics.iou, MulticlassJaccardIndex),
+        (metrics.precision, MulticlassPrecision),
+        (metrics.recall, MulticlassRecall),
     ):
         assert np.allclose(
             ours, metric(21, average=None, ignore_index=255)(p, t).numpy(), atol=1e-6
         )
-    assert got.miou == pytest.approx(
+    assert metrics.miou == pytest.approx(
         MulticlassJaccardIndex(21, average="macro", ignore_index=255)(p, t).item(), abs=1e-6
     )
 
 
 def test_counts_stay_exact_beyond_float_precision():
     matrix = np.array([[2**53 + 1, 0, 0], [0, 1, 1]], np.int64)
-    got = Result(("background", "cat"), matrix, 1)
-    assert got.matrix.sum() == 2**53 + 3 and got.iou.tolist() == [1, 0.5]
+    metrics = Result(("background", "cat"), matrix, 1)
+    assert metrics.matrix.sum() == 2**53 + 3 and metrics.iou.tolist() == [1, 0.5]
 
 
 def test_every_bad_mask_is_named_at_once(tmp_path):
     good = np.zeros((3, 4), np.uint8)
-    for name, said, true in (
+    for name, predicted, true in (
         ("a", good, good),
         ("b", good.T, good),
         ("c", good + 7, good),
         ("d", good, good + 9),
     ):
-        write_mask(tmp_path / "said" / f"{name}.png", said)
+        write_mask(tmp_path / "predicted" / f"{name}.png", predicted)
         write_mask(tmp_path / "true" / f"{name}.png", true)
-    (tmp_path / "said" / "a.png").unlink()
+    (tmp_path / "predicted" / "a.png").unlink()
     pairs = [
-        (tmp_path / "said" / f"{name}.png", tmp_path / "true" / f"{name}.png") for name in "abcd"
+        (tmp_path / "predicted" / f"{name}.png", tmp_path / "true" / f"{name}.png")
+        for name in "abcd"
     ]
     with pytest.raises(DataError) as caught:
         evaluate_masks(pairs, ("background", "cat"))
@@ -177,88 +180,84 @@ def test_every_bad_mask_is_named_at_once(tmp_path):
         "c.png",
         "d.png",
     ]
-    assert all(problem.count(".png") == 1 and "/said/" in problem for problem in problems)
-    assert "the mask is 3 x 4, its truth 4 x 3" in problems[1]
+    assert all(problem.count(".png") == 1 and "/predicted/" in problem for problem in problems)
+    assert "the mask is 3 x 4, the ground truth 4 x 3" in problems[1]
     assert "the mask holds 7; class numbers are 0 to 1, and 255 for ignore" in problems[2]
-    assert "the truth holds 9" in problems[3]
+    assert "the ground truth holds 9" in problems[3]
 
 
-def test_pairs_are_taken_as_needed():
-    taken = []
+def test_pairs_are_taken_as_needed_and_by_as_many_threads_as_asked_for(monkeypatch):
+    taken, counted, threads = 0, 0, set()
 
     def source():
-        for i in range(500):
-            taken.append(i)
-            yield (partial(np.zeros, (2, 2), np.uint8), partial(np.zeros, (2, 2), np.uint8))
+        nonlocal taken
+        for _ in range(500):
+            taken += 1
+            yield mask, mask
 
-    answers = _in_parallel(lambda pair: pair[0](), source(), 2)
-    next(answers)
-    assert len(taken) <= 3 * 2 * AHEAD
-    assert 1 + sum(1 for _ in answers) == 500
-
-
-def test_an_answer_waits_for_no_other_and_there_are_as_many_threads_as_asked_for():
-    gate, threads = threading.Event(), set()
-
-    def one(item):
+    def mask():
+        nonlocal counted
+        counted += 0.5
         threads.add(threading.get_ident())
-        return item or gate.wait(2)
+        assert taken - counted <= 2 * confusion.AHEAD + 3  # memory does not grow with the pairs
+        return np.zeros((2, 2), np.uint8)
 
-    answers = _in_parallel(one, range(40), 2)
-    found = [next(answers)]
-    gate.set()
-    assert all([*found, *answers]) and len(threads) <= 2
+    assert evaluate_masks(source(), ("background",), workers=2).images == 500
+    assert len(threads) <= 2
 
 
 def test_the_progress_bar_says_what_and_how_many(monkeypatch):
-    told = []
-    monkeypatch.setattr(confusion, "track", lambda items, *what: told.append(what) or items)
+    bars = []
+    monkeypatch.setattr(confusion, "track", lambda items, *what: bars.append(what) or items)
     pair = np.zeros((2, 2), np.uint8), np.zeros((2, 2), np.uint8)
     evaluate_masks([pair] * 3, ("background",))
     evaluate_masks(iter([pair]), ("background",))
-    assert told == [("evaluate", 3), ("evaluate", None)]
+    assert bars == [("evaluate", 3), ("evaluate", None)]
 
 
 def test_counts_are_whole_numbers_summed_over_all_pairs_and_boundaries_are_counted_if_asked_for(
     monkeypatch,
 ):
-    one, both = (
-        evaluate_masks([(lambda: SAID, lambda: TRUE)] * n, None, boundary=True) for n in (1, 2)
+    single, double = (
+        evaluate_masks([(lambda: PREDICTED, lambda: TRUE)] * n, None, boundary=True) for n in (1, 2)
     )
-    assert one.matrix.dtype == one.boundary.dtype == np.int64
+    assert single.matrix.dtype == single.boundary.dtype == np.int64
     assert (
-        both.matrix.tolist() == (2 * one.matrix).tolist()
-        and both.boundary.tolist() == (2 * one.boundary).tolist()
+        double.matrix.tolist() == (2 * single.matrix).tolist()
+        and double.boundary.tolist() == (2 * single.boundary).tolist()
     )
     monkeypatch.setattr(confusion, "boundary_counts", None)
-    assert evaluate_masks([(SAID, TRUE)], None).boundary is None
+    assert evaluate_masks([(PREDICTED, TRUE)], None).boundary is None
 
 
 def test_folders(tmp_path):
     for i in range(3):
         write_mask(tmp_path / "true" / "sub" / f"{i}.v2.png", TRUE)
-        write_mask(tmp_path / "said" / "sub" / f"{i}.v2.png", SAID if i else TRUE)
-    got, names = evaluate_folders(tmp_path / "said", tmp_path / "true")
-    assert got.classes == ("background", "1", "2") and got.images == 3
+        write_mask(tmp_path / "predicted" / "sub" / f"{i}.v2.png", PREDICTED if i else TRUE)
+    metrics, names = evaluate_folders(tmp_path / "predicted", tmp_path / "true")
+    assert metrics.classes == ("background", "1", "2") and metrics.images == 3
     assert names == ["sub/0.v2", "sub/1.v2", "sub/2.v2"]
     (tmp_path / "list.txt").write_text("sub/0.v2\n\n")
     (tmp_path / "names.txt").write_text("cat\ndog\n")
-    got, names = evaluate_folders(
-        tmp_path / "said", tmp_path / "true", tmp_path / "list.txt", str(tmp_path / "names.txt")
+    metrics, names = evaluate_folders(
+        tmp_path / "predicted",
+        tmp_path / "true",
+        tmp_path / "list.txt",
+        str(tmp_path / "names.txt"),
     )
-    assert (got.miou, got.classes, names) == (1, ("background", "cat", "dog"), ["sub/0.v2"])
-    (tmp_path / "said" / "sub" / "1.v2.png").unlink()
+    assert (metrics.miou, metrics.classes, names) == (1, ("background", "cat", "dog"), ["sub/0.v2"])
+    (tmp_path / "predicted" / "sub" / "1.v2.png").unlink()
     with pytest.raises(DataError, match=r"1 of 3 masks are missing, first sub/1\.v2\.png"):
-        evaluate_folders(tmp_path / "said", tmp_path / "true")
+        evaluate_folders(tmp_path / "predicted", tmp_path / "true")
     with pytest.raises(DataError, match="no such folder"):
-        evaluate_folders(tmp_path / "said", tmp_path / "nowhere")
+        evaluate_folders(tmp_path / "predicted", tmp_path / "nowhere")
 
 
 def test_the_list_hash_names_a_set_of_photos():
     assert list_hash(["a", "b"]) == list_hash(["b", "a"]) != list_hash(["a", "c"])
 
 
-def test_summary_is_json_and_says_where_a_figure_comes_from():
+def test_summary_is_json_and_says_how_the_metrics_were_made():
     stated = {
         "split": "val",
         "labels": "none",
@@ -303,42 +302,42 @@ def test_summary_is_json_and_says_where_a_figure_comes_from():
     assert plain["miou"] is None and plain["predicted_ignore"] == 0 and plain["mean_over"] == []
 
 
-def test_the_five_worst_confusions_are_told():
+def test_the_five_largest_confusions_are_listed():
     truth = np.repeat(np.arange(7, dtype=np.uint8), 10)[None]
-    said = truth.copy()
+    predicted = truth.copy()
     for number in range(7):
-        said[0, 10 * number : 11 * number] = (
+        predicted[0, 10 * number : 11 * number] = (
             number + 1
         ) % 7  # class n is taken for the next n times of 10
-    got = result(said, truth, tuple("0123456"))
-    assert got.confusions() == [(str(n), str((n + 1) % 7), n / 10) for n in (6, 5, 4, 3, 2)]
-    assert len(got.confusions(99)) == 6 and got.confusions(1) == [("6", "0", 0.6)]
+    metrics = result(predicted, truth, tuple("0123456"))
+    assert metrics.confusions() == [(str(n), str((n + 1) % 7), n / 10) for n in (6, 5, 4, 3, 2)]
+    assert len(metrics.confusions(99)) == 6 and metrics.confusions(1) == [("6", "0", 0.6)]
 
 
 def test_confusions_as_bad_as_each_other_always_come_in_the_same_order():
-    got = Result(tuple(map(str, range(20))), np.ones((20, 21), int), 1).confusions(400)
+    metrics = Result(tuple(map(str, range(20))), np.ones((20, 21), int), 1).confusions(400)
     names = [*map(str, range(20)), "ignore"]
-    assert [pair[:2] for pair in got] == [
+    assert [pair[:2] for pair in metrics] == [
         (t, p) for t in names[-2::-1] for p in names[::-1] if t != p
     ]
 
 
 def test_figures_of_a_matrix_by_hand():
-    got = Result(
+    metrics = Result(
         ("background", "cat"), np.array([[0, 0, 0], [2, 6, 4]]), 3, np.array([[0, 3], [2, 4]])
     )
     assert (
-        np.isnan(got.iou[0])
-        and got.iou[1] == 0.5
-        and got.recall[1] == 0.5
-        and got.precision[1] == 1
+        np.isnan(metrics.iou[0])
+        and metrics.iou[1] == 0.5
+        and metrics.recall[1] == 0.5
+        and metrics.precision[1] == 1
     )
     assert (
-        got.miou == 0.5
-        and got.in_mean.tolist() == [False, True]
-        and got.predicted_ignore == pytest.approx(1 / 3)
+        metrics.miou == 0.5
+        and metrics.in_mean.tolist() == [False, True]
+        and metrics.predicted_ignore == pytest.approx(1 / 3)
     )
-    assert np.isnan(got.boundary_iou[0]) and got.boundary_iou[1] == 0.75
+    assert np.isnan(metrics.boundary_iou[0]) and metrics.boundary_iou[1] == 0.75
     assert np.isnan(Result(("background",), np.zeros((1, 2), int), 0).miou)
 
 
@@ -347,7 +346,7 @@ def test_no_mask_at_all_and_names_for_none():
         evaluate_masks([], ("background",))
     assert result([[0, 254]], [[0, 254]], None).classes == ("background", *map(str, range(1, 255)))
     assert result([[0, 3]], [[0, 1]], None).classes == ("background", "1", "2", "3"), (
-        "said, if never true"
+        "predicted, if never true"
     )
     assert (
         result([[0, 255]], [[0, 0]], None).classes
@@ -358,10 +357,12 @@ def test_no_mask_at_all_and_names_for_none():
         result([[2, 9]], [[0, 1]], ("background", "cat"))
 
 
-def test_the_table_shows_every_class_that_occurs_and_says_what_the_mean_hides():
+def test_the_table_shows_every_class_that_occurs_and_what_the_mean_does_not_show():
     console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
     console.print(
-        result_table(result(SAID, TRUE, ("background", "cat", "dog", "[red]bird")), "pseudo masks")
+        result_table(
+            result(PREDICTED, TRUE, ("background", "cat", "dog", "[red]bird")), "pseudo masks"
+        )
     )
     text = console.export_text()
     for part in (

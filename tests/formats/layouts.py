@@ -31,7 +31,7 @@ def picture(path: Path, seed: int = 0, size: tuple[int, int] = SIZE) -> Path:
 
 
 def boxes(tags: tuple[str, ...]) -> dict[str, tuple[int, int, int, int]]:
-    """Where the objects of a made picture are: tag -> left, top, width, height; none overlaps another."""
+    """Where the objects of a picture are: tag -> left, top, width, height, without overlaps."""
     return {tag: (4 + 20 * i, 6 + 2 * i, 14, 20 + 4 * i) for i, tag in enumerate(tags)}
 
 
@@ -44,7 +44,8 @@ def mask(tags: tuple[str, ...], numbers: dict[str, int]) -> np.ndarray:
 
 def xml(name: str, tags: tuple[str, ...], width: int = SIZE[0], height: int = SIZE[1]) -> str:
     things = "".join(
-        f"<object><name>{tag}</name><difficult>{i % 2}</difficult><bndbox><xmin>1</xmin></bndbox></object>"
+        f"<object><name>{tag}</name><difficult>{i % 2}</difficult>"
+        "<bndbox><xmin>1</xmin></bndbox></object>"
         for i, tag in enumerate(tags)
     )
     size = f"<size><width>{width}</width><height>{height}</height><depth>3</depth></size>"
@@ -153,22 +154,23 @@ def make_labelme(folder: Path, photos: dict[str, tuple[str, ...]]) -> Path:
 
 
 def make_cvat(folder: Path, photos: dict[str, tuple[str, ...]]) -> Path:
-    """A "CVAT for images" export: every second object as a polygon, the others as run lengths; returns annotations.xml."""
+    """A "CVAT for images" export; returns annotations.xml.
+
+    Every second object is a polygon, the others are run lengths.
+    """
     images = []
     for i, (name, tags) in enumerate(photos.items()):
         picture(folder / "images" / f"{name}.jpg", seed=i)
         things = []
         for j, (tag, (x, y, w, h)) in enumerate(boxes(tags).items()):
             if j % 2:
-                things.append(
-                    f'<mask label="{tag}" left="{x}" top="{y}" width="{w}" height="{h}" rle="0, {w * h}"/>'
-                )
+                box = f'left="{x}" top="{y}" width="{w}" height="{h}"'
+                things.append(f'<mask label="{tag}" {box} rle="0, {w * h}"/>')
             else:
                 points = f"{x}.00,{y}.00;{x + w}.00,{y}.00;{x + w}.00,{y + h}.00;{x}.00,{y + h}.00"
                 things.append(f'<polygon label="{tag}" points="{points}" z_order="0"/>')
-        images.append(
-            f'<image id="{i}" name="{name}.jpg" width="{SIZE[0]}" height="{SIZE[1]}">{"".join(things)}</image>'
-        )
+        size = f'width="{SIZE[0]}" height="{SIZE[1]}"'
+        images.append(f'<image id="{i}" name="{name}.jpg" {size}>{"".join(things)}</image>')
     path = folder / "annotations.xml"
     path.write_text(f"<annotations><version>1.1</version>{''.join(images)}</annotations>")
     return path

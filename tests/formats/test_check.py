@@ -8,6 +8,8 @@ import pytest
 from layouts import ANIMALS, SIZE, make_voc, mask, picture, xml
 from PIL import Image, ImageFile
 
+from tag2mask.errors import DataError
+from tag2mask.formats import load_table
 from tag2mask.formats.check import check
 from tag2mask.formats.findings import SHOWN, Finding, findings_text
 from tag2mask.photos.classes import VOC
@@ -79,7 +81,8 @@ NOISE = Image.fromarray(np.random.default_rng(1).integers(0, 255, (40, 400, 3), 
 LARGE = Image.fromarray(np.tile(np.arange(250, dtype=np.uint8), (6500, 26)))
 CAT = mask(("cat",), NUMBERS)
 
-# What is broken (photo fNN has the tag cat unless said), what breaks it, and what the finding must say: (kind, where, what).
+# What is broken, what breaks it, and what the finding must say: (kind, where, what).
+# Photo fNN has the tag cat if nothing else is written.
 FAULTS: list[tuple[str, Callable[[Path], None], tuple[str, str, str]]] = [
     ("picture gone", remove("JPEGImages/f00.jpg"), ("missing picture", "f00", "no such file")),
     (
@@ -105,7 +108,7 @@ FAULTS: list[tuple[str, Callable[[Path], None], tuple[str, str, str]]] = [
     (
         "copy tagged otherwise",
         copy("JPEGImages/2007_000002.jpg", "JPEGImages/f05.jpg"),
-        ("duplicate, other tags", "f05", "tagged cat here and dog there"),
+        ("duplicate", "f05", "the tags are cat, there dog"),
     ),
     (
         "tiny picture",
@@ -117,7 +120,7 @@ FAULTS: list[tuple[str, Callable[[Path], None], tuple[str, str, str]]] = [
     (
         "blank picture",
         jpeg("f09", Image.new("RGB", SIZE, "white")),
-        ("blank picture", "f09", "one colour"),
+        ("blank picture", "f09", "only one color"),
     ),
     ("no XML", remove("Annotations/f10.xml"), ("annotation", "f10", "no such file")),
     (
@@ -127,19 +130,19 @@ FAULTS: list[tuple[str, Callable[[Path], None], tuple[str, str, str]]] = [
     ),
     ("no object", text("Annotations/f12.xml", xml("f12", ())), ("no tags", "f12", "no tags")),
     (
-        "listed twice",
+        "duplicate row",
         lambda root: (root / LIST).open("a").write("f13\n") and None,
-        ("repeated row", "f13", "the same picture as"),
+        ("duplicate", "f13", "duplicate row: the same picture as"),
     ),
     (
         "other case",
         text("Annotations/f14.xml", xml("f14", ("Cat",))),
-        ("spelling", "f14", "are one tag in 2 spellings"),
+        ("spelling", "f14", "are spellings of one tag"),
     ),
     (
         "other spacing",
         text("Annotations/f15.xml", xml("f15", ("pottedplant", "potted plant"))),
-        ("spelling", "f15", '"potted plant" (1 photos)'),
+        ("spelling", "f15", '"potted plant" (1 photo)'),
     ),
     (
         "class 0 as a tag",
@@ -149,7 +152,7 @@ FAULTS: list[tuple[str, Callable[[Path], None], tuple[str, str, str]]] = [
     (
         "misspelt",
         text("Annotations/f17.xml", xml("f17", ("horsee",))),
-        ("spelling", "horsee", "look like one tag"),
+        ("spelling", "horsee", "may be one tag"),
     ),
     (
         "tag in one photo",
@@ -164,18 +167,17 @@ FAULTS: list[tuple[str, Callable[[Path], None], tuple[str, str, str]]] = [
     (
         "always together",
         text("Annotations/f20.xml", xml("f20", ("bus", "train"))),
-        ("always together", "bus, train", "nothing can tell"),
+        ("always together", "bus, train", "nothing distinguishes them"),
     ),
-    ("unbalanced", lambda root: None, ("balance", "VOC2012", 'photos of "dog"')),
     (
         "mask gone",
         remove("SegmentationClass/f22.png"),
         ("missing mask", "SegmentationClass", "f22.png"),
     ),
     ("mask of another size", drawn("f23", CAT[:-1]), ("mask", "f23.png", "64 x 47, but")),
-    ("unknown number", drawn("f24", np.where(CAT > 0, 77, 0)), ("mask", "f24.png", "[77]")),
+    ("unknown number", drawn("f24", np.where(CAT > 0, 77, 0)), ("mask", "f24.png", "has [77]")),
     (
-        "colour mask",
+        "color mask",
         image_as("SegmentationClass/f25.png", "RGB", "PNG"),
         ("mask", "f25.png", "not RGB"),
     ),
@@ -192,7 +194,7 @@ FAULTS: list[tuple[str, Callable[[Path], None], tuple[str, str, str]]] = [
     (
         "all ignore",
         drawn("f28", np.full_like(CAT, 255)),
-        ("empty mask", "f28.png", "ignore (255) everywhere"),
+        ("empty mask", "f28.png", "only ignore (255)"),
     ),
     (
         "mask of something else",
@@ -202,12 +204,12 @@ FAULTS: list[tuple[str, Callable[[Path], None], tuple[str, str, str]]] = [
     (
         "mask without a picture",
         drawn("nobody", CAT),
-        ("stray mask", "nobody.png", "no picture of this name"),
+        ("unused mask", "SegmentationClass", "such as nobody.png"),
     ),
     (
-        "no mask at all",
+        "not a mask",
         text("SegmentationClass/Thumbs.db", "x"),
-        ("stray file", "Thumbs.db", "not a PNG"),
+        ("not a mask", "SegmentationClass", "such as Thumbs.db"),
     ),
     ("in two sets", lambda root: None, ("leak", "val.txt line 1", "the training set")),
 ]
@@ -229,35 +231,36 @@ def test_thirty_faults_of_a_damaged_voc_come_at_once(tmp_path):
     )
     for _, damage, _ in FAULTS:
         damage(root)
-    before = set(check(root, val, root / "SegmentationClass", numbering="voc"))
+    findings = set(check(root, val, root / "SegmentationClass", numbering="voc"))
 
-    met = set()
-    for what, _, (kind, where, said) in FAULTS:
-        matching = [f for f in before if f.kind == kind and where in f.where and said in f.what]
-        assert len(matching) >= 1, (what, [str(f) for f in before if f.kind == kind])
-        met.update(matching)
-    assert len(FAULTS) >= 30 and len(met) >= 30
-    # Nothing else is said but what follows from these faults (a tag or mask lost with its picture), and nothing of the sound photos.
-    follows = ("no tags", "rare tag", "mask and tags", "mask", "spelling", "stray mask")
-    assert [str(f) for f in before - met if f.kind not in follows] == []
+    matched = set()
+    for what, _, (kind, where, part) in FAULTS:
+        matching = [f for f in findings if f.kind == kind and where in f.where and part in f.what]
+        assert len(matching) >= 1, (what, [str(f) for f in findings if f.kind == kind])
+        matched.update(matching)
+    assert len(FAULTS) >= 30 and len(matched) >= 30
+    # Besides them there is only what follows from them (a tag or mask lost with its picture),
+    # and nothing about the sound photos.
+    follows = ("rare tag", "mask and tags", "mask", "spelling")
+    assert [str(f) for f in findings - matched if f.kind not in follows] == []
     assert not any(
         f"(n{i})" in f.where or f"n{i}.png" in f.where
-        for f in before
+        for f in findings
         for i in range(200)
         if f.kind != "leak"
     )
 
 
 def test_unreadable_data_sets_are_findings_too(tmp_path):
-    (found,) = check(tmp_path / "none.csv")
-    assert found.severity == "error" and "no such file" in found.what
+    (finding,) = check(tmp_path / "none.csv")
+    assert finding.severity == "error" and "no such file" in finding.what
     path = csv(tmp_path, balanced())
     assert kinds(check(path, masks=tmp_path / "nowhere")) == ["masks"]
     assert kinds(check(path, val=tmp_path / "none.csv")) == ["format"]
 
 
 def test_tag_in_every_photo(tmp_path):
-    (found,) = check(
+    (finding,) = check(
         csv(
             tmp_path,
             {
@@ -266,13 +269,13 @@ def test_tag_in_every_photo(tmp_path):
             },
         )
     )
-    assert (found.kind, found.where) == ("tag everywhere", 'tag "cat"')
+    assert (finding.kind, finding.where) == ("tag everywhere", 'tag "cat"')
 
 
 def test_likely_misspellings_and_plurals(tmp_path):
     rows = {**balanced("elephant dog dogs cat horse house", 50), **balanced("elefant")}
-    found = check(csv(tmp_path, rows))
-    assert [(f.kind, f.where) for f in found] == [
+    findings = check(csv(tmp_path, rows))
+    assert [(f.kind, f.where) for f in findings] == [
         ("spelling", 'tag "dog"'),
         ("spelling", 'tag "elefant"'),
     ]
@@ -280,17 +283,17 @@ def test_likely_misspellings_and_plurals(tmp_path):
 
 def test_clusters_must_name_every_tag(tmp_path):
     path = csv(tmp_path, balanced("cat dog bus"))
-    found = check(path, clusters={"animals": ["cat", "dogs"], "all": ["cat", "bus"]})
-    assert [(f.kind, f.where, f.what) for f in found] == [
+    findings = check(path, clusters={"animals": ["cat", "dogs"], "all": ["cat", "bus"]})
+    assert [(f.kind, f.where, f.what) for f in findings] == [
         ("cluster", 'tag "dog"', "in no cluster"),
-        ("cluster", 'cluster "animals"', '"dogs" is no tag of this data set'),
+        ("cluster", 'cluster "animals"', '"dogs" is not a tag of this data set'),
     ]
-    assert found[1].do == 'did you mean "dog"?'
+    assert findings[1].do == 'did you mean "dog"?'
 
 
 def test_absent_classes_of_a_fixed_list_are_one_warning(tmp_path):
-    (found,) = [finding for finding in check(make_voc(tmp_path)) if finding.kind == "absent tag"]
-    assert "aeroplane, bicycle" in found.what and "cat" not in found.what.replace("cat,", "cat")
+    (finding,) = [finding for finding in check(make_voc(tmp_path)) if finding.kind == "absent tag"]
+    assert "aeroplane, bicycle" in finding.what and "cat" not in finding.what.replace("cat,", "cat")
 
 
 def test_validation_tags_must_be_known(tmp_path):
@@ -298,11 +301,11 @@ def test_validation_tags_must_be_known(tmp_path):
     val = csv(tmp_path, {"v1.png": "catt", "v2.png": ""}, "val.csv")
     picture(tmp_path / "v1.png", seed=501)
     picture(tmp_path / "v2.png", seed=502)
-    (found,) = check(path, val)
-    assert (found.kind, found.do) == ("unknown tag", 'did you mean "cat"?')
+    (finding,) = check(path, val)
+    assert (finding.kind, finding.do) == ("unknown tag", 'did you mean "cat"?')
 
 
-def test_masks_of_test_photos_are_no_masks_of_training_photos_of_the_same_name(tmp_path):
+def test_masks_of_validation_photos_are_not_masks_of_training_photos_of_the_same_name(tmp_path):
     for i, (split, tags) in enumerate((("train", "cat dog"), ("test", "dog cat"))):
         (tmp_path / f"{split}.csv").write_text(
             "file_name,tags\n"
@@ -327,8 +330,8 @@ def test_animations(tmp_path):
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
     with path.open("a") as file:
         file.write("a.gif,cat\n")
-    (found,) = check(path)
-    assert found.kind == "animation" and "3 frames" in found.what
+    (finding,) = check(path)
+    assert finding.kind == "animation" and "3 frames" in finding.what
 
 
 def test_frames_that_cannot_be_counted(tmp_path, monkeypatch):
@@ -342,14 +345,90 @@ def test_frames_that_cannot_be_counted(tmp_path, monkeypatch):
 
 def test_a_common_fault_is_not_shown_a_thousand_times(tmp_path):
     (tmp_path / "tags.csv").write_text(
-        "file_name,tags\n" + "".join(f"{i}.jpg,{'cat' if i % 2 else 'dog'}\n" for i in range(1000))
+        "file_name,tags\na.png,cat\n" + "".join(f"{i}.jpg,cat;dog\n" for i in range(1000))
     )
-    findings = check(tmp_path / "tags.csv")
+    picture(tmp_path / "a.png")
+    findings = [f for f in check(tmp_path / "tags.csv") if f.severity == "error"]
     assert len(findings) == 1000
-    shown = findings_text(findings).plain
-    assert len(shown.splitlines()) == SHOWN + 2
-    assert "missing picture: 980 more" in shown and shown.endswith("1000 errors, 0 warnings")
+    text = findings_text(findings).plain
+    assert len(text.splitlines()) == SHOWN + 2
+    assert "missing picture: 980 more" in text and text.endswith("1000 errors, 0 warnings")
     assert findings_text([]).plain == "nothing wrong was found"
+
+
+def test_an_error_counts_all_problems_and_hides_no_kind(tmp_path):
+    rows = "".join(f"{i}.jpg,cat\n" for i in range(55)) + "a.png,\n"
+    picture(tmp_path / "a.png")
+    (tmp_path / "tags.csv").write_text(f"file_name,tags\n{rows}")
+    with pytest.raises(DataError) as caught:
+        load_table(tmp_path / "tags.csv")
+    text = str(caught.value)
+    assert text.startswith("56 problems") and "a.png): no tags" in text
+    assert text.endswith("and 6 more") and len(caught.value.problems) == 56
+
+
+def test_rare_tags_are_learned_badly(tmp_path):
+    rows = {**balanced("dog", 210), **balanced("cat", 10)}
+    (finding,) = [f for f in check(csv(tmp_path, rows)) if f.kind != "tag everywhere"]
+    assert (finding.kind, finding.what) == ("balance", '210 photos of "dog", 10 of "cat"')
+
+
+ONE_FAULT = {
+    "other names of the columns": ("filename,labels\n{all}", "columns"),
+    "another name of one column": ("file_name,label\n{all}", "columns"),
+    "semicolons": ("file_name;tags\ncat0.png;cat\n", "columns"),
+    "no tags at all": ("file_name,tags\ncat0.png,\ndog0.png,\n", "no tags"),
+    "a column too many": ("file_name,tags,date\n", "columns"),
+    "a tag in two cases": ("file_name,tags\n{all}cat0.png,Cat\n", "spelling"),
+    "a tag with another space": ("file_name,tags\n{all}cat0.png, c at\n", "spelling"),
+    "more tags than a mask can hold": (
+        "file_name,tags\n{all}cat0.png," + ";".join(f"tag {i}" for i in range(300)) + "\n",
+        "too many tags",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", ONE_FAULT)
+def test_one_fault_gives_one_message(tmp_path, fault):
+    text, kind = ONE_FAULT[fault]
+    rows = balanced()
+    path = csv(tmp_path, rows)
+    others = "".join(f"{name},{tag}\n" for name, tag in rows.items() if name != "cat0.png")
+    path.write_text(text.replace("{all}", others))
+    (finding,) = check(path)
+    assert (finding.kind, finding.severity) == (kind, "error")
+
+
+def test_photos_that_have_moved_are_one_message(tmp_path):
+    path = csv(tmp_path, balanced())
+    (tmp_path / "new").mkdir()
+    path.rename(tmp_path / "new" / "tags.csv")
+    (finding,) = [f for f in check(tmp_path / "new" / "tags.csv") if f.severity == "error"]
+    assert "none of the 20 pictures exists" in finding.what and "--data" in finding.do
+    (finding,) = check(path)
+    assert "if it has moved, give its new place (--data" in finding.what
+
+
+def test_an_unknown_tag_is_one_message_for_all_its_photos(tmp_path):
+    path = csv(tmp_path, balanced())
+    rows = {f"v{i}.png": "Dog" for i in range(3)}
+    for i, name in enumerate(rows):
+        picture(tmp_path / name, seed=900 + i)
+    (finding,) = check(path, csv(tmp_path, rows, "val.csv"))
+    assert finding.where == "val.csv row 2 (v0.png)"
+    assert "(3 photos)" in finding.what and finding.do == 'did you mean "dog"?'
+
+
+def test_masks_of_other_photos_are_no_fault(tmp_path):
+    path = csv(tmp_path, balanced())
+    for i in range(10):
+        for tag, number in (("cat", 1), ("dog", 2)):
+            write_mask(tmp_path / "masks" / f"{tag}{i}.png", mask((tag,), {tag: number}))
+        write_mask(tmp_path / "masks" / f"other{i}.png", CAT)
+    (finding,) = check(path, masks=tmp_path / "masks")
+    assert finding.severity == "info" and finding.what.startswith("masks without a photo")
+    assert finding.what.endswith(": 10, such as other0.png")
+    assert findings_text([finding]).plain.endswith("0 errors, 0 warnings")
 
 
 @pytest.mark.real

@@ -20,7 +20,7 @@ from layouts import (
 from tag2mask.errors import DataError
 from tag2mask.formats import load_table
 from tag2mask.formats.convert import WRITERS, convert
-from tag2mask.formats.outline import polygons
+from tag2mask.formats.polygons import polygons
 from tag2mask.formats.shapes import rle_coder
 from tag2mask.photos.masks import Truth, read_mask, write_mask
 
@@ -28,7 +28,7 @@ NUMBERS = {"cat": 1, "dog": 2, "sofa": 3}
 
 
 def content(table):
-    """Tags by the last part of the name, and pictures: forms that keep all in one folder lose the folders."""
+    """Tags by the last part of the name, and pictures: some forms lose the folders."""
     return {
         photo.name.split("__")[-1].split("/")[-1]: (
             set(photo.tags),
@@ -94,13 +94,13 @@ def test_voc_keeps_vocs_numbers(tmp_path):
 
 @pytest.mark.parametrize("to", ["csv", "jsonl", "masks", "voc"])
 @pytest.mark.parametrize("tags", [("zebra", "apple"), ("dog", "cat"), ("toothbrush", "bear")])
-@pytest.mark.parametrize("whole", [False, True], ids=["own categories", "all 80"])
-def test_classes_keep_their_pixels_whatever_the_order_of_the_source(tmp_path, to, tags, whole):
+@pytest.mark.parametrize("all_80", [False, True], ids=["own categories", "all 80"])
+def test_classes_keep_their_pixels_in_every_order_of_the_source(tmp_path, to, tags, all_80):
     """Every photo has both tags: only the numbers in the masks can tell which is which."""
     source = make_coco(
         tmp_path / "in",
         {"a": tags, "b": tags},
-        categories=None if whole else {tags[0]: 1, tags[1]: 2},
+        categories=None if all_80 else {tags[0]: 1, tags[1]: 2},
     )
     there = convert(source, to, tmp_path / "there")
     table = load_table(source if to == "masks" else there)
@@ -144,9 +144,9 @@ def test_the_truth_of_coco_in_one_command(tmp_path):
 
 def test_refusals(photos, tmp_path):
     for to, part in (
-        ("masks", "needs masks"),
-        ("yolo", "needs masks"),
-        ("xml", "there are csv, jsonl, masks, voc, coco, yolo"),
+        ("masks", "needs masks.*give a folder of masks with --masks"),
+        ("yolo", "needs masks.*give a folder of masks with --masks"),
+        ("xml", "use one of csv, jsonl, masks, voc, coco, yolo"),
     ):
         with pytest.raises(DataError, match=part):
             convert(photos[0], to, tmp_path / to)
@@ -244,4 +244,4 @@ def test_the_command_line_says_what_the_numbers_mean(tmp_path, capfd):
     assert (
         main(["convert", "--data", str(path), "--to", "masks", "--out", str(tmp_path / "out")]) == 0
     )
-    assert "numbers in the masks: 1 zebra, 2 apple" in capfd.readouterr().err
+    assert "class numbers in the masks: 1 zebra, 2 apple" in capfd.readouterr().err

@@ -24,12 +24,12 @@ class Server(BaseHTTPRequestHandler):
     requests: list[tuple[str, str | None]]
 
     def do_GET(self):
-        name, wanted = self.path[1:], self.headers.get("Range")
-        self.requests.append((name, wanted))
+        name, part = self.path[1:], self.headers.get("Range")
+        self.requests.append((name, part))
         if name not in self.files:
             return self.send_error(404, "Gone Fishing")
         body = self.files[name]
-        start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and self.ranges else 0
+        start = int(part.removeprefix("bytes=").rstrip("-")) if part and self.ranges else 0
         if start >= len(body) and start:
             return self.send_error(416)
         self.send_response(206 if start else 200)
@@ -91,7 +91,7 @@ def test_a_server_that_hangs_up_is_asked_for_the_rest(server, tmp_path):
     Server.cut = 700_000
     download("tiny", tmp_path)
     assert (tmp_path / "x").read_bytes() == NOISE
-    assert [wanted for _, wanted in Server.requests] == [
+    assert [part for _, part in Server.requests] == [
         None,
         *(f"bytes={700_000 * i}-" for i in range(1, 5)),
     ]
@@ -132,7 +132,8 @@ def test_a_server_that_never_gets_on_is_left(server, tmp_path):
     Server.cut = 0
     with pytest.raises(
         DataError,
-        match=r"breaks again and again(.|\n)*By hand: put these files into .*archives(.|\n)*sha256",
+        match=r"fails repeatedly; run it again later to resume(.|\n)*"
+        r"By hand: put these files into .*archives(.|\n)*sha256",
     ):
         download("tiny", tmp_path)
     assert len(Server.requests) == module.TRIES + 1
@@ -152,7 +153,7 @@ def test_another_file_is_deleted_and_never_unpacked(server, tmp_path):
     server("a.zip", zipped(x=b"evil"), sha256="0" * 64)
     with pytest.raises(
         DataError,
-        match=r"another file than the official one \(sha256 [0-9a-f]{64}\); it was deleted(.|\n)*0000",
+        match=r"not the official file \(sha256 [0-9a-f]{64}\); it was deleted(.|\n)*0000",
     ):
         download("tiny", tmp_path)
     assert [path.name for path in tmp_path.rglob("*")] == ["archives"]
@@ -174,7 +175,7 @@ def test_half_a_file_put_there_by_hand_stays(server, tmp_path):
     (tmp_path / "archives" / "a.zip").write_bytes(b"half")
     with pytest.raises(
         DataError,
-        match=r"a\.zip: not, or not yet, the official file \(sha256 .*or call it a\.zip\.part(.|\n)*By hand",
+        match=r"a\.zip: not the official file \(sha.*or rename it to a\.zip\.part(.|\n)*By hand",
     ):
         download("tiny", tmp_path)
     assert Server.requests == [] and (tmp_path / "archives" / "a.zip").read_bytes() == b"half"
@@ -185,9 +186,7 @@ def test_what_the_server_refuses(server, tmp_path):
     Server.files.clear()
     with pytest.raises(DataError, match=r"the server answers 404 Gone Fishing(.|\n)*By hand"):
         download("tiny", tmp_path)
-    with pytest.raises(
-        DataError, match='no download is called "voc"; there are voc12, coco14, coco17'
-    ):
+    with pytest.raises(DataError, match='unknown data set "voc"; use one of voc12, coco14, coco17'):
         download("voc", tmp_path)
 
 

@@ -20,8 +20,9 @@ from layouts import (
 )
 
 from tag2mask.errors import DataError
-from tag2mask.formats import OUTLINES, find_format, load_table
-from tag2mask.formats.shapes import Outlined, Shape, draw
+from tag2mask.formats import find_format, load_table, read_rows
+from tag2mask.formats.rows import Row, Shape, photo_names
+from tag2mask.formats.shapes import draw
 from tag2mask.formats.voc import read_cls_labels
 from tag2mask.photos.classes import COCO, COCO_IDS, VOC
 from tag2mask.photos.masks import Truth
@@ -31,7 +32,7 @@ def tags_by_name(table):
     return {photo.name: set(photo.tags) for photo in table.photos}
 
 
-WANTED = {name: set(tags) for name, tags in ANIMALS.items()}
+TAGS = {name: set(tags) for name, tags in ANIMALS.items()}
 COCO_ANIMALS = {
     name: tuple("couch" if tag == "sofa" else tag for tag in tags) for name, tags in ANIMALS.items()
 }
@@ -46,7 +47,7 @@ def test_voc_by_every_path(tmp_path):
     )
     for path in (root, root.parent, lists / "train.txt"):
         table = load_table(path)
-        assert find_format(path) == "voc" and table.tags == VOC and tags_by_name(table) == WANTED
+        assert find_format(path) == "voc" and table.tags == VOC and tags_by_name(table) == TAGS
     assert [photo.name for photo in load_table(lists / "val.txt").photos] == [
         "2008_000006",
         "2007_000001",
@@ -85,13 +86,13 @@ def test_cls_labels_of_any_pickle_protocol(tmp_path, protocol):
             file, {"descr": "|O", "fortran_order": False, "shape": ()}
         )
         pickle.dump(labels, file, protocol=protocol)
-    assert tags_by_name(load_table(root)) == tags_by_name(load_table(path)) == WANTED
+    assert tags_by_name(load_table(root)) == tags_by_name(load_table(path)) == TAGS
 
 
 def test_cls_labels_with_irns_integer_names(tmp_path):
     root = make_voc(tmp_path)
     path = cls_labels(root / "cls_labels.npy", lambda name: int(name.replace("_", "")))
-    assert tags_by_name(load_table(path)) == WANTED
+    assert tags_by_name(load_table(path)) == TAGS
 
 
 class Bomb:
@@ -105,7 +106,7 @@ class Bomb:
 def test_code_in_a_label_file_never_runs(tmp_path):
     root = make_voc(tmp_path)
     np.save(root / "cls_labels.npy", {"x": Bomb(tmp_path / "ran")})
-    with pytest.raises(DataError, match=r"which is code.*Nothing of it was run.*CSV"):
+    with pytest.raises(DataError, match=r"which is code.*No code in it was run.*CSV"):
         load_table(root / "cls_labels.npy")
     assert not (tmp_path / "ran").exists()
     np.load(root / "cls_labels.npy", allow_pickle=True)  # the bomb is live
@@ -136,7 +137,7 @@ def test_coco_by_folder_and_by_file(tmp_path):
     assert load_table(val, tags=COCO).photos[0].path.parent.name == "val2014"
     make_coco(tmp_path, COCO_ANIMALS, "train2017")
     with pytest.raises(
-        DataError, match=r"instances_train2014\.json and instances_train2017\.json; name the file"
+        DataError, match=r"instances_train2014\.json and instances_train2017\.json; give the file"
     ):
         load_table(tmp_path)
 
@@ -177,7 +178,7 @@ def test_coco_faults_are_named(tmp_path):
 @pytest.mark.parametrize(
     "key, index, change, part",
     [
-        ("annotations", 1, None, "entry 1 of annotations is no object but None"),
+        ("annotations", 1, None, "entry 1 of annotations is not an object: None"),
         ("annotations", 1, {"area": "big"}, "entry 1 of annotations has 'big' as area"),
         (
             "annotations",
@@ -191,7 +192,7 @@ def test_coco_faults_are_named(tmp_path):
             "images",
             1,
             {"id": 1},
-            r"image 1: 2007_000001\.jpg and 2007_000002\.jpg both have this id",
+            r"image 1: 2007_000001\.jpg and 2007_000002\.jpg have the same id",
         ),
         ("images", 0, {"file_name": "a" * 300}, r"image 1 \(a{300}\): no such file"),
         ("categories", 0, {"name": ""}, "entry 0 of categories has no name"),
@@ -227,7 +228,7 @@ def test_yolo_by_file_folder_and_split(tmp_path):
     for data in (path, tmp_path):
         table = load_table(data)
         assert find_format(data) == "yolo" and table.tags == ("sofa", "dog", "cat")
-        assert tags_by_name(table) == {**WANTED, "2007_000001": {"cat", "sofa"}}
+        assert tags_by_name(table) == {**TAGS, "2007_000001": {"cat", "sofa"}}
     assert tags_by_name(load_table(tmp_path / "images" / "val", tags=table.tags)) == {"v": {"cat"}}
     (tmp_path / "labels" / "train" / "2007_000002.txt").write_text("7 0.5 0.5 0.1 0.1\nx\n")
     with pytest.raises(DataError, match=r"2007_000002\.txt line 1: not a class(.|\n)*line 2"):
@@ -248,7 +249,7 @@ def test_roboflow_names_a_folder_above_that_lies_beside(tmp_path):
     (tmp_path / "train").mkdir()
     for kind in ("images", "labels"):
         (tmp_path / kind / "train").rename(tmp_path / "train" / kind)
-    assert tags_by_name(load_table(tmp_path)) == WANTED
+    assert tags_by_name(load_table(tmp_path)) == TAGS
 
 
 def test_yaml_files_of_other_tools_are_not_yolos(tmp_path):
@@ -304,13 +305,14 @@ def test_spaces_around_and_in_labels_do_not_count(tmp_path):
             "traffic light",
         }
         assert np.array_equal(
-            draw(OUTLINES[form](path).pictures[0], numbers), mask(("traffic light", "cat"), numbers)
+            draw(read_rows(path, outlines=True).rows[0], numbers),
+            mask(("traffic light", "cat"), numbers),
         ), form
 
 
 @pytest.mark.parametrize(
     "point, part",
-    [('"x"', "could not convert"), ("null", "TypeError"), ("NaN", "no number")],
+    [('"x"', "could not convert"), ("null", "TypeError"), ("NaN", "not a number")],
 )
 def test_labelme_points_that_are_none(tmp_path, point, part):
     make_labelme(tmp_path, ANIMALS)
@@ -331,15 +333,15 @@ def test_cvat_faults_are_named_all_at_once(tmp_path):
     path.write_text(text.replace('label="dog"', 'label=" "', 1))
     with pytest.raises(DataError) as caught:
         load_table(path)
-    said = "\n".join(caught.value.problems)
+    text = "\n".join(caught.value.problems)
     for part in (
         "image 0 (2007_000001.jpg): not an image",
         "KeyError: 'width'",
         "image 2 (2007_000003.jpg)",
         "without a name",
-        "no number",
+        "not a number",
     ):
-        assert part in said
+        assert part in text
 
 
 def test_labelme_and_cvat(tmp_path):
@@ -348,7 +350,7 @@ def test_labelme_and_cvat(tmp_path):
         (make_cvat(tmp_path / "b", ANIMALS), "cvat"),
     ):
         assert find_format(path) == form
-        assert tags_by_name(load_table(path)) == WANTED
+        assert tags_by_name(load_table(path)) == TAGS
     (tmp_path / "a" / "2007_000001.json").write_text('{"shapes": [{"points": []}]}')
     with pytest.raises(DataError, match=r"2007_000001\.json: not a LabelMe file"):
         load_table(tmp_path / "a")
@@ -364,13 +366,18 @@ def test_outlines_of_every_tool_draw_the_same_masks(tmp_path):
         "labelme": make_labelme(tmp_path / "labelme", ANIMALS),
         "cvat": make_cvat(tmp_path / "cvat", ANIMALS),
     }
-    assert sources.keys() == OUTLINES.keys()
     numbers = {"cat": 1, "dog": 2, "sofa": 3}
     for form, path in sources.items():
-        found = OUTLINES[form](path)
-        assert found.names() == list(ANIMALS)
-        for name, one in zip(found.names(), found.pictures, strict=True):
-            assert np.array_equal(draw(one, numbers), mask(ANIMALS[name], numbers)), (form, name)
+        rows = read_rows(path, outlines=True).rows
+        names = photo_names([row.path for row in rows])
+        assert names == list(ANIMALS)
+        for name, row in zip(names, rows, strict=True):
+            assert np.array_equal(draw(row, numbers), mask(ANIMALS[name], numbers)), (form, name)
+        assert not any(row.shapes for row in read_rows(path).rows), "no training sees an outline"
+
+
+def drawn(shapes: list[Shape], numbers: dict[str, int], where: str = "") -> np.ndarray:
+    return draw(Row(Path(), (), where, tuple(shapes), SIZE), numbers)
 
 
 def square(x: int, y: int, side: int) -> list[list[float]]:
@@ -380,19 +387,19 @@ def square(x: int, y: int, side: int) -> list[list[float]]:
 def test_where_objects_overlap_the_smaller_is_on_top(tmp_path):
     shapes = [Shape("small", square(4, 4, 4), 16.0), Shape("large", square(0, 0, 12), 144.0)]
     for order in (shapes, shapes[::-1]):
-        drawn = draw(Outlined(tmp_path, "", order, SIZE), {"small": 1, "large": 2})
-        assert (drawn == 1).sum() == 16 and (drawn == 2).sum() == 144 - 16
+        mask = drawn(order, {"small": 1, "large": 2})
+        assert (mask == 1).sum() == 16 and (mask == 2).sum() == 144 - 16
     # The size that counts is the one in the file, as in the masks the field uses.
     lying = [Shape("small", square(4, 4, 4), 500.0), Shape("large", square(0, 0, 12), 144.0)]
-    assert (draw(Outlined(tmp_path, "", lying, SIZE), {"small": 1, "large": 2}) == 1).sum() == 0
+    assert (drawn(lying, {"small": 1, "large": 2}) == 1).sum() == 0
     same = [Shape("first", square(0, 0, 4)), Shape("second", square(2, 0, 4))]
-    assert (draw(Outlined(tmp_path, "", same, SIZE), {"first": 1, "second": 2}) == 1).sum() == 16
+    assert (drawn(same, {"first": 1, "second": 2}) == 1).sum() == 16
 
 
 def test_crowds_and_outlines_that_are_none(tmp_path):
     counts = [0, 48 * 2, 48 * 62]  # the two leftmost columns
     crowd = Shape("cat", {"size": [48, 64], "counts": counts})
-    assert (draw(Outlined(tmp_path, "", [crowd], SIZE), {"cat": 1})[:, :2] == 1).all()
+    assert (drawn([crowd], {"cat": 1})[:, :2] == 1).all()
     size = [48, 64]
     for outline in (
         [[1, 2, 3]],
@@ -407,7 +414,7 @@ def test_crowds_and_outlines_that_are_none(tmp_path):
         {"size": size, "counts": "é"},
     ):
         with pytest.raises(DataError, match="picture 7: the outline of a cat cannot be drawn"):
-            draw(Outlined(tmp_path, "picture 7", [Shape("cat", outline)], SIZE), {"cat": 1})
+            drawn([Shape("cat", outline)], {"cat": 1}, "picture 7")
 
 
 @pytest.mark.real
@@ -417,7 +424,7 @@ def test_coco_mini_equals_pycocotools(shared):
     path = shared / "coco-mini" / "annotations" / "instances_train.json"
     coco = PyCOCO(str(path))
     table = load_table(path)
-    found = OUTLINES["coco"](path)
+    rows = read_rows(path, outlines=True).rows
     images = {image["file_name"].removesuffix(".jpg"): image for image in coco.dataset["images"]}
     assert table.num_classes == 81
     assert {photo.name for photo in table.photos} == {
@@ -425,19 +432,19 @@ def test_coco_mini_equals_pycocotools(shared):
     }
     numbers = {tag: i for i, tag in enumerate(COCO, 1)}
     classes = dict(zip(COCO_IDS, range(1, 81), strict=True))
-    for photo, one in zip(table.photos, found.pictures, strict=True):
+    for photo, row in zip(table.photos, rows, strict=True):
         annotations = coco.loadAnns(coco.getAnnIds(images[photo.name]["id"]))
         assert set(photo.tags) == {
             coco.cats[annotation["category_id"]]["name"] for annotation in annotations
         }
-        expected = np.zeros(one.size[::-1], np.uint8)
+        expected = np.zeros(row.size[::-1], np.uint8)
         for annotation in sorted(annotations, key=lambda annotation: annotation["area"]):
             expected = np.where(
                 (expected == 0) & (coco.annToMask(annotation) == 1),
                 classes[annotation["category_id"]],
                 expected,
             )
-        assert np.array_equal(draw(one, numbers), expected), photo.name
+        assert np.array_equal(draw(row, numbers), expected), photo.name
 
 
 @pytest.mark.real
@@ -461,7 +468,7 @@ def test_real_photos_laid_out_as_voc(shared, tmp_path):
     names = {photo.name: photo for photo in own.photos}
     own_truth = Truth(animals / "masks", own)
     for photo in voc.photos[:20]:
-        theirs = own_truth.read(names[photo.name])
-        mine = truth.read(photo)
+        as_csv = own_truth.read(names[photo.name])
+        as_voc = truth.read(photo)
         for tag in photo.tags:
-            assert np.array_equal(mine == VOC.index(tag) + 1, theirs == own.tags.index(tag) + 1)
+            assert np.array_equal(as_voc == VOC.index(tag) + 1, as_csv == own.tags.index(tag) + 1)

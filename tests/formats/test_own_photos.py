@@ -18,9 +18,9 @@ from tag2mask.photos.images import image_size, open_image
 from tag2mask.photos.masks import Truth, read_mask
 
 
-def picture(path: Path, colour="red", size=(6, 4)) -> Path:
+def picture(path: Path, color="red", size=(6, 4)) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, colour).save(path)
+    Image.new("RGB", size, color).save(path)
     return path
 
 
@@ -102,9 +102,9 @@ def test_all_problems_come_at_once_with_file_and_row(photos):
         "row 2 (a.jpg): no tags",
         "row 3 (missing.jpg): no such file",
         "row 4: 3 cells under 2 columns; separate tags by ';'",
-        "row 5 (a.jpg): the same picture as row 2 (a.jpg)",
+        "row 5 (a.jpg): duplicate row: the same picture as row 2 (a.jpg)",
         "row 6: no file_name",
-        '"cat" (1 photos), "Cat" (1 photos)',
+        '"cat" (1 photo), "Cat" (1 photo)',
         '(sub/c.webp): "background" is the name of class 0',
     ):
         assert sum(part in problem for problem in problems) == 1, part
@@ -115,13 +115,24 @@ def test_all_problems_come_at_once_with_file_and_row(photos):
 @pytest.mark.parametrize(
     "text, part",
     [
-        ("file,tags\na.jpg,cat\n", 'no column "file_name" among file, tags; rename "file"?'),
+        (
+            "file,tags\na.jpg,cat\n",
+            'no column "file_name" among file, tags; rename "file" to "file_name"?',
+        ),
+        (
+            "filename,labels\na.jpg,cat\n",
+            'rename "filename" to "file_name" and "labels" to "tags"?',
+        ),
         ("file_name,tags,mood\na.jpg,cat,good\n", 'unknown column "mood"'),
         ("file_name\na.jpg\nb.png\n", 'no column "tags" among file_name'),
-        ("file_name,tags,tags\na.jpg,cat,dog\n", '2 columns "tags"'),
+        ("file_name,tags,tags\na.jpg,cat,dog\n", 'duplicate column "tags"'),
         ("file_name,tags\n" + "a" * 300 + ".jpg,cat\n", "no such file"),
-        ("", 'no column "file_name" among none'),
-        ("file_name,tags\n", "no picture at all"),
+        (
+            "file_name;tags\na.jpg;cat\n",
+            "the columns are separated by ';'; save the file with commas",
+        ),
+        ("", 'no columns "file_name" and "tags" among none'),
+        ("file_name,tags\n", "no pictures"),
         ('file_name,tags\n"a.jpg,cat\n', "not valid CSV"),
     ],
 )
@@ -173,7 +184,8 @@ def test_names_that_make_trouble_later(tmp_path):
         load_table(tmp_path)
     long, other = caught.value.problems
     assert (
-        long.startswith("cat/ab") and "a name of 239 bytes; its mask could not be written" in long
+        long.startswith("cat/ab")
+        and "the name has 239 bytes: its mask could not be written" in long
     )
     assert other == "cat/caf\\udce9.jpg: not UTF-8; rename the file or its folder"
     str(caught.value).encode()
@@ -191,19 +203,20 @@ def test_linked_folders_are_read_once(tmp_path):
     ]
 
 
-def test_pictures_of_kinds_that_are_not_read_are_counted(tmp_path, caplog):
+def test_pictures_of_formats_that_are_not_read_are_counted(tmp_path, caplog):
     picture(tmp_path / "cat" / "a.jpg")
     for name in ("IMG_1.HEIC", "IMG_2.heic", "b.avif"):
         (tmp_path / "cat" / name).write_bytes(b"x")
-    said = "3 pictures are of kinds that are not read (.avif, .heic) and are left out; convert them to JPEG"
+    what = "3 pictures have formats that are not read (.avif, .heic) and are left out"
+    text = f"{what}; convert them to JPEG"
     with caplog.at_level("INFO"):
         assert len(load_table(tmp_path)) == 1
-    assert said in caplog.text
+    assert text in caplog.text
     assert [
         (f.severity, f"{f.what}; {f.do}") for f in check(tmp_path) if f.kind == "unread pictures"
-    ] == [("warning", said)]
+    ] == [("warning", text)]
     (tmp_path / "cat" / "a.jpg").unlink()
-    with pytest.raises(DataError, match=r"3 pictures are of kinds(.|\n)*no picture at all"):
+    with pytest.raises(DataError, match=r"3 pictures have formats(.|\n)*no pictures"):
         load_table(tmp_path)
 
 
@@ -216,13 +229,13 @@ def test_latin1_file_is_refused_with_the_way_out(tmp_path):
 def test_what_is_no_data_set_names_what_would_be_one(tmp_path):
     with pytest.raises(DataError, match="no such file or folder"):
         load_table(tmp_path / "x.csv")
-    with pytest.raises(DataError, match="folder per tag"):
+    with pytest.raises(DataError, match="folder for each tag"):
         load_table(tmp_path)
 
 
 def test_a_folder_with_a_table_is_not_a_folder_per_tag(photos):
     table_file(photos, "file_name,tags\na.jpg,cat\n", "train.csv")
-    with pytest.raises(DataError, match=r"holds train\.csv; name the file"):
+    with pytest.raises(DataError, match=r"has train\.csv; give the file"):
         load_table(photos)
 
 
@@ -236,7 +249,8 @@ def test_validation_table_has_the_training_tables_tags(photos):
     assert val.tags == ("cat", "dog") and val.multi_hot.tolist() == [[0, 1], [0, 0]]
     with pytest.raises(
         DataError,
-        match=r'row 2 \(b.png\): tag "Dog" is not one of the 2 known tags; did you mean "dog"',
+        match=r'row 2 \(b.png\): tag "Dog" \(1 photo\) is not one of the 2 known tags; '
+        'did you mean "dog"',
     ):
         load_table(table_file(photos, "file_name,tags\nb.png,Dog\n", "bad.csv"), tags=train.tags)
 
@@ -244,19 +258,19 @@ def test_validation_table_has_the_training_tables_tags(photos):
 @pytest.mark.parametrize(
     ("name", "text"), [("val.csv", "file_name\na.jpg\n"), ("val.jsonl", '{"file_name": "a.jpg"}\n')]
 )
-def test_photos_to_test_on_need_no_tags(photos, name, text):
+def test_validation_photos_need_no_tags(photos, name, text):
     path = table_file(photos, text, name)
     assert [photo.tags for photo in load_table(path, tags=("cat",), untagged=True).photos] == [()]
     (photos / "masks").mkdir()
     Image.new("L", (30, 20), 1).save(photos / "masks" / "a.png")
     with pytest.raises(
-        DataError, match=r"none of the photos .* has tags.*give --photos\.numbering: table"
+        DataError, match=r"none of the photos .* has tags; give --photos\.numbering .*: table"
     ):
         Truth(photos / "masks", load_table(path, tags=("cat",), untagged=True))
 
 
 def test_more_tags_than_a_mask_can_hold(photos):
-    with pytest.raises(DataError, match="300 different tags; at most 254"):
+    with pytest.raises(DataError, match="300 different tags; an 8-bit mask can hold at most 254"):
         load_table(
             table_file(
                 photos, "file_name,tags\na.jpg," + ";".join(f"t{i}" for i in range(300)) + "\n"

@@ -7,17 +7,21 @@ from PIL import Image
 
 from tag2mask.classifier import PatchClassifier, save_classifier
 from tag2mask.clusters import Clusters
-from tag2mask.config import ClassifierSettings, CRFSettings, MaskSettings, make_config
+from tag2mask.config import ClassifierSettings, CRFSettings, MaskSettings
+from tag2mask.config_files import make_config
 from tag2mask.demo.scenes import make_scene
 from tag2mask.masks import MaskMaker, make_masks, read_maps
-from tag2mask.masks.scores import otsu, patch_scores, tag_scores, to_pixels
+from tag2mask.masks.affinity import affinity, spread
+from tag2mask.masks.scores import mean_scores, otsu, tag_scores, to_pixels
 from tag2mask.photos.masks import read_mask
 from tag2mask.photos.table import Photo, Table
 from tag2mask.photos.tensors import to_square
 from tag2mask.runs.run import Run
 from tag2mask.runs.stages import mask_maker
 
-PLAIN = MaskSettings(image_size=32, scales=(1.0,), flip=False, crf=CRFSettings(iterations=0))
+PLAIN = MaskSettings(
+    image_size=32, scales=(1.0,), flip=False, affinity=False, crf=CRFSettings(iterations=0)
+)
 SOFTMAX = PLAIN.model_copy(update={"scores": "max_norm"})
 
 
@@ -49,7 +53,7 @@ def test_a_tag_without_any_score_is_nowhere():
     assert weak[1, 0].tolist() == pytest.approx([1 / 3, 1 / 2])  # of its best patch, however low
 
 
-def test_evidence_leaves_background_where_no_tag_reaches_its_share():
+def test_logits_leave_background_where_no_tag_reaches_its_share():
     z = torch.tensor([[[0.0, 0.0, 0.0]], [[4.0, 1.0, 0.0]], [[0.0, 1.0, 5.0]]])
     scores = tag_scores(z, MaskSettings(threshold=0.4))
     assert torch.allclose(scores.sum(0), torch.ones(1, 3))
@@ -72,7 +76,7 @@ def test_background_starts_between_the_photos_threshold_and_that_of_many():
 
 def test_otsu_parts_two_groups():
     assert 0.15 < otsu(torch.tensor([[0.0, 0.1, 0.1], [0.9, 1.0, 0.15]])) < 0.9
-    assert otsu(torch.zeros(3, 3)) == 0.05  # no evidence anywhere: nothing to part
+    assert otsu(torch.zeros(3, 3)) == 0.05  # no score anywhere: nothing to part
     assert otsu(torch.ones(1, 1)) == 1.0
     assert otsu(torch.tensor([0.0, 0.2, 0.8, 1.0])) == pytest.approx(
         0.5
@@ -95,7 +99,7 @@ def test_flip_and_scales_are_averaged_in_place():
     """A scorer that returns the picture's own brightness must give it back: mirrored scores are mirrored back, sizes brought together."""
 
     def score(images, labels):
-        return torch.nn.functional.avg_pool2d(images, 16)
+        return torch.nn.functional.avg_pool2d(images, 16), []
 
     picture = torch.zeros(1, 3, 64, 64)
     picture[..., :32] = 1
@@ -103,8 +107,8 @@ def test_flip_and_scales_are_averaged_in_place():
     def load(side):
         return torch.nn.functional.interpolate(picture, (side, side))
 
-    settings = MaskSettings(image_size=64, scales=(1.0, 2.0), flip=True)
-    scores = patch_scores(score, load, torch.ones(1, 1), settings, int)
+    settings = MaskSettings(image_size=64, scales=(1.0, 2.0), flip=True, affinity=False)
+    scores = mean_scores(score, load, torch.ones(1, 1), settings, int)
     assert scores.shape == (1, 3, 4, 4)
     assert torch.allclose(scores[0, 0], torch.tensor([1.0, 1, 0, 0]).expand(4, 4), atol=0.13)
     assert scores[0, 0, 0, 0] > 0.9 and scores[0, 0, 0, 3] < 0.1
@@ -113,9 +117,9 @@ def test_flip_and_scales_are_averaged_in_place():
     def left_of_the_largest(images, labels):
         """1 in the left half for each scale by itself: mirrored or not, as an LSTM or any network that knows left from right."""
         asked.append((images.shape[-1], float(labels.sum())))
-        return torch.cat([torch.ones(1, 1, 2, 2), torch.zeros(1, 1, 2, 2)], -1) * len(asked)
+        return torch.cat([torch.ones(1, 1, 2, 2), torch.zeros(1, 1, 2, 2)], -1) * len(asked), []
 
-    one = patch_scores(
+    one = mean_scores(
         left_of_the_largest, load, torch.full((1, 1), 3.0), settings, lambda side: int(side) + 1
     )
     assert asked == [
@@ -126,8 +130,8 @@ def test_flip_and_scales_are_averaged_in_place():
     ]  # straight and mirrored: 1 and 2, 3 and 4
     assert one[0, 0].tolist() == [[1.0, 1.0, 1.5, 1.5]] * 2
     of_size = {64: torch.zeros(1, 1, 1, 4), 128: torch.tensor([[[[0.0, 4.0]]]])}
-    both = patch_scores(
-        lambda images, labels: of_size[images.shape[-1]],
+    both = mean_scores(
+        lambda images, labels: (of_size[images.shape[-1]], []),
         load,
         None,
         settings.model_copy(update={"flip": False}),
@@ -162,7 +166,7 @@ def photos(tmp_path):
 def colours(images, labels):
     """Scores that are the colours: background where neither is strong."""
     pooled = torch.nn.functional.avg_pool2d(images, 16)
-    return torch.stack([0.3 + 0 * pooled[:, 0], pooled[:, 2], pooled[:, 0]], 1).softmax(1)
+    return torch.stack([0.3 + 0 * pooled[:, 0], pooled[:, 2], pooled[:, 0]], 1).softmax(1), []
 
 
 def test_masks_have_the_photos_size_and_only_given_tags(photos, tmp_path):
@@ -226,7 +230,7 @@ def test_a_mask_is_the_argmax_of_z_interpolated_to_the_photo(backbone, tmp_path)
     u = torch.tensor([[1.0, 0]])
     maker = MaskMaker(
         lambda images, labels: net.scores(images, u),
-        net.backbone.grid_size,
+        net.backbone.side,
         ("cat", "cow", "dog"),
         PLAIN.model_copy(update={"image_size": 130, "scores": "softmax"}),
     )
@@ -254,48 +258,58 @@ def lying():
     return exif
 
 
-def test_the_common_threshold_is_otsus_over_all_evidence_of_the_tags(photos):
-    def evidence(images, labels):
-        return (
-            torch.nn.functional.avg_pool2d(
-                torch.stack([0 * images[:, 0], images[:, 2], images[:, 0]], 1), 16
-            )
-            * labels.sum()
-        )
+def logits(images, labels):
+    """The colors as logits, larger for more tags."""
+    blue_red = torch.stack([0 * images[:, 0], images[:, 2], images[:, 0]], 1)
+    return torch.nn.functional.avg_pool2d(blue_red, 16) * labels.sum(), []
 
-    maker = MaskMaker(evidence, int, photos.tags, PLAIN)
-    found = [
-        evidence(to_square(photo.open(), 32)[None], torch.ones(1))[0, 2] for photo in photos.photos
+
+def test_the_common_threshold_is_otsus_over_all_logits_of_the_tags(photos):
+    maker = MaskMaker(logits, int, photos.tags, PLAIN)
+    maps = [
+        logits(to_square(photo.open(), 32)[None], torch.ones(1))[0][0, 2] for photo in photos.photos
     ]
-    assert maker.measure(photos.photos) == pytest.approx(
-        otsu(torch.stack([z / z.max() for z in found]))
-    )
-    assert MaskMaker(evidence, int, photos.tags, SOFTMAX).measure(photos.photos) is None
+    expected = otsu(torch.stack([z / z.max() for z in maps]))
+    assert maker.measure(photos.photos) == pytest.approx(expected)
+    assert MaskMaker(logits, int, photos.tags, SOFTMAX).measure(photos.photos) is None
     fixed = PLAIN.model_copy(update={"threshold": 0.3})
-    assert MaskMaker(evidence, int, photos.tags, fixed).measure(photos.photos) is None
+    assert MaskMaker(logits, int, photos.tags, fixed).measure(photos.photos) is None
 
 
-def test_classifier_and_segmenter_are_evidence_alike(photos):
-    """By hand: red's evidence is 1 on the left half, 0 on the right; the segmenter says 0.1, 0.2 there, and much background."""
+def test_measured_photos_are_not_scored_again(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr("tag2mask.masks.make.MEASURED", 1)
+    asked = []
+
+    def counting(images, labels):
+        asked.append(len(images))
+        return logits(images, labels)
+
+    maker = MaskMaker(counting, int, photos.tags, PLAIN)
+    maker.measure(photos.photos)
+    make_masks(photos, maker, tmp_path / "out", 1)
+    assert asked == [1, 1]
+    for photo in photos.photos:
+        (maps,) = maker.maps([photo])
+        assert torch.allclose(read_maps(tmp_path / "out", photo), maps, atol=1e-3)
+
+
+def test_classifier_and_segmenter_count_alike(photos):
+    """By hand: red's logits are 1 on the left half, 0 on the right; the segmenter's probabilities of
+    it are 0.1 and 0.2 there, and much background."""
     photo = photos.photos[0]
     probs = np.zeros((3, 2, 2), np.float32)
     probs[0], probs[1], probs[2] = 0.6, 0.3, [[0.1, 0.05], [0.2, 0.0]]
 
     def halves(images, labels):
-        return (
-            torch.tensor([[0.0, 0], [0, 0], [3, 0]]).view(1, 3, 1, 2).expand(len(images), 3, 2, 2)
-        )
+        red = torch.tensor([[0.0, 0], [0, 0], [3, 0]]).view(1, 3, 1, 2)
+        return red.expand(len(images), 3, 2, 2), []
 
     maker = MaskMaker(halves, int, photos.tags, PLAIN.model_copy(update={"threshold": 0.5}))
-    red = (
-        np.array([[0.75, 0.125], [1.0, 0.0]]) / 0.5
-    )  # mean of 1, 0 / 1, 0 and of 0.1, 0.05 / 0.2, 0 over their largest, 0.2
-    found = maker.with_segmenter(photo, maker.maps([photo])[0], probs)
-    assert (
-        np.allclose(found[2], red / (1 + red))
-        and np.allclose(found[0], 1 / (1 + red))
-        and not found[1].any()
-    )  # blue is no tag
+    # mean of 1, 0 / 1, 0 and of 0.1, 0.05 / 0.2, 0 over their largest, 0.2
+    red = np.array([[0.75, 0.125], [1.0, 0.0]]) / 0.5
+    scores = maker.with_segmenter(photo, maker.maps([photo])[0], probs)
+    assert np.allclose(scores[2], red / (1 + red)) and np.allclose(scores[0], 1 / (1 + red))
+    assert not scores[1].any()  # blue is no tag
 
 
 def test_masks_that_exist_are_kept(photos, tmp_path):
@@ -321,8 +335,8 @@ def test_an_error_in_a_thread_is_raised(photos, tmp_path):
         make_masks(photos, maker, tmp_path / "out", 1)
 
 
-@pytest.mark.parametrize("spread", [False, True])
-def test_the_stage_asks_the_classifier_with_each_photos_clusters(photos, tmp_path, spread):
+@pytest.mark.parametrize("affine", [False, True])
+def test_the_stage_asks_the_classifier_with_each_photos_clusters(photos, tmp_path, affine):
     """Tags, clusters, affinity: what the maps of a run are made of is what its settings and files say."""
     settings = {
         "classifier": {
@@ -333,8 +347,8 @@ def test_the_stage_asks_the_classifier_with_each_photos_clusters(photos, tmp_pat
             "token_width": 8,
         }
     }
-    settings["masks"] = {"image_size": 64, "scales": (1.0,), "flip": False, "affinity": spread}
-    job = Run(tmp_path / "run", make_config(settings))
+    settings["masks"] = {"image_size": 64, "scales": (1.0,), "flip": False, "affinity": affine}
+    job = Run(tmp_path / "run", make_config({**settings, "out": tmp_path / "run"}))
     one, two = photos.photos
     job.table = Table(photos.tags, (one, Photo("two", two.path, ("blue", "red"))))
     torch.manual_seed(0)
@@ -347,9 +361,8 @@ def test_the_stage_asks_the_classifier_with_each_photos_clusters(photos, tmp_pat
     )
     pictures = torch.stack([to_square(photo.open(at_least=64), 64) for photo in photos.photos])
     with torch.inference_mode():
-        want = net.scores(
-            pictures, torch.tensor([[0.0, 1.0], [1.0, 1.0]]), evidence=True, spread_scores=spread
-        )
+        scores, maps = net.scores(pictures, torch.tensor([[0.0, 1.0], [1.0, 1.0]]), logits=True)
+        scores = spread(scores, affinity(maps, (4, 4))) if affine else scores
     first, second = mask_maker(job).maps(job.table.photos)
-    torch.testing.assert_close(first, want[0, [0, 2]])
-    torch.testing.assert_close(second, want[1])
+    torch.testing.assert_close(first, scores[0, [0, 2]])
+    torch.testing.assert_close(second, scores[1])

@@ -23,11 +23,6 @@ from by_hand import copy
 MIN_KILLED = 0.9  # share of a module's mutants
 KILLED = ("killed", "timeout", "segfault")
 MODULES = {  # in src/tag2mask: its tests in tests
-    "classifier/affinity.py": [
-        "classifier/test_affinity.py::test_by_hand",
-        "classifier/test_affinity.py::test_maps_must_all_agree_and_any_resolution_will_do",
-        "classifier/test_affinity.py::test_a_mean_over_patches",
-    ],
     "classifier/hv_bilstm.py": [
         "classifier/test_net.py::test_hv_bilstm_keeps_the_width_and_sees_its_row_and_column_only",
         "classifier/test_net.py::test_hv_bilstm_is_one_lstm_over_every_row_and_one_over_every_column",
@@ -38,13 +33,13 @@ MODULES = {  # in src/tag2mask: its tests in tests
     "classifier/net.py": [
         "classifier/test_net.py::test_cluster_token_is_u_times_g",
         "classifier/test_net.py::test_variants_give_scores_that_sum_to_one",
-        "classifier/test_net.py::test_evidence_is_the_positive_logits_without_background",
+        "classifier/test_net.py::test_scores_can_be_the_positive_logits_without_background",
         "classifier/test_net.py::test_save_and_load_give_the_same_scores",
         "classifier/test_net.py::test_the_file_is_all_that_a_classifier_needs",
         "classifier/test_net.py::test_parts_start_as_small_noise_and_without_clusters_there_is_no_cluster_token",
         "classifier/test_net.py::test_the_class_token_stands_behind_every_patch_token",
         "classifier/test_net.py::test_a_file_of_another_version_is_named",
-        "classifier/test_affinity.py::test_the_classifier_knows_the_means_of_its_maps[test_vit]",
+        "masks/test_affinity.py::test_the_classifier_centers_its_maps[test_vit]",
         "classifier/test_cam.py",
     ],
     "clusters/membership.py": ["clusters/test_membership.py"],
@@ -52,6 +47,11 @@ MODULES = {  # in src/tag2mask: its tests in tests
     "evaluate/confusion.py": [
         "evaluate/test_confusion.py",
         "evaluate/test_boundary.py::test_a_shifted_square_by_hand",
+    ],
+    "masks/affinity.py": [
+        "masks/test_affinity.py::test_by_hand",
+        "masks/test_affinity.py::test_maps_must_all_agree_and_any_resolution_will_do",
+        "masks/test_affinity.py::test_a_mean_over_patches",
     ],
     "masks/scores.py": ["masks/test_masks.py"],
 }

@@ -9,7 +9,7 @@ from tag2mask.photos.colors import PALETTE, color, label_places, legend, mask_la
 
 
 def distance(rgb):
-    """How far each of (N, 3) sRGB colors is from each as the eye sees it, in OKLab: (N, N); black and white are 1 apart."""
+    """Distances of (N, 3) sRGB colors in OKLab, as the eye sees them: (N, N); black-white is 1."""
     unit = np.asarray(rgb, float) / 255
     linear = np.where(unit > 0.04045, ((unit + 0.055) / 1.055) ** 2.4, unit / 12.92)
     lms = linear @ np.array(

@@ -15,13 +15,13 @@ SIZE = (4, 6)
 
 
 def table(folder: Path, tags: tuple[str, ...], photos: list[tuple[str, ...]]) -> Table:
-    made = []
+    photo_list = []
     for i, named in enumerate(photos):
         path = folder / "images" / f"{i}.png"
         path.parent.mkdir(exist_ok=True)
         Image.new("RGB", SIZE[::-1]).save(path)
-        made.append(Photo(str(i), path, named))
-    return Table(tags, tuple(made))
+        photo_list.append(Photo(str(i), path, named))
+    return Table(tags, tuple(photo_list))
 
 
 def masks(folder: Path, numbers: list[tuple[int, ...]]) -> Path:
@@ -43,7 +43,7 @@ def test_write_then_read_gives_the_same_numbers_in_the_colors_of_the_palette(tmp
     assert [p.name for p in (tmp_path / "sub").iterdir()] == ["m.png"]
 
 
-def test_grey_masks_are_read_others_refused(tmp_path):
+def test_gray_masks_are_read_others_refused(tmp_path):
     Image.fromarray(np.full(SIZE, 7, np.uint8)).save(tmp_path / "grey.png")
     assert (read_mask(tmp_path / "grey.png") == 7).all()
     Image.new("RGB", (4, 4)).save(tmp_path / "rgb.png")
@@ -91,14 +91,15 @@ def test_the_numbering_is_found_from_the_tags(tmp_path, numbering, numbers):
         assert mask.dtype == np.uint8
 
 
-def test_one_wrong_mask_in_five_is_borne_two_are_not(tmp_path):
+def test_one_wrong_mask_in_five_is_accepted_two_are_not(tmp_path):
     photos = [("cat",), ("dog",), ("cat", "dog"), ("dog",), ("cat",)]
     data = table(tmp_path, ("cat", "dog"), photos)
     assert Truth(masks(tmp_path, [(8,), (12,), (8, 12), (12,), ()]), data).numbering == "voc"
     folder = masks(tmp_path, [(8,), (12,), (8, 12), (), ()])
     with pytest.raises(
         DataError,
-        match=r"table 0, voc 3, coco 0, coco91 0.*0.png holds \[8\], tags cat.*Give the numbering",
+        match=r"table 0, voc 3, coco 0, coco91 0; 0.png has \[8\], its tags are cat;"
+        r".*give --photos\.numbering",
     ):
         Truth(folder, data)
     assert Truth(folder, data, numbering="voc").read(data.photos[0]).flat[0] == 1
@@ -113,10 +114,10 @@ def test_spellings_of_other_sets_are_understood(tmp_path):
     assert truth.numbering == "voc" and truth.read(data.photos[0]).flat[0] == 1
 
 
-def test_classes_that_the_table_lacks_are_not_scored(tmp_path):
+def test_classes_that_the_table_does_not_have_are_not_scored(tmp_path):
     data = table(tmp_path, ("cat",), [("cat",)])
     assert truth_values(Truth(masks(tmp_path, [(8, 15)]), data), data) == {0, 1, 255}
-    with pytest.raises(DataError, match=r'holds \[99\], which numbering "voc" does not have'):
+    with pytest.raises(DataError, match=r'has \[99\], which are not in numbering "voc"'):
         Truth(masks(tmp_path, [(8, 99)]), data, numbering="voc").read(data.photos[0])
 
 
@@ -144,7 +145,7 @@ def test_photos_in_folders_and_masks_in_one(tmp_path):
         flat.tags, tuple(Photo(f"x{i}/0", p.path, p.tags) for i, p in enumerate(flat.photos))
     )
     with pytest.raises(
-        DataError, match=r"the first should be x0/0\.png, the folder holds 0\.png, 1\.png"
+        DataError, match=r"the first should be x0/0\.png, the folder has 0\.png, 1\.png"
     ):
         Truth(tmp_path / "masks", same)
 

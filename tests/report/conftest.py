@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tag2mask.config import make_config
+from tag2mask.config_files import make_config
 from tag2mask.photos.table import Photo, Table
 
 TAGS = ("<script>alert(1)</script>", "猫", "🐕 dog", "a\"b'c & d")
@@ -30,7 +30,7 @@ def scores(photo: Photo) -> np.ndarray:
 
 
 def make_table(folder: Path, names: list[str]) -> Table:
-    """Photos of smooth colour with one or two tags each."""
+    """Photos of smooth color with one or two tags each."""
     photos = []
     for i, name in enumerate(names):
         path = folder / f"{name}.png"
@@ -65,7 +65,7 @@ NAMES = [
 
 @pytest.fixture
 def run(tmp_path):
-    """A whole run folder as the stages leave it, with what `write_report` needs to know of it."""
+    """A complete run folder as the stages leave it, and the arguments of `write_report`."""
     folder = tmp_path / "runs" / "a <i>run"
     train, val = (
         make_table(tmp_path / "train", NAMES),

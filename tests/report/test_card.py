@@ -3,11 +3,11 @@ import json
 import re
 import tomllib
 
-from tag2mask.config import write_config
+from tag2mask.config_files import write_config
 from tag2mask.report import write_card
 
 
-def test_card_states_figures_classes_and_use(run):
+def test_card_has_metrics_classes_and_use(run):
     figure = json.loads((run.folder / "evaluate/metrics.json").read_text(encoding="utf-8"))[
         "segmenter"
     ]
@@ -15,15 +15,15 @@ def test_card_states_figures_classes_and_use(run):
     assert card == run.folder / "segmenter" / "README.md"
     text = card.read_text(encoding="utf-8")
     assert text.startswith("---\nlibrary_name: tag2mask\n")
-    for said in (
+    for part in (
         "mIoU 43.2 %",
         "no tags given",
         "| 2 | 猫 |",
         "77 epochs",
-        "Licence",
+        "License",
         "| seed | 7 |",
     ):
-        assert said in text
+        assert part in text
     assert "<script>" not in text and "<u>" not in text
     code = re.search(r"```python\n(.*?)```", text, re.S)[1]
     assert len(code.strip().splitlines()) == 3
@@ -31,7 +31,7 @@ def test_card_states_figures_classes_and_use(run):
     assert call.func.attr == "load" and call.args[0].value == str(run.folder)
 
 
-def test_card_without_figures_says_so(run):
+def test_card_without_metrics_says_so(run):
     text = write_card(run.folder, run.config, run.train, None).read_text(encoding="utf-8")
     assert "Not measured" in text and "mIoU" not in text
 
@@ -40,7 +40,7 @@ def test_settings_on_the_page_are_those_of_the_file(run):
     from tag2mask.report.page import _settings
 
     write_config(run.config, run.folder / "config.toml")
-    shown = "\n".join(line["text"] for line in _settings(run.config))
-    assert tomllib.loads(shown) == tomllib.loads(
+    page = "\n".join(text for text, _ in _settings(run.config))
+    assert tomllib.loads(page) == tomllib.loads(
         (run.folder / "config.toml").read_text(encoding="utf-8")
     )

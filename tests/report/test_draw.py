@@ -1,5 +1,5 @@
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageColor
 
 from tag2mask.report.draw import INFERNO, heatmap
 
@@ -13,7 +13,7 @@ def lightness(rgb):
 
 
 def test_color_map_grows_evenly_lighter():
-    steps = np.diff(lightness(INFERNO))
+    steps = np.diff(lightness([ImageColor.getrgb(color) for color in INFERNO]))
     assert steps[1:].min() > 9 and steps[1:].max() < 1.5 * steps[1:].min() and steps[0] > 0
 
 

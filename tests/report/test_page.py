@@ -16,7 +16,7 @@ from tag2mask.photos.masks import write_mask
 from tag2mask.photos.table import Photo, Table
 from tag2mask.report import write_report
 from tag2mask.report.curves import read_chart
-from tag2mask.report.pictures import Shown, choose, make_strip, photo_iou, picture_width
+from tag2mask.report.pictures import Choice, choose, make_strip, photo_iou, picture_width
 from tag2mask.segmenter.predict import Prediction
 
 
@@ -95,14 +95,20 @@ def test_what_users_wrote_is_escaped(run):
         assert photo.name in page.text
 
 
-def test_headline_figures_come_with_their_protocol(run):
+def test_miou_stands_with_its_protocol(run):
     text = Page(render(run)).text
-    for said in ("65.2 %", "43.2 %", "train, 12 photos", "no tags given", "seed"):
-        assert said in text
+    for part in ("65.2 %", "43.2 %", "train, 12 photos", "no tags given", "\nground truth\n"):
+        assert part in text
+
+
+def test_the_page_says_where_the_masks_are(run):
+    text = Page(render(run)).text
+    for part in ("Pseudo masks are in masks/", "masks/NAME.png", "evaluate/predictions/NAME.png"):
+        assert part in text
 
 
 def test_a_class_has_one_color_everywhere(run, tmp_path):
-    """In the mask file, in the overlay of `predict`, and on the page: beside its name, in the mask over a photo, in the cluster."""
+    """In mask files, in overlays, and on the page: beside its name, over photos, in clusters."""
     number, photo = 2, run.train.photos[1]
     mask = np.zeros((96, 128), np.uint8)
     mask[20:80, 20:100] = number
@@ -116,7 +122,13 @@ def test_a_class_has_one_color_everywhere(run, tmp_path):
     html = render(run)
     assert set(re.findall(rf"--c:(#[0-9a-f]{{6}})[^>]*>{name}<", html)) == {color(number)}
     strip = make_strip(
-        Shown(photo), run.train.classes, 128, "mask", run.folder / "masks", None, lambda photo: None
+        Choice(photo),
+        run.train.classes,
+        128,
+        "mask",
+        run.folder / "masks",
+        None,
+        lambda photo: None,
     )
     with Image.open(io.BytesIO(base64.b64decode(strip.panels[0].picture.split(",")[1]))) as layer:
         on_page = layer.getpixel((50, 50))[:3]
@@ -127,55 +139,51 @@ def test_a_class_has_one_color_everywhere(run, tmp_path):
     assert drawn.getpixel((5, 5)) == photo.open().getpixel((5, 5)), "background is clear"
 
 
-def test_heat_maps_say_what_they_show(run):
-    assert "its evidence, from none  to the most in that photo, spread over" in Page(
-        render(run)
-    ).text.replace("\n", " ")
+def test_score_maps_say_what_they_show(run):
+    assert "from nothing  to the maximum in the photo, spread over" in Page(render(run)).text
     masks = run.config.masks.model_copy(update={"scores": "max_norm", "affinity": False})
     assert (
-        "its score Z, from 0  to 1; and the pseudo mask"
+        "from 0  to 1. The pseudo mask"
         in Page(render(run, config=run.config.model_copy(update={"masks": masks}))).text
     )
 
 
-def test_without_true_masks_the_page_says_so_and_shows_a_spread(run):
+def test_without_ground_truth_the_page_says_so_and_shows_a_spread(run):
     (run.folder / "evaluate/metrics.json").write_text('{"pseudo": null, "segmenter": null}')
     text = Page(render(run, truth=lambda photo: None)).text
-    assert text.count("No true masks given") == 2
-    assert (
-        "no true masks were given" in text
-        and "true mask\n" not in text
-        and "IoU" not in text.replace("mIoU", "")
-    )
+    assert text.count("No ground truth") == 2 and "--val-masks FOLDER" in text
+    assert "there was no ground truth" in text
+    assert "\nground truth\n" not in text and "The IoU of a photo" not in text
     assert run.train.photos[0].name in text and run.train.photos[-1].name in text
 
 
 @pytest.mark.parametrize(
     "missing", ["clusters", "classifier", "masks", "segmenter", "evaluate", "all"]
 )
-def test_a_stage_that_has_not_run_is_said_to_be_missing(run, missing):
-    said = {
+def test_the_page_says_which_stage_has_not_run(run, missing):
+    sentences = {
         "clusters": "The clusters have not been made yet",
         "classifier": "The patch classifier has not been trained yet",
-        "masks": "no heat map where there is none",
-        "segmenter": "no predictions",
+        "masks": "Photos without one have no score map",
+        "segmenter": "There are no predictions yet",
         "evaluate": "Not measured yet",
     }
-    for stage in said if missing == "all" else [missing]:
+    for stage in sentences if missing == "all" else [missing]:
         shutil.rmtree(run.folder / stage)
 
-    text = Page(
-        render(run, scores=lambda photo: None if missing in ("masks", "all") else run.scores(photo))
-    ).text
-    for stage, sentence in said.items():
+    def scores(photo):
+        return None if missing in ("masks", "all") else run.scores(photo)
+
+    text = Page(render(run, scores=scores)).text
+    for stage, sentence in sentences.items():
         expected = missing == stage or (missing == "all" and stage != "evaluate")
         assert (sentence in text) == expected, stage
     if missing == "all":
-        assert text.count("Not run yet") == 2
+        assert text.count("Not finished yet") == 2
 
 
-def test_no_test_photos(run):
-    assert "This run has no test photos" in Page(render(run, val=None)).text
+def test_no_validation_photos(run):
+    assert "This run has no validation photos" in Page(render(run, val=None)).text
 
 
 def test_metrics_of_absent_classes_are_dashes_not_errors(run):
@@ -189,7 +197,9 @@ def test_metrics_of_absent_classes_are_dashes_not_errors(run):
     metrics["pseudo"]["mean_over"] = metrics["segmenter"]["mean_over"] = ["background"]
     path.write_text(json.dumps(metrics), encoding="utf-8")
     text = Page(render(run)).text
-    assert "–" in text and "take 猫 for background (25 % of it)" in text and "Faint classes" in text
+    assert (
+        "–" in text and "猫 taken for background (25 % of it)" in text and "Faint classes" in text
+    )
 
 
 def test_settings_mark_what_differs_from_the_defaults(run):
@@ -206,7 +216,7 @@ def test_a_photo_of_any_shape_has_its_strip(tmp_path):
     for size in ((30, 3000), (3000, 30)):
         Image.new("RGB", size, "green").save(tmp_path / "a.png")
         strip = make_strip(
-            Shown(Photo("a", tmp_path / "a.png", ())),
+            Choice(Photo("a", tmp_path / "a.png", ())),
             ("background",),
             400,
             "mask",
@@ -214,8 +224,8 @@ def test_a_photo_of_any_shape_has_its_strip(tmp_path):
             None,
             lambda photo: None,
         )
-        with Image.open(io.BytesIO(base64.b64decode(strip.photo.split(",")[1]))) as shown:
-            assert max(shown.size) <= 1600 and strip.ratio == size[0] / size[1]
+        with Image.open(io.BytesIO(base64.b64decode(strip.photo.split(",")[1]))) as picture:
+            assert max(picture.size) <= 1600 and strip.ratio == size[0] / size[1]
 
 
 def test_the_page_stays_small(run, tmp_path):
@@ -239,7 +249,7 @@ def test_the_page_stays_small(run, tmp_path):
 def test_best_median_and_worst(run):
     groups = choose(run.train.photos, run.folder / "masks", run.truth, 6, "masks")
     assert [title for title, _ in groups] == ["Best", "Around the median", "Worst"]
-    best, middle, worst = ([shown.iou for shown in group] for _, group in groups)
+    best, middle, worst = ([choice.iou for choice in group] for _, group in groups)
     every = sorted(
         (
             photo_iou(run.truth(p), np.array(Image.open(run.folder / "masks" / f"{p.name}.png")))
@@ -249,11 +259,10 @@ def test_best_median_and_worst(run):
     )
     assert best[0] == every[0] and worst[0] == every[-1]
     assert min(best) > max(middle) and min(middle) > max(worst)
-    shown = [s.photo.name for _, group in groups for s in group]
-    assert len(set(shown)) == 6
+    assert len({choice.photo.name for _, group in groups for choice in group}) == 6
 
 
-def test_few_true_masks_are_all_shown(run):
+def test_few_photos_with_ground_truth_are_all_on_the_page(run):
     some = {photo.name for photo in run.train.photos[:4]}
     groups = choose(
         run.train.photos,
@@ -267,19 +276,27 @@ def test_few_true_masks_are_all_shown(run):
 
 def test_without_masks_the_choice_is_an_even_spread(run, tmp_path):
     [(title, group)] = choose(run.train.photos, tmp_path / "none", run.truth, 3, "masks")
-    assert title == "" and group == [Shown(run.train.photos[i]) for i in (0, 5, 11)]
+    assert title == "" and group == [Choice(run.train.photos[i]) for i in (0, 5, 11)]
 
 
-def test_photo_iou_skips_true_255_and_counts_predicted_255_as_wrong():
-    truth = np.array([[0, 0, 1, 1, 255, 255]], np.uint8)
-    assert photo_iou(truth, np.array([[0, 0, 1, 1, 2, 2]], np.uint8)) == 1
-    assert photo_iou(truth, np.array([[0, 0, 1, 255, 1, 1]], np.uint8)) == pytest.approx(
-        (1 + 1 / 2) / 2
-    )
-    assert photo_iou(truth, np.array([[0, 2, 1, 1, 0, 0]], np.uint8)) == pytest.approx(
-        (1 / 2 + 1 + 0) / 3
-    )
-    assert photo_iou(np.full((2, 2), 255, np.uint8), np.zeros((2, 2), np.uint8)) is None
+def iou(truth, mask):
+    return photo_iou(np.array([truth], np.uint8), np.array([mask], np.uint8))
+
+
+def test_photo_iou_is_that_of_the_objects():
+    assert iou([0, 0, 1, 1], [0, 0, 1, 1]) == 1
+    assert iou([0, 0, 0, 1], [0, 0, 0, 0]) == 0, "a missed object is worth nothing"
+    assert iou([0, 2, 1, 1], [0, 2, 1, 0]) == pytest.approx((1 / 2 + 1) / 2)
+    assert iou([0, 0, 1, 1], [0, 2, 1, 1]) == 0.5, "a false object counts 0"
+    assert iou([0, 0, 0, 0], [0, 0, 0, 0]) == 1, "nothing there and nothing predicted"
+    assert iou([0, 0, 0, 0], [0, 0, 0, 1]) == 0
+
+
+def test_photo_iou_skips_ground_truth_255_and_counts_a_predicted_255_as_wrong():
+    assert iou([0, 1, 1, 255], [0, 1, 1, 2]) == 1
+    assert iou([0, 1, 1, 255], [0, 1, 255, 1]) == 0.5
+    assert iou([0, 0], [0, 255]) == 0.5
+    assert iou([255, 255], [0, 1]) is None
 
 
 def test_chart(tmp_path):
@@ -314,8 +331,8 @@ def test_charts_of_any_height_have_ticks(tmp_path, high):
     assert 3 <= len(ticks) <= 6 and ticks[0] == 0 and 0.5 * high < ticks[-1] <= high * 1.0001
 
 
-def test_picture_to_show_around(run):
+def test_picture_to_share(run):
     render(run)
     with Image.open(run.folder / "report" / "picture.jpg") as picture:
         assert picture.width == 2 * 400 + 8  # the two best of six
-        assert picture.height > 3 * 300
+        assert picture.height == 3 * 300 + 2 * 8

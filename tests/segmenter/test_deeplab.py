@@ -16,7 +16,7 @@ def test_logits_are_the_sum_of_four_dilated_heads(settings, stride, rates):
         settings.model_copy(update={"output_stride": stride}), ["background", "a", "b"]
     ).eval()
     image = torch.rand(2, 3, 65, 49)
-    features = model.net((image - model.mean) / model.std)[-1]
+    features = model.backbone.net((image - model.backbone.mean) / model.backbone.std)[-1]
     features = 5 * features / features.pow(2).sum(1, keepdim=True).sqrt()
     assert features.shape[2:] == (64 // stride + 1, 48 // stride + 1)
     heads = (
@@ -28,7 +28,14 @@ def test_logits_are_the_sum_of_four_dilated_heads(settings, stride, rates):
 
 def test_side_is_whole_cells_and_one(settings):
     model = DeepLabV2(settings, ["background", "a"])
-    assert [model.side(pixels) for pixels in (1, 9, 12, 14, 321, 500)] == [9, 9, 9, 17, 321, 497]
+    assert [model.backbone.side(pixels) for pixels in (1, 9, 12, 14, 321, 500)] == [
+        9,
+        9,
+        9,
+        17,
+        321,
+        497,
+    ]
 
 
 def test_batch_norms_never_move(settings):

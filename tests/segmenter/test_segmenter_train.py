@@ -130,8 +130,8 @@ def test_heads_learn_ten_times_as_fast_and_biases_do_not_decay(settings):
     model = DeepLabV2(settings, ["background", "a"])
     groups = {id(p): g for g in optimizer(model, settings).param_groups for p in g["params"]}
     assert (
-        groups[id(model.net.conv_stem.weight)]["lr"] == settings.lr
-        and groups[id(model.net.conv_stem.weight)]["weight_decay"] == 5e-4
+        groups[id(model.backbone.net.conv_stem.weight)]["lr"] == settings.lr
+        and groups[id(model.backbone.net.conv_stem.weight)]["weight_decay"] == 5e-4
     )
     assert (
         groups[id(model.heads[3].weight)]["lr"] == 10 * settings.lr
@@ -142,7 +142,7 @@ def test_heads_learn_ten_times_as_fast_and_biases_do_not_decay(settings):
         and groups[id(model.heads[0].bias)]["weight_decay"] == 0
     )
     assert len(groups) == sum(p.requires_grad for p in model.parameters())
-    assert id(model.net.bn1.weight) not in groups
+    assert id(model.backbone.net.bn1.weight) not in groups
 
 
 def test_the_learning_rate_follows_the_poly_schedule(settings, data, tmp_path, monkeypatch):
@@ -231,7 +231,7 @@ def test_empty_masks_stop_it_before_it_starts(settings, data, tmp_path):
     for photo in table.photos:
         write_mask(masks / f"{photo.name}.png", np.zeros((60, 80), np.uint8))
     with pytest.raises(
-        TrainingError, match=r"none of the 6 masks read in .*masks holds a single object pixel"
+        TrainingError, match=r"none of the 6 masks read in .*masks holds an object pixel"
     ):
         train_segmenter(table, masks, settings, tmp_path / "run", seed=0, workers=0)
     assert not (tmp_path / "run").exists()
@@ -288,7 +288,7 @@ def test_background_for_long_stops_it(settings, data):
         guard.step(torch.tensor(0.0))
     with pytest.raises(
         TrainingError,
-        match=r"1000 training steps on end. 0.1% of the masks' pixels are objects \(6 of 6 .*balanced",
+        match=r"1000 training steps in a row. 0.1% of the masks' pixels are objects \(6 of 6 .*balanced",
     ):
         guard.step(torch.tensor(0.0))
 

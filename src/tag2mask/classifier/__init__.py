@@ -1,4 +1,4 @@
-"""Pictures, tags and clusters to patch scores: the patch classifier of PPC and CPC."""
+"""Photos, tags and clusters to patch scores: the patch classifier of PPC and CPC."""
 
 from tag2mask.classifier.net import PatchClassifier, load_classifier, save_classifier
 from tag2mask.classifier.train import train_classifier

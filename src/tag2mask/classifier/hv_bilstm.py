@@ -1,6 +1,5 @@
-"""HV-BiLSTM: every row and every column of the patch grid read in both directions (ViT-PCM; PPC II.A, CPC 3.3).
-
-B images, h x w patches, D width.
+"""HV-BiLSTM: each row and each column of the patch grid is read in both directions (ViT-PCM; PPC II.A,
+CPC 3.3). B images, h x w patches, D width.
 """
 
 import torch
@@ -8,37 +7,35 @@ from torch import Tensor, nn
 
 
 class HVBiLSTM(nn.Module):
-    """Patch tokens to patch tokens that know their row and column: (B, h, w, D) -> (B, h, w, D).
+    """Patch tokens to tokens that know their row and column: (B, h, w, D) -> (B, h, w, D).
 
-    One bidirectional LSTM is shared by all rows, another by all columns. Each has D / 4 units per direction, so the two
-    concatenated outputs have the width of the input, as the papers ask. No residual, no norm, no projection.
+    One bidirectional LSTM is shared by all rows, another by all columns. Each has D / 4 units per
+    direction: the two concatenated outputs have the width of the input, as the papers ask. No
+    residual, no norm, no projection.
     """
 
     def __init__(self, dim: int):
         super().__init__()
-        assert dim % 4 == 0, (
-            f"width {dim} must be a multiple of 4: two LSTMs with two directions each"
-        )
+        assert dim % 4 == 0, f"width {dim} must be a multiple of 4: two LSTMs of two directions"
         self.rows = nn.LSTM(dim, dim // 4, bidirectional=True, batch_first=True)
         self.columns = nn.LSTM(dim, dim // 4, bidirectional=True, batch_first=True)
 
     def forward(self, x: Tensor) -> Tensor:
         B, h, w, D = x.shape
-        with torch.autocast(
-            x.device.type, enabled=False
-        ):  # PyTorch runs cuDNN's LSTMs in fp16 under bf16 too: small gradients become 0
+        # PyTorch runs cuDNN's LSTMs in fp16 under bf16 too, where small gradients become 0
+        with torch.autocast(x.device.type, enabled=False):
             x = x.float()
             rows, _ = self.rows(x.reshape(B * h, w, D))  # (B*h, w, D/2)
             columns, _ = self.columns(x.transpose(1, 2).reshape(B * w, h, D))  # (B*w, h, D/2)
-        return torch.cat(
-            [rows.reshape(B, h, w, D // 2), columns.reshape(B, w, h, D // 2).transpose(1, 2)], -1
-        )
+        columns = columns.reshape(B, w, h, D // 2).transpose(1, 2)
+        return torch.cat([rows.reshape(B, h, w, D // 2), columns], -1)
 
 
 class ResidualHVBiLSTM(nn.Module):
-    """HV-BiLSTM added to its input through a gate per channel that starts at 0: (B, h, w, D) -> (B, h, w, D).
+    """HV-BiLSTM added to its input through a gate per channel that starts at 0: (B, h, w, D) -> same.
 
-    # Differs from CPC: an HV-BiLSTM must encode every token anew; on a thousand photos it has too little to learn that from.
+    # Differs from CPC: its HV-BiLSTM must encode every token anew. A thousand photos teach it too
+    little for that.
     """
 
     def __init__(self, dim: int):

@@ -9,21 +9,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-SHORTEST = 1e-3  # a patch vector that still has a direction; an HV-BiLSTM makes them some 1 long
+SHORTEST = 1e-3  # a patch vector that still has a direction; those of an HV-BiLSTM are some 1 long
 
 
 def top_k_pool(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Patch logits (B, N, C) to log p and log (1 - p), (B, C) each: p is the mean of a class's k largest patch scores (PPC, CPC eq. 3).
+    """Patch logits (B, N, C) to log p and log (1 - p), (B, C) each. p is the mean of a class's k
+    largest patch scores (PPC, CPC eq. 3); the scores are the softmax over classes (eq. 2).
 
-    The scores are the softmax over classes (eq. 2). In logarithms they never round to 0 or 1, where their gradient would end: a tag that
-    lies far behind in every patch is the one that has most to learn. k = 1 is ViT-PCM's max pooling.
+    Logarithms never round to 0 or 1, where the gradient would end: a tag that lies far behind in
+    every patch has most to learn. k = 1 is ViT-PCM's max pooling.
     """
     logits = logits.float()
-    whole = logits.logsumexp(-1, keepdim=True)
-    log_z = logits - whole
+    total = logits.logsumexp(-1, keepdim=True)
+    log_z = logits - total
     first = logits.argmax(-1, keepdim=True)
-    # 1 - z is exact but for the likeliest class, the only one that z may bring near 1: there it is the sum of the others.
-    others = logits.scatter(-1, first, -torch.inf).logsumexp(-1, keepdim=True) - whole
+    # Only the likeliest class can have a score near 1, where 1 - z is inexact: there it is the sum
+    # of the others.
+    others = logits.scatter(-1, first, -torch.inf).logsumexp(-1, keepdim=True) - total
     log_not_z = torch.log1p(-log_z.scatter(-1, first, -torch.inf).exp()).scatter(-1, first, others)
     best = log_z.topk(min(k, logits.shape[1]), dim=1)
     count = math.log(best.indices.shape[1])
@@ -31,32 +33,33 @@ def top_k_pool(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def mce(log_p: Tensor, log_not_p: Tensor, labels: Tensor) -> Tensor:
-    """Multi-label classification error, mean BCE over images and classes (PPC eq. 4, CPC eq. 7): `top_k_pool`'s two, labels -> scalar.
+    """Multi-label classification error: mean BCE over images and classes (PPC eq. 4, CPC eq. 7).
 
-    All (B, C). Background is one of the classes and its label is always 1.
+    The two of `top_k_pool` and labels, all (B, C), to a scalar. Background's label is always 1.
     """
     return -(labels * log_p + (1 - labels) * log_not_p).mean()
 
 
 def pce(features: Tensor, scores: Tensor, labels: Tensor, threshold: float = 0.85) -> Tensor:
-    """Patch contrastive error, summed over classes and averaged over images (CPC eqs. 4-6, 8): (B, N, D), (B, N, C), (B, C) -> scalar.
+    """Patch contrastive error, summed over classes and averaged over images (CPC eqs. 4-6, 8).
 
-    High patches of class c have Z_c > threshold, low ones Z_c < 1 - threshold. The double sums of eq. 6 over pairs of unit
-    vectors f collapse to sums over patches, so the cost is O(N D C) instead of O(N^2 D C):
-    sum_{i != j} f_i.f_j = |sum f_high|^2 - sum |f_high|^2, and sum_{m, n} f_m.f_n = (sum f_high).(sum f_low).
-    A vector shorter than 1e-3 is divided by that instead of by its length, which bounds the gradient.
+    Features (B, N, D), scores (B, N, C), labels (B, C) to a scalar. High patches of class c have
+    Z_c > threshold, low ones Z_c < 1 - threshold. The double sums of eq. 6 over pairs of unit
+    vectors f collapse to sums over patches, O(N D C) instead of O(N^2 D C):
+    sum_{i != j} f_i.f_j = |sum f_high|^2 - sum |f_high|^2, and
+    sum_{m, n} f_m.f_n = (sum f_high).(sum f_low).
+    A vector shorter than 1e-3 is divided by 1e-3, which bounds the gradient.
 
-    # Differs from CPC: only classes that the image has (background among them) are summed. For an absent class "low" is
-    # nearly every patch and "high" a mistake, which MCE already punishes.
+    # Differs from CPC: only the classes of the image are summed, background among them. Of an absent
+    class nearly every patch is low, and a high one is a mistake that MCE already punishes.
     """
     f = F.normalize(features.float(), dim=-1, eps=SHORTEST)
     z = scores.detach().float()
     high = (z > threshold).float() * labels[:, None]  # (B, N, C)
     low = (z < 1 - threshold).float() * labels[:, None]
     n_high, n_low = high.sum(1), low.sum(1)  # (B, C)
-    with torch.autocast(
-        features.device.type, enabled=False
-    ):  # a difference of large sums, which bf16 would lose
+    # The attraction is a difference of large sums, which bf16 would lose
+    with torch.autocast(features.device.type, enabled=False):
         sum_high = torch.einsum("bnc,bnd->bcd", high, f)
         own = torch.einsum("bnc,bn->bc", high, f.square().sum(-1))
         sum_low = torch.einsum("bnc,bnd->bcd", low, f)
@@ -68,18 +71,21 @@ def pce(features: Tensor, scores: Tensor, labels: Tensor, threshold: float = 0.8
     return (attract + repel).sum(1).mean()
 
 
-def evidence_bce(logits: Tensor, labels: Tensor) -> Tensor:
-    """Multi-label BCE on the mean logit of each tag over all patches (CAM's loss): (B, N, C), (B, C) -> scalar; background takes no part.
+def mean_logit_bce(logits: Tensor, labels: Tensor) -> Tensor:
+    """Multi-label BCE on the mean logit of each tag over all patches, the loss of CAM (Zhou et al.
+    2016): (B, N, C), (B, C) -> scalar. Background takes no part.
 
-    # Differs from CPC: neither paper has this loss. Eq. 3 looks at k patches; the mean charges all patches of a photo for tags that it does
-    # not have. What the two losses do together (`tag_loss = "both"`): docs/research/what-holds-masks-back.md.
+    # Differs from CPC: neither paper has this loss. Eq. 3 looks at k patches; the mean charges all
+    patches of a photo for the tags that it does not have. What the two losses do together
+    (`tag_loss = "both"`): docs/research/what-holds-masks-back.md.
     """
     return F.binary_cross_entropy_with_logits(logits[..., 1:].float().mean(1), labels[:, 1:])
 
 
 def equivariance(scores: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy between the scores of a transformed view and the transformed scores of the first (ViT-PCM's ET loss).
+    """Cross-entropy of the scores of a transformed view against the transformed scores of the first
+    (ViT-PCM's ET loss): (B, h, w, C), (B, h, w, C) -> scalar.
 
-    (B, h, w, C), (B, h, w, C) -> scalar. The target, masked by the photo's labels, is not learnt from.
+    The target is masked by the photo's labels; nothing is learned from it.
     """
     return -(target * scores.float().clamp(min=1e-6).log()).sum(-1).mean()

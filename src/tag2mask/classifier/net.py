@@ -4,46 +4,49 @@ B images, h x w patches, D = e + H width, L clusters, C classes (background 0).
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from tag2mask.classifier.affinity import affinity, spread
-from tag2mask.classifier.backbone import Backbone
+from tag2mask.backbone import Backbone
 from tag2mask.classifier.hv_bilstm import HVBiLSTM, ResidualHVBiLSTM
-from tag2mask.config import ClassifierSettings, stored_settings
-from tag2mask.weights import read_tensors, write_tensors
+from tag2mask.config import ClassifierSettings
+from tag2mask.weights import load_network, save_network
+
+MIXERS = {
+    "hv_bilstm": HVBiLSTM,
+    "residual": ResidualHVBiLSTM,
+    "none": lambda dim: nn.Identity(),
+}
 
 
 class PatchClassifier(nn.Module):
-    """Pictures and cluster vectors to patch logits and refined tokens: (B, 3, H, W), (B, L) -> (B, h, w, C), (B, h, w, D)."""
+    """Photos (B, 3, H, W) and cluster vectors (B, L) to patch logits (B, h, w, C) and refined tokens
+    (B, h, w, D). `shifts`: the backbone's, measured unless given."""
 
-    def __init__(self, settings: ClassifierSettings, num_classes: int, num_clusters: int):
+    def __init__(
+        self,
+        settings: ClassifierSettings,
+        num_classes: int,
+        num_clusters: int,
+        shifts: Sequence[float] | None = None,
+    ):
         super().__init__()
         self.settings = settings
-        self.backbone = Backbone(settings.backbone, settings.weights)
+        self.backbone = Backbone(settings.backbone, settings.weights, shifts=shifts)
         self.token = settings.token if num_clusters or settings.token != "cluster" else "none"
         extra = {"cluster": settings.token_width, "class": self.backbone.dim, "none": 0}[self.token]
         dim = self.backbone.dim + extra
-        if self.token == "cluster":
-            self.cluster_embedding = nn.Parameter(
-                torch.randn(num_clusters, extra) * 0.02
-            )  # G; the papers do not say how it starts
-        mixers = {
-            "hv_bilstm": HVBiLSTM,
-            "residual": ResidualHVBiLSTM,
-            "none": lambda dim: nn.Identity(),
-        }
-        self.mixer = mixers[settings.mixer](dim)
+        if self.token == "cluster":  # G; the papers do not say how it starts
+            self.cluster_embedding = nn.Parameter(torch.randn(num_clusters, extra) * 0.02)
+        self.mixer = MIXERS[settings.mixer](dim)
         self.dropout = nn.Dropout(settings.dropout)
         self.classifier = nn.Linear(dim, num_classes, bias=False)  # W
         nn.init.normal_(self.classifier.weight, std=0.05)
         for depth, width in enumerate(self.backbone.dims):
-            self.register_buffer(
-                f"map_mean_{depth}", torch.zeros(width)
-            )  # of the backbone's maps, over the training photos
+            self.register_buffer(f"map_mean_{depth}", torch.zeros(width))
 
     def forward(self, image: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
         patch_tokens, class_token = self.backbone(image)  # (B, h, w, e), (B, e)
@@ -53,15 +56,10 @@ class PatchClassifier(nn.Module):
         self, patch_tokens: Tensor, class_token: Tensor, u: Tensor
     ) -> tuple[Tensor, Tensor]:
         tokens = patch_tokens  # (B, h, w, e)
-        if self.token == "cluster":
-            token = self.cluster_token(u)
-            tokens = torch.cat(
-                [patch_tokens, token[:, None, None].expand(*patch_tokens.shape[:3], -1)], -1
-            )
-        elif self.token == "class":  # PPC Table III
-            tokens = torch.cat(
-                [patch_tokens, class_token[:, None, None].expand_as(patch_tokens)], -1
-            )
+        if self.token != "none":  # the class token: PPC Table III
+            token = self.cluster_token(u) if self.token == "cluster" else class_token
+            everywhere = token[:, None, None].expand(*patch_tokens.shape[:3], -1)
+            tokens = torch.cat([patch_tokens, everywhere], -1)
         refined = self.mixer(self.dropout(tokens))  # F_out
         return self.classifier(self.dropout(refined)), refined
 
@@ -71,70 +69,55 @@ class PatchClassifier(nn.Module):
 
     @property
     def map_means(self) -> list[Tensor]:
-        """Means of the backbone's feature maps over the training photos, (D_l,) each; set by `measure_maps`."""
+        """Means of the backbone's maps over the training photos, set by `measure_maps`: (D_l,) each."""
         return [self.get_buffer(f"map_mean_{depth}") for depth in range(len(self.backbone.dims))]
 
     @torch.inference_mode()
     def measure_maps(self, images: Iterable[Tensor]) -> None:
-        """Set the means of the backbone's feature maps from pictures, (3, H, W) each."""
+        """Set the means of the backbone's maps from photos, (3, H, W) each."""
         means = [
             [features.float().mean((0, 1, 2)) for features in self.backbone.maps(image[None])[0]]
             for image in images
         ]
-        for buffer, found in zip(self.map_means, zip(*means, strict=True), strict=True):
-            buffer.copy_(torch.stack(found).mean(0))
+        for buffer, values in zip(self.map_means, zip(*means, strict=True), strict=True):
+            buffer.copy_(torch.stack(values).mean(0))
 
     def scores(
-        self, image: Tensor, u: Tensor, *, evidence: bool = False, spread_scores: bool = False
-    ) -> Tensor:
-        """Pictures and cluster vectors to patch scores Z: (B, 3, H, W), (B, L) -> (B, C, h, w), summing to 1 over classes.
+        self, image: Tensor, u: Tensor, *, logits: bool = False
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Photos (B, 3, H, W) and cluster vectors (B, L) to patch scores Z (B, C, h, w), summing to
+        1 over classes, and the backbone's maps [(B, h_l, w_l, D_l)], centered by `map_means`.
 
-        `evidence`: the tags' positive logits instead, 0 for background. `spread_scores`: over patches that look alike, see `affinity`.
+        `logits`: in place of Z the positive logits of the tags, 0 for background.
         """
         maps, class_token = self.backbone.maps(image)
-        logits = self._classify(maps[-1], class_token, u)[0]
-        z = (logits.float().relu() if evidence else patch_scores(logits)).permute(0, 3, 1, 2)
-        if evidence:
+        patch_logits = self._classify(maps[-1], class_token, u)[0]
+        z = patch_logits.float().relu() if logits else patch_scores(patch_logits)
+        z = z.permute(0, 3, 1, 2)
+        if logits:
             z[:, 0] = 0
-        return (
-            spread(z, affinity(maps, self.map_means, (z.shape[2], z.shape[3])))
-            if spread_scores
-            else z
-        )
+        return z, [m.float() - mean for m, mean in zip(maps, self.map_means, strict=True)]
 
 
 def patch_scores(logits: Tensor) -> Tensor:
-    """Patch logits to patch scores Z = softmax(W F_out) (PPC eq. 2, CPC eq. 2): (..., C) -> (..., C) float32, summing to 1."""
+    """Patch scores Z = softmax(W F_out) of patch logits (PPC eq. 2, CPC eq. 2): (..., C), float32."""
     return logits.float().softmax(-1)
 
 
 def save_classifier(
     model: PatchClassifier, path: Path, tags: tuple[str, ...], num_clusters: int
 ) -> None:
-    """Write weights and all that is needed to build the network again into one safetensors file."""
-    meta = {
-        "settings": model.settings.model_dump_json(),
-        "tags": json.dumps(tags),
-        "num_clusters": str(num_clusters),
-        "weights_used": model.backbone.weights_used,
-        "half_cells": json.dumps(model.backbone.half_cells),
-    }
-    write_tensors(path, model, meta)
+    """Write all that `load_classifier` needs into one safetensors file."""
+    save_network(model, path, tags=tags, num_clusters=num_clusters)
 
 
 def load_classifier(path: Path) -> PatchClassifier:
-    """A file of `save_classifier` to the network, in eval mode. Raises RunError if it is missing or damaged."""
-    meta, state = read_tensors(path, "classifier")
-    settings = stored_settings(ClassifierSettings, meta["settings"], path)
-    model = PatchClassifier(
-        settings.model_copy(update={"weights": "none"}),
-        len(json.loads(meta["tags"])) + 1,
-        int(meta["num_clusters"]),
-    )
-    model.load_state_dict(state)
-    model.backbone.weights_used = meta["weights_used"]
-    # A file without them was trained with maps that lay half a cell aside, and goes on with these.
-    model.backbone.half_cells = (
-        json.loads(meta["half_cells"]) if "half_cells" in meta else [0] * len(model.backbone.depths)
-    )
-    return model.eval()
+    """A file of `save_classifier` to the network, in eval mode. Raises RunError."""
+
+    def build(
+        settings: ClassifierSettings, shifts: list[float], metadata: dict[str, str]
+    ) -> PatchClassifier:
+        num_classes = len(json.loads(metadata["tags"])) + 1
+        return PatchClassifier(settings, num_classes, int(metadata["num_clusters"]), shifts)
+
+    return load_network(path, "classifier", ClassifierSettings, build)

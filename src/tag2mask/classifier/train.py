@@ -1,4 +1,4 @@
-"""Train the patch classifier from pictures, tags and clusters. No mask is read here."""
+"""The patch classifier's training from photos, tags and clusters. No mask is read here."""
 
 import math
 from pathlib import Path
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from tag2mask import loop
-from tag2mask.classifier.losses import equivariance, evidence_bce, mce, pce, top_k_pool
+from tag2mask.classifier.losses import equivariance, mce, mean_logit_bce, pce, top_k_pool
 from tag2mask.classifier.net import PatchClassifier, patch_scores
 from tag2mask.classifier.views import second_view
 from tag2mask.config import ClassifierSettings
@@ -19,20 +19,16 @@ from tag2mask.processes import cores, parallel_map
 from tag2mask.progress import log
 
 PAPER_PATCHES = 24 * 24  # the grid for which k is given
-MEASURED = 256  # photos over which the means of the feature maps are taken
+MEASURED = 256  # photos from which the means of the feature maps are taken
 
 
 class TaggedPhotos:
     """Training examples: photo (3, S, S) in 0-1, its labels (num_tags,), its cluster vector (L,)."""
 
     def __init__(self, table: Table, cluster_vectors: Tensor, size: int, augment: str):
-        self.photos = table.photos
-        self.labels = torch.from_numpy(table.multi_hot)
-        self.cluster_vectors, self.size, self.augment = (
-            cluster_vectors,
-            size,
-            AUGMENTATIONS[augment],
-        )
+        self.photos, self.labels = table.photos, torch.from_numpy(table.multi_hot)
+        self.cluster_vectors, self.size = cluster_vectors, size
+        self.augment = AUGMENTATIONS[augment]
 
     def __len__(self) -> int:
         return len(self.photos)
@@ -53,27 +49,48 @@ def train_classifier(
     seed: int,
     workers: int,
 ) -> PatchClassifier:
-    """Photos, tags and their cluster vectors (N, L) to a trained patch classifier; goes on from a checkpoint in `folder`.
+    """Photos with tags and cluster vectors (N, L) to a trained classifier in eval mode.
 
-    Learning rates of the papers: `frozen_lr` for `frozen_epochs`, then `lr`. Raises ConfigError for a grid of patches that the
+    Resumes from the newest checkpoint in `folder`. Raises ConfigError for a grid of patches that the
     equivariance loss cannot halve.
     """
     torch.manual_seed(seed)
     model = PatchClassifier(settings, table.num_classes, cluster_vectors.shape[1])
     if model.backbone.is_vit and settings.tag_loss != "top_k":
         log.warning(
-            f"{settings.backbone} is a ViT, whose patches have all seen the whole photo: where their mean is asked for the tags "
-            f"(classifier.tag_loss = {settings.tag_loss}), objects come out far too large; with a ViT start from --recipe cpc"
+            f"{settings.backbone} is a ViT: each of its patches has seen the whole photo. With "
+            f"classifier.tag_loss = {settings.tag_loss}, which learns from the mean of all patches, "
+            "objects come out far too large. With a ViT start from --recipe cpc"
         )
-    side, stride = model.backbone.grid_size(settings.image_size), model.backbone.stride
-    if settings.equivariance_weight and side // stride % 2:
+    side, stride = model.backbone.side(settings.image_size), model.backbone.stride
+    if settings.equivariance_weight and (cells := side // stride) % 2:
         raise ConfigError(
-            f"classifier.image_size = {settings.image_size} gives {side // stride} x {side // stride} patches, and the equivariance loss "
-            f"halves them; use {side - stride} or {side + stride}"
+            f"classifier.image_size = {settings.image_size} gives {cells} x {cells} patches, and the "
+            f"equivariance loss halves them; use {side - stride} or {side + stride}"
         )
-    examples = TaggedPhotos(table, cluster_vectors, side, settings.augment)
-    per_epoch = math.ceil(len(table) / settings.batch_size)
-    epochs = settings.num_epochs(len(table))
+    trained = loop.fit(
+        model,
+        lambda net, batch: classifier_loss(net, batch, settings),
+        TaggedPhotos(table, cluster_vectors, side, settings.augment),
+        _phases(model, settings, len(table)),
+        folder,
+        batch_size=settings.batch_size,
+        seed=seed,
+        precision=settings.precision,
+        workers=workers,
+        what="patch classifier",
+    ).eval()
+    device = next(trained.parameters()).device
+    some = table.photos[:: max(1, len(table) // MEASURED)]
+    images = parallel_map(lambda photo: to_square(photo.open(at_least=side), side), some, cores())
+    trained.measure_maps(image.to(device) for image in images)
+    return trained
+
+
+def _phases(model: PatchClassifier, settings: ClassifierSettings, photos: int) -> list[loop.Phase]:
+    """`frozen_epochs` at `frozen_lr`, then all other epochs at `lr`."""
+    per_epoch = math.ceil(photos / settings.batch_size)
+    epochs = settings.num_epochs(photos)
     frozen, total = per_epoch * min(settings.frozen_epochs, epochs), per_epoch * epochs
     new = [p for name, p in model.named_parameters() if not name.startswith("backbone.")]
     last = model.backbone.last_parameters(settings.trained_blocks)
@@ -85,44 +102,23 @@ def train_classifier(
         groups = [{"params": new, "lr": lr * factor}, {"params": backbone, "lr": lr}]
         return torch.optim.Adam([group for group in groups if group["params"]])
 
-    def cosine(step: int) -> float:
+    def decay(step: int) -> float:
+        if settings.lr_decay == "none":
+            return 1.0
         return 0.5 * (1 + math.cos(math.pi * (step - frozen) / max(1, total - frozen)))
 
-    # Differs from CPC, which gives the rates alone: the backbone is frozen at first, then its last blocks learn, under a fresh Adam, as in
-    # ViT-PCM's code.
-    phases = [
-        loop.Phase(frozen, lambda: adam([], settings.frozen_lr, 1.0)),
-        loop.Phase(
-            total,
-            lambda: adam(last, settings.lr, settings.head_lr_factor),
-            cosine if settings.lr_decay == "cosine" else lambda step: 1.0,
-        ),
-    ]
-    trained = loop.fit(
-        model,
-        lambda net, batch: classifier_loss(net, batch, settings),
-        examples,
-        [phase for phase, start in zip(phases, (0, frozen), strict=True) if phase.end > start],
-        folder,
-        batch_size=settings.batch_size,
-        seed=seed,
-        precision=settings.precision,
-        workers=loop.loader_workers(workers),
-        what="patch classifier",
-    )
-    assert isinstance(trained, PatchClassifier)
-    trained.eval()
-    some = table.photos[:: max(1, len(table) // MEASURED)]
-    device = next(trained.parameters()).device
-    pictures = parallel_map(lambda photo: to_square(photo.open(at_least=side), side), some, cores())
-    trained.measure_maps(picture.to(device) for picture in pictures)
-    return trained
+    # Differs from CPC, which gives the rates alone: the backbone is frozen at first, then its last
+    # blocks learn, under a fresh Adam, as in ViT-PCM's code.
+    frozen_phase = loop.Phase(frozen, lambda: adam([], settings.frozen_lr, 1.0))
+    rest = loop.Phase(total, lambda: adam(last, settings.lr, settings.head_lr_factor), decay)
+    return [phase for phase, start in ((frozen_phase, 0), (rest, frozen)) if phase.end > start]
 
 
 def classifier_loss(
     net: nn.Module, batch: tuple[Tensor, Tensor, Tensor], settings: ClassifierSettings
 ) -> dict[str, Tensor]:
-    """The overall loss (CPC eq. 8) and its parts for photos (B, 3, S, S), labels (B, num_tags), cluster vectors (B, L)."""
+    """The overall loss (CPC eq. 8) and its parts, of photos (B, 3, S, S), labels (B, num_tags) and
+    cluster vectors (B, L)."""
     images, tags, u = batch
     labels = torch.cat([torch.ones_like(tags[:, :1]), tags], 1)  # background is in every photo
     if settings.cluster_dropout:
@@ -132,13 +128,13 @@ def classifier_loss(
     flat = scores.flatten(1, 2)
     parts: dict[str, Tensor] = {}
     if settings.tag_loss != "mean":
-        # Differs from CPC: it gives k for 24 x 24 patches; another grid has its share. k = 1, ViT-PCM's maximum, stays 1.
+        # Differs from CPC: it gives k for 24 x 24 patches; another grid has its share. k = 1,
+        # ViT-PCM's maximum, stays 1.
         k = max(1, round(settings.top_k * flat.shape[1] / PAPER_PATCHES))
-        parts["mce"] = mce(
-            *top_k_pool(logits.flatten(1, 2), 1 if settings.top_k == 1 else k), labels
-        )
+        pooled = top_k_pool(logits.flatten(1, 2), 1 if settings.top_k == 1 else k)
+        parts["mce"] = mce(*pooled, labels)
     if settings.tag_loss != "top_k":
-        parts["evidence"] = evidence_bce(logits.flatten(1, 2), labels)
+        parts["mean_logit"] = mean_logit_bce(logits.flatten(1, 2), labels)
     total = sum(parts.values(), torch.zeros((), device=logits.device))
     if settings.pce_weight:
         parts["pce"] = pce(features.flatten(1, 2), flat, labels, settings.pce_threshold)
@@ -146,16 +142,13 @@ def classifier_loss(
     if settings.equivariance_weight:
         target = scores * labels[:, None, None]
         views, targets = second_view(images, target / target.sum(-1, keepdim=True).clamp(min=1e-6))
-        # A tile shows four photos, so the clusters of all of them belong to it.
-        tiled = (
-            u[torch.arange(len(views) * 4, device=u.device) % len(u)]
-            .view(len(views), 4, -1)
-            .amax(1)
-        )
+        # A tile shows four photos: it has the clusters of all of them.
+        four = torch.arange(len(views) * 4, device=u.device) % len(u)
+        tiled = u[four].view(len(views), 4, -1).amax(1)
         parts["equivariance"] = equivariance(patch_scores(net(views, tiled)[0]), targets.detach())
         total = total + settings.equivariance_weight * parts["equivariance"]
     if settings.classifier_l2:
-        whole: Any = getattr(net, "module", net)  # DDP wraps the network
-        parts["l2"] = whole.classifier.weight.square().sum()
+        unwrapped: Any = getattr(net, "module", net)  # DDP wraps the network
+        parts["l2"] = unwrapped.classifier.weight.square().sum()
         total = total + settings.classifier_l2 * parts["l2"]
     return {"loss": total, **parts}

@@ -1,4 +1,4 @@
-"""The second view of ViT-PCM's equivariance loss: the batch, transformed, four photos tiled into one.
+"""The second view of ViT-PCM's equivariance loss: the photos, transformed, four to a tile.
 
 B images, S x S pixels, h x h patches, C classes.
 """
@@ -12,19 +12,19 @@ CROP = 1 / 3  # side of the crop relative to the photo: 128 of 384 pixels
 
 
 def second_view(images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Photos (B, 3, S, S) and their patch scores (B, h, h, C) to transformed ones, (B // 4, 3, S, S) and (B // 4, h, h, C).
+    """Photos (B, 3, S, S) and patch scores (B, h, h, C) to tiles (B // 4, 3, S, S) and their scores
+    (B // 4, h, h, C).
 
-    Each photo is mirrored, transposed, with probability 0.3 cropped on the patch grid, changed in contrast,
-    reduced to half its side, and put into a corner of a tile; its scores follow. B below 4 is filled up by repetition.
+    Each photo is mirrored, transposed, cropped on the patch grid with probability 0.3, changed in
+    contrast, and reduced to a quarter of a tile; its scores follow. Fewer than 4 are repeated.
     """
     B, _, S, _ = images.shape
     h = targets.shape[1]
     targets = targets.permute(0, 3, 1, 2)  # (B, C, h, h)
-    order = range(max(4, B // 4 * 4))  # no tensor: to index by one on a GPU waits for it each time
-    pictures, scores = zip(
-        *(_transform(images[i % B], targets[i % B], S, h) for i in order), strict=True
-    )
-    return _tile(torch.stack(pictures)), _tile(torch.stack(scores)).permute(0, 2, 3, 1)
+    order = range(max(4, B // 4 * 4))  # a list of numbers: a GPU need not wait for an index tensor
+    parts = [_transform(images[i % B], targets[i % B], S, h) for i in order]
+    photos, scores = (torch.stack(part) for part in zip(*parts, strict=True))
+    return _tile(photos), _tile(scores).permute(0, 2, 3, 1)
 
 
 def _transform(image: Tensor, target: Tensor, S: int, h: int) -> tuple[Tensor, Tensor]:
@@ -41,10 +41,11 @@ def _transform(image: Tensor, target: Tensor, S: int, h: int) -> tuple[Tensor, T
         image, target = image.transpose(-1, -2), target.transpose(-1, -2)
     contrast = float(torch.empty(()).uniform_(0.5, 1.5))
     image = ((image - image.mean()) * contrast + image.mean()).clamp(0, 1)
-    image = F.interpolate(image[None], (S // 2, S // 2), mode="bilinear", antialias=True)[0]
-    return image, F.interpolate(
-        target[None].float(), (h // 2, h // 2), mode="bilinear", antialias=True
-    )[0]
+    return _reduced(image, S // 2), _reduced(target.float(), h // 2)
+
+
+def _reduced(x: Tensor, side: int) -> Tensor:
+    return F.interpolate(x[None], (side, side), mode="bilinear", antialias=True)[0]
 
 
 def _tile(x: Tensor) -> Tensor:

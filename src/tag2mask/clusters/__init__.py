@@ -1,4 +1,4 @@
-"""Tags to clusters: groups of tags that share something, from a file, a preset, a language model or sentence embeddings."""
+"""Tags to clusters: groups of tags that share something."""
 
 from tag2mask.clusters.make import PRESETS, make_clusters
 from tag2mask.clusters.membership import Clusters, cluster_vector, load_clusters, membership

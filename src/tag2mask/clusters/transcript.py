@@ -1,10 +1,11 @@
-"""Every question and raw answer, kept on disk as they arrive: an interrupted run goes on from them, and a finished one can be replayed.
+"""Every question and raw answer, kept on disk as they arrive, to resume and to replay offline.
 
-A transcript is a JSONL file. A line that starts a run holds the settings and the tags; every other line holds one question and its
-answer. It is only ever appended to, so that a kill loses at most the line being written.
+A transcript is a JSONL file that only grows, so a kill loses at most the line being written. A
+header line holds settings and tags. Every line after it holds one question and its answer.
 """
 
 import json
+import os
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -18,7 +19,7 @@ from tag2mask.progress import log
 
 Messages = list[dict[str, str]]
 
-# What decides an answer beside the messages themselves: answers under other settings do not serve.
+# What decides an answer besides the messages.
 DECISIVE = ("model", "url", "temperature", "structured")
 
 
@@ -34,15 +35,18 @@ class Reply:
     seconds: float = 0.0
 
 
+def transcript_beside(path: Path) -> Path:
+    """The transcript of a cluster file: clusters.json has clusters.transcript.jsonl."""
+    return path.with_suffix(".transcript.jsonl")
+
+
 class Transcript:
-    """The questions and answers in one file, which need not exist yet. Raises ClusterError for a damaged one."""
+    """The questions and answers in a file, which need not exist. Raises ClusterError if damaged."""
 
     def __init__(self, path: Path):
         self.path = path
         self.header: dict[str, Any] = {}
-        self.asked: list[
-            Reply
-        ] = []  # answers that came over the network since this object was made
+        self.asked: list[Reply] = []  # answers that came over the network
         self._replies: dict[str, Reply] = {}
         self._lock = threading.Lock()
         if path.is_file():
@@ -50,72 +54,55 @@ class Transcript:
 
     def _read(self) -> None:
         content = self.path.read_bytes()
-        whole = content[: content.rfind(b"\n") + 1]
-        for number, line in enumerate(whole.splitlines(), 1):
+        end = content.rfind(b"\n") + 1
+        for number, line in enumerate(content[:end].splitlines(), 1):
             try:
                 record = json.loads(line)
                 if "settings" in record:
                     self.header = record
                 else:
-                    self._replies[_key(record["query"], record["messages"])] = Reply(
-                        **record["reply"]
-                    )
+                    key = self._key(record["query"], record["messages"])
+                    self._replies[key] = Reply(**record["reply"])
             except (ValueError, KeyError, TypeError) as error:
                 raise ClusterError(
-                    f"{self.path}, line {number}: damaged ({error!r}); delete that line to go on from the others"
+                    f"{self.path}, line {number}: damaged ({error!r}); delete this line and run "
+                    "it again to resume from the others"
                 ) from None
-        if len(whole) < len(content):  # a kill in the middle of a line
-            with self.path.open("r+b") as stream:
-                stream.truncate(len(whole))
+        if end < len(content):  # a kill in the middle of a line
+            os.truncate(self.path, end)
 
     def __len__(self) -> int:
         return len(self._replies)
 
     def start(self, settings: dict[str, Any], tags: Sequence[str]) -> None:
-        """Begin or go on with a run; a transcript of another model is put aside (NAME.1, NAME.2 ...), not overwritten."""
-        old = self.header
-        if old and any(old["settings"].get(name) != settings[name] for name in DECISIVE):
-            n = 1
-            while (aside := self.path.with_name(f"{self.path.name}.{n}")).exists():
-                n += 1
-            self.path.rename(aside)
-            log.info(
-                "clusters: the transcript was of another model or temperature; it is kept as %s",
-                aside,
-            )
-            self._replies, old = {}, {}
-        if (old.get("settings"), old.get("tags")) != (settings, list(tags)):
-            self.header = {
-                "settings": settings,
-                "tags": list(tags),
-                "tag2mask": version("tag2mask"),
-                "time": _now(),
-            }
+        """Begin or resume a run. Answers that another model gave stay in the file, unused."""
+        if (self.header.get("settings"), self.header.get("tags")) != (settings, list(tags)):
+            made_by = {"tag2mask": version("tag2mask"), "time": _now()}
+            self.header = {"settings": settings, "tags": list(tags), **made_by}
             self._append(self.header)
         if self._replies:
-            log.info(
-                "clusters: %s has %d answers already; only what is missing is asked",
-                self.path,
-                len(self._replies),
-            )
+            log.info("clusters: %s has %d answers: they are used again", self.path, len(self))
 
     def reply(
         self, query: str, messages: Messages, ask: Callable[[Messages], Reply] | None
     ) -> Reply:
-        """The stored answer to these messages of this query, else what `ask` gets, stored first. Without `ask`, ClusterError."""
-        key = _key(query, messages)
+        """The stored answer of this query to these messages, else that of `ask`, stored first.
+
+        Raises ClusterError if there is none and `ask` is None.
+        """
+        key = self._key(query, messages)
         with self._lock:
             if key in self._replies:
                 return self._replies[key]
         if ask is None:
             raise ClusterError(
-                f"{self.path} has no answer to {query!r}: the run that wrote it was not finished; run it again to go on"
+                f"{self.path} has no answer to {query!r}: the run that wrote it did not finish, or "
+                "another version of tag2mask wrote it"
             )
         reply = ask(messages)
+        record = {"query": query, "messages": messages, "reply": asdict(reply), "time": _now()}
         with self._lock:
-            self._append(
-                {"query": query, "messages": messages, "reply": asdict(reply), "time": _now()}
-            )
+            self._append(record)
             self._replies[key] = reply
             self.asked.append(reply)
         return reply
@@ -127,12 +114,12 @@ class Transcript:
                 stream.write(json.dumps(record) + "\n")
         except OSError as error:
             raise ClusterError(
-                f"{self.path}: cannot be written ({error.strerror}); answers so far are kept"
+                f"{self.path}: cannot write ({error.strerror}); the answers so far are kept"
             ) from None
 
-
-def _key(query: str, messages: Messages) -> str:
-    return json.dumps([query, messages])
+    def _key(self, query: str, messages: Messages) -> str:
+        settings = self.header["settings"]
+        return json.dumps([[settings.get(name) for name in DECISIVE], query, messages])
 
 
 def _now() -> str:

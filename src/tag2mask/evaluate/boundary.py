@@ -1,34 +1,42 @@
-"""Boundary IoU (Cheng et al., "Boundary IoU", CVPR 2021): agreement along the contours, which plain IoU of large objects hides."""
+"""Boundary IoU: agreement along the contours, which plain IoU of large objects hides.
+
+Cheng et al., "Boundary IoU: Improving Object-Centric Image Segmentation Evaluation", CVPR 2021.
+"""
 
 import numpy as np
 
 from tag2mask.photos.table import IGNORE
 
-WIDTH = 0.02  # of the picture's diagonal, the paper's
+WIDTH = 0.02  # of the picture's diagonal, as in the paper
 
 
 def boundary_counts(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Two (H, W) uint8 masks -> (2, 256) int64: for each class the pixels of both bands, and of either. 255 in the truth is skipped."""
+    """Two masks (H, W) uint8 to the intersection and union of their bands: (2, 256) int64 pixels.
+
+    Ground truth 255 is skipped.
+    """
     width = max(1, round(WIDTH * float(np.hypot(*truth.shape))))
-    ours = boundary_band(predicted, width)
-    theirs = boundary_band(truth, width)
     scored = truth != IGNORE
-    both = ours & theirs & (predicted == truth) & scored
+    predicted_band = boundary_band(predicted, width) & scored
+    true_band = boundary_band(truth, width) & scored
+    both = predicted_band & true_band & (predicted == truth)
     intersection, a, b = (
-        np.bincount(mask[band], minlength=256)
-        for mask, band in ((truth, both), (predicted, ours & scored), (truth, theirs & scored))
+        np.bincount(numbers, minlength=256)
+        for numbers in (truth[both], predicted[predicted_band], truth[true_band])
     )
     return np.stack([intersection, a + b - intersection])
 
 
 def boundary_band(mask: np.ndarray, width: int) -> np.ndarray:
-    """Pixels within `width` [pixels, chessboard distance] of another class or of the picture's edge: (H, W) uint8 -> (H, W) bool.
+    """A mask (H, W) uint8 to its band, (H, W) bool.
 
-    For every class at once: what is left of a class after `width` erosions with a 3 x 3 square are the pixels whose window of
-    side 2 * width + 1 lies in the picture and holds that class alone, that is, whose lowest and highest number are the same.
+    The band: pixels within `width` [pixels, chessboard distance] of another class or of the
+    picture's edge. This is, for every class at once, what `width` erosions with a 3 x 3 square
+    take away: a pixel stays if the window of side 2 * width + 1 around it lies in the picture
+    and holds one class alone, so that its lowest and highest number are the same.
     """
     low, high = (
-        _window(_window(mask, width, 0, extreme), width, 1, extreme)
+        _window(_window(mask, width, extreme).T, width, extreme).T
         for extreme in (np.minimum, np.maximum)
     )
     band = np.ones(mask.shape, bool)
@@ -37,13 +45,12 @@ def boundary_band(mask: np.ndarray, width: int) -> np.ndarray:
     return band
 
 
-def _window(values: np.ndarray, width: int, axis: int, extreme: np.ufunc) -> np.ndarray:
-    """Lowest or highest value within `width` along an axis, in log2(width) steps."""
-    values = np.moveaxis(values, axis, 0)
+def _window(values: np.ndarray, width: int, extreme: np.ufunc) -> np.ndarray:
+    """The lowest or highest value within `width` rows, in log2(width) steps."""
     padded = np.pad(values, [(width, width), (0, 0)], mode="edge")
     length, side = 1, 2 * width + 1
     while length < side:
         step = min(length, side - length)
         padded = extreme(padded[:-step], padded[step:])
         length += step
-    return np.moveaxis(padded, 0, axis)
+    return padded

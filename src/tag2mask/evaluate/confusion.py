@@ -1,109 +1,112 @@
-"""Masks to numbers: one confusion matrix in exact integers over the whole set, and all that follows from it.
+"""Masks to metrics: one confusion matrix over the whole set, in exact integers.
 
-Letters: C classes (background is 0). Ignore (255) in the truth is skipped; ignore in a prediction is wrong, and reported.
+The protocol:
+- Every metric comes from the matrix of all photos. None is a mean over photos.
+- Ground truth 255 (ignore) is skipped.
+- A predicted 255 is wrong, and its share is reported.
+- A class that the ground truth never shows has no IoU and is in no mean.
+
+C is the number of classes; background is 0.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
-from itertools import islice
+from collections.abc import Callable, Iterable, Sequence, Sized
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from tag2mask.errors import DataError
 from tag2mask.evaluate.boundary import boundary_counts
+from tag2mask.photos.counts import count_pixels
 from tag2mask.photos.masks import read_mask
 from tag2mask.photos.table import IGNORE
-from tag2mask.processes import cores
+from tag2mask.processes import cores, parallel_map
 from tag2mask.progress import track
 
 Mask = Path | np.ndarray | Callable[[], np.ndarray]
-AHEAD = 16  # pairs in flight for each thread: memory stays flat in the number of masks
-
-
-def count_pixels(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """How often each pair of numbers occurs: two (H, W) uint8 -> (256 true, 256 predicted) int64. Raises DataError if sizes differ."""
-    if predicted.shape != truth.shape:
-        size, true_size = (" x ".join(map(str, mask.shape[::-1])) for mask in (predicted, truth))
-        raise DataError(f"the mask is {size}, its truth {true_size} (width x height)")
-    pairs = truth.astype(np.uint16) << 8 | predicted
-    return np.bincount(pairs.ravel(), minlength=1 << 16).reshape(256, 256)
+AHEAD = 16  # pairs in flight for each thread: memory does not grow with the number of masks
 
 
 def check_mean_over(mean_over: Sequence[str], classes: Sequence[str]) -> None:
-    """Nothing, or DataError naming those of `mean_over` that are no classes."""
+    """Raises DataError if `mean_over` names something that is no class."""
     if unknown := set(mean_over) - set(classes):
-        raise DataError(
-            f"mean over {', '.join(sorted(unknown))}: no such class; there are {', '.join(classes)}"
-        )
+        names = ", ".join(sorted(unknown))
+        raise DataError(f"mean over {names}: no such class; there are {', '.join(classes)}")
 
 
 @dataclass(frozen=True)
 class Result:
-    """A confusion matrix and the figures that follow from it."""
+    """A confusion matrix and the metrics that follow from it.
+
+    `mean_over`: the classes that mIoU is the mean of; empty: all that the ground truth shows.
+    """
 
     classes: tuple[str, ...]  # by number, background first
     matrix: np.ndarray  # (C true, C + 1 predicted) int64 pixels; the last column is a predicted 255
     images: int
-    boundary: np.ndarray | None = (
-        None  # (2, C) int64: intersection and union of boundary regions [pixels]
-    )
-    mean_over: tuple[str, ...] = field(
-        default=()
-    )  # classes that mIoU is the mean of; none: all that occur in the truth
+    boundary: np.ndarray | None = None  # (2, C) int64: intersection and union of the bands
+    mean_over: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_mean_over(self.mean_over, self.classes)
 
     @property
     def in_mean(self) -> np.ndarray:
-        """Which classes the means are over: (C,) bool. A class that the truth never shows has no figure and is in no mean."""
+        """Which classes the means are over: (C,) bool."""
         named = np.array([name in self.mean_over or not self.mean_over for name in self.classes])
         return named & (self.matrix.sum(1) > 0)
 
     @property
     def iou(self) -> np.ndarray:
-        """Intersection over union of each class: (C,) in 0-1, NaN where the truth never shows it."""
-        hit, true, said = self._counts()
-        return self._ratio(hit, true + said - hit)
+        """Intersection over union: (C,) in 0-1, NaN for classes not in the ground truth."""
+        hits, true, predicted = self._pixels()
+        return self._ratio(hits, true + predicted - hits)
 
     @property
     def precision(self) -> np.ndarray:
-        """Of the pixels called a class, how many are it: (C,) in 0-1, NaN where the truth never shows it, 0 where nothing was called it."""
-        hit, _, said = self._counts()
-        return self._ratio(hit, said)
+        """Share of a class's predicted pixels that are right: (C,) in 0-1, NaN as in `iou`.
+
+        It is 0 for a class that is never predicted.
+        """
+        hits, _, predicted = self._pixels()
+        return self._ratio(hits, predicted)
 
     @property
     def recall(self) -> np.ndarray:
-        """Of a class's pixels, how many were found: (C,) in 0-1, NaN where the truth never shows it."""
-        hit, true, _ = self._counts()
-        return self._ratio(hit, true)
+        """Share of a class's true pixels that are predicted: (C,) in 0-1, NaN as in `iou`."""
+        hits, true, _ = self._pixels()
+        return self._ratio(hits, true)
 
     @property
     def boundary_iou(self) -> np.ndarray | None:
-        """IoU of the bands along the contours (Cheng et al., CVPR 2021), over the whole set: (C,) in 0-1; None if not counted."""
+        """IoU of the bands along the contours, over the whole set: (C,) in 0-1, NaN as in `iou`.
+
+        None if they were not counted (Cheng et al., "Boundary IoU", CVPR 2021).
+        """
         return None if self.boundary is None else self._ratio(self.boundary[0], self.boundary[1])
 
     @property
     def miou(self) -> float:
-        """Mean IoU in 0-1; NaN if no class of the mean occurs."""
+        """Mean IoU in 0-1; NaN if the ground truth shows no class of the mean."""
         return self.mean(self.iou)
 
     @property
     def predicted_ignore(self) -> float:
-        """Share of the scored pixels that the prediction left at 255, in 0-1."""
+        """Share of the scored pixels with a predicted 255, in 0-1."""
         return float(self.matrix[:, -1].sum() / max(int(self.matrix.sum()), 1))
 
     def mean(self, values: np.ndarray) -> float:
-        """Mean of (C,) values over the classes of the mean."""
+        """(C,) values to their mean over the classes of the mean."""
         return float(values[self.in_mean].mean()) if self.in_mean.any() else float("nan")
 
     def confusions(self, top: int = 5) -> list[tuple[str, str, float]]:
-        """What is taken for what, worst first: (true class, predicted class, share of the true class's pixels in 0-1), by pixels."""
+        """The largest confusions: (true class, predicted class, share of the true class in 0-1).
+
+        Those with the most pixels come first.
+        """
         wrong = self.matrix.copy()
         np.fill_diagonal(wrong, 0)
         names = (*self.classes, "ignore")
@@ -112,9 +115,10 @@ class Result:
         return [(names[t], names[p], float(wrong[t, p] / self.matrix[t].sum())) for t, p in pairs]
 
     def summary(self, **stated: Any) -> dict[str, Any]:
-        """The form of metrics.json: figures in 0-1, and what a figure is worthless without.
+        """The entry of metrics.json: metrics in 0-1, None for NaN, and `stated`.
 
-        `stated`: split, labels ("given", "predicted", "none"), crf, weights, seed, list_hash (`list_hash` of the photos' names).
+        `stated` is what a metric means nothing without: split, labels ("given", "predicted",
+        "none"), crf, weights, seed, list_hash (`list_hash` of the photos' names).
         """
         summary = {
             "miou": _plain(self.miou),
@@ -122,30 +126,28 @@ class Result:
             "precision": self._named(self.precision),
             "recall": self._named(self.recall),
             "images": self.images,
-            "mean_over": [
-                name for name, inside in zip(self.classes, self.in_mean, strict=True) if inside
-            ],
+            "mean_over": [self.classes[i] for i in np.flatnonzero(self.in_mean)],
             "predicted_ignore": self.predicted_ignore,
             "confusions": self.confusions(),
         }
         if self.boundary_iou is not None:
-            summary |= {
-                "boundary_miou": _plain(self.mean(self.boundary_iou)),
-                "boundary_iou": self._named(self.boundary_iou),
-            }
+            summary["boundary_miou"] = _plain(self.mean(self.boundary_iou))
+            summary["boundary_iou"] = self._named(self.boundary_iou)
         return summary | stated
 
-    def _counts(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _pixels(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Pixels of each class that are right, true and predicted: (C,) each."""
         return self.matrix.diagonal(), self.matrix.sum(1), self.matrix[:, :-1].sum(0)
 
-    def _ratio(self, part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-        ratio = part / np.maximum(whole, 1)
-        return np.where(self.matrix.sum(1) > 0, ratio, np.nan)
+    def _ratio(self, part: np.ndarray, total: np.ndarray) -> np.ndarray:
+        return np.where(self.matrix.sum(1) > 0, part / np.maximum(total, 1), np.nan)
 
     def _named(self, values: np.ndarray) -> dict[str, float | None]:
-        return {
-            name: _plain(float(value)) for name, value in zip(self.classes, values, strict=True)
-        }
+        return dict(zip(self.classes, map(_plain, values.tolist()), strict=True))
+
+
+def _plain(value: float) -> float | None:
+    return None if np.isnan(value) else value
 
 
 def evaluate_masks(
@@ -155,38 +157,40 @@ def evaluate_masks(
     boundary: bool = False,
     mean_over: Sequence[str] = (),
 ) -> Result:
-    """Pairs (predicted, truth) to their figures, read in parallel, memory flat in the number of pairs.
+    """Pairs of masks (predicted, ground truth) to their metrics. Threads read them.
 
-    A mask is a PNG file, an array (H, W) uint8, or a function that returns one (`partial(truth.read, photo)`).
-    `classes`: names by number, background first; None: as many as the masks hold, named by number. `workers`: threads, default all cores.
-    `boundary`: boundary IoU as well. Raises DataError with every mask that is missing, of another size, or holds an unknown number.
+    A mask is a PNG file, an array (H, W) uint8, or a function that returns one, such as
+    `partial(truth.read, photo)`.
+    `classes`: names by number, background first; None: the numbers that occur are the names.
+    `workers`: threads; None: one for each core. `boundary`: boundary IoU as well.
+    Raises DataError with every mask that is missing, has another size or an unknown number.
     """
     counts = np.zeros((256, 256), np.int64)
-    bands = np.zeros((2, 256), np.int64) if boundary else None
+    bands = np.zeros((2, 256), np.int64)
     images, problems = 0, []
-    limit = len(classes) if classes is not None else IGNORE
+    limit = IGNORE if classes is None else len(classes)
+    workers = workers or cores()
 
-    def one(pair: tuple[Mask, Mask]) -> tuple[np.ndarray, np.ndarray | None] | str:
+    def count(pair: tuple[Mask, Mask]) -> tuple[np.ndarray, np.ndarray | int] | str:
         try:
             predicted, truth = (_read(mask) for mask in pair)
-            found = count_pixels(predicted, truth)
-            check_numbers(found, limit)
-            return found, boundary_counts(predicted, truth) if boundary else None
+            pixels = count_pixels(predicted, truth)
+            _check_numbers(pixels, limit)
+            return pixels, boundary_counts(predicted, truth) if boundary else 0
         except DataError as error:
-            text = str(error)
-            named = [str(mask) for mask in pair if isinstance(mask, Path)]
-            return (
-                text if not named or any(name in text for name in named) else f"{named[0]}: {text}"
-            )
+            text, files = str(error), [str(mask) for mask in pair if isinstance(mask, Path)]
+            has_name = not files or any(name in text for name in files)
+            return text if has_name else f"{files[0]}: {text}"
 
-    for answer in track(_in_parallel(one, pairs, workers or cores()), "evaluate", _length(pairs)):
+    total = len(pairs) if isinstance(pairs, Sized) else None
+    answers = parallel_map(count, pairs, workers, AHEAD * workers)
+    for answer in track(answers, "evaluate", total):
         if isinstance(answer, str):
             problems.append(answer)
             continue
         images += 1
         counts += answer[0]
-        if bands is not None:
-            bands += answer[1]
+        bands += answer[1]
     if problems:
         raise DataError(problems)
     if not images:
@@ -196,20 +200,8 @@ def evaluate_masks(
         classes = ("background", *map(str, range(1, int(used.max(initial=0)) + 1)))
     size = len(classes)
     matrix = np.concatenate([counts[:size, :size], counts[:size, IGNORE:]], 1)
-    return Result(
-        tuple(classes), matrix, images, None if bands is None else bands[:, :size], tuple(mean_over)
-    )
-
-
-def check_numbers(counts: np.ndarray, num_classes: int) -> None:
-    """Raises DataError if a (256, 256) count holds class numbers that do not exist."""
-    for axis, what in ((0, "mask"), (1, "truth")):
-        numbers = np.flatnonzero(counts.sum(axis))
-        unknown = numbers[(numbers >= num_classes) & (numbers != IGNORE)]
-        if len(unknown):
-            raise DataError(
-                f"the {what} holds {', '.join(map(str, unknown))}; class numbers are 0 to {num_classes - 1}, and 255 for ignore"
-            )
+    seen_bands = bands[:, :size] if boundary else None
+    return Result(tuple(classes), matrix, images, seen_bands, tuple(mean_over))
 
 
 def _read(mask: Mask) -> np.ndarray:
@@ -218,22 +210,13 @@ def _read(mask: Mask) -> np.ndarray:
     return mask() if callable(mask) else mask
 
 
-def _in_parallel(function: Callable[..., Any], items: Iterable[Any], workers: int) -> Iterator[Any]:
-    """`map` on threads, in no order, taking no more items than it works on. Reading PNGs and counting both release the GIL."""
-    source = iter(items)
-    with ThreadPoolExecutor(workers) as pool:
-        running: set[Future] = {
-            pool.submit(function, item) for item in islice(source, workers * AHEAD)
-        }
-        while running:
-            done, running = wait(running, return_when=FIRST_COMPLETED)
-            running |= {pool.submit(function, item) for item in islice(source, len(done))}
-            yield from (future.result() for future in done)
-
-
-def _length(items: Iterable[Any]) -> int | None:
-    return len(cast(Sequence, items)) if hasattr(items, "__len__") else None
-
-
-def _plain(value: float) -> float | None:
-    return None if np.isnan(value) else value
+def _check_numbers(counts: np.ndarray, num_classes: int) -> None:
+    """Raises DataError if a (256, 256) count has class numbers that do not exist."""
+    for axis, what in ((0, "mask"), (1, "ground truth")):
+        numbers = np.flatnonzero(counts.sum(axis))
+        unknown = numbers[(numbers >= num_classes) & (numbers != IGNORE)]
+        if len(unknown):
+            raise DataError(
+                f"the {what} holds {', '.join(map(str, unknown))}; "
+                f"class numbers are 0 to {num_classes - 1}, and 255 for ignore"
+            )

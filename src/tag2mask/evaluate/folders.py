@@ -1,4 +1,4 @@
-"""`tag2mask evaluate --pred DIR --truth DIR`: any masks, of any tool."""
+"""Two folders of masks, of any tool, to metrics."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -21,10 +21,11 @@ def evaluate_folders(
     workers: int | None = None,
     mean_over: Sequence[str] = (),
 ) -> tuple[Result, list[str]]:
-    """Two folders of NAME.png to their figures, and the names that were scored.
+    """Two folders of NAME.png to their metrics and the names that were scored.
 
-    `names`: a file with one name a line, else every mask in `truth`. `classes`: "voc", "coco", or a file with one class name a line,
-    background first; else numbers. Raises DataError with every mask that is missing or does not fit.
+    `names`: a file with one name a line; None: every mask in `truth`.
+    `classes`: "voc", "coco", or a file with one class name a line; None: class numbers.
+    Raises DataError with every mask that is missing or does not fit.
     """
     for folder in (predicted, truth):
         if not folder.is_dir():
@@ -32,25 +33,22 @@ def evaluate_folders(
     if names is not None:
         scored = read_list(names)
     else:
-        scored = sorted(
-            path.relative_to(truth).with_suffix("").as_posix()
-            for path in truth.rglob("*.png")
-            if not path.name.startswith(".")
-        )
+        files = (path for path in truth.rglob("*.png") if not path.name.startswith("."))
+        scored = sorted(file.relative_to(truth).with_suffix("").as_posix() for file in files)
     if not scored:
-        raise DataError(f"{names or truth}: nothing to score")
-    missing = [name for name in scored if not (predicted / f"{name}.png").is_file()]
-    if missing:
-        shown = ", ".join(f"{name}.png" for name in missing[:3])
+        raise DataError(f"{names or truth}: no mask to evaluate")
+    if missing := [name for name in scored if not (predicted / f"{name}.png").is_file()]:
+        first = ", ".join(f"{name}.png" for name in missing[:3])
         raise DataError(
-            f"{predicted}: {len(missing)} of {len(scored)} masks are missing, first {shown}; name the ones to score in a file, --list"
+            f"{predicted}: {len(missing)} of {len(scored)} masks are missing, first {first}; "
+            "list the names to evaluate in a file and give it with --list"
         )
     pairs = [(predicted / f"{name}.png", truth / f"{name}.png") for name in scored]
     return evaluate_masks(pairs, _class_names(classes), workers, boundary, mean_over), scored
 
 
 def list_hash(names: Iterable[str]) -> str:
-    """Which photos a figure is over: the same for the same names in any order."""
+    """A hash of which photos were scored. It is the same for the same names in any order."""
     return hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()[:12]
 
 
@@ -58,8 +56,6 @@ def _class_names(classes: str | None) -> Sequence[str] | None:
     if classes is None or classes in CLASSES:
         return CLASSES[classes] if classes else None
     names = read_list(Path(classes))
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise DataError(
-            f"{classes}: there twice: {', '.join(twice)}; each class needs a name of its own"
-        )
+    if duplicates := sorted({name for name in names if names.count(name) > 1}):
+        raise DataError(f"{classes}: duplicate class names: {', '.join(duplicates)}")
     return names if names[:1] == ["background"] else ["background", *names]

@@ -1,10 +1,10 @@
-"""Everything wrong with a data set, at once, before hours of work."""
+"""Everything that is wrong with a data set, at once, before hours of work."""
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from difflib import SequenceMatcher
 from functools import partial
 from itertools import combinations
@@ -14,15 +14,18 @@ from typing import Any
 from tag2mask.errors import DataError
 from tag2mask.files import Facts
 from tag2mask.formats import read_rows
-from tag2mask.formats.findings import Finding
+from tag2mask.formats.findings import Finding, by_severity
 from tag2mask.formats.rows import (
+    MAX_TAGS,
     Row,
     Rows,
+    as_table,
     is_file,
     known_tags,
     nearest_tag,
-    photo_names,
+    photos_text,
     row_findings,
+    spellings,
 )
 from tag2mask.photos.images import reading, upright_rgb
 from tag2mask.photos.masks import Truth, true_photos
@@ -34,7 +37,7 @@ MIN_SIDE = 32  # pixels: two patches of a ViT
 MAX_ASPECT = 4  # training resizes to a square
 MAX_PIXELS = 40_000_000
 FEW = 10  # photos of a tag
-UNBALANCED = 20  # photos of the commonest tag for one of the rarest
+UNBALANCED = 20  # photos of the most frequent tag for each photo of the rarest
 EVERYWHERE = 0.95  # share of photos
 ALIKE = 0.85  # difflib ratio of two tags that may be one: "dog" and "dogs"
 ALIKE_RARE = 0.75  # the same where one is five times rarer: "elephant" and "elefant"
@@ -53,155 +56,147 @@ def check(
     facts: Facts | None = None,
     read: Reader = read_rows,
 ) -> list[Finding]:
-    """A data set to all its faults, errors first: rows, pictures, tags; with `val` that set and what leaked into it; true masks; clusters.
+    """All faults of a data set, errors first; an empty list means that nothing was found.
 
-    Every picture and mask is opened once, those that `facts` knows not at all. An empty list means that nothing was found.
+    `val` is the validation set: its own faults, and photos that are in both. `masks` is a folder of
+    true masks, with class numbers in `numbering`. Each picture and mask is opened once; those that
+    `facts` knows are not opened.
     """
     findings: list[Finding] = []
     facts = facts or Facts()
-    found = _rows(data, findings, read)
-    tags = known_tags(found) if found else ()
-    sets = [found] if found else []
-    if found:
-        findings += [
-            *row_findings(found),
-            *tag_findings(found, tags),
-            *cluster_findings(tags, clusters or {}),
-        ]
-    if val is not None and (found_val := _rows(val, findings, read)):
-        findings += row_findings(found_val, tags, untagged=True)
-        sets.append(found_val)
-    findings += picture_findings(sets, facts)
+    train = _read(data, read, findings)
+    tested = _read(val, read, findings) if val else None
+    tags = known_tags(train) if train else ()
+    if val and train and tested:  # "row 3" alone could be of either file
+        same = data.name == val.name
+        train = _with_file(train, str(data) if same else data.name)
+        tested = _with_file(tested, str(val) if same else val.name)
+    if train:
+        findings += row_findings(train)
+        findings += tag_findings(train, tags) if len(tags) <= MAX_TAGS else ()
+        findings += cluster_findings(tags, clusters or {})
+    if tested:
+        findings += row_findings(tested, tags if train else None, untagged=True)
+    sets = [rows for rows in (train, tested) if rows]
+    existing = [_existing(rows) for rows in sets]
+    findings += picture_findings(existing, facts)
     if masks is not None:
-        tables = [_existing_table(one, tags) for one in sets]
-        if len(tables) > 1:  # with photos to test on, masks of the training photos are a gift
+        tables = [as_table(rows, tags) for rows in existing]
+        if len(tables) > 1:  # masks of the training photos are not needed then
             tables[0] = true_photos(tables[0], tables[1], masks)
         for table in tables:
             findings += mask_findings(table, masks, numbering, facts)
-        findings += stray_masks(sets, masks)
-    return sorted(dict.fromkeys(findings), key=lambda finding: finding.severity)
+        findings += unused_masks(sets, masks)
+    return by_severity(findings)
 
 
 def checked_state(
     data: Path, val: Path | None = None, masks: Path | None = None, read: Reader = read_rows
 ) -> dict[str, str | None]:
-    """What decides whether `check` has anything new to look at, as hashes: rows and masks, and each file's size and time of change."""
+    """Hashes of what `check` looks at: rows, masks, and each file's size and time of change."""
 
     def stamp(path: Path) -> tuple[int, int] | None:
-        if not is_file(path):
-            return None
-        stat = path.stat()
-        return stat.st_size, stat.st_mtime_ns
+        stat = path.stat() if is_file(path) else None
+        return stat and (stat.st_size, stat.st_mtime_ns)
 
-    def rows(path: Path) -> Iterator[object]:
+    def parts(path: Path) -> list[object]:
         try:
-            found = read(path)
+            rows = read(path)
         except DataError as error:
-            yield error.problems
-            return
-        yield found.tags, found.findings, found.no_tags
-        yield from ((str(row.path), row.tags, stamp(row.path)) for row in found.rows)
+            return [error.problems]
+        files = ((str(row.path), row.tags, stamp(row.path)) for row in rows.rows)
+        return [(rows.tags, rows.findings, rows.no_tags), *files]
 
-    def digest(parts: Iterator[object]) -> str:
-        whole = hashlib.sha256()
-        for part in parts:
-            whole.update(repr(part).encode("utf-8", "backslashreplace"))
-        return whole.hexdigest()[:16]
+    def digest(parts: Iterable[object]) -> str:
+        text = "".join(map(repr, parts)).encode("utf-8", "backslashreplace")
+        return hashlib.sha256(text).hexdigest()[:16]
 
     files = ((str(file), stamp(file)) for file in sorted(masks.rglob("*") if masks else ()))
     return {
-        "data": digest(rows(data)),
-        "val": digest(rows(val)) if val else None,
+        "data": digest(parts(data)),
+        "val": digest(parts(val)) if val else None,
         "masks": digest(files) if masks else None,
     }
 
 
-def tag_findings(found: Rows, tags: Sequence[str]) -> Iterator[Finding]:
-    """What makes tags hard or impossible to learn: too few photos, too alike, always together, everywhere."""
-    count = Counter(tag for row in found.rows for tag in row.tags if tag in tags)
-    photos = sum(bool(row.tags) for row in found.rows)
-    for tag, n in sorted(count.items(), key=lambda item: item[1]):
-        if n == 1:
-            where = next(row.where for row in found.rows if tag in row.tags)
-            yield warning(
-                "rare tag",
-                where,
-                f'tag "{tag}" is in this photo only',
-                "a misspelling? else find more photos, or drop the tag",
-            )
-        elif n < FEW:
-            yield warning(
-                "rare tag", f'tag "{tag}"', f"only {n} photos", f"{FEW} or more can be learnt from"
-            )
+def tag_findings(rows: Rows, tags: Sequence[str]) -> Iterator[Finding]:
+    """What makes tags hard or impossible to learn."""
+    # Spellings that differ only in case, spaces or punctuation are an error already: one tag here.
+    main = {tag: next(iter(group)) for group in spellings(rows.rows, tags) for tag in group}
+    tagged = [{main[tag] for tag in row.tags} for row in rows.rows]
+    count = Counter(tag for tags_of_row in tagged for tag in sorted(tags_of_row))
+    alike = _alike_tags(count) if rows.tags is None else []
+    for few, many in alike:
+        tags_text = (f'"{tag}" ({photos_text(count[tag])})' for tag in (few, many))
+        what = f"{' and '.join(tags_text)} may be one tag"
+        yield warning("spelling", f'tag "{few}"', what, "if they are, use one spelling")
+    yield from _rare_tags(rows, tagged, count, {few for few, _ in alike})
+    if absent := [tag for tag in tags if main[tag] not in count]:
+        what = f"no photo has {', '.join(absent)}"
+        yield warning("absent tag", str(rows.source), what, "these classes cannot be learned")
+    photos = sum(map(bool, tagged))
+    for tag, n in count.items():
         if photos >= FEW and n >= EVERYWHERE * photos:
-            what = f"in {n} of {photos} photos: nothing to tell it from the background"
+            what = f"in {n} of {photos} photos: nothing distinguishes it from the background"
             yield warning("tag everywhere", f'tag "{tag}"', what, "add photos without it")
-    if absent := [tag for tag in tags if tag not in count]:
-        yield warning(
-            "absent tag",
-            str(found.source),
-            f"no photo has {', '.join(absent)}",
-            "these classes cannot be learnt",
-        )
-    if count and max(count.values()) > UNBALANCED * min(count.values()):
-        (top, most), *_, (rare, least) = count.most_common()
-        yield warning(
-            "balance",
-            str(found.source),
-            f'{most} photos of "{top}", {least} of "{rare}"',
-            "rare tags will be learnt badly",
-        )
     together = defaultdict(list)
     for tag in count:
-        together[tuple(i for i, row in enumerate(found.rows) if tag in row.tags)].append(tag)
-    for rows, same in together.items():
-        if len(same) > 1 and len(rows) > 1:
-            what = f"always together ({len(rows)} photos): nothing can tell them apart"
-            yield warning(
-                "always together",
-                f"tags {', '.join(sorted(same))}",
-                what,
-                "add photos with one of them alone, or make them one tag",
-            )
-    for a, b in combinations(sorted(count), 2) if found.tags is None else ():
-        alike = ALIKE_RARE if max(count[a], count[b]) >= 5 * min(count[a], count[b]) else ALIKE
-        if (
-            min(len(a), len(b)) > 2
-            and SequenceMatcher(None, a.casefold(), b.casefold()).ratio() >= alike
-        ):
-            what = f'"{a}" ({count[a]} photos) and "{b}" ({count[b]} photos) look like one tag'
-            yield warning(
-                "spelling",
-                f'tag "{min((a, b), key=count.__getitem__)}"',
-                what,
-                "if they are, write one of them everywhere",
-            )
+        together[tuple(i for i, row in enumerate(tagged) if tag in row)].append(tag)
+    for numbers, same in together.items():
+        if len(same) > 1 and len(numbers) > 1:
+            what = f"always together ({len(numbers)} photos): nothing distinguishes them"
+            do = "add photos with one of them alone, or make them one tag"
+            yield warning("always together", f"tags {', '.join(sorted(same))}", what, do)
+
+
+def _rare_tags(
+    rows: Rows, tagged: Sequence[set[str]], count: Counter[str], misspelled: set[str]
+) -> Iterator[Finding]:
+    """Tags of few photos, and of few compared with others."""
+    for tag, n in sorted(count.items(), key=lambda item: item[1]):
+        if n == 1 and tag not in misspelled:
+            where = rows.rows[next(i for i, own in enumerate(tagged) if tag in own)].where
+            what, do = f'tag "{tag}" is in this photo only', "add photos of it or delete the tag"
+            yield warning("rare tag", where, what, do)
+        elif n < FEW and tag not in misspelled:
+            do = f"at least {FEW} are recommended"
+            yield warning("rare tag", f'tag "{tag}"', f"only {n} photos", do)
+    enough = [(tag, n) for tag, n in count.most_common() if n >= FEW]
+    if enough and enough[0][1] > UNBALANCED * enough[-1][1]:
+        (top, most), (rare, least) = enough[0], enough[-1]
+        what = f'{most} photos of "{top}", {least} of "{rare}"'
+        yield warning("balance", str(rows.source), what, "rare tags are learned badly")
+
+
+def _alike_tags(count: Counter[str]) -> list[tuple[str, str]]:
+    """Pairs of tags that may be one, the rarer first."""
+    pairs = []
+    for pair in combinations(sorted(count), 2):
+        few, many = sorted(pair, key=count.__getitem__)
+        least = ALIKE_RARE if count[many] >= 5 * count[few] else ALIKE
+        a, b = (tag.casefold() for tag in pair)
+        if min(map(len, pair)) > 2 and SequenceMatcher(None, a, b).ratio() >= least:
+            pairs.append((few, many))
+    return pairs
 
 
 def cluster_findings(
     tags: Sequence[str], clusters: Mapping[str, Sequence[str]]
 ) -> Iterator[Finding]:
-    """Tags named in no cluster, and names in clusters that are no tag."""
-    named = {tag for members in clusters.values() for tag in members}
+    """Tags that no cluster has, and names in clusters that are not tags."""
+    members = [(cluster, tag) for cluster, names in clusters.items() for tag in names]
     for tag in tags if clusters else ():
-        if tag not in named:
-            yield Finding(
-                "cluster", f'tag "{tag}"', "in no cluster", "add it to one, or give it its own"
-            )
-    for cluster, members in clusters.items():
-        for tag in members:
-            if tag not in tags:
-                yield Finding(
-                    "cluster",
-                    f'cluster "{cluster}"',
-                    f'"{tag}" is no tag of this data set',
-                    nearest_tag(tag, tags),
-                )
+        if tag not in {member for _, member in members}:
+            yield Finding("cluster", f'tag "{tag}"', "in no cluster", "add it to a cluster")
+    for cluster, tag in members:
+        if tag not in tags:
+            what = f'"{tag}" is not a tag of this data set'
+            yield Finding("cluster", f'cluster "{cluster}"', what, nearest_tag(tag, tags))
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """What one look at a picture tells."""
+class _Picture:
+    """What `check` knows of a picture."""
 
     size: tuple[int, int]
     pixels: str  # hash
@@ -210,44 +205,32 @@ class _Seen:
 
 
 def picture_findings(sets: Sequence[Rows], facts: Facts) -> Iterator[Finding]:
-    """Pictures that cannot be read, that occur twice (also in training and validation), or of extreme size, shape or content."""
-    rows = [(row, i) for i, found in enumerate(sets) for row in _existing(found)]
+    """Pictures that are unreadable, duplicate (also in training and validation set), or unusual."""
+    rows = [(row, i) for i, of_set in enumerate(sets) for row in of_set.rows]
     first: dict[str, tuple[Row, int]] = {}
     with ThreadPoolExecutor(cores()) as pool:
-        looks = pool.map(partial(_seen, facts), (row.path for row, _ in rows))
-        for (row, i), seen in zip(rows, track(looks, "check pictures", len(rows)), strict=True):
-            if isinstance(seen, str):
-                yield Finding(
-                    "unreadable picture",
-                    row.where,
-                    seen,
-                    "get the picture again, or take the row out",
-                )
+        looks = pool.map(partial(_picture, facts), (row.path for row, _ in rows))
+        for (row, i), picture in zip(rows, track(looks, "check pictures", len(rows)), strict=True):
+            if isinstance(picture, str):
+                do = "replace the picture, or delete the row"
+                yield Finding("unreadable picture", row.where, picture, do)
                 continue
-            yield from _shape_findings(row.where, seen)
-            same, j = first.setdefault(seen.pixels, (row, i))
+            yield from _shape_findings(row.where, picture)
+            other, j = first.setdefault(picture.pixels, (row, i))
+            same = f"the same picture as {other.where}"
             if i != j:
-                yield warning(
-                    "leak",
-                    row.where,
-                    f"the same picture as {same.where} of the training set",
-                    "take it out of one of them",
-                )
-            elif same is not row and set(same.tags) != set(row.tags):
-                what = f"the same picture as {same.where}, but tagged {_listed(row.tags)} here and {_listed(same.tags)} there"
-                yield warning(
-                    "duplicate, other tags", row.where, what, "keep one, with all its tags"
-                )
-            elif same is not row:
-                yield warning(
-                    "duplicate", row.where, f"the same picture as {same.where}", "keep one"
-                )
+                what = f"{same} of the training set"
+                yield warning("leak", row.where, what, "delete it from one of them")
+            elif other is not row:
+                if set(other.tags) != set(row.tags):
+                    same += f", but the tags are {_listed(row.tags)}, there {_listed(other.tags)}"
+                yield warning("duplicate", row.where, same, "keep one, with all its tags")
 
 
-def _seen(facts: Facts, path: Path) -> _Seen | str:
-    """What one look at a picture has told, or why it cannot be read: that is tried again each time, the cause may lie outside the file."""
+def _picture(facts: Facts, path: Path) -> _Picture | str:
+    """What is known of a picture, or why it cannot be read, which is tried again each time."""
     try:
-        return _Seen(**facts.of(path, "picture", _look))
+        return _Picture(**facts.of(path, "picture", _look))
     except DataError as error:
         return str(error).removeprefix(f"{path}: ")
 
@@ -257,38 +240,29 @@ def _look(path: Path) -> dict[str, Any]:
         image = upright_rgb(file)
         frames = getattr(file, "n_frames", 1)
     pixels = hashlib.sha256(repr(image.size).encode() + image.tobytes()).hexdigest()
-    return asdict(_Seen(image.size, pixels, image.getcolors(1) is not None, frames))
+    return asdict(_Picture(image.size, pixels, image.getcolors(1) is not None, frames))
 
 
-def _shape_findings(where: str, seen: _Seen) -> Iterator[Finding]:
-    width, height = seen.size
+def _shape_findings(where: str, picture: _Picture) -> Iterator[Finding]:
+    width, height = picture.size
     size = f"{width} x {height} pixels"
-    if min(seen.size) < MIN_SIDE:
-        yield warning(
-            "tiny picture", where, f"only {size}", f"use pictures of {MIN_SIDE} pixels or more"
-        )
-    if max(seen.size) > MAX_ASPECT * min(seen.size):
-        yield warning(
-            "extreme shape",
-            where,
-            f"{size}: squeezed out of shape when resized to a square",
-            "cut it to the part that matters",
-        )
+    if min(picture.size) < MIN_SIDE:
+        do = f"use pictures of at least {MIN_SIDE} pixels"
+        yield warning("tiny picture", where, f"only {size}", do)
+    if max(picture.size) > MAX_ASPECT * min(picture.size):
+        what = f"{size}: distorted when it is resized to a square"
+        yield warning("extreme shape", where, what, "crop it to the part that matters")
     if width * height > MAX_PIXELS:
-        yield warning(
-            "huge picture",
-            where,
-            f"{size}: slow, and needs much memory",
-            "make it smaller; networks see less than a megapixel",
-        )
-    if seen.flat:
-        yield warning("blank picture", where, "one colour all over", "take it out")
-    if seen.frames > 1:
-        yield warning("animation", where, f"{seen.frames} frames, of which only the first is used")
+        do = "make it smaller: networks see less than a megapixel"
+        yield warning("huge picture", where, f"{size}: slow, and needs much memory", do)
+    if picture.flat:
+        yield warning("blank picture", where, "only one color", "delete it")
+    if picture.frames > 1:
+        yield warning("animation", where, f"{picture.frames} frames; only the first is used")
 
 
 def mask_findings(table: Table, folder: Path, numbering: str, facts: Facts) -> Iterator[Finding]:
-    """True masks that are unreadable, of another size, hold unknown numbers, or show other things than the tags say."""
+    """True masks that are unreadable, of another size, with unknown numbers, or unlike the tags."""
     if not table.photos:
         return
     try:
@@ -296,96 +270,79 @@ def mask_findings(table: Table, folder: Path, numbering: str, facts: Facts) -> I
     except DataError as error:
         yield Finding("masks", str(folder), str(error).removeprefix(f"{folder}: "))
         return
-    if missing := sorted(
-        {photo.name for photo in table.photos} - {photo.name for photo in truth.photos_with_truth}
-    ):
-        what = f"{len(missing)} of {len(table)} photos have no mask, first {missing[0]}.png: they are not scored"
-        yield warning("missing mask", str(folder), what)
+    photos = truth.photos_with_truth
+    if missing := sorted({photo.name for photo in table.photos} - {photo.name for photo in photos}):
+        what = f"photos without a mask: {len(missing)} of {len(table)}, such as {missing[0]}.png"
+        yield warning("missing mask", str(folder), what, "they are not scored")
     with ThreadPoolExecutor(cores()) as pool:
-        looks = pool.map(partial(_look_at_mask, truth, table, facts), truth.photos_with_truth)
-        for findings in track(looks, "check masks", len(truth.photos_with_truth)):
-            yield from findings
+        looks = pool.map(partial(_mask_finding, truth, table, facts), photos)
+        yield from (finding for finding in track(looks, "check masks", len(photos)) if finding)
 
 
-def _look_at_mask(truth: Truth, table: Table, facts: Facts, photo: Photo) -> list[Finding]:
-    where, seen = str(truth.path(photo)), _seen(facts, photo.path)
-    if isinstance(seen, str):
-        return []  # the picture is an error already
+def _mask_finding(truth: Truth, table: Table, facts: Facts, photo: Photo) -> Finding | None:
+    where, picture = str(truth.path(photo)), _picture(facts, photo.path)
+    if isinstance(picture, str):
+        return None  # the picture is an error already
     try:
-        fault = truth.fault(photo, seen.size)
+        fault = truth.fault(photo, picture.size)
         if truth.look(photo)["numbers"] == [IGNORE]:
-            return [warning("empty mask", where, "ignore (255) everywhere: nothing to score")]
+            return warning("empty mask", where, "only ignore (255): nothing to score")
     except DataError as error:
         fault = str(error)
     if fault:
-        return [Finding("mask", where, fault.removeprefix(f"{where}: "), "make the mask again")]
-    shown = {table.classes[i] for i in truth.shown(photo)}
-    if not photo.tags or shown == set(photo.tags):
-        return []
-    return [
-        warning(
-            "mask and tags",
-            where,
-            f"shows {_listed(sorted(shown))}, but the tags are {_listed(photo.tags)}",
-            "look at the picture",
-        )
-    ]
+        return Finding("mask", where, fault.removeprefix(f"{where}: "), "make the mask again")
+    classes = {table.classes[i] for i in truth.classes(photo)}
+    if not photo.tags or classes == set(photo.tags):
+        return None
+    what = f"shows {_listed(sorted(classes))}, but the tags are {_listed(photo.tags)}"
+    return warning("mask and tags", where, what, "look at the picture")
 
 
-def stray_masks(sets: Sequence[Rows], folder: Path) -> Iterator[Finding]:
-    """Files in the folder of masks that are no mask, and masks for which no picture exists."""
+def unused_masks(sets: Sequence[Rows], folder: Path) -> Iterator[Finding]:
+    """One finding for masks that no photo has, one for files that are not masks."""
     if not folder.is_dir():
         return
-    stems = {
-        file.stem
-        for place in {row.path.parent for found in sets for row in found.rows}
-        if place.is_dir()
-        for file in place.iterdir()
-    }
-    for file in sorted(folder.rglob("*")):
-        if file.is_dir() or file.name.startswith("."):
-            continue
-        if file.suffix.lower() != ".png":
-            yield warning(
-                "stray file",
-                str(file),
-                "not a PNG, so not a mask",
-                "masks are PNG files with a class number per pixel",
-            )
-        elif file.stem not in stems:
-            yield warning(
-                "stray mask",
-                str(file),
-                "no picture of this name",
-                "a mask is called as its picture, NAME.png",
-            )
+    places = {row.path.parent for rows in sets for row in rows.rows}
+    names = {row.path.stem for rows in sets for row in rows.rows}
+    names |= {file.stem for place in places if place.is_dir() for file in place.iterdir()}
+    files = [f for f in sorted(folder.rglob("*")) if not f.is_dir() and not f.name.startswith(".")]
+    png = {file for file in files if file.suffix.lower() == ".png"}
+    if unused := [f.relative_to(folder) for f in files if f in png and f.stem not in names]:
+        what = f"masks without a photo of their name: {len(unused)}, such as {unused[0]}"
+        yield Finding("unused mask", str(folder), what, "they are not used", "info")
+    if others := [file.relative_to(folder) for file in files if file not in png]:
+        what = f"files that are not PNG: {len(others)}, such as {others[0]}"
+        yield warning("not a mask", str(folder), what, "they are not used")
 
 
-def _rows(path: Path, findings: list[Finding], read: Reader) -> Rows | None:
+def _read(path: Path, read: Reader, findings: list[Finding]) -> Rows | None:
     try:
         return read(path)
     except DataError as error:
-        findings += [
-            Finding("format", str(path), problem.removeprefix(f"{path}: "))
-            for problem in error.problems
-        ]
+        whats = (problem.removeprefix(f"{path}: ") for problem in error.problems)
+        findings += [Finding("format", str(path), what) for what in whats]
         return None
 
 
-def _existing(found: Rows) -> list[Row]:
-    """The first row of each picture that exists."""
-    rows = {row.path: row for row in reversed(found.rows)}
-    return [rows[path] for path in dict.fromkeys(row.path for row in found.rows) if is_file(path)]
+def _with_file(rows: Rows, name: str) -> Rows:
+    """The rows and findings with the data set's name in their places."""
 
+    def place(where: str) -> str:
+        return where if where.startswith(name) else f"{name} {where}"
 
-def _existing_table(found: Rows, tags: Sequence[str]) -> Table:
-    rows = _existing(found)
-    names = photo_names([row.path for row in rows])
-    photos = (
-        Photo(name, row.path, tuple(t for t in row.tags if t in tags))
-        for name, row in zip(names, rows, strict=True)
+    return replace(
+        rows,
+        rows=[replace(row, where=place(row.where)) for row in rows.rows],
+        findings=[replace(finding, where=place(finding.where)) for finding in rows.findings],
+        no_tags=rows.no_tags and replace(rows.no_tags, where=place(rows.no_tags.where)),
     )
-    return Table(tuple(tags), tuple(photos), str(found.source))
+
+
+def _existing(rows: Rows) -> Rows:
+    """The first row of each picture that exists."""
+    first = {row.path: row for row in reversed(rows.rows)}
+    paths = dict.fromkeys(row.path for row in rows.rows)
+    return replace(rows, rows=[first[path] for path in paths if is_file(path)])
 
 
 def _listed(tags: Sequence[str]) -> str:

@@ -1,4 +1,7 @@
-"""The official archives of VOC 2012, SBD and COCO: fetched on, checked, unpacked. No other part of data/ uses the network."""
+"""The official archives of VOC 2012, SBD and COCO: fetched, checked, unpacked.
+
+No other part of `formats` uses the network.
+"""
 
 import errno
 import hashlib
@@ -9,8 +12,8 @@ import time
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from tag2mask.errors import DataError
@@ -36,64 +39,50 @@ class Archive:
         return self.url.rsplit("/", 1)[1]
 
 
-COCO_URL = "http://images.cocodataset.org"
+VOC = "http://host.robots.ox.ac.uk/pascal/VOC/voc2012"
+SBD = "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_contours"
+COCO = "http://images.cocodataset.org"
 ARCHIVES: dict[str, tuple[Archive, ...]] = {
     "voc12": (
-        Archive(
-            "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",
-            "e14f763270cf193d0b5f74b169f44157a4b0c6efa708f4dd0ff78ee691763bcb",
-        ),
-        Archive(
-            "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_contours/benchmark.tgz",
-            "6a5a2918d5c73ce032fdeba876574d150d9d04113ab87540a1304cbcc715be53",
-        ),
+        Archive(f"{VOC}/VOCtrainval_11-May-2012.tar",
+                "e14f763270cf193d0b5f74b169f44157a4b0c6efa708f4dd0ff78ee691763bcb"),
+        Archive(f"{SBD}/benchmark.tgz",
+                "6a5a2918d5c73ce032fdeba876574d150d9d04113ab87540a1304cbcc715be53"),
     ),
     "coco14": (
-        Archive(
-            f"{COCO_URL}/zips/train2014.zip",
-            "ede4087e640bddba550e090eae701092534b554b42b05ac33f0300b984b31775",
-        ),
-        Archive(
-            f"{COCO_URL}/zips/val2014.zip",
-            "fe9be816052049c34717e077d9e34aa60814a55679f804cd043e3cbee3b9fde0",
-        ),
-        Archive(
-            f"{COCO_URL}/annotations/annotations_trainval2014.zip",
-            "031296bbc80c45a1d1f76bf9a90ead27e94e99ec629208449507a4917a3bf009",
-        ),
+        Archive(f"{COCO}/zips/train2014.zip",
+                "ede4087e640bddba550e090eae701092534b554b42b05ac33f0300b984b31775"),
+        Archive(f"{COCO}/zips/val2014.zip",
+                "fe9be816052049c34717e077d9e34aa60814a55679f804cd043e3cbee3b9fde0"),
+        Archive(f"{COCO}/annotations/annotations_trainval2014.zip",
+                "031296bbc80c45a1d1f76bf9a90ead27e94e99ec629208449507a4917a3bf009"),
     ),
     "coco17": (
-        Archive(
-            f"{COCO_URL}/zips/train2017.zip",
-            "69a8bb58ea5f8f99d24875f21416de2e9ded3178e903f1f7603e283b9e06d929",
-        ),
-        Archive(
-            f"{COCO_URL}/zips/val2017.zip",
-            "4f7e2ccb2866ec5041993c9cf2a952bbed69647b115d0f74da7ce8f4bef82f05",
-        ),
-        Archive(
-            f"{COCO_URL}/annotations/annotations_trainval2017.zip",
-            "113a836d90195ee1f884e704da6304dfaaecff1f023f49b6ca93c4aaae470268",
-        ),
+        Archive(f"{COCO}/zips/train2017.zip",
+                "69a8bb58ea5f8f99d24875f21416de2e9ded3178e903f1f7603e283b9e06d929"),
+        Archive(f"{COCO}/zips/val2017.zip",
+                "4f7e2ccb2866ec5041993c9cf2a952bbed69647b115d0f74da7ce8f4bef82f05"),
+        Archive(f"{COCO}/annotations/annotations_trainval2017.zip",
+                "113a836d90195ee1f884e704da6304dfaaecff1f023f49b6ca93c4aaae470268"),
     ),
-}
+}  # fmt: skip
 
 
 def download(name: str, out: Path) -> Path:
-    """A data set's official archives to the folder `out`, unpacked; returns what `--data` can name from then on.
+    """The archives of a data set, unpacked in the folder `out`; returns what `--data` can name.
 
-    Given again it goes on where it was cut off, and does nothing twice. Archives that lie in OUT/archives are used as they are.
-    Raises DataError that says what to fetch by hand and where to put it, if a server fails or sends something else.
+    Called again it resumes, and does nothing twice. Archives in OUT/archives are used as they are.
+    Raises DataError that says what to fetch by hand and where to put it, if a server fails or
+    sends another file.
     """
     if name not in ARCHIVES:
-        raise DataError(f'no download is called "{name}"; there are {", ".join(ARCHIVES)}')
+        raise DataError(f'unknown data set "{name}"; use one of {", ".join(ARCHIVES)}')
     for archive in ARCHIVES[name]:
         done = out / f".{archive.name}.unpacked"
         if not done.exists():
-            file = fetch(archive, out / "archives", by_hand(name, out))
-            unpack(file, out)
+            unpack(fetch(archive, out / "archives", by_hand(name, out)), out)
             write_text(done, archive.sha256)
-    log.info(f"{out / 'archives'} can be deleted: all is unpacked")
+    log.info(f"all archives are unpacked; {out / 'archives'} can be deleted")
     if name != "voc12":
         return out
     write_train_aug(out / "VOCdevkit" / "VOC2012", out / "benchmark_RELEASE" / "dataset")
@@ -103,79 +92,72 @@ def download(name: str, out: Path) -> Path:
 def by_hand(name: str, out: Path) -> str:
     """What to fetch with a browser, how to check it, and where to put it."""
     files = "\n".join(f"  {archive.url}\n    sha256 {archive.sha256}" for archive in ARCHIVES[name])
-    return f"By hand: put these files into {out / 'archives'} and give the same command again:\n{files}"
+    return f"By hand: put these files into {out / 'archives'} and run it again:\n{files}"
 
 
 def fetch(archive: Archive, folder: Path, instructions: str) -> Path:
-    """One archive to FOLDER/NAME, from where a .part file ends; its sha256 is checked. Raises DataError."""
+    """One archive to FOLDER/NAME, its sha256 checked; resumes a .part file. Raises DataError."""
     path, part = folder / archive.name, folder / f"{archive.name}.part"
     folder.mkdir(parents=True, exist_ok=True)
     if not path.exists():
-        failures = 0
-        while (
-            not (complete := _fetch_some(archive, part, before := _size(part), instructions))
-            and failures < TRIES
-        ):
-            failures = 0 if _size(part) > before else failures + 1
-            time.sleep(PAUSE * failures)
-        if not complete:
-            raise DataError(
-                f"{archive.url}: the connection breaks again and again; give the same command later, it goes on.\n{instructions}"
-            )
-    kept = path if path.exists() else part
-    log.info(f"check {kept.name}")
-    with kept.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != archive.sha256:
-        if kept == path:  # somebody's own, perhaps still on its way
-            ways = f"let it be finished, or delete it, or call it {part.name} to go on from its end"
-            raise DataError(
-                f"{path}: not, or not yet, the official file (sha256 {found}); {ways}.\n{instructions}"
-            )
+        _fetch_part(archive, part, instructions)
+    file = path if path.exists() else part
+    log.info(f"check {file.name}")
+    with file.open("rb") as stream:
+        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+    if sha256 != archive.sha256 and file == path:  # put there by hand, perhaps not complete yet
+        do = f"wait until it is complete, delete it, or rename it to {part.name} to resume it"
+        raise DataError(f"{path}: not the official file (sha256 {sha256}); {do}.\n{instructions}")
+    if sha256 != archive.sha256:
         part.unlink()
-        raise DataError(
-            f"{archive.url}: another file than the official one (sha256 {found}); it was deleted.\n{instructions}"
-        )
-    kept.replace(path)
+        what = f"not the official file (sha256 {sha256}); it was deleted"
+        raise DataError(f"{archive.url}: {what}.\n{instructions}")
+    file.replace(path)
     return path
 
 
-def _fetch_some(archive: Archive, part: Path, have: int, instructions: str) -> bool:
-    """Bytes from one connection onto the end of `part`; true if the file is complete. Raises DataError if the server refuses."""
-    request = urllib.request.Request(
-        archive.url, headers={"Range": f"bytes={have}-"} if have else {}
-    )
+def _fetch_part(archive: Archive, part: Path, instructions: str) -> None:
+    """The whole archive to `part`, in as many connections as it takes. Raises DataError."""
+    failures = 0
+    while not _fetch_some(archive, part, before := _size(part), instructions):
+        if failures == TRIES:
+            do = "run it again later to resume"
+            what = f"{archive.url}: the connection fails repeatedly"
+            raise DataError(f"{what}; {do}.\n{instructions}")
+        failures = 0 if _size(part) > before else failures + 1
+        time.sleep(PAUSE * failures)
+
+
+def _fetch_some(archive: Archive, part: Path, size: int, instructions: str) -> bool:
+    """Append the bytes of one connection to `part`, which has `size`; true if it is complete.
+
+    Raises DataError if the server refuses.
+    """
+    headers = {"Range": f"bytes={size}-"} if size else {}
+    request = urllib.request.Request(archive.url, headers=headers)
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
             if answer.status != 206:
-                have = 0  # a server that cannot go on begins again
+                size = 0  # the server cannot resume: it sends all again
             length = answer.headers.get("Content-Length")
-            total = have + int(length) if length else None
-            with part.open("ab" if have else "wb") as file:
-                megabytes = None if total is None else -(-total // CHUNK)
-                for chunk in track(
-                    _chunks(answer), f"{archive.name} [MB]", megabytes, have // CHUNK
-                ):
+            total = size + int(length) if length else None
+            megabytes = None if total is None else -(-total // CHUNK)
+            chunks = iter(partial(answer.read, CHUNK), b"")
+            with part.open("ab" if size else "wb") as file:
+                for chunk in track(chunks, f"{archive.name} [MB]", megabytes, size // CHUNK):
                     file.write(chunk)
         return total is None or _size(part) >= total
     except urllib.error.HTTPError as error:
         if error.code == 416:  # nothing is left to send
             return True
-        raise DataError(
-            f"{archive.url}: the server answers {error.code} {error.reason}.\n{instructions}"
-        ) from None
+        what = f"the server answers {error.code} {error.reason}"
+        raise DataError(f"{archive.url}: {what}.\n{instructions}") from None
     except (OSError, http.client.HTTPException) as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DataError(
-                f"no space left to write {part}; free some and give the same command again: it goes on from here"
-            ) from None
+            do = "free some space and run it again to resume"
+            raise DataError(f"no space left to write {part}; {do}") from None
         log.info(f"{archive.name}: {error}")
         return False
-
-
-def _chunks(answer: http.client.HTTPResponse) -> Iterator[bytes]:
-    while chunk := answer.read(CHUNK):
-        yield chunk
 
 
 def _size(path: Path) -> int:
@@ -183,7 +165,7 @@ def _size(path: Path) -> int:
 
 
 def unpack(archive: Path, out: Path) -> None:
-    """A tar or zip archive into `out`; a folder appears there when it is whole, and one that is there stays."""
+    """A tar or zip archive into `out`: a folder appears when it is complete, none is replaced."""
     log.info(f"unpack {archive.name}")
     temporary = out / f".{archive.name}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
@@ -194,22 +176,19 @@ def unpack(archive: Path, out: Path) -> None:
         with tarfile.open(archive) as file:
             file.extractall(temporary, filter="data")  # nothing outside, no devices
     for entry in temporary.iterdir():
-        if not (out / entry.name).exists():
-            entry.rename(out / entry.name)
-        elif entry.is_dir():  # annotations/ of COCO 2014 and 2017
-            for below in entry.iterdir():
-                if not (out / entry.name / below.name).exists():
-                    below.rename(out / entry.name / below.name)
+        # annotations/ is in the archives of COCO 2014 and 2017
+        same = (out / entry.name).exists() and entry.is_dir()
+        for source in entry.iterdir() if same else [entry]:
+            target = out / source.relative_to(temporary)
+            if not target.exists():
+                source.rename(target)
     shutil.rmtree(temporary)
 
 
 def write_train_aug(voc: Path, sbd: Path) -> None:
-    """The field's list of 10,582: VOC's train and all of SBD, without VOC's val; made from the official lists, sorted."""
+    """The field's list of 10,582: VOC's train and all of SBD, without VOC's val, sorted."""
     lists = voc / "ImageSets" / "Segmentation"
-    names = {
-        *read_list(lists / "train.txt"),
-        *read_list(sbd / "train.txt"),
-        *read_list(sbd / "val.txt"),
-    }
+    train = (lists / "train.txt", sbd / "train.txt", sbd / "val.txt")
+    names = {name for file in train for name in read_list(file)}
     names -= set(read_list(lists / "val.txt"))
     write_text(lists / "train_aug.txt", "".join(f"{name}\n" for name in sorted(names)))

@@ -1,5 +1,6 @@
-"""What is wrong with a data set: one `Finding` a fault, with the place and the way out."""
+"""What is wrong with a data set: one `Finding` for each fault, with its place and the remedy."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -7,55 +8,68 @@ from typing import Literal
 from rich.text import Text
 
 SHOWN = 20  # findings of one kind that are written out
+COLORS = {"error": "red", "warning": "yellow", "info": "cyan"}  # in order of severity
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A fault of a data set. An error stops a run, a warning does not."""
+    """A fault of a data set. An error stops a run, a warning does not, an info is no fault."""
 
-    kind: str  # "missing picture": what it has in common with others
-    where: str  # file, row, tag
+    kind: str  # "missing picture"
+    where: str  # file, row or tag
     what: str
     do: str = ""
-    severity: Literal["error", "warning"] = "error"
+    severity: Literal["error", "warning", "info"] = "error"
 
     def __str__(self) -> str:
         text = f"{self.where}: {self.what}" + (f"; {self.do}" if self.do else "")
-        return text.encode(
-            "utf-8", "backslashreplace"
-        ).decode()  # file names that are not UTF-8 cannot be printed
+        # File names that are not UTF-8 cannot be printed as they are.
+        return text.encode("utf-8", "backslashreplace").decode()
+
+
+def by_severity(findings: Iterable[Finding]) -> list[Finding]:
+    """The findings without repetitions, errors first."""
+    order = list(COLORS)
+    return sorted(dict.fromkeys(findings), key=lambda finding: order.index(finding.severity))
 
 
 def shorten(findings: Iterable[Finding]) -> list[Finding]:
-    """At most `SHOWN` findings of each kind, and how many more there are."""
-    kinds: dict[str, list[Finding]] = {}
-    for finding in findings:
-        kinds.setdefault(finding.kind, []).append(finding)
-    shown = []
-    for kind, same in kinds.items():
-        shown += same[:SHOWN]
+    """At most `SHOWN` findings of each kind, then how many more of that kind there are."""
+    lines: list[Finding] = []
+    for same in _kinds(findings):
+        lines += same[:SHOWN]
         if len(same) > SHOWN:
-            shown.append(
-                Finding(kind, kind, f"{len(same) - SHOWN} more", severity=same[0].severity)
-            )
-    return shown
+            more = f"{len(same) - SHOWN} more"
+            lines.append(Finding(same[0].kind, same[0].kind, more, severity=same[0].severity))
+    return lines
+
+
+def problems(findings: Iterable[Finding]) -> list[str]:
+    """All findings as the problems of a DataError, which counts them all but prints only the first.
+
+    The first `SHOWN` of each kind come first, so that no kind is hidden behind another.
+    """
+    kinds = _kinds(findings)
+    first = [str(finding) for same in kinds for finding in same[:SHOWN]]
+    return first + [str(finding) for same in kinds for finding in same[SHOWN:]]
 
 
 def findings_text(findings: Sequence[Finding]) -> Text:
-    """Findings as lines for the terminal, errors first, and their count. Print with rich."""
+    """Findings as lines for the terminal, errors first, then their count. Print it with rich."""
     text = Text()
-    for finding in shorten(sorted(findings, key=lambda finding: finding.severity)):
-        text.append(
-            f"{finding.severity:<8}", "red" if finding.severity == "error" else "yellow"
-        ).append(f"{finding}\n")
+    for finding in shorten(by_severity(findings)):
+        text.append(f"{finding.severity:<8}", COLORS[finding.severity]).append(f"{finding}\n")
     return text.append(count(findings) if findings else "nothing wrong was found")
 
 
 def count(findings: Sequence[Finding]) -> str:
     """'1 error, 2 warnings'."""
-    found = {
-        name: sum(finding.severity == name for finding in findings) for name in ("error", "warning")
-    }
-    return ", ".join(
-        f"{number} {name}{'' if number == 1 else 's'}" for name, number in found.items()
-    )
+    numbers = {name: sum(f.severity == name for f in findings) for name in ("error", "warning")}
+    return ", ".join(f"{n} {name}{'' if n == 1 else 's'}" for name, n in numbers.items())
+
+
+def _kinds(findings: Iterable[Finding]) -> list[list[Finding]]:
+    kinds = defaultdict(list)
+    for finding in findings:
+        kinds[finding.kind, finding.severity].append(finding)
+    return list(kinds.values())

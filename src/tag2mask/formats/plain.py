@@ -1,10 +1,14 @@
-"""Own photos: a CSV or JSONL file with `file_name` and `tags` (Hugging Face metadata files too), or a folder per tag."""
+"""Own photos: a CSV or JSONL file with `file_name` and `tags`, or a folder for each tag.
+
+Metadata files of Hugging Face are such CSV and JSONL files.
+"""
 
 import csv
 import io
 import json
 import os
-from collections.abc import Container, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Container, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -18,37 +22,42 @@ COLUMNS = ("file_name", "tags")
 
 
 def read_csv(path: Path) -> Rows:
-    """A CSV file with the columns `file_name` (relative to the file, or absolute) and `tags` (separated by ";"; test photos need none)."""
-    found = Rows(path)
+    """A CSV file with the columns `file_name` and `tags`.
+
+    File names are relative to the file, or absolute. Tags are separated by ";".
+    """
+    rows = Rows(path)
     reader = csv.reader(io.StringIO(read_text(path)), strict=True)
     try:
         header = [name.strip() for name in next(reader, [])]
-        _check_columns(header, found)
-        for cells in () if found.findings else reader:
+        if fault := _header_fault(header, path):
+            rows.error("columns", "header", *fault)
+            return rows
+        if "tags" not in header:
+            rows.no_tags = Finding("columns", "header", f'no column "tags" among {_listed(header)}')
+        for cells in reader:
             where = f"row {reader.line_num}"
             if not any(cell.strip() for cell in cells):
                 continue
-            if len(cells) != len(header):
-                do = (
-                    "separate tags by ';' or put the cell in quotes"
-                    if len(cells) > len(header)
-                    else "fill the row"
-                )
-                found.findings.append(
-                    Finding("format", where, f"{len(cells)} cells under {len(header)} columns", do)
-                )
-                continue
-            _add(found, dict(zip(header, cells, strict=True)), where)
+            if len(cells) == len(header):
+                _add(rows, dict(zip(header, cells, strict=True)), where)
+            else:
+                many = len(cells) > len(header)
+                do = "separate tags by ';' or put the cell in quotes" if many else "fill the row"
+                what = f"{len(cells)} cells under {len(header)} columns"
+                rows.error("format", where, what, do)
     except csv.Error as error:
-        found.findings.append(
-            Finding("format", f"row {reader.line_num}", f"not valid CSV ({error})")
-        )
-    return found
+        rows.error("format", f"row {reader.line_num}", f"not valid CSV ({error})")
+    return rows
 
 
 def read_jsonl(path: Path) -> Rows:
-    """A file with a JSON object a line: {"file_name": "a.jpg", "tags": ["cat", "dog"]}; tags may be one ";"-separated string."""
-    found = Rows(path)
+    """A file with a JSON object in each line: {"file_name": "a.jpg", "tags": ["cat", "dog"]}.
+
+    The tags may also be one text, separated by ";".
+    """
+    rows = Rows(path)
+    faults: dict[tuple[str, str], list[str]] = defaultdict(list)  # of the keys: rows that have it
     for number, line in enumerate(read_text(path).split("\n"), 1):
         if not line.strip():
             continue
@@ -56,40 +65,47 @@ def read_jsonl(path: Path) -> Rows:
         try:
             value = json.loads(line)
         except json.JSONDecodeError as error:
-            found.findings.append(
-                Finding(
-                    "format", where, f"not valid JSON ({error.msg})", "write one JSON object a line"
-                )
-            )
+            do = "write one JSON object in each line"
+            rows.error("format", where, f"not valid JSON ({error.msg})", do)
             continue
         if not isinstance(value, dict):
-            found.findings.append(Finding("format", where, f"not a JSON object but {line[:40]!r}"))
-            continue
-        before = len(found.findings)
-        _check_columns(value, found, where)
-        if len(found.findings) == before:
-            _add(found, value, where)
-    return found
+            rows.error("format", where, f"not a JSON object: {line[:40]!r}")
+        elif fault := _header_fault(list(value), path):
+            faults[fault].append(where)
+        else:
+            _add(rows, value, where)
+    for fault, places in faults.items():
+        more = f" and {len(places) - 1} more" if len(places) > 1 else ""
+        rows.error("columns", f"{places[0]}{more}", *fault)
+    return rows
 
 
 def read_folder(path: Path) -> Rows:
-    """A folder per tag: PATH/cat/*.jpg, PATH/dog/*.png; PATH/cat;dog/ holds pictures with both. Deeper folders belong to the first."""
-    listed = sorted(
-        file.name for file in path.iterdir() if file.suffix.lower() in (".csv", ".jsonl")
-    )
-    if listed:  # else its images/ and masks/ would be taken for tags
-        raise DataError(f"{path}: holds {', '.join(listed)}; name the file to read, not the folder")
-    found = Rows(path)
+    """A folder for each tag: PATH/cat/*.jpg, PATH/dog/*.png; PATH/cat;dog/ has pictures with both.
+
+    Folders in these folders belong to the same tag.
+    """
+    kinds = (".csv", ".jsonl")
+    tables = sorted(file.name for file in path.iterdir() if file.suffix.lower() in kinds)
+    if tables:  # else its images/ and masks/ would become tags
+        names = ", ".join(tables)
+        raise DataError(f"{path}: has {names}; give the file to read, not the folder")
+    rows = Rows(path)
     for file in pictures_below(path):
         relative = file.relative_to(path)
         tags = split_tags(relative.parts[0]) if len(relative.parts) > 1 else ()
-        found.rows.append(Row(file, tags, relative.as_posix()))
-    found.findings += unread_pictures(path)
-    return found
+        rows.rows.append(Row(file, tags, relative.as_posix()))
+    rows.findings += unread_pictures(path)
+    return rows
+
+
+def is_folder(path: Path) -> bool:
+    """A folder with pictures in it or below it."""
+    return path.is_dir() and bool(pictures_below(path, PICTURES | UNREAD))
 
 
 def pictures_below(folder: Path, kinds: Container[str] = PICTURES) -> list[Path]:
-    """All picture files of a folder and its subfolders, linked ones too, hidden ones left out, sorted."""
+    """All picture files in a folder and below it, sorted; links are followed, hidden files not."""
     files: list[Path] = []
     seen: set[str] = set()
     for place, subfolders, names in os.walk(folder, followlinks=True):
@@ -99,74 +115,74 @@ def pictures_below(folder: Path, kinds: Container[str] = PICTURES) -> list[Path]
             for name in subfolders
             if not name.startswith(".") and os.path.realpath(Path(place, name)) not in seen
         ]
-        files += [
-            Path(place, name)
-            for name in names
-            if not name.startswith(".") and Path(name).suffix.lower() in kinds
-        ]
-    return sorted(file for file in files if file.is_file())
+        files += [Path(place, name) for name in names if not name.startswith(".")]
+    return sorted(file for file in files if file.suffix.lower() in kinds and file.is_file())
 
 
 def unread_pictures(folder: Path) -> list[Finding]:
-    """A warning if pictures of kinds that are not read lie in a folder or its subfolders."""
+    """A warning if a folder has pictures of formats that are not read, in it or below it."""
     files = pictures_below(folder, UNREAD)
     kinds = ", ".join(sorted({file.suffix.lower() for file in files}))
-    what = f"{len(files)} pictures are of kinds that are not read ({kinds}) and are left out"
-    return (
-        [Finding("unread pictures", str(folder), what, "convert them to JPEG", "warning")]
-        if files
-        else []
-    )
+    what = f"{len(files)} pictures have formats that are not read ({kinds}) and are left out"
+    finding = Finding("unread pictures", str(folder), what, "convert them to JPEG", "warning")
+    return [finding] if files else []
 
 
 def picture_path(name: str, folder: Path) -> Path:
-    """The path that a file names: relative to the folder of that file, or absolute; backslashes as Windows writes them are understood."""
+    """The path that a file in `folder` names, relative or absolute; backslashes are understood."""
     path = folder / name
     if "\\" in name and not is_file(path):
         path = folder / name.replace("\\", "/")
     return Path(os.path.normpath(path))
 
 
-def _check_columns(header: Iterable[str], found: Rows, where: str = "header") -> None:
-    names = list(header)
-    for name in COLUMNS:
-        if name not in names:
-            near = get_close_matches(name, names, n=1, cutoff=0.5)
-            do = f'rename "{near[0]}"?' if near else ""
-            missing = Finding(
-                "columns", where, f'no column "{name}" among {", ".join(names) or "none"}', do
-            )
-            if name == "tags" and names:
-                found.no_tags = (
-                    missing if where == "header" else found.no_tags
-                )  # a row of a JSONL file: as if it had none
-            else:
-                found.findings.append(missing)
-        elif names.count(name) > 1:
-            found.findings.append(
-                Finding("columns", where, f'{names.count(name)} columns "{name}"', "make them one")
-            )
-    # Hugging Face metadata files hold whatever else their owner noted; in a file made for this tool another column is a mistake.
-    if found.source.stem != "metadata":
-        do = f"the columns are {' and '.join(COLUMNS)}"
-        found.findings += [
-            Finding("columns", where, f'unknown column "{name}"', do)
-            for name in names
-            if name not in COLUMNS
-        ]
+def _header_fault(header: Sequence[str], file: Path) -> tuple[str, str] | None:
+    """What is wrong with the names of the columns and what to do; None if nothing is.
+
+    A file may do without tags. Metadata files of Hugging Face may have other columns; in a file
+    that was made for this tool they are a mistake.
+    """
+    if len(header) == 1 and (separator := next((c for c in ";\t" if c in header[0]), "")):
+        return f"the columns are separated by {separator!r}", "save the file with commas"
+    missing = [name for name in COLUMNS if name not in header]
+    unknown = [name for name in header if name not in COLUMNS and file.stem != "metadata"]
+    if "file_name" in missing or (missing and unknown):
+        renames, others = [], list(header)
+        for name in missing:
+            near = get_close_matches(name, others, n=1, cutoff=0.5)
+            near = near or [other for other in others if other in unknown]
+            if len(near) == 1:
+                others.remove(near[0])
+                renames.append(f'"{near[0]}" to "{name}"')
+        do = (
+            f"rename {' and '.join(renames)}?" if renames else f"the columns are {_listed(COLUMNS)}"
+        )
+        names = " and ".join(f'"{name}"' for name in missing)
+        s = "s" if len(missing) > 1 else ""
+        return f"no column{s} {names} among {_listed(header)}", do
+    if unknown:
+        s = "s" if len(unknown) > 1 else ""
+        names = ", ".join(f'"{name}"' for name in unknown)
+        return f"unknown column{s} {names}", f"the columns are {_listed(COLUMNS)}"
+    if duplicate := [name for name in COLUMNS if header.count(name) > 1]:
+        return f'duplicate column "{duplicate[0]}"', "keep one of them"
+    return None
 
 
-def _add(found: Rows, value: dict[str, Any], where: str) -> None:
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names) or "none"
+
+
+def _add(rows: Rows, value: dict[str, Any], where: str) -> None:
+    """Add the row that a CSV or JSONL file describes, or note what is wrong with it."""
     name, tags = value["file_name"], value.get("tags", "")
     if not isinstance(name, str) or not name.strip():
-        found.findings.append(Finding("format", where, "no file_name"))
+        rows.error("format", where, "no file_name")
         return
-    where = f"{where} ({name.strip()})"
-    if not isinstance(tags, str) and not (
-        isinstance(tags, Sequence) and all(isinstance(tag, str) for tag in tags)
-    ):
-        found.findings.append(
-            Finding("format", where, f"tags must be text or a list of texts, not {tags!r}")
-        )
+    name = name.strip()
+    where = f"{where} ({name})"
+    texts = [tags] if isinstance(tags, str) else tags
+    if not isinstance(texts, list) or not all(isinstance(tag, str) for tag in texts):
+        rows.error("format", where, f"tags must be a text or a list of texts, not {tags!r}")
         return
-    found.rows.append(Row(picture_path(name.strip(), found.source.parent), split_tags(tags), where))
+    rows.rows.append(Row(picture_path(name, rows.source.parent), split_tags(tags), where))

@@ -1,26 +1,32 @@
-"""What every reader hands over, and how it becomes the table: names, tag checks, all faults in one error."""
+"""What every reader returns, the checks of it, and how it becomes the table."""
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path, PurePath
+from typing import Any
 
 from tag2mask.errors import DataError
-from tag2mask.formats.findings import Finding, shorten
+from tag2mask.formats.findings import Finding, problems
 from tag2mask.photos.table import Photo, Table, absolute, clean_tag, tag_key
 from tag2mask.progress import log
 
 PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".jfif"}
-UNREAD = {
-    ".heic",
-    ".heif",
-    ".avif",
-    ".jxl",
-}  # pictures too, but Pillow does not open them everywhere
-MAX_NAME = 238  # bytes: with what is added while its mask is written (.NAME.png.4194304.tmp) a name has 255
+UNREAD = {".heic", ".heif", ".avif", ".jxl"}  # pictures that Pillow does not open everywhere
+MAX_NAME = 238  # bytes; the mask's temporary file, .NAME.png.4194304.tmp, may have 255
 MAX_TAGS = 254  # masks are 8-bit: 0 is background, 255 is ignore
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One object that somebody labeled: its tag, and its outline if it was drawn."""
+
+    tag: str
+    # Polygons [x1, y1, x2, y2, ...] in pixels, or COCO's run-length code.
+    outline: Sequence[Sequence[float]] | Mapping[str, Any] = ()
+    area: float | None = None  # pixels; None: count them
 
 
 @dataclass(frozen=True)
@@ -29,37 +35,48 @@ class Row:
 
     path: Path
     tags: tuple[str, ...]
-    where: str  # "row 12 (cat.jpg)": what an error message points at
+    where: str  # its place for messages: "row 12 (cat.jpg)"
+    shapes: Sequence[Shape] = ()  # read by `convert` alone, no training sees them
+    size: tuple[int, int] | None = None  # width, height [pixels] of the shapes; None: the picture's
+    relative: bool = False  # the shapes' corners are fractions of width and height
 
 
 @dataclass
 class Rows:
-    """What a reader found: rows, and the faults that it met on the way."""
+    """What a reader returns: the rows, and the faults that it met."""
 
     source: Path
     rows: list[Row] = field(default_factory=list)
-    tags: tuple[str, ...] | None = (
-        None  # the ordered list, where the format fixes one (VOC's 20, COCO's 80)
-    )
+    tags: tuple[str, ...] | None = None  # the ordered tags, where the format has a list of them
     findings: list[Finding] = field(default_factory=list)
-    no_tags: Finding | None = (
-        None  # that the file has no place for tags, which only photos to train on need
-    )
+    no_tags: Finding | None = None  # the file has no place for tags; training photos need them
+
+    def error(self, kind: str, where: str, what: str, do: str = "") -> None:
+        """Note a fault."""
+        self.findings.append(Finding(kind, where, what, do))
+
+
+def tags_of(shapes: Iterable[Shape]) -> tuple[str, ...]:
+    """The tags of a picture's objects, each once."""
+    return split_tags(shape.tag for shape in shapes)
 
 
 def split_tags(tags: str | Iterable[str]) -> tuple[str, ...]:
-    """Tags of one picture, from "cat; dog" or ["cat", "dog"]: stripped, without empty ones and repetitions."""
+    """Tags of a picture, from "cat; dog" or ["cat", "dog"], without empty ones and duplicates."""
     parts = tags.split(";") if isinstance(tags, str) else tags
     return tuple(dict.fromkeys(tag for part in parts if (tag := clean_tag(part))))
 
 
 def photo_names(paths: Sequence[Path]) -> list[str]:
-    """Unique names for pictures: their paths below the common folder of all, without extension unless two would collide (a.jpg, a.png)."""
-    whole = [absolute(path) for path in paths]
-    if not whole:
+    """Unique names for pictures: their paths below the folder that they share, without extension.
+
+    The extension stays where two names would be the same (a.jpg, a.png).
+    """
+    files = [absolute(path) for path in paths]
+    if not files:
         return []
-    root = os.path.commonpath([path.parent for path in whole])
-    full = [path.relative_to(root).as_posix() for path in whole]
+    root = os.path.commonpath([file.parent for file in files])
+    full = [file.relative_to(root).as_posix() for file in files]
     names = [
         name.removesuffix(suffix) if (suffix := PurePath(name).suffix).lower() in PICTURES else name
         for name in full
@@ -73,140 +90,146 @@ def photo_names(paths: Sequence[Path]) -> list[str]:
             names[i] = full[i]
 
 
-def to_table(found: Rows, tags: Sequence[str] | None = None, untagged: bool = False) -> Table:
-    """Rows to the table; parameters as in `load_table`. Raises DataError with every fault of `row_findings`; mere warnings are logged."""
-    names = photo_names([row.path for row in found.rows])
-    findings = list(row_findings(found, tags, untagged, names))
+def to_table(rows: Rows, tags: Sequence[str] | None = None, untagged: bool = False) -> Table:
+    """Rows to the table; parameters as in `load_table`. Logs warnings.
+
+    Raises DataError with all `row_findings` if one is an error.
+    """
+    findings = list(row_findings(rows, tags, untagged))
     if any(finding.severity == "error" for finding in findings):
-        raise DataError([str(finding) for finding in shorten(findings)], found.source)
+        raise DataError(problems(findings), rows.source)
     for finding in findings:
         log.info(f"warning: {finding}")
-    known = known_tags(found, tags)
-    order = {tag: i for i, tag in enumerate(known)}
+    return as_table(rows, known_tags(rows, tags))
+
+
+def as_table(rows: Rows, tags: Sequence[str]) -> Table:
+    """The table of rows that may have faults: tags that are not in `tags` are left out."""
+    order = {tag: i for i, tag in enumerate(tags)}
+    names = photo_names([row.path for row in rows.rows])
     photos = (
-        Photo(name, row.path, tuple(sorted(row.tags, key=order.__getitem__)))
-        for name, row in zip(names, found.rows, strict=True)
+        Photo(name, row.path, tuple(sorted(order.keys() & row.tags, key=order.__getitem__)))
+        for name, row in zip(names, rows.rows, strict=True)
     )
-    return Table(known, tuple(photos), str(found.source))
+    return Table(tuple(tags), tuple(photos), str(rows.source))
 
 
-def known_tags(found: Rows, tags: Sequence[str] | None = None) -> tuple[str, ...]:
-    """The ordered list of tags: the given one, or the format's own, or all that occur, sorted."""
-    if tags is not None:
-        return tuple(tags)
-    return (
-        found.tags
-        if found.tags is not None
-        else tuple(sorted({tag for row in found.rows for tag in row.tags}))
-    )
+def known_tags(rows: Rows, tags: Sequence[str] | None = None) -> tuple[str, ...]:
+    """The ordered tags: `tags`, or the format's own list, or all that occur, sorted."""
+    if tags is None:
+        tags = rows.tags
+    return tuple(sorted({tag for row in rows.rows for tag in row.tags}) if tags is None else tags)
 
 
 def row_findings(
-    found: Rows,
-    tags: Sequence[str] | None = None,
-    untagged: bool = False,
-    names: Sequence[str] | None = None,
+    rows: Rows, tags: Sequence[str] | None = None, untagged: bool = False
 ) -> Iterator[Finding]:
-    """Every fault that makes the table impossible: missing and repeated pictures, rows without tags, tags unknown or spelt in two ways."""
-    yield from found.findings
-    if found.no_tags and not untagged:
-        yield found.no_tags
-    if not found.rows and all(finding.severity == "warning" for finding in found.findings):
-        yield Finding(
-            "empty",
-            str(found.source),
-            "no picture at all",
-            f"known kinds are {', '.join(sorted(PICTURES))}",
-        )
-    known = known_tags(found, tags)
-    given = tags is not None or found.tags is not None
-    seen: dict[Path, str] = {}
-    for row, name in zip(
-        found.rows, names or photo_names([row.path for row in found.rows]), strict=True
-    ):
-        first = seen.setdefault(absolute(row.path), row.where)
-        if not is_file(row.path):
-            yield Finding(
-                "missing picture",
-                row.where,
-                f"no such file: {row.path}",
-                "correct the name or take the row out",
-            )
-        elif first != row.where:
-            yield Finding(
-                "repeated row",
-                row.where,
-                f"the same picture as {first}",
-                "give each picture one row with all its tags",
-            )
-        elif (length := len(os.fsencode(PurePath(name).name))) > MAX_NAME:
-            yield Finding(
-                "file name",
-                row.where,
-                f"a name of {length} bytes; its mask could not be written",
-                f"give it at most {MAX_NAME}",
-            )
-        if any(
-            "\ud800" <= letter <= "\udfff" for letter in str(row.path)
-        ):  # what Python makes of bytes that are not UTF-8
-            yield Finding("file name", row.where, "not UTF-8", "rename the file or its folder")
-        if not row.tags and not untagged and not found.no_tags:
-            yield Finding(
-                "no tags", row.where, "no tags", "write what is in the picture, or take the row out"
-            )
-        for tag in row.tags if given else ():
-            if tag not in known:
-                yield Finding(
-                    "unknown tag",
-                    row.where,
-                    f'tag "{tag}" is not one of the {len(known)} known tags',
-                    nearest_tag(tag, known),
-                )
+    """All faults that make a table impossible; parameters as in `load_table`.
+
+    They are: missing or duplicate pictures, rows without tags, tags that are unknown or have two
+    spellings, and the faults that the reader met.
+    """
+    yield from rows.findings
+    if rows.no_tags and not untagged:
+        yield rows.no_tags
+    if not rows.rows and all(finding.severity != "error" for finding in rows.findings):
+        kinds = f"the extensions that are read are {', '.join(sorted(PICTURES))}"
+        yield Finding("empty", str(rows.source), "no pictures", kinds)
+    yield from _picture_faults(rows)
+    if not untagged and not rows.no_tags:
+        yield from _untagged(rows)
+    known = known_tags(rows, tags)
+    if tags is not None or rows.tags is not None:
+        yield from _unknown_tags(rows.rows, known)
     if tags is None:
-        yield from _spelling(found.rows, known)
+        yield from _spelling_faults(rows.rows, known)
     if not known and untagged:
-        yield Finding(
-            "no tags",
-            str(found.source),
-            "no photo has a tag",
-            "give the tags of the training table",
-        )
+        do = "give the tags of the training set"
+        yield Finding("no tags", str(rows.source), "no photo has a tag", do)
     if len(known) > MAX_TAGS:
-        yield Finding(
-            "too many tags",
-            str(found.source),
-            f"{len(known)} different tags; at most {MAX_TAGS} fit in an 8-bit mask",
-        )
+        what = f"{len(known)} different tags; an 8-bit mask can hold at most {MAX_TAGS}"
+        yield Finding("too many tags", str(rows.source), what)
+
+
+def _picture_faults(rows: Rows) -> Iterator[Finding]:
+    """Pictures that are missing, duplicate, or have a name that cannot be written."""
+    exists = [is_file(row.path) for row in rows.rows]
+    if len(exists) > 1 and not any(exists):
+        what = f"none of the {len(exists)} pictures exists; the first should be {rows.rows[0].path}"
+        do = "correct the file names; if the data set has moved, give its new place (--data, --val)"
+        yield Finding("missing picture", str(rows.source), what, do)
+        return
+    seen: dict[Path, str] = {}
+    names = photo_names([row.path for row in rows.rows])
+    for row, name, there in zip(rows.rows, names, exists, strict=True):
+        where = row.where
+        first = seen.setdefault(absolute(row.path), where)
+        if not there:
+            do = "correct the name or delete the row"
+            yield Finding("missing picture", where, f"no such file: {row.path}", do)
+        elif first != where:
+            do = "give each picture one row with all its tags"
+            yield Finding("duplicate", where, f"duplicate row: the same picture as {first}", do)
+        elif (length := len(os.fsencode(PurePath(name).name))) > MAX_NAME:
+            what = f"the name has {length} bytes: its mask could not be written"
+            yield Finding("file name", where, what, f"use at most {MAX_NAME} bytes")
+        # Python reads bytes that are not UTF-8 as such letters.
+        if any("\ud800" <= letter <= "\udfff" for letter in str(row.path)):
+            yield Finding("file name", where, "not UTF-8", "rename the file or its folder")
+
+
+def _untagged(rows: Rows) -> Iterator[Finding]:
+    """Rows without tags; one finding if all are."""
+    if len(rows.rows) > 1 and not any(row.tags for row in rows.rows):
+        what, do = f"none of the {len(rows.rows)} pictures has a tag", "write what is in them"
+        yield Finding("no tags", str(rows.source), what, do)
+        return
+    do = "write what is in the picture, or delete the row"
+    yield from (Finding("no tags", row.where, "no tags", do) for row in rows.rows if not row.tags)
+
+
+def _unknown_tags(rows: Sequence[Row], known: Sequence[str]) -> Iterator[Finding]:
+    """Tags that are not in the list, each once, with the first row that has it."""
+    count = Counter(tag for row in rows for tag in row.tags)
+    for tag, photos in count.items():
+        if tag not in known:
+            what = f'tag "{tag}" ({photos_text(photos)}) is not one of the {len(known)} known tags'
+            yield Finding("unknown tag", _first(rows, tag), what, nearest_tag(tag, known))
+
+
+def photos_text(number: int) -> str:
+    """'1 photo', '2 photos'."""
+    return f"{number} photo{'' if number == 1 else 's'}"
 
 
 def nearest_tag(tag: str, known: Sequence[str]) -> str:
-    """'did you mean "dog"?' or nothing."""
-    near = [name for name in known if tag_key(name) == tag_key(tag)] or get_close_matches(
-        tag, known, n=1
-    )
+    """'did you mean "dog"?', or nothing."""
+    near = [name for name in known if tag_key(name) == tag_key(tag)]
+    near = near or get_close_matches(tag, known, n=1)
     return f'did you mean "{near[0]}"?' if near else ""
 
 
-def _spelling(rows: Sequence[Row], known: Sequence[str]) -> Iterator[Finding]:
-    """Tags that differ only in case, spaces or punctuation, and the reserved one."""
+def spellings(rows: Sequence[Row], known: Sequence[str] = ()) -> list[dict[str, int]]:
+    """Tags that differ only in case, spaces or punctuation, together: their photos, most first."""
     count = Counter(tag for row in rows for tag in row.tags)
     count.update(dict.fromkeys(known, 0))
-    spellings = defaultdict(list)
-    for tag in count:
-        spellings[tag_key(tag)].append(tag)
-    for same in spellings.values():
-        if len(same) > 1:
-            same.sort(key=count.__getitem__, reverse=True)
-            listed = ", ".join(f'"{tag}" ({count[tag]} photos)' for tag in same)
-            what = f"{listed} are one tag in {len(same)} spellings and would be taught apart"
-            yield Finding("spelling", _first(rows, same[-1]), what, f'write "{same[0]}" everywhere')
-    for tag in spellings.get("background", ()):
-        yield Finding(
-            "spelling",
-            _first(rows, tag),
-            f'"{tag}" is the name of class 0, whatever no tag names',
-            "use another tag",
-        )
+    groups: dict[str, dict[str, int]] = defaultdict(dict)
+    for tag, photos in sorted(count.items(), key=lambda item: -item[1]):
+        groups[tag_key(tag)][tag] = photos
+    return list(groups.values())
+
+
+def _spelling_faults(rows: Sequence[Row], known: Sequence[str]) -> Iterator[Finding]:
+    """Tags in several spellings, and tags with the reserved name."""
+    for group in spellings(rows, known):
+        best, *others = group
+        if others:
+            tags = ", ".join(f'"{tag}" ({photos_text(photos)})' for tag, photos in group.items())
+            what = f"{tags} are spellings of one tag, but would become {len(group)} classes"
+            yield Finding("spelling", _first(rows, others[-1]), what, f'write "{best}" everywhere')
+        if tag_key(best) == "background":
+            what = f'"{best}" is the name of class 0, the pixels without a tag'
+            yield Finding("spelling", _first(rows, best), what, "use another tag")
 
 
 def _first(rows: Sequence[Row], tag: str) -> str:
@@ -214,7 +237,7 @@ def _first(rows: Sequence[Row], tag: str) -> str:
 
 
 def is_file(path: Path) -> bool:
-    """Whether a file is there; where the name is too long for one, none is."""
+    """Whether a file exists; none exists under a name that is too long."""
     try:
         return path.is_file()
     except OSError:

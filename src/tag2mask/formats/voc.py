@@ -1,4 +1,7 @@
-"""PASCAL VOC 2012 with SBD, and every tool's VOC export: tags from the XML files or from cls_labels*.npy files. No mask is opened."""
+"""PASCAL VOC 2012 with SBD, and the VOC exports of other tools. No mask is opened.
+
+Tags come from the XML files, or from the field's cls_labels*.npy files.
+"""
 
 import pickle
 import re
@@ -10,7 +13,6 @@ import numpy as np
 
 from tag2mask.errors import DataError
 from tag2mask.files import read_list
-from tag2mask.formats.findings import Finding
 from tag2mask.formats.rows import PICTURES, Row, Rows, split_tags
 from tag2mask.photos.classes import VOC
 from tag2mask.progress import log
@@ -27,106 +29,87 @@ LISTS = (  # the training list, best first
 
 
 def voc_root(path: Path) -> Path | None:
-    """The folder with JPEGImages that a path is, holds (VOCdevkit), or lies in (a list file); None if there is none."""
+    """The folder with JPEGImages: the path, the newest VOC20* in it, or a folder above it."""
     path = path.absolute()
-    below = sorted(path.glob("VOC20*/")) if path.is_dir() else []
-    return next(
-        (
-            folder
-            for folder in (path, *reversed(below), *path.parents[:4])
-            if (folder / "JPEGImages").is_dir()
-        ),
-        None,
-    )
+    below = sorted(path.glob("VOC20*/"), reverse=True) if path.is_dir() else []
+    folders = (path, *below, *path.parents[:4])
+    return next((folder for folder in folders if (folder / "JPEGImages").is_dir()), None)
 
 
 def is_voc(path: Path) -> bool:
     """A folder with JPEGImages, VOCdevkit, or a list or label file inside one."""
+    root = voc_root(path)
     if path.is_dir():
-        return (path / "JPEGImages").is_dir() or any(
-            (folder / "JPEGImages").is_dir() for folder in path.glob("VOC20*/")
-        )
-    return path.suffix.lower() in (".txt", ".npy") and voc_root(path) is not None
+        return root is not None and path.absolute() in (root, root.parent)
+    return root is not None and path.suffix.lower() in (".txt", ".npy")
 
 
 def read_voc(path: Path) -> Rows:
-    """VOC2012/ (its train_aug list, else train), one of its lists (ImageSets/Segmentation/val.txt), or a cls_labels*.npy in it, to rows.
+    """VOC2012/, one of its lists (ImageSets/Segmentation/val.txt), or a cls_labels*.npy in it.
 
-    Tags come from Annotations/*.xml, objects marked difficult among them; from the .npy where one is named, or no XML exists.
+    Of a folder the first of `LISTS` is read. Tags come from Annotations/*.xml, objects marked as
+    difficult too; from the .npy if it is given, or if there is no XML file.
     """
     root = voc_root(path)
     if root is None:
         raise DataError(f"{path}: no JPEGImages folder beside or above it")
-    pictures = {
-        file.stem: file
-        for file in sorted((root / "JPEGImages").iterdir())
-        if file.suffix.lower() in PICTURES
-    }
-    lists = (
-        [path]
-        if path.suffix == ".txt"
-        else [root / name for name in LISTS if (root / name).is_file()][:1]
-    )
-    names = read_list(lists[0]) if lists else list(pictures)
-    labels = path if path.suffix == ".npy" else None
-    if labels is None and not (root / "Annotations").is_dir():
-        labels = next(
-            (
-                file
-                for folder in (*(file.parent for file in lists), root)
-                for file in sorted(folder.glob("cls_labels*.npy"))
-            ),
-            None,
-        )
-        if labels is None:
-            raise DataError(
-                f"{root}: neither Annotations/*.xml nor cls_labels*.npy: there are no tags to learn from"
-            )
+    files = sorted((root / "JPEGImages").iterdir())
+    pictures = {file.stem: file for file in files if file.suffix.lower() in PICTURES}
+    lists = [path] if path.suffix == ".txt" else [root / name for name in LISTS]
+    listed = next((file for file in lists if file.is_file()), None)
+    names = read_list(listed) if listed else list(pictures)
+    labels = _label_file(path, root, listed)
+    tags = read_cls_labels(labels) if labels else None
+    list_name = listed.name if listed else "all pictures"
     log.info(
-        f"{root.name}: {lists[0].name if lists else 'all pictures'}, tags from {labels.name if labels else 'Annotations/*.xml'}"
+        f"{root.name}: {list_name}, tags from {labels.name if labels else 'Annotations/*.xml'}"
     )
-    tags = (
-        {
-            name: [VOC[i] for i in np.flatnonzero(row)]
-            for name, row in read_cls_labels(labels).items()
-        }
-        if labels
-        else None
-    )
-    found = Rows(path)
+    rows = Rows(path)
     for number, name in enumerate(names, 1):
-        where = f"{lists[0].name} line {number} ({name})" if lists else name
+        where = f"{list_name} line {number} ({name})" if listed else name
         picture = pictures.get(name, root / "JPEGImages" / f"{name}.jpg")
-        named = (
-            split_tags(tags.get(name, ()))
-            if tags
-            else _xml_tags(root / "Annotations" / f"{name}.xml", where, found)
-        )
-        found.rows.append(Row(picture, named, where))
-    if all(tag in VOC for row in found.rows for tag in row.tags):
-        found.tags = VOC
-    return found
+        if tags is not None:
+            own = tuple(VOC[i] for i in np.flatnonzero(tags.get(name, ())))
+            rows.rows.append(Row(picture, own, where))
+        elif (named := _xml_tags(root / "Annotations" / f"{name}.xml", where, rows)) is not None:
+            rows.rows.append(Row(picture, named, where))
+    if all(tag in VOC for row in rows.rows for tag in row.tags):
+        rows.tags = VOC
+    return rows
 
 
-def _xml_tags(file: Path, where: str, found: Rows) -> tuple[str, ...]:
+def _label_file(path: Path, root: Path, listed: Path | None) -> Path | None:
+    """The .npy file with the tags; None for XML files. Raises DataError if there is neither."""
+    if path.suffix == ".npy":
+        return path
+    if (root / "Annotations").is_dir():
+        return None
+    folders = (listed.parent, root) if listed else (root,)
+    files = [file for folder in folders for file in sorted(folder.glob("cls_labels*.npy"))]
+    if not files:
+        what = "no tags to learn from: neither Annotations/*.xml nor cls_labels*.npy"
+        raise DataError(f"{root}: {what}")
+    return files[0]
+
+
+def _xml_tags(file: Path, where: str, rows: Rows) -> tuple[str, ...] | None:
+    """The objects' names in an XML file. If it is not readable, None; `rows` gets the fault."""
     try:
         objects = ElementTree.parse(file).getroot().iter("object")
         return split_tags(thing.findtext("name") or "" for thing in objects)
     except FileNotFoundError:
-        found.findings.append(
-            Finding(
-                "annotation", where, f"no such file: {file}", "tags of this picture are in no file"
-            )
-        )
+        do = "without it this picture has no tags"
+        rows.error("annotation", where, f"no such file: {file}", do)
     except ElementTree.ParseError as error:
-        found.findings.append(Finding("annotation", where, f"{file} is not valid XML ({error})"))
-    return ()
+        rows.error("annotation", where, f"{file} is not valid XML ({error})")
+    return None
 
 
 def read_cls_labels(path: Path) -> dict[str, np.ndarray]:
-    """The field's cls_labels.npy / cls_labels_onehot.npy to {picture name: (20,) 0/1}. Raises DataError if it is anything else.
+    """cls_labels.npy or cls_labels_onehot.npy to {picture name: (20,) 0/1}. Raises DataError.
 
-    The file is a pickle, which may run any code when NumPy opens it: it is read here with nothing but arrays allowed.
+    The file is a pickle, which could run any code when NumPy opens it. It is read here with nothing
+    but arrays allowed.
     """
     try:
         with path.open("rb") as file:
@@ -135,25 +118,21 @@ def read_cls_labels(path: Path) -> dict[str, np.ndarray]:
         raise DataError(f"{path}: no such file") from None
     except Exception as error:  # a hostile pickle may raise anything
         raise DataError(
-            f"{path}: not a plain dictionary of label vectors ({error}). Nothing of it was run. If you trust it, write its tags into a "
-            "CSV file with the columns file_name and tags"
+            f"{path}: not a plain dictionary of label vectors ({error}). No code in it was run. "
+            "If you trust it, write its tags into a CSV file with the columns file_name and tags"
         ) from None
-    if (
-        not isinstance(labels, dict)
-        or not labels
-        or any(np.shape(row) != (len(VOC),) for row in labels.values())
-    ):
-        raise DataError(
-            f"{path}: not a dictionary from picture names to vectors of {len(VOC)} labels"
-        )
-    return {_voc_name(name): np.asarray(row) for name, row in labels.items()}
+    vectors = labels.values() if isinstance(labels, dict) else ()
+    if not vectors or any(np.shape(vector) != (len(VOC),) for vector in vectors):
+        what = f"not a dictionary from picture names to vectors of {len(VOC)} labels"
+        raise DataError(f"{path}: {what}")
+    return {_voc_name(name): np.asarray(vector) for name, vector in labels.items()}
 
 
 def _from_buffer(values: Any, dtype: np.dtype, shape: tuple[int, ...], order: Any) -> np.ndarray:
     return np.frombuffer(values, dtype).reshape(shape, order=order)
 
 
-# The functions that pickles of arrays and of their single values name; where NumPy keeps them depends on its version.
+# The functions that pickles of arrays and of their single values call; their module varies.
 ARRAYS = {
     "_reconstruct": np.zeros(0).__reduce__()[0],
     "scalar": np.float64(0).__reduce__()[0],
@@ -175,13 +154,10 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 def _after_header(file: BinaryIO) -> BinaryIO:
-    version = np.lib.format.read_magic(file)
-    read = (
-        np.lib.format.read_array_header_1_0
-        if version == (1, 0)
-        else np.lib.format.read_array_header_2_0
-    )
-    shape, _, dtype = read(file)
+    """The file, read up to the pickle that it must hold."""
+    npy = np.lib.format
+    first = npy.read_magic(file) == (1, 0)
+    shape, _, dtype = (npy.read_array_header_1_0 if first else npy.read_array_header_2_0)(file)
     if shape != () or dtype != np.dtype(object):
         raise ValueError(f"an array of {dtype} with shape {shape}")
     return file

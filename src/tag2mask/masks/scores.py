@@ -8,57 +8,69 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tag2mask.config import MaskSettings
+from tag2mask.masks.affinity import affinity, spread
 from tag2mask.photos.table import BACKGROUND
 
-# Photos (B, 3, S, S) and labels (B, num_tags) to patch scores (B, C, h, w). Scores of softmax with background sum to 1;
-# scores that are evidence are 0 or more, and 0 for background.
-Scorer = Callable[[Tensor, Tensor], Tensor]
+# Photos (B, 3, S, S) and labels (B, num_tags) to patch scores (B, C, h, w) and centered feature maps
+# [(B, h_l, w_l, D_l)] for the affinity. The scores are a softmax, or logits: 0 or more, 0 for
+# background.
+Scorer = Callable[[Tensor, Tensor], tuple[Tensor, list[Tensor]]]
 
 
 @torch.inference_mode()
-def patch_scores(
+def mean_scores(
     score: Scorer,
-    load: Callable[[int], Tensor],
+    photos_at: Callable[[int], Tensor],
     labels: Tensor,
     settings: MaskSettings,
-    grid: Callable[[float], int],
+    side: Callable[[float], int],
 ) -> Tensor:
-    """Mean of the patch scores over scales and mirror: (B, C, h, w), h x w that of the first scale.
+    """Mean of the patch scores over scales and mirror: (B, C, h, w), h x w of the first scale.
 
-    load: side of the square [pixels] -> photos (B, 3, side, side) in 0-1; grid: a wanted side -> the nearest side the backbone takes.
+    photos_at: side of the square [pixels] -> photos (B, 3, side, side) in 0-1. side: a number of
+    pixels -> the nearest side that the backbone takes.
     """
+
+    def scored(images: Tensor) -> Tensor:
+        z, maps = score(images, labels)
+        if settings.affinity:
+            z = spread(z, affinity(maps, (z.shape[2], z.shape[3])))
+        return z.cpu()
+
     maps = []
     for scale in settings.scales:
-        images = load(grid(settings.image_size * scale))
-        maps.append(score(images, labels))
+        images = photos_at(side(settings.image_size * scale))
+        maps.append(scored(images))
         if settings.flip:
-            maps.append(score(images.flip(-1), labels).flip(-1))
+            maps.append(scored(images.flip(-1)).flip(-1))
     size = maps[0].shape[-2:]
-    return torch.stack(
-        [m if m.shape[-2:] == size else F.interpolate(m, size, mode="bilinear") for m in maps]
-    ).mean(0)
+    same = [m if m.shape[-2:] == size else F.interpolate(m, size, mode="bilinear") for m in maps]
+    return torch.stack(same).mean(0)
 
 
 def tag_scores(scores: Tensor, settings: MaskSettings, overall: float | None = None) -> Tensor:
     """Patch scores (K, h, w) of background and a photo's tags to the same, each patch summing to 1.
 
-    `softmax` and `softmax_of_tags` keep Z as it is; `max_norm` divides each class by its largest score in the photo, background too, so that a tag with
-    low scores everywhere (1e-6 at least) still gets its best patches. `logits` has no score for background: after the same division,
-    background is where no tag reaches its threshold, `settings.threshold`: a number, or the mean of Otsu's threshold in this photo and
-    `overall`, that of many photos. Alone the first would part an animal that fills the photo.
+    `softmax` and `softmax_of_tags` keep Z as it is. `max_norm` divides each class by its largest
+    score in the photo, background too: a tag with low scores everywhere (1e-6 at least) still gets
+    its best patches. `logits` have no score for background: after the same division, background is
+    where no tag reaches its threshold. That is `settings.threshold`, a number, or the mean of Otsu's
+    threshold in this photo and `overall`, that of many photos: alone the first would part an animal
+    that fills the photo.
     """
-    # Differs from CPC, which takes Z as it is: max_norm is what ViT-PCM's code does, and no paper says.
+    # Differs from CPC, which takes Z as it is: max_norm is what ViT-PCM's code does.
     z = relative(scores) if settings.scores in ("max_norm", "logits") else scores
     if settings.scores == "logits":
         for tag in z[1:]:
-            tag /= (
-                settings.threshold if settings.threshold != "otsu" else _midway(otsu(tag), overall)
-            )
+            tag /= _threshold(tag, settings, overall)
         z[BACKGROUND] = 1
     return z / z.sum(0).clamp(min=1e-6)
 
 
-def _midway(own: float, overall: float | None) -> float:
+def _threshold(tag: Tensor, settings: MaskSettings, overall: float | None) -> float:
+    if settings.threshold != "otsu":
+        return settings.threshold
+    own = otsu(tag)
     return own if overall is None else (own + overall) / 2
 
 
@@ -68,10 +80,11 @@ def relative(scores: Tensor) -> Tensor:
 
 
 def otsu(values: Tensor) -> float:
-    """The threshold that parts values into two groups with the largest variance between them (Otsu 1979): any shape in 0-1 -> 0.05-1.
+    """The threshold that parts values into two groups with the largest variance between them (Otsu
+    1979): any shape in 0-1 -> 0.05-1.
 
-    A threshold for all photos would have to be tuned on true masks, and differs between data sets: 0.3 is best for photos of animals, 0.4
-    for the demo's scenes.
+    A fixed threshold would have to be tuned on ground truth, and differs between data sets: 0.3 is
+    best for photos of animals, 0.4 for the demo's scenes.
     """
     v = values.flatten().double().sort().values
     n, total = len(v), v.cumsum(0)
@@ -83,6 +96,5 @@ def otsu(values: Tensor) -> float:
 
 def to_pixels(scores: Tensor, height: int, width: int) -> np.ndarray:
     """Bilinear interpolation to the photo's size: (K, h, w) -> (K, H, W) float32."""
-    return F.interpolate(scores[None], (height, width), mode="bilinear", align_corners=False)[
-        0
-    ].numpy()
+    size = (height, width)
+    return F.interpolate(scores[None], size, mode="bilinear", align_corners=False)[0].numpy()

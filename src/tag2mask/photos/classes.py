@@ -2,20 +2,27 @@
 
 VOC = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
-    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train",
+    "tvmonitor",
 )  # fmt: skip
 
 COCO_SUPERCATEGORIES: dict[str, tuple[str, ...]] = {
     "person": ("person",),
     "vehicle": ("bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat"),
     "outdoor": ("traffic light", "fire hydrant", "stop sign", "parking meter", "bench"),
-    "animal": ("bird", "cat", "dog", "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe"),
+    "animal": (
+        "bird", "cat", "dog", "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe",
+    ),
     "accessory": ("backpack", "umbrella", "handbag", "tie", "suitcase"),
     "sports": (
-        "frisbee", "skis", "snowboard", "sports ball", "kite", "baseball bat", "baseball glove", "skateboard", "surfboard", "tennis racket",
+        "frisbee", "skis", "snowboard", "sports ball", "kite", "baseball bat", "baseball glove",
+        "skateboard", "surfboard", "tennis racket",
     ),
     "kitchen": ("bottle", "wine glass", "cup", "fork", "knife", "spoon", "bowl"),
-    "food": ("banana", "apple", "sandwich", "orange", "broccoli", "carrot", "hot dog", "pizza", "donut", "cake"),
+    "food": (
+        "banana", "apple", "sandwich", "orange", "broccoli", "carrot", "hot dog", "pizza", "donut",
+        "cake",
+    ),
     "furniture": ("chair", "couch", "potted plant", "bed", "dining table", "toilet"),
     "electronic": ("tv", "laptop", "mouse", "remote", "keyboard", "cell phone"),
     "appliance": ("microwave", "oven", "toaster", "sink", "refrigerator"),

@@ -1,130 +1,90 @@
-"""The one palette, and how a mask is drawn on its photo: in mask files, overlays, the report and every other picture of classes."""
+"""The one palette, and how a mask is drawn on its photo: in mask files, overlays and the report."""
 
-from collections.abc import Iterable, Sequence
-from functools import lru_cache
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache, reduce
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from tag2mask.photos.table import BACKGROUND, IGNORE
 
-SMALLEST_LABELED = (
-    0.004  # share of the picture below which a class gets no label: it would hide what it names
-)
+# The colors of classes 1 to 254. Each is the one farthest from all before it and from gray, as the
+# eye sees it (OKLab, lightness 0.65 to 0.85, no olive or brown). VOC's palette begins with dark
+# colors, which are hard to see on photos.
+_CLASSES = bytes.fromhex("""
+    fe7bb591eb060f90fef79206b35afd10edd7fe382511ab5117a0b7aa9ffee5d015dc44cb0bf493f8b0fe79ddfffe8674
+    fa3079ffbe8a8777ff68b4fcd985fd15a68ae660031ed13614cc95fec35018c6c6ef37a0fe71d819c0eb0b9ad9bedf0d
+    cc780e63a402f170fe7ac70f26e8f8feb4dd6583fe13cf71c750e9fe315652f35cfd829514f0b8fd8b4a9f6afd2cac0c
+    c294fe8fa9fd16a96ee4bbfe0ca4a0e73db61cc9acf9c718fe6aeb23bcfe0a95ecfec171d4d80e498afe20c3d9f0530a
+    d76f0babe509fe7ea4139ec655e3fefe75c91af57656cd08f63289fc3068ff334176ef3fbe55f4d549d7ff88600ef2a8
+    0cebe6ff8484cd8dff11cd85feb1ea7a7dfc9371fd7baffc9da4ff0fc8bafe8b2f12efc610d14fe978ffedb6fff74807
+    b899fe06a5960ad0624ab8fde17ffeefcc1d0eac4010cba20aa87a04a3abffc336069ccf0bbef5ac60fdff6ce29fe803
+    6cca111af48645a90325e9ef18c2e2eb5a0405f39efd78c2e16607feaef60dce7c0cab5c1093f4fc6af316c5ce85acfd
+    0b97e5119fbe0eaa65a664fefec25ef43491d04bdee340bdc353efed39a8fe3a0cfe324cf83181fb3071fd305fff3534
+    38f46884ed2b65f14e3fcf21b958f9cc4ee3f23599e042c4ea3baff76cf9d947d1feacfd3de5fefdc08267e1feff72d1
+    b5e215996efd0ba1b1c6dd082f8efc817afecdda0803ad24dad51658a610fe7abb1df1b1fc8e05d38afd8d74fdfe7daf
+    db6b0ffe8b3e10f0bf6c81fe5388fe3e8cfd5c86ff737ffd19eeccc791fdd47209fe809f1bcc8ee0d303fd886822ecdc
+    bd96fed0750a0fcb9cebce0afe8c1ab39bfd0ae8fd3abafe1299defdc519f4ca1a15caa711bff00fa974069bd4a6a1fd
+    0ba8805eb5feff8950fd7eaa99a6fdffaff121c7be73b1ff0b9dcbfec26b0fa785fe895aff8099ffc078f2b4fe0abdfb
+    fe838aff847ffe838ffe876eff857922edd118a499feb2e601ebeb18ebe170dffee8b9fdfeb3e152b7ff24e8f3af9efd
+    0ac9b106c1e76eb2fe1ac8b60cc3dfa1a3fe80aefd1bc4d617c4d21cc6c216c6ca8aabfd94a8fd04a68e
+""")
+# The color of each class number, (256, 3) uint8: background black, ignore white, no two alike.
+PALETTE = np.frombuffer(bytes(3) + _CLASSES + b"\xff" * 3, np.uint8).reshape(256, 3)
 
-# Looked up by name where the system keeps its fonts; the first that knows all of a label's characters draws it.
+SMALLEST_LABELED = 0.004  # share of the picture; the label of a smaller class would hide it
+
+# Looked up where the system has its fonts; the first with all characters of a label draws it.
 FONTS = (
-    "DejaVuSans-Bold.ttf", "NotoSans-Bold.ttf", "LiberationSans-Bold.ttf", "arialbd.ttf", "Arial.ttf", "NotoSansCJK-Bold.ttc",
-    "NotoSansCJK-Regular.ttc", "NotoSansCJKsc-Regular.otf", "wqy-microhei.ttc", "wqy-zenhei.ttc", "DroidSansFallbackFull.ttf", "msyh.ttc",
-    "YuGothM.ttc", "meiryo.ttc", "malgun.ttf", "PingFang.ttc", "AppleSDGothicNeo.ttc", "NotoSansDevanagari-Bold.ttf",
-    "NotoSansArabic-Bold.ttf", "NotoSansHebrew-Bold.ttf", "NotoSansThai-Bold.ttf", "NotoSansBengali-Bold.ttf", "NotoSansTamil-Bold.ttf",
-    "Nirmala.ttf", "NotoEmoji-Regular.ttf", "seguiemj.ttf", "seguisym.ttf", "FreeSans.ttf", "unifont.otf", "unifont.ttf",
+    "DejaVuSans-Bold.ttf", "NotoSans-Bold.ttf", "LiberationSans-Bold.ttf", "arialbd.ttf",
+    "Arial.ttf", "NotoSansCJK-Bold.ttc", "NotoSansCJK-Regular.ttc", "NotoSansCJKsc-Regular.otf",
+    "wqy-microhei.ttc", "wqy-zenhei.ttc", "DroidSansFallbackFull.ttf", "msyh.ttc", "YuGothM.ttc",
+    "meiryo.ttc", "malgun.ttf", "PingFang.ttc", "AppleSDGothicNeo.ttc", "Nirmala.ttf",
+    "NotoSansDevanagari-Bold.ttf", "NotoSansArabic-Bold.ttf", "NotoSansHebrew-Bold.ttf",
+    "NotoSansThai-Bold.ttf", "NotoSansBengali-Bold.ttf", "NotoSansTamil-Bold.ttf",
+    "NotoEmoji-Regular.ttf", "seguiemj.ttf", "seguisym.ttf", "FreeSans.ttf", "unifont.otf",
 )  # fmt: skip
 
 
-def _class_colors(count: int) -> np.ndarray:
-    """As many colors, (count, 3) uint8: each the one farthest, as the eye sees it (OKLab), from all before it and from gray.
-
-    Not VOC's: its first are dark (maroon, dark green, olive) and lost on photos.
-    """
-    lightness, hue = np.meshgrid(np.array([0.85, 0.75, 0.65]), np.deg2rad(np.arange(0, 360, 3)))
-    lightness, hue = lightness.ravel(), hue.ravel()
-    muddy = (
-        (lightness < 0.8) & (hue > np.deg2rad(65)) & (hue < np.deg2rad(130))
-    )  # olive and brown: lost on fur and soil
-    lightness, hue = lightness[~muddy], hue[~muddy]
-    lab = np.stack([lightness, 0 * hue, 0 * hue], 1)
-    for chroma in np.arange(0.1, 0.24, 0.005):  # as vivid as the screen allows
-        vivid = np.stack([lightness, chroma * np.cos(hue), chroma * np.sin(hue)], 1)
-        rgb = _oklab_to_linear(vivid)
-        shown = ((rgb >= 0) & (rgb <= 1)).all(1)
-        lab[shown] = vivid[shown]
-    distance = 1.2 * np.hypot(lab[:, 1], lab[:, 2])
-    picked = [
-        int(np.argmin(np.abs(lightness - 0.75) + np.abs(hue - np.deg2rad(354))))
-    ]  # rose: rare in photos
-    while len(picked) < count:
-        distance = np.minimum(
-            distance, np.linalg.norm((lab - lab[picked[-1]]) * (0.5, 1, 1), axis=1)
-        )
-        picked.append(int(distance.argmax()))
-    linear = _oklab_to_linear(lab[picked])
-    srgb = np.where(linear > 0.0031308, 1.055 * np.abs(linear) ** (1 / 2.4) - 0.055, 12.92 * linear)
-    return (srgb * 255).round().clip(0, 255).astype(np.uint8)
-
-
-def _oklab_to_linear(lab: np.ndarray) -> np.ndarray:
-    """OKLab to linear sRGB (N, 3); outside 0..1 where no screen shows it (Ottosson 2020)."""
-    lms = (
-        lab
-        @ np.array(
-            [
-                [1, 1, 1],
-                [0.3963377774, -0.1055613458, -0.0894841775],
-                [0.2158037573, -0.0638541728, -1.2914855480],
-            ]
-        )
-    ) ** 3
-    return lms @ np.array(
-        [
-            [4.0767416621, -1.2684380046, -0.0041960863],
-            [-3.3077115913, 2.6097574011, -0.7034186147],
-            [0.2309699292, -0.3413193965, 1.7076147010],
-        ]
-    )
-
-
-# The color of each class number, (256, 3) uint8: background black, ignore white, no two alike.
-PALETTE = np.vstack(
-    [np.zeros((1, 3), np.uint8), _class_colors(254), np.full((1, 3), 255, np.uint8)]
-)
-
-
 def color(number: int) -> str:
-    """A class number to its color as CSS, SVG and Pillow read it: "#fe7bb5"."""
+    """The color of a class number as CSS, SVG and Pillow read it: "#fe7bb5"."""
     return "#" + PALETTE[number].tobytes().hex()
 
 
 def mask_layer(mask: np.ndarray, size: tuple[int, int]) -> Image.Image:
-    """A mask (H, W) uint8 to a layer to lay over its photo: RGBA of `size` (width, height), classes tinted and outlined, ignore pale."""
+    """A mask (H, W) uint8 to a layer to lay over its photo: RGBA of `size` (width, height).
+
+    Classes are tinted and outlined, ignore is pale, background is clear.
+    """
     mask = np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST))
     opacity = np.full(256, 120, np.uint8)
     opacity[BACKGROUND], opacity[IGNORE] = 0, 90
     layer = np.dstack([PALETTE[mask], opacity[mask]])
-    border = _border(mask)
-    inner = border & (mask != BACKGROUND) & (mask != IGNORE)
-    layer[inner, 3] = 255
-    halo = _grown(inner) & (mask == BACKGROUND)
-    layer[halo] = (255, 255, 255, 150)
+    outline = (mask != BACKGROUND) & (mask != IGNORE)
+    outline &= reduce(np.logical_or, (other != mask for other in _shifted(mask, 2)))
+    layer[outline, 3] = 255
+    layer[_grown(outline) & (mask == BACKGROUND)] = (255, 255, 255, 150)
     return Image.fromarray(layer)
 
 
-def _border(mask: np.ndarray) -> np.ndarray:
-    """Pixels within two of another class: (H, W) bool."""
-    border = np.zeros(mask.shape, bool)
-    for step in (1, 2):
-        across, down = mask[:, step:] != mask[:, :-step], mask[step:] != mask[:-step]
-        border[:, step:] |= across
-        border[:, :-step] |= across
-        border[step:] |= down
-        border[:-step] |= down
-    return border
+def _shifted(mask: np.ndarray, reach: int) -> Iterator[np.ndarray]:
+    """A mask moved by 1 to `reach` pixels up, down, left and right; its edges repeat."""
+    (height, width), padded = mask.shape, np.pad(mask, reach, mode="edge")
+    for step in (*range(reach), *range(reach + 1, 2 * reach + 1)):
+        yield padded[step : step + height, reach : reach + width]
+        yield padded[reach : reach + height, step : step + width]
 
 
 def _grown(region: np.ndarray) -> np.ndarray:
     """A region and the pixels that touch it."""
-    padded = np.pad(region, 1)
-    return (
-        padded[1:-1, 1:-1]
-        | padded[2:, 1:-1]
-        | padded[:-2, 1:-1]
-        | padded[1:-1, 2:]
-        | padded[1:-1, :-2]
-    )
+    return reduce(np.logical_or, _shifted(region, 1), region)
 
 
 def label_places(mask: np.ndarray) -> list[tuple[int, float, float]]:
-    """A mask (H, W) to where its classes' names belong: (class, x, y), x and y in 0..1, deepest inside each one's largest part."""
+    """Where the names of a mask's classes belong: (class, x, y), x and y in 0..1.
+
+    Each is deepest inside the largest part of its class.
+    """
     small = np.asarray(Image.fromarray(mask).resize((72, 72), Image.Resampling.NEAREST))
     places = []
     for number in np.unique(small):
@@ -132,15 +92,19 @@ def label_places(mask: np.ndarray) -> list[tuple[int, float, float]]:
         if number in (BACKGROUND, IGNORE) or region.mean() < SMALLEST_LABELED:
             continue
         core = region
-        while core.any():  # peel off layer after layer: what goes last lies deepest
+        while core.any():  # remove layer after layer: the last pixels are the deepest
             region, core = core, ~_grown(~np.pad(core, 1))[1:-1, 1:-1]
-        y, x = np.argwhere(region)[len(np.argwhere(region)) // 2]
+        deepest = np.argwhere(region)
+        y, x = deepest[len(deepest) // 2]
         places.append((int(number), (float(x) + 0.5) / 72, (float(y) + 0.5) / 72))
     return places
 
 
 def overlay(photo: Image.Image, mask: np.ndarray, classes: Sequence[str]) -> Image.Image:
-    """A photo and its mask (H, W) uint8 to an RGB picture of its size: classes tinted, outlined, named. `classes`: background first."""
+    """A photo and its mask (H, W) uint8 to an RGB picture of its size.
+
+    Classes are tinted, outlined and named by `classes`, background first.
+    """
     picture = Image.alpha_composite(photo.convert("RGBA"), mask_layer(mask, photo.size))
     draw = ImageDraw.Draw(picture)
     size = max(11, min(photo.size) // 22)
@@ -156,50 +120,51 @@ def overlay(photo: Image.Image, mask: np.ndarray, classes: Sequence[str]) -> Ima
 
 
 def legend(classes: Sequence[str], numbers: Iterable[int], width: int) -> Image.Image:
-    """The classes of these numbers to a white RGB picture `width` pixels wide: a swatch and a name each. `classes`: background first."""
+    """The color and name of these class numbers: a white RGB picture, `width` pixels wide."""
     size, gap = 15, 10
     ruler = ImageDraw.Draw(Image.new("RGB", (1, 1)))
-    placed, x, y = [], gap, gap
+    entries, x, y = [], gap, gap
     for number in numbers:
         text, font = _writable(classes[number], number, size)
         needed = int(ruler.textlength(text, font)) + size + 3 * gap
         if x + needed > width and x > gap:
             x, y = gap, y + size + gap
-        placed.append((x, y, number, text, font))
+        entries.append((x, y, number, text, font))
         x += needed
     picture = Image.new("RGB", (width, y + size + gap), "white")
     draw = ImageDraw.Draw(picture)
-    for x, y, number, text, font in placed:
+    for x, y, number, text, font in entries:
         draw.rounded_rectangle((x, y, x + size, y + size), 4, fill=color(number))
         draw.text((x + size + gap // 2, y + size / 2), text, (30, 30, 34), font, anchor="lm")
     return picture
 
 
 def _writable(name: str, number: int, size: int) -> tuple[str, ImageFont.FreeTypeFont]:
-    """A class name to what the fonts of this machine can write of it, and the font; its number where they can write nothing."""
-    best, best_font = "", _fonts(size)[0]
-    for font in _fonts(size):
-        known = "".join(c for c in name if c.isspace() or _knows(font, c)).strip()
-        if known == name:
-            return name, font
-        if len(known) > len(best):
-            best, best_font = known, font
-    return best or f"#{number}", best_font
+    """A class name and a font that can write it.
+
+    If no font can, the font that can write most of it, and that part; else the class number.
+    """
+    parts = [
+        ("".join(c for c in name if c.isspace() or _knows(font, c)).strip(), font)
+        for font in _fonts(size)
+    ]
+    text, font = max(parts, key=lambda part: len(part[0]))  # the first of equals
+    return text or f"#{number}", font
 
 
 @lru_cache
 def _fonts(size: int) -> list[ImageFont.FreeTypeFont]:
-    found = []
+    fonts = []
     for name in FONTS:
         try:
-            found.append(ImageFont.truetype(name, size))
+            fonts.append(ImageFont.truetype(name, size))
         except OSError:
             continue
-    return [*found, ImageFont.load_default(size)]  # type: ignore[list-item]
+    return [*fonts, ImageFont.load_default(size)]  # type: ignore[list-item]
 
 
 @lru_cache(maxsize=4096)
 def _knows(font: ImageFont.FreeTypeFont, character: str) -> bool:
-    """Whether a font has a character: Pillow shows no table of them, but what it lacks all looks like a code point that nothing has."""
+    """Whether a font has a character. Those that it does not have look like U+10FFFE."""
     mask, missing = font.getmask(character), font.getmask("\U0010fffe")
     return mask.size != missing.size or bytes(mask) != bytes(missing)

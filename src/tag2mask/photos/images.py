@@ -10,11 +10,10 @@ from PIL.ImageFile import ImageFile
 
 from tag2mask.errors import DataError
 
-# Pillow takes pictures of more than 89 megapixels for an attack, and refuses those of twice as many; phones take larger ones.
+# Pillow's default refuses more than 179 megapixels as an attack; phones take larger pictures.
 Image.MAX_IMAGE_PIXELS = 500_000_000
 
-
-# EXIF orientation -> what makes the picture upright. Not ImageOps.exif_transpose, which writes EXIF anew and fails where it is broken.
+# EXIF orientation -> what makes the picture upright. ImageOps.exif_transpose fails on broken EXIF.
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -27,9 +26,10 @@ UPRIGHT = {
 
 
 def open_image(path: Path, at_least: int | None = None) -> Image.Image:
-    """A picture file of any mode to an upright RGB picture; transparent parts become white. Raises DataError.
+    """A picture file to an upright RGB picture; transparent parts become white. Raises DataError.
 
-    With `at_least` [pixels] a JPEG may come out smaller by a power of 2, both sides still at least that: several times faster.
+    With `at_least` [pixels] a JPEG may be read at 1/2, 1/4 or 1/8 of its size, several times
+    faster; both sides stay at least that long.
     """
     with reading(path) as file:
         if at_least is not None:
@@ -39,7 +39,10 @@ def open_image(path: Path, at_least: int | None = None) -> Image.Image:
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
-    """A picture of any mode to an upright RGB picture; transparent parts become white, 16 bits are brought to 8 by the largest value."""
+    """A picture of any mode to an upright RGB picture; transparent parts become white.
+
+    Pictures of more than 8 bits are scaled so that their largest value becomes 255.
+    """
     orientation = _orientation(image)
     image = image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
     if image.has_transparency_data:
@@ -54,7 +57,7 @@ def upright_rgb(image: Image.Image) -> Image.Image:
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Width and height of a picture as `open_image` gives it (upright), read from its header alone. Raises DataError."""
+    """Width and height of an upright picture, read from its header alone. Raises DataError."""
     with reading(path) as image:
         width, height = image.size
         return (height, width) if _orientation(image) >= 5 else (width, height)
@@ -62,7 +65,7 @@ def image_size(path: Path) -> tuple[int, int]:
 
 @contextmanager
 def reading(path: Path, what: str = "picture") -> Iterator[ImageFile]:
-    """A picture file, open inside the block. Raises DataError for whatever Pillow raises there."""
+    """A picture file, open inside the block. Raises DataError for every error of Pillow there."""
     try:
         with Image.open(path) as file:
             yield file
@@ -70,16 +73,17 @@ def reading(path: Path, what: str = "picture") -> Iterator[ImageFile]:
         raise
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
-    except Exception as error:  # of a broken file Pillow raises almost any kind
+    except Exception as error:  # Pillow raises errors of many kinds for broken files
         raise DataError(f"{path}: not a readable {what} ({error})") from None
 
 
 def _orientation(image: Image.Image) -> int:
-    """How a picture lies in its file, 1 to 8 as in EXIF; 1 where nobody can tell."""
+    """The EXIF orientation of a picture file, 1 to 8; 1 if it is unknown."""
+    # Pillow turns TIFF by itself; a picture that is not a file may have been turned or cut.
     if image.format == "TIFF" or not isinstance(image, ImageFile):
-        return 1  # Pillow turns the former by itself; the latter is no file any more, and may have been turned or cut
+        return 1
     try:
-        found = image.getexif().get(ExifTags.Base.Orientation)
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
     except Exception:  # broken EXIF, the pixels may be sound
         return 1
-    return found if found in UPRIGHT else 1
+    return orientation if orientation in UPRIGHT else 1

@@ -1,7 +1,7 @@
-"""Mask files: 8-bit palette PNGs with a class number per pixel, and the folder of true masks that evaluation may read."""
+"""Mask files: 8-bit palette PNGs with a class number per pixel; and folders of true masks."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePath
 
@@ -15,44 +15,10 @@ from tag2mask.photos.colors import PALETTE
 from tag2mask.photos.images import image_size, reading
 from tag2mask.photos.table import BACKGROUND, IGNORE, Photo, Table, absolute, tag_key
 
-AGREE = (
-    0.8  # share of photos whose mask must show what their tags say before a numbering is believed
-)
-SAMPLE = 50
+AGREE = 0.8  # share of photos whose mask must show exactly their tags to accept a numbering
+SAMPLE = 50  # masks that are opened to find the numbering
 
-
-def read_mask(path: Path) -> np.ndarray:
-    """A palette or grey 8-bit PNG to class numbers: (H, W) uint8. Raises DataError."""
-    with reading(path, "mask") as image:
-        if image.mode not in ("P", "L", "1"):
-            raise DataError(
-                f"{path}: a mask must be an 8-bit palette or grey picture with a class number per pixel, not {image.mode}"
-            )
-        if image.format != "PNG":
-            raise DataError(
-                f"{path}: a mask must be a PNG, not {image.format}; other formats change the numbers"
-            )
-        return np.array(image, np.uint8)
-
-
-def look_at_mask(path: Path) -> dict[str, list[int]]:
-    """What a mask file holds: its "size" (width, height) [pixels] and the class "numbers" in it, sorted. Raises DataError."""
-    mask = read_mask(path)
-    return {
-        "size": [mask.shape[1], mask.shape[0]],
-        "numbers": np.flatnonzero(np.bincount(mask.ravel())).tolist(),
-    }
-
-
-def write_mask(path: Path, mask: np.ndarray) -> None:
-    """Class numbers (H, W) uint8 to an 8-bit palette PNG in the colors of `colors.py`, whole or not at all."""
-    image = Image.fromarray(np.ascontiguousarray(mask, np.uint8))
-    image.putpalette(PALETTE.tobytes())
-    with writing(path) as temporary:
-        image.save(temporary, "PNG")
-
-
-# What the numbers in mask files may mean, beside the table's own order: number -> class name.
+# What the numbers in mask files can mean, besides the table's own order: number -> class name.
 NUMBERINGS: dict[str, dict[int, str]] = {
     "voc": dict(enumerate(VOC, 1)),
     "coco": dict(enumerate(COCO, 1)),
@@ -60,31 +26,61 @@ NUMBERINGS: dict[str, dict[int, str]] = {
 }
 
 
-def true_photos(table: Table, val: Table | None, folder: Path) -> Table:
-    """The training photos to which true masks in `folder` may belong: not train/1.jpg where 1.png is the mask of test/1.jpg in `val`.
+def read_mask(path: Path) -> np.ndarray:
+    """A palette or gray 8-bit PNG to class numbers: (H, W) uint8. Raises DataError."""
+    with reading(path, "mask") as image:
+        if image.mode not in ("P", "L", "1"):
+            what = "a mask must be an 8-bit palette or gray picture with a class number per pixel"
+            raise DataError(f"{path}: {what}, not {image.mode}")
+        if image.format != "PNG":
+            what = f"a mask must be a PNG, not {image.format}; other formats change the numbers"
+            raise DataError(f"{path}: {what}")
+        return np.array(image, np.uint8)
 
-    None at all if no training photo has a mask of its own there.
+
+def look_at_mask(path: Path) -> dict[str, list[int]]:
+    """The "size" (width, height) [pixels] of a mask file, and the class "numbers" in it, sorted.
+
+    Raises DataError.
+    """
+    mask = read_mask(path)
+    numbers = np.flatnonzero(np.bincount(mask.ravel()))
+    return {"size": [mask.shape[1], mask.shape[0]], "numbers": numbers.tolist()}
+
+
+def write_mask(path: Path, mask: np.ndarray) -> None:
+    """Class numbers (H, W) uint8 to an 8-bit PNG with the palette of `colors.py`, atomically."""
+    image = Image.fromarray(np.ascontiguousarray(mask, np.uint8))
+    image.putpalette(PALETTE.tobytes())
+    with writing(path) as temporary:
+        image.save(temporary, "PNG")
+
+
+def true_photos(table: Table, val: Table | None, folder: Path) -> Table:
+    """The training photos whose true masks may be in `folder`; none if none has a mask of its own.
+
+    Not among them is train/1.jpg if 1.png is the mask of the validation photo val/1.jpg.
     """
     own, others = _find_masks(folder, table), _find_masks(folder, val) if val else {}
-    owner = {
-        others[photo.name]: absolute(photo.path)
-        for photo in (val.photos if val else ())
-        if photo.name in others
-    }
-    kept = tuple(
-        p
-        for p in table.photos
-        if p.name not in own or owner.get(own[p.name], absolute(p.path)) == absolute(p.path)
-    )
-    return replace(table, photos=kept if any(photo.name in own for photo in kept) else ())
+    photos = val.photos if val else ()
+    owner = {others[p.name]: absolute(p.path) for p in photos if p.name in others}
+
+    def may_have_mask(photo: Photo) -> bool:
+        path = absolute(photo.path)
+        return photo.name not in own or owner.get(own[photo.name], path) == path
+
+    train = tuple(photo for photo in table.photos if may_have_mask(photo))
+    return replace(table, photos=train if any(photo.name in own for photo in train) else ())
 
 
 class Truth:
-    """A folder of true masks (NAME.png for each photo of `table`). For evaluation: nothing that trains from tags opens one.
+    """A folder of true masks, NAME.png for the photos of `table`.
 
-    The numbers in the files become the table's. `numbering` says what they mean: the table's own order ("table"), "voc", "coco"
-    (1 to 80), "coco91", or class names for 1, 2, ...; None or "auto": the one under which masks and tags agree.
-    `facts` spares opening masks that have been looked at before. Raises DataError if no file fits or no numbering agrees.
+    They are for evaluation: nothing that trains from tags opens one. The numbers in the files
+    become the table's class numbers. `numbering` is what they mean: the table's own order
+    ("table"), "voc", "coco" (1 to 80), "coco91", or the class names of 1, 2, ...; None and "auto"
+    choose the one under which masks and tags agree. Masks that `facts` knows are not opened to look
+    at them. Raises DataError if no photo has a mask or no numbering agrees.
     """
 
     def __init__(
@@ -100,27 +96,31 @@ class Truth:
         self._paths = _find_masks(self.folder, table)
         self.photos_with_truth = tuple(photo for photo in table.photos if photo.name in self._paths)
         if not self.photos_with_truth:
-            found = [path.name for path in sorted(self.folder.glob("*"))[:3]]
+            files = [path.name for path in sorted(self.folder.glob("*"))[:3]]
             raise DataError(
-                f"{self.folder}: no mask for any of the {len(table)} photos; the first should be {table.photos[0].name}.png, "
-                f"the folder holds {', '.join(found) or 'nothing'}"
+                f"{self.folder}: no mask for any of the {len(table)} photos; the first should be "
+                f"{table.photos[0].name}.png, the folder has {', '.join(files) or 'no files'}"
             )
         numberings = {"table": dict(enumerate(table.tags, 1)), **NUMBERINGS}
-        numbering = numbering or "auto"
-        if not isinstance(numbering, str):
-            numberings["given"] = dict(enumerate(numbering, 1))
-            numbering = "given"
-        if numbering != "auto" and numbering not in numberings:
+        if numbering and not isinstance(numbering, str):
+            numberings["names"] = dict(enumerate(numbering, 1))
+            numbering = "names"
+        if not numbering or numbering == "auto":
+            numbering = self._find_numbering(table, numberings)
+        if numbering not in numberings:
             raise DataError(f'numbering "{numbering}" is not one of auto, {", ".join(numberings)}')
-        self.numbering = self._guess(table, numberings) if numbering == "auto" else numbering
+        self.numbering = str(numbering)
         self._numbers = _to_table(numberings[self.numbering], table.tags)
 
     def path(self, photo: Photo) -> Path:
-        """Where the true mask of a photo lies."""
+        """The file of a photo's true mask."""
         return self._paths[photo.name]
 
     def read(self, photo: Photo) -> np.ndarray:
-        """The true mask of a photo in the table's class numbers: (H, W) uint8, H and W the photo's. Raises DataError."""
+        """The true mask of a photo in the table's class numbers: (H, W) uint8. Raises DataError.
+
+        H and W are the photo's height and width.
+        """
         mask = read_mask(self.path(photo))
         numbers, size = self._numbers[mask], image_size(photo.path)
         if mask.shape != size[::-1] or numbers.min() < 0:
@@ -128,87 +128,81 @@ class Truth:
         return numbers.astype(np.uint8)
 
     def look(self, photo: Photo) -> dict[str, list[int]]:
-        """`look_at_mask` of a photo's true mask, which is opened only if that is not known yet."""
-        looked: dict[str, list[int]] = self._facts.of(self.path(photo), "mask", look_at_mask)
-        return looked
+        """`look_at_mask` of a photo's true mask."""
+        mask: dict[str, list[int]] = self._facts.of(self.path(photo), "mask", look_at_mask)
+        return mask
 
     def fault(self, photo: Photo, size: Sequence[int]) -> str:
-        """What is wrong with the true mask of a photo of this width and height [pixels]; nothing if it fits. Raises DataError."""
+        """What is wrong with the true mask of a photo of `size` (width, height) [pixels], or "".
+
+        Raises DataError if the mask cannot be read.
+        """
         path, mask = self.path(photo), self.look(photo)
         if mask["size"] != list(size):
-            return f"{path}: {mask['size'][0]} x {mask['size'][1]}, but {photo.path} is {size[0]} x {size[1]} (width x height)"
+            sizes = (
+                f"{mask['size'][0]} x {mask['size'][1]}, but {photo.path} is {size[0]} x {size[1]}"
+            )
+            return f"{path}: {sizes} (width x height)"
         unknown = [number for number in mask["numbers"] if self._numbers[number] < 0]
-        return (
-            f'{path}: holds {unknown}, which numbering "{self.numbering}" does not have'
-            if unknown
-            else ""
-        )
+        what = f'{path}: has {unknown}, which are not in numbering "{self.numbering}"'
+        return what if unknown else ""
 
-    def shown(self, photo: Photo) -> set[int]:
-        """The table's classes that the true mask of a photo shows, background left out. Raises DataError."""
+    def classes(self, photo: Photo) -> set[int]:
+        """The table's classes in the true mask of a photo, without background. Raises DataError."""
         return set(self._numbers[self.look(photo)["numbers"]].tolist()) - {BACKGROUND, IGNORE}
 
-    def _guess(self, table: Table, numberings: dict[str, dict[int, str]]) -> str:
+    def _find_numbering(self, table: Table, numberings: Mapping[str, dict[int, str]]) -> str:
+        """The numbering under which masks show what the tags say. Raises DataError if none does."""
         tagged = [photo for photo in self.photos_with_truth if photo.tags]
-        looked = [
-            (photo, self._values(photo))
-            for photo in tagged[:: max(1, len(tagged) // SAMPLE)][:SAMPLE]
-        ]
-        sample = [(photo, values) for photo, values in looked if values is not None]
+        sample: list[tuple[Photo, set[int]]] = []
+        for photo in tagged[:: max(1, len(tagged) // SAMPLE)][:SAMPLE]:
+            try:
+                sample.append((photo, set(self.look(photo)["numbers"]) - {BACKGROUND, IGNORE}))
+            except DataError:
+                continue  # `read` will say why
+        do = f"give --photos.numbering (--numbering in check and convert): {', '.join(numberings)}"
         if not sample:
-            raise DataError(
-                f"{self.folder}: none of the photos with a mask here has tags, so nothing tells which class the numbers in the masks mean; "
-                f"give --photos.numbering: {', '.join(numberings)}"
-            )
+            what = "cannot tell which class the numbers in the masks mean: none of the photos"
+            raise DataError(f"{self.folder}: {what} with a readable mask has tags; {do}")
         agree = dict.fromkeys(numberings, 0)
         for name, classes in numberings.items():
             numbers = _to_table(classes, table.tags)
             for photo, values in sample:
-                mapped = {int(numbers[value]) for value in values}
-                agree[name] += mapped - {IGNORE} == {
-                    table.tags.index(tag) + 1 for tag in photo.tags
-                }
+                tags = {table.tags.index(tag) + 1 for tag in photo.tags}
+                agree[name] += set(numbers[list(values)].tolist()) - {IGNORE} == tags
         best = max(agree, key=agree.__getitem__)  # the first of equals: the table's own order
         if agree[best] >= AGREE * len(sample):
             return best
-        shown = "; ".join(
-            f"{photo.name}.png holds {sorted(values)}, tags {', '.join(photo.tags)}"
+        examples = [
+            f"{photo.name}.png has {sorted(values)}, its tags are {', '.join(photo.tags)}"
             for photo, values in sample
             if values
-        )
-        counts = ", ".join(f"{name} {count}" for name, count in agree.items())
+        ]
+        counts = [f"{name} {count}" for name, count in agree.items()]
         raise DataError(
-            f"{self.folder}: cannot tell which class the numbers in the masks mean. Of {len(sample)} photos with both, they agree "
-            f"in: {counts}. {shown[:400]}. Give the numbering: {', '.join(numberings)}, or the class names for 1, 2, ..."
+            f"{self.folder}: cannot tell which class the numbers in the masks mean. Masks and tags "
+            f"of {len(sample)} photos agree in this many: {', '.join(counts)}; "
+            f"{'; '.join(examples[:3])}. To choose, {do}"
         )
-
-    def _values(self, photo: Photo) -> set[int] | None:
-        """Numbers in a mask file, without background and ignore; None if it cannot be read, which `read` will say."""
-        try:
-            return set(self.look(photo)["numbers"]) - {BACKGROUND, IGNORE}
-        except DataError:
-            return None
 
 
 def _find_masks(folder: Path, table: Table) -> dict[str, Path]:
-    """Photo name -> its mask: NAME.png in the same folders as the photos, or all in one folder where that is unambiguous."""
+    """Photo name -> its mask: NAME.png in the same subfolder, or in `folder` if it is unique."""
     last = {photo.name: PurePath(photo.name).name for photo in table.photos}
     count = Counter(last.values())
-    places = {name: [name, end] if count[end] == 1 else [name] for name, end in last.items()}
-    files = (
-        (name, folder / f"{place}.png")
-        for name, options in places.items()
-        for place in reversed(options)
-    )
-    return {name: path for name, path in files if path.is_file()}
+    places = {name: [end, name] if count[end] == 1 else [name] for name, end in last.items()}
+    files = ((name, folder / f"{place}.png") for name, of in places.items() for place in of)
+    return {name: path for name, path in files if path.is_file()}  # the later place wins
 
 
-def _to_table(classes: dict[int, str], tags: Sequence[str]) -> np.ndarray:
-    """Number in a file -> number in the table: (256,) int16, -1 where the numbering has no such class."""
+def _to_table(classes: Mapping[int, str], tags: Sequence[str]) -> np.ndarray:
+    """Number in a file -> number in the table: (256,) int16, -1 if the numbering has no such class.
+
+    A class that the table does not have is ignored, not scored: no network was trained on it.
+    """
     index = {tag_key(tag): i for i, tag in enumerate(tags, 1)}
     numbers = np.full(256, -1, np.int16)
     numbers[[BACKGROUND, IGNORE]] = BACKGROUND, IGNORE
     for number, name in classes.items():
-        # A class that the table lacks is neither background nor an error of the network, which was never told of it: not scored.
         numbers[number] = index.get(tag_key(name), IGNORE)
     return numbers

@@ -1,9 +1,10 @@
 """The one internal form of a data set: photos and their tags.
 
-Every reader of `tag2mask.formats` ends here, and every room starts from here. No mask is part of it: nothing that trains from
-tags can open one.
+Every reader of `tag2mask.formats` returns it in the end, and every room starts from it. No mask is
+part of it: nothing that trains from tags can open one.
 
-Class numbers: background is 0, tag i is class i + 1; `num_classes` counts background, `num_tags` does not.
+Class numbers: background is 0, tag i is class i + 1. `num_classes` counts background, `num_tags`
+does not.
 """
 
 import hashlib
@@ -20,21 +21,19 @@ from PIL import Image
 from tag2mask.photos.images import open_image
 
 BACKGROUND = 0
-
-
 IGNORE = 255
 
 
 @dataclass(frozen=True)
 class Photo:
-    """One picture and what its owner says is in it."""
+    """One picture and the tags that its owner gave it."""
 
     name: str  # unique in its table, no extension, may hold "/": the mask of this photo is NAME.png
     path: Path
-    tags: tuple[str, ...]  # in the table's order; empty where nobody tagged it
+    tags: tuple[str, ...]  # in the table's order; empty if it has none
 
     def open(self, at_least: int | None = None) -> Image.Image:
-        """The picture as it is seen: RGB, upright; `at_least` as in `open_image`. Raises DataError if it cannot be read."""
+        """The picture, RGB and upright; `at_least` as in `open_image`. Raises DataError."""
         return open_image(self.path, at_least)
 
 
@@ -51,12 +50,12 @@ class Table:
 
     @property
     def num_tags(self) -> int:
-        """How many tags; background not counted."""
+        """How many tags; background is not counted."""
         return len(self.tags)
 
     @property
     def num_classes(self) -> int:
-        """How many classes; background counted."""
+        """How many classes; background is counted."""
         return len(self.tags) + 1
 
     @property
@@ -67,11 +66,8 @@ class Table:
     @cached_property
     def multi_hot(self) -> np.ndarray:
         """Which tags each photo has: (N, num_tags) float32 in {0, 1}."""
-        index = {tag: i for i, tag in enumerate(self.tags)}
-        labels = np.zeros((len(self.photos), len(self.tags)), np.float32)
-        for row, photo in zip(labels, self.photos, strict=True):
-            row[[index[tag] for tag in photo.tags]] = 1
-        return labels
+        rows = [[tag in photo.tags for tag in self.tags] for photo in self.photos]
+        return np.array(rows, np.float32).reshape(len(self.photos), len(self.tags))
 
     @cached_property
     def fingerprint(self) -> str:
@@ -83,17 +79,15 @@ class Table:
 
 
 def tag_key(tag: str) -> str:
-    """What two spellings of one tag have in common: "Traffic_light " and "traffic light" -> "trafficlight"."""
+    """What the spellings of a tag have in common: "Traffic_light " -> "trafficlight"."""
     return re.sub(r"[\W_]+", "", tag.casefold()) or tag.casefold()
 
 
 def absolute(path: Path) -> Path:
-    """A path from the root, one for each way to write it."""
-    return Path(
-        os.path.normpath(path.absolute())
-    )  # not resolve(): a link keeps the name its owner gave it
+    """A path from the root, one for all ways to write it; links keep their names."""
+    return Path(os.path.normpath(path.absolute()))
 
 
 def clean_tag(tag: object) -> str:
-    """A tag or label as a file holds it, without needless spaces and in one spelling (NFC): " traffic  light" -> "traffic light"."""
+    """A tag of a file without extra spaces and in one spelling (NFC): " a  b" -> "a b"."""
     return unicodedata.normalize("NFC", " ".join(str(tag).split()))

@@ -1,4 +1,4 @@
-"""Pictures to tensors. Everything random here draws from PyTorch's generator, which `seeded` sets for one example."""
+"""Pictures to tensors. What is random here draws from PyTorch's generator, see `seeded`."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,16 +14,14 @@ from tag2mask.vision import torchvision  # noqa: F401  before its parts, see the
 from torchvision.transforms import v2  # isort: skip
 
 
-def _transposed(
-    image: Tensor,
-) -> Tensor:  # a lambda could not be sent to processes that read photos
+def _transposed(image: Tensor) -> Tensor:  # no lambda: it is sent to worker processes
     return image.transpose(-1, -2)
 
 
 LIGHT = v2.Compose(
     [v2.RandomHorizontalFlip(), v2.ColorJitter(brightness=0.3, contrast=0.3, saturation=0.3)]
 )
-# ViT-PCM's, as its code has it: brightness moves by 0.2 of 255 levels there, which is nothing, and is left out.
+# As in ViT-PCM's code. Its change of brightness, 0.2 of 255 levels, is left out.
 VIT_PCM = v2.Compose(
     [
         v2.RandomHorizontalFlip(),
@@ -38,14 +36,14 @@ AUGMENTATIONS = {"light": LIGHT, "vit_pcm": VIT_PCM}
 
 @contextmanager
 def seeded(key: int) -> Iterator[None]:
-    """PyTorch's random numbers are a function of `key` inside the block, and untouched behind it."""
+    """Inside the block PyTorch's random numbers depend on `key` alone; outside nothing changes."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(key)
         yield
 
 
 def reduced(image: Image.Image, longest: int) -> Image.Image:
-    """The picture with its longer side at `longest` pixels; a smaller one as it is."""
+    """The picture with its longer side reduced to `longest` pixels; a smaller one unchanged."""
     factor = min(1.0, longest / max(image.size))
     size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
     return image.resize(size, Image.Resampling.BILINEAR) if size != image.size else image
@@ -57,15 +55,17 @@ def enlarge(probs: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def likeliest(probs: Tensor, size: tuple[int, int]) -> np.ndarray:
-    """Scores that sum to 1 over classes, (C, h, w), to the likeliest class of every pixel at `size`, (W, H): (H, W) uint8."""
+    """Scores (C, h, w) to the likeliest class of each pixel: (H, W) uint8; `size` is (W, H).
+
+    The scores must sum to 1 over the classes.
+    """
     if probs.shape[:0:-1] == size:
         return probs.argmax(0).byte().numpy()
     best = torch.full((size[1], size[0]), -1.0)
     mask = torch.zeros(best.shape, dtype=torch.uint8)
-    for number, most in enumerate(
-        probs.amax((1, 2)).tolist()
-    ):  # one class at a time: memory does not grow with their number
-        if most * len(probs) < 1:
+    # One class at a time: memory does not grow with their number.
+    for number, highest in enumerate(probs.amax((1, 2)).tolist()):
+        if highest * len(probs) < 1:
             continue  # the likeliest of C classes has at least 1/C
         score = enlarge(probs[number : number + 1], size)[0]
         better = score > best

@@ -1,19 +1,20 @@
-"""Training metrics to the geometry of an inline SVG."""
+"""The metrics of a training to the geometry of an inline SVG."""
 
 import json
 import math
 from dataclasses import dataclass
-from itertools import accumulate
 from pathlib import Path
+
+import numpy as np
 
 WIDTH, HEIGHT = 520.0, 190.0
 NOT_LOSSES = ("step", "lr", "seconds_per_step")
-POINTS = 400  # drawn of one line at most
+POINTS = 400  # per line at most
 
 
 @dataclass(frozen=True)
 class Line:
-    """One part of the loss: its values as a faint path, their running mean as a firm one."""
+    """One part of the loss: SVG paths of its values and of their running mean."""
 
     name: str
     raw: str
@@ -23,7 +24,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Chart:
-    """Lines over training steps, and where the ticks of both axes are."""
+    """Lines over training steps, and the ticks of both axes as (place, label)."""
 
     lines: list[Line]
     x_ticks: list[tuple[float, str]]
@@ -35,59 +36,51 @@ class Chart:
 
 
 def read_chart(path: Path) -> Chart | None:
-    """metrics.jsonl to a chart; None if it is missing or has fewer than two lines."""
-    rows = (
-        [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        if path.exists()
-        else []
-    )
+    """metrics.jsonl to a chart; None if the file is missing or has fewer than two lines.
+
+    A part of the loss that is always 0 is off and left out.
+    """
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    rows = [json.loads(line) for line in lines]
     if len(rows) < 2:
         return None
-    names = [
-        key for key in rows[-1] if key not in NOT_LOSSES and any(row.get(key) for row in rows)
-    ]  # a part that is always 0 is off
+    names = [key for key in rows[-1] if key not in NOT_LOSSES and any(r.get(key) for r in rows)]
     names.sort(key=lambda name: name != "loss")
-    top_step = rows[-1]["step"]
+    steps = rows[-1]["step"]
     high = max(row[name] for row in rows for name in names if name in row)
     y_ticks = _ticks(high)
     top = max(high, y_ticks[-1])
 
-    def path_of(values: list[tuple[int, float]]) -> str:
-        thin = values[:: max(1, len(values) // POINTS)]
-        return "M" + "L".join(
-            f"{WIDTH * step / top_step:.1f},{HEIGHT * (1 - value / top):.1f}"
-            for step, value in thin
-        )
+    def line(name: str) -> Line:
+        points = np.array([(row["step"], row[name]) for row in rows if name in row], float)
+        mean = _running_mean(points[:, 1])
+        smooth = np.stack([points[:, 0], mean], 1)
+        return Line(name, draw(points), draw(smooth), float(mean[-1]))
 
-    lines = []
-    for name in names:
-        values = [(row["step"], float(row[name])) for row in rows if name in row]
-        smooth = _running_mean(values)
-        lines.append(Line(name, path_of(values), path_of(smooth), smooth[-1][1]))
-    speeds = sorted(row["seconds_per_step"] for row in rows)
-    x_ticks = [(WIDTH * step / top_step, f"{step:g}") for step in _ticks(top_step)]
+    def draw(points: np.ndarray) -> str:
+        thin = points[:: max(1, len(points) // POINTS)]
+        places = thin / (steps, -top) * (WIDTH, HEIGHT) + (0, HEIGHT)
+        return "M" + "L".join(f"{x:.1f},{y:.1f}" for x, y in places)
+
     return Chart(
-        lines,
-        x_ticks,
+        [line(name) for name in names],
+        [(WIDTH * step / steps, f"{step:g}") for step in _ticks(steps)],
         [(HEIGHT * (1 - y / top), f"{y:g}") for y in y_ticks],
-        top_step,
-        speeds[len(speeds) // 2],
+        steps,
+        sorted(row["seconds_per_step"] for row in rows)[len(rows) // 2],
     )
 
 
-def _running_mean(values: list[tuple[int, float]]) -> list[tuple[int, float]]:
-    """Each value's mean with its neighbours, a twentieth of the training around it; fewer at both ends, so that nothing lags."""
-    reach = len(values) // 40
-    sums = [0.0, *accumulate(value for _, value in values)]
-    out = []
-    for i, (step, _) in enumerate(values):
-        near = min(reach, i, len(values) - 1 - i)
-        out.append((step, (sums[i + near + 1] - sums[i - near]) / (2 * near + 1)))
-    return out
+def _running_mean(values: np.ndarray) -> np.ndarray:
+    """Each value's mean with its neighbors, a twentieth of the training; fewer at both ends."""
+    place = np.arange(len(values))
+    near = np.minimum(len(values) // 40, np.minimum(place, place[::-1]))
+    sums = np.concatenate([[0], np.cumsum(values)])
+    return (sums[place + near + 1] - sums[place - near]) / (2 * near + 1)
 
 
 def _ticks(high: float) -> list[float]:
-    """0 and some three to five round numbers up to `high`."""
+    """0 and three to five round numbers up to `high`."""
     if high <= 0:
         return [0.0]
     unit = 10.0 ** math.floor(math.log10(high))

@@ -1,37 +1,26 @@
 """Score maps drawn on photos."""
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageColor
 
 # Ten points of the inferno color map (CC0), lightness rising evenly; linear between them.
-INFERNO = np.array(
-    [
-        [0, 0, 4],
-        [27, 12, 65],
-        [74, 12, 107],
-        [120, 28, 109],
-        [165, 44, 96],
-        [207, 68, 70],
-        [237, 105, 37],
-        [251, 155, 6],
-        [247, 209, 61],
-        [252, 255, 164],
-    ],
-    np.float32,
+INFERNO = (
+    *("#000004", "#1b0c41", "#4a0c6b", "#781c6d", "#a52c60"),
+    *("#cf4446", "#ed6925", "#fb9b06", "#f7d13d", "#fcffa4"),
 )
+_COLORS = np.array([ImageColor.getrgb(color) for color in INFERNO], np.float32)
 
 
 def heatmap(photo: Image.Image, score: np.ndarray) -> Image.Image:
-    """A photo and one class's scores (h, w) in 0-1 to an RGB picture of the photo's size: 0 is dark, 1 brightest (CPC Fig. 6)."""
-    heat = np.asarray(
-        Image.fromarray(score.astype(np.float32)).resize(photo.size, Image.Resampling.BILINEAR)
-    )[..., None].clip(0, 1)
-    place = heat[..., 0] * (len(INFERNO) - 1)
-    color = np.stack(
-        [np.interp(place, np.arange(len(INFERNO)), INFERNO[:, c]) for c in range(3)], 2
-    )
-    gray = np.asarray(photo.convert("L"), np.float32)[..., None]
-    mixed = color * (0.55 + 0.45 * gray / 255) + gray * (
-        0.5 - 0.45 * heat
-    )  # the photo stays visible where the score is low
+    """A photo and one class's score map (h, w) in 0-1 to an RGB picture of the photo's size.
+
+    0 is dark, 1 is brightest (CPC Fig. 6). Where the score is low, the photo stays visible.
+    """
+    score_map = Image.fromarray(score.astype(np.float32))
+    score_map = score_map.resize(photo.size, Image.Resampling.BILINEAR)
+    heat = np.asarray(score_map).clip(0, 1)
+    points = np.arange(len(_COLORS))
+    color = np.stack([np.interp(heat * points[-1], points, part) for part in _COLORS.T], 2)
+    heat, gray = heat[..., None], np.asarray(photo.convert("L"), np.float32)[..., None]
+    mixed = color * (0.55 + 0.45 * gray / 255) + gray * (0.5 - 0.45 * heat)
     return Image.fromarray(mixed.clip(0, 255).astype(np.uint8))

@@ -1,4 +1,4 @@
-"""Which photos the page shows, and each of them as a strip: the photo, then what was found on it."""
+"""Which photos the page shows, and each of them as a strip: the photo, its score maps and masks."""
 
 import base64
 import io
@@ -10,16 +10,15 @@ import numpy as np
 from PIL import Image
 
 from tag2mask.photos.colors import label_places, mask_layer
+from tag2mask.photos.counts import count_pixels
 from tag2mask.photos.masks import read_mask
-from tag2mask.photos.table import IGNORE, Photo
+from tag2mask.photos.table import BACKGROUND, IGNORE, Photo
 from tag2mask.progress import track
 from tag2mask.report.draw import heatmap
 
-MOST_COMPARED = (
-    1000  # photos whose masks are compared with the truth to find the best and the worst
-)
+MOST_COMPARED = 1000  # photos whose masks are compared with the ground truth to rank them
 MOST_HEATMAPS = 4  # of one photo
-PIXELS = 12e6  # of all pictures of the page together: some 3 MB
+PIXELS = 12e6  # of all pictures of the page together: about 3 MB
 WIDEST = 400
 
 Truth = Callable[[Photo], np.ndarray | None]
@@ -27,8 +26,8 @@ Scores = Callable[[Photo], np.ndarray | None]
 
 
 @dataclass(frozen=True)
-class Shown:
-    """A photo that was chosen, and the mean IoU of its mask where a true one exists."""
+class Choice:
+    """A photo for the page, and the IoU of its mask if it has ground truth."""
 
     photo: Photo
     iou: float | None = None
@@ -36,13 +35,12 @@ class Shown:
 
 @dataclass(frozen=True)
 class Panel:
-    """What lies over a photo: a picture (data URI), names of classes with their places in percent."""
+    """What lies over a photo: a picture (data URI), and class names at x, y [percent]."""
 
     kind: str  # "heat" or "mask"
     caption: str
     picture: str
     labels: list[tuple[int, float, float]] = field(default_factory=list)
-    number: int = 0  # the class of a heatmap
 
 
 @dataclass(frozen=True)
@@ -51,92 +49,94 @@ class Strip:
 
     name: str
     numbers: list[int]  # classes of its tags
-    photo: str
+    photo: str  # data URI
     ratio: float  # width / height
     iou: float | None
     panels: list[Panel]
 
 
 def mask_path(folder: Path, photo: Photo) -> Path:
-    """Where the mask of a photo lies in a stage's folder."""
+    """The mask of a photo in a stage's folder."""
     return folder / f"{photo.name}.png"
 
 
 def photo_iou(truth: np.ndarray, mask: np.ndarray) -> float | None:
-    """Mean IoU over the classes of one photo (background included), true 255 skipped; (H, W) uint8 each. None where all is 255.
+    """Ground truth and mask of one photo, (H, W) uint8 each, to the mean IoU of its objects in 0-1.
 
-    Of a photo of more than a megapixel every second, third ... row and column counts.
+    The mean is over the classes that either of them shows. Background counts only where there is
+    nothing else, so that a missed object is worth 0. Ground truth 255 is skipped; None if it is
+    everywhere. Of a photo of more than a megapixel, every second, third ... row and column counts.
     """
     step = 1 + int((mask.size / 1e6) ** 0.5)
-    truth, mask = truth[::step, ::step], mask[::step, ::step]
-    valid = truth != IGNORE
-    pairs = np.bincount(truth[valid].astype(np.int64) * 256 + mask[valid], minlength=65536).reshape(
-        256, 256
-    )
-    both = np.diag(pairs)
-    either = pairs.sum(0) + pairs.sum(1) - both
-    either[IGNORE] = 0
-    present = either > 0
-    return float((both[present] / either[present]).mean()) if present.any() else None
+    counts = count_pixels(mask[::step, ::step], truth[::step, ::step])[:IGNORE]
+    hits = counts.diagonal()
+    union = counts.sum(0)[:IGNORE] + counts.sum(1) - hits
+    occurs = union > 0
+    if occurs[BACKGROUND + 1 :].any():
+        occurs[BACKGROUND] = False
+    return float((hits[occurs] / union[occurs]).mean()) if occurs.any() else None
 
 
-def spread(items: Sequence[Photo], count: int) -> list[Photo]:
-    """`count` photos at even distances."""
-    return [
-        items[i]
-        for i in np.unique(np.linspace(0, len(items) - 1, min(count, len(items))).astype(int))
-    ]
+def spread(photos: Sequence[Photo], count: int) -> list[Photo]:
+    """`count` of the photos, at even distances."""
+    places = np.linspace(0, len(photos) - 1, min(count, len(photos))).astype(int)
+    return [photos[i] for i in np.unique(places)]
 
 
 def choose(
     photos: Sequence[Photo], masks: Path, truth: Truth, count: int, what: str
-) -> list[tuple[str, list[Shown]]]:
-    """Photos to (heading, photos): best, middle and worst by the IoU of their masks where at least three have a true one, else a spread."""
-    done = [photo for photo in photos if mask_path(masks, photo).exists()]
+) -> list[tuple[str, list[Choice]]]:
+    """Photos to groups for the page: (heading, choices).
+
+    The best, the middle and the worst by `photo_iou`; an even spread where fewer than three photos
+    have ground truth. `what` names the masks on the progress bar.
+    """
+    with_mask = [photo for photo in photos if mask_path(masks, photo).exists()]
     ranked = []
-    for photo in track(spread(done, MOST_COMPARED), f"comparing {what}"):
-        if (true := truth(photo)) is not None and (
-            iou := photo_iou(true, read_mask(mask_path(masks, photo)))
-        ) is not None:
-            ranked.append(Shown(photo, iou))
+    for photo in track(spread(with_mask, MOST_COMPARED), f"comparing {what}"):
+        true = truth(photo)
+        iou = None if true is None else photo_iou(true, read_mask(mask_path(masks, photo)))
+        if iou is not None:
+            ranked.append((iou, Choice(photo, iou)))
     if len(ranked) < 3:
-        return [("", [Shown(photo) for photo in spread(done or photos, count)])]
-    ranked.sort(key=lambda shown: -(shown.iou or 0))
-    if len(ranked) <= count:
-        return [("All, best first", ranked)]
+        return [("", [Choice(photo) for photo in spread(with_mask or photos, count)])]
+    ranked.sort(key=lambda pair: -pair[0])
+    choices = [choice for _, choice in ranked]
+    if len(choices) <= count:
+        return [("All, best first", choices)]
     size = max(count // 3, 1)
-    best = _varied(ranked, size)
-    worst = _varied([shown for shown in reversed(ranked) if shown not in best], size)
-    middle = sorted(
-        (s for s in ranked if s not in best and s not in worst),
-        key=lambda s: abs((s.iou or 0) - (ranked[len(ranked) // 2].iou or 0)),
-    )
-    return [("Best", best), ("Around the median", _varied(middle, size)), ("Worst", worst)]
+    median = ranked[len(ranked) // 2][0]
+    best = _varied(choices, size)
+    worst = _varied([choice for choice in reversed(choices) if choice not in best], size)
+    rest = [pair for pair in ranked if pair[1] not in best and pair[1] not in worst]
+    rest.sort(key=lambda pair: abs(pair[0] - median))
+    middle = _varied([choice for _, choice in rest], size)
+    return [("Best", best), ("Around the median", middle), ("Worst", worst)]
 
 
-def _varied(ranked: Sequence[Shown], count: int) -> list[Shown]:
-    """The first `count`, passing over photos whose tags were taken already as long as others remain."""
+def _varied(choices: Sequence[Choice], count: int) -> list[Choice]:
+    """The first `count`; a photo with the same tags as an earlier one comes after all others."""
     tags: set[tuple[str, ...]] = set()
-    first: list[Shown] = []
-    rest: list[Shown] = []
-    for shown in ranked:
-        (rest if shown.photo.tags in tags else first).append(shown)
-        tags.add(shown.photo.tags)
+    first: list[Choice] = []
+    rest: list[Choice] = []
+    for choice in choices:
+        (rest if choice.photo.tags in tags else first).append(choice)
+        tags.add(choice.photo.tags)
     return (first + rest)[:count]
 
 
 def picture_width(panels: int) -> int:
-    """Width of every picture [pixels], so that a page with `panels` of them stays small."""
+    """The width of every picture [pixels], so that a page with `panels` of them stays small."""
     return int(min(WIDEST, (PIXELS / max(panels, 1) * 4 / 3) ** 0.5))
 
 
 def count_panels(photo: Photo) -> int:
-    """Pictures of a photo's strip that take space; masks take little."""
+    """How many pictures of a photo's strip take space; masks take little."""
     return 1 + min(len(photo.tags), MOST_HEATMAPS)
 
 
 def make_strip(
-    shown: Shown,
+    choice: Choice,
     classes: Sequence[str],
     width: int,
     caption: str,
@@ -144,38 +144,30 @@ def make_strip(
     scores: Scores | None,
     truth: Truth,
 ) -> Strip:
-    """A photo to its strip: heatmaps of its tags where there are `scores`, its mask in `folder` under `caption`, the true one."""
-    photo = shown.photo
+    """A photo to its strip: score maps of its tags, its mask in `folder`, its ground truth.
+
+    What does not exist is left out. `caption`: that of the mask.
+    """
+    photo = choice.photo
     picture = photo.open(at_least=width)
     ratio = picture.width / picture.height
-    tall = min(
-        1.0, 4 * ratio
-    )  # a strip of a screenshot a hundred screens long is no picture that WebP could hold
-    picture = picture.resize(
-        (max(1, round(width * tall)), max(1, round(width * tall / ratio))), Image.Resampling.LANCZOS
-    )
+    wide = width * min(1.0, 4 * ratio)  # WebP has no picture as tall as some screenshots
+    size = (max(1, round(wide)), max(1, round(wide / ratio)))
+    picture = picture.resize(size, Image.Resampling.LANCZOS)
     numbers = [classes.index(tag) for tag in photo.tags]
     panels = []
-    if scores and (found := scores(photo)) is not None:
+    if scores and (maps := scores(photo)) is not None:
         for number in numbers[:MOST_HEATMAPS]:
-            heat = heatmap(picture, found[number])
-            panels.append(Panel("heat", classes[number], _data_uri(heat, quality=72), [], number))
+            heat = _data_uri(heatmap(picture, maps[number]), quality=72)
+            panels.append(Panel("heat", classes[number], heat))
     path = mask_path(folder, photo)
-    for title, mask in (
-        (caption, read_mask(path) if path.exists() else None),
-        ("true mask", truth(photo)),
-    ):
-        if mask is not None:
-            layer = _data_uri(mask_layer(mask, picture.size), lossless=True)
-            panels.append(
-                Panel(
-                    "mask",
-                    title,
-                    layer,
-                    [(number, 100 * x, 100 * y) for number, x, y in label_places(mask)],
-                )
-            )
-    return Strip(photo.name, numbers, _data_uri(picture, quality=80), ratio, shown.iou, panels)
+    mask = read_mask(path) if path.exists() else None
+    for title, numbered in ((caption, mask), ("ground truth", truth(photo))):
+        if numbered is not None:
+            layer = _data_uri(mask_layer(numbered, size), lossless=True)
+            labels = [(number, 100 * x, 100 * y) for number, x, y in label_places(numbered)]
+            panels.append(Panel("mask", title, layer, labels))
+    return Strip(photo.name, numbers, _data_uri(picture, quality=80), ratio, choice.iou, panels)
 
 
 def _data_uri(picture: Image.Image, **options: bool | int) -> str:

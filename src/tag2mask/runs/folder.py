@@ -130,7 +130,7 @@ class RunFolder:
 
     @contextmanager
     def opened(self) -> Iterator[None]:
-        """Log here and keep other commands out. A new folder that stays empty is removed again.
+        """Log here and keep other commands out. A new folder is removed if nothing was begun in it.
 
         Raises RunError if another command is at work here.
         """
@@ -156,7 +156,7 @@ class RunFolder:
         finally:
             lock.release()
             files = {path.name for path in self.path.iterdir()}
-            if new and rank() == 0 and files <= {"log.txt", ".lock"}:
+            if new and rank() == 0 and files <= {"log.txt", ".lock", self.part("check").name}:
                 start_log()  # closes log.txt
                 shutil.rmtree(self.path, ignore_errors=True)
 

@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,22 +23,22 @@ from tag2mask.processes import barrier, rank
 from tag2mask.progress import log
 from tag2mask.runs import STAGES as NAMES
 from tag2mask.runs import stages
-from tag2mask.runs.folder import CLUSTERS, FINDINGS, METRICS, MODEL, PAGE
+from tag2mask.runs.folder import CLUSTERS, FINDINGS, MASKS, METRICS, MODEL, PAGE
 from tag2mask.runs.run import PREDICTION_SETTINGS, Run
 
 Inputs = dict[str, Any]  # what a stage reads, by a name for messages: hashes and settings, as JSON
 LONGEST = 60  # characters of a value in a message
 DEFAULTS = Config()
+FEEDING = NAMES[1:-1]  # stages whose results others read
 
 
 @dataclass(frozen=True)
 class Stage:
-    """How a stage makes its result, what it reads, and which files the result must hold."""
+    """How a stage makes its result, a file that the result must hold, and what it reads."""
 
     make: Callable[[Run, Path], stages.Counts]
+    file: str
     reads: tuple[str, ...]  # of READS, or sections of settings
-    files: Callable[[Run], Iterable[str]]
-    feeds: bool = True  # whether later stages read the result
 
 
 def _data(run: Run) -> str:
@@ -79,25 +79,18 @@ READS: dict[str, Callable[[Run], Any]] = {
     "pseudo masks": lambda run: run.fingerprint(run.files.need("masks"), "*.png"),
     "segmenter model": partial(_model, "segmenter"),
     "pseudo masks of the last round": lambda run: run.fingerprint(run.last_masks, "*.png"),
-    **{f"{name} result": partial(_result, name) for name in NAMES},
+    **{f"{name} result": partial(_result, name) for name in FEEDING},
 }
 
 STAGES: dict[str, Stage] = {
-    "check": Stage(stages.check, ("data", "photos.numbering"), lambda run: [FINDINGS], feeds=False),
-    "clusters": Stage(stages.clusters, ("tags", "clusters", "seed"), lambda run: [CLUSTERS]),
-    "classifier": Stage(
-        stages.classifier, ("photos", "cluster file", "classifier", "seed"), lambda run: [MODEL]
-    ),
-    "masks": Stage(
-        stages.masks,
-        ("photos", "cluster file", "classifier model", "masks"),
-        lambda run: (f"{p.name}{kind}" for p in run.table.photos for kind in (".png", ".npz")),
-    ),
-    "segmenter": Stage(
-        stages.segmenter, ("photos", "pseudo masks", "segmenter", "seed"), lambda run: [MODEL]
-    ),
+    "check": Stage(stages.check, FINDINGS, ("data", "photos.numbering")),
+    "clusters": Stage(stages.clusters, CLUSTERS, ("tags", "clusters", "seed")),
+    "classifier": Stage(stages.classifier, MODEL, ("photos", "cluster file", "classifier", "seed")),
+    "masks": Stage(stages.masks, MASKS, ("photos", "cluster file", "classifier model", "masks")),
+    "segmenter": Stage(stages.segmenter, MODEL, ("photos", "pseudo masks", "segmenter", "seed")),
     "evaluate": Stage(
         stages.evaluate,
+        METRICS,
         (
             "pseudo masks of the last round",
             "segmenter model",
@@ -109,14 +102,8 @@ STAGES: dict[str, Stage] = {
             "photos.pseudo_list",
             "evaluate",
         ),
-        lambda run: [METRICS],
     ),
-    "report": Stage(
-        stages.report,
-        (*(f"{name} result" for name in NAMES[1:-1]), "report"),
-        lambda run: [PAGE],
-        feeds=False,
-    ),
+    "report": Stage(stages.report, PAGE, (*(f"{name} result" for name in FEEDING), "report")),
 }
 
 
@@ -127,7 +114,7 @@ def run_stages(run: Run, names: Sequence[str]) -> None:
     """
     for name in names:
         for earlier in NAMES[: NAMES.index(name)]:
-            unchecked = STAGES[earlier].feeds and earlier not in names
+            unchecked = earlier in FEEDING and earlier not in names
             if unchecked and (changes := _out_of_date(run, earlier)):
                 raise RunError(
                     f"{earlier} is out of date ({changes}); "
@@ -145,7 +132,7 @@ def run_stage(run: Run, name: str) -> None:
     barrier()
     inputs, done = _inputs(run, name), files.done(name)
     current = done is not None and _same(done, inputs)
-    complete = current and all(files.result(name, file).exists() for file in stage.files(run))
+    complete = current and _complete(run, name)
     barrier()
     if done and complete:
         findings = done["counts"].get("findings")
@@ -171,6 +158,14 @@ def run_stage(run: Run, name: str) -> None:
         run.begun = True
     barrier()
     log.info(f"{name}: done in {seconds:.0f} s")
+
+
+def _complete(run: Run, name: str) -> bool:
+    """Whether the files of a finished stage are still there."""
+    names = [STAGES[name].file]
+    if name == "masks":
+        names += [f"{p.name}{kind}" for p in run.table.photos for kind in (".png", ".npz")]
+    return all(run.files.result(name, file).exists() for file in names)
 
 
 def _prepare(run: Run, name: str, inputs: Inputs, current: bool) -> bool:
@@ -259,10 +254,10 @@ def _changes(run: Run, then: Inputs, now: Inputs) -> str:
             continue
         if key == "photos":
             texts.append(_changed_photos(run, old))
-        elif old is None or new is None:
-            text = words[0] or words[1]
-            change = ("removed" if new is None else "added") if not text else ""
-            texts.append(f"{key} {change or (f'is now {text}' if old is None else 'is not set')}")
+        elif old is None:
+            texts.append(f"{key} is now {words[1]}" if words[1] else f"{key} added")
+        elif new is None:
+            texts.append(f"{key} was {words[0]}, is not set" if words[0] else f"{key} removed")
         elif all(words) and words[0] != words[1]:
             texts.append(f"{key} was {words[0]}, is {words[1]}")
         else:

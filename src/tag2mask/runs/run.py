@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from tag2mask.clusters import Clusters, load_clusters
-from tag2mask.config import Config, SegmenterSettings, read_config
+from tag2mask.config import Config, SegmenterSettings
+from tag2mask.config_files import read_config
 from tag2mask.errors import ConfigError, DataError, RunError
 from tag2mask.files import Facts, fingerprint, read_json, read_list, writing
 from tag2mask.formats import read_rows

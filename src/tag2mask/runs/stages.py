@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tag2mask.clusters import cluster_vector, make_clusters, membership
-from tag2mask.errors import ConfigError, DataError
+from tag2mask.errors import DataError
 from tag2mask.files import read_json, write_json
 from tag2mask.formats.check import check as check_data
 from tag2mask.formats.findings import count, shorten
@@ -22,23 +22,13 @@ from tag2mask.photos.masks import look_at_mask
 from tag2mask.photos.table import BACKGROUND, IGNORE, Photo, Table
 from tag2mask.processes import barrier, cores, parallel_map, rank, ranks
 from tag2mask.progress import console, log, track
-from tag2mask.runs.folder import (
-    CHECKPOINT,
-    CLUSTERS,
-    DONE,
-    FINDINGS,
-    MASKS,
-    METRICS,
-    MODEL,
-    PREDICTIONS,
-)
+from tag2mask.runs.folder import CHECKPOINT, CLUSTERS, FINDINGS, MASKS, METRICS, MODEL, PREDICTIONS
 from tag2mask.runs.run import Run
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from tag2mask.classifier.net import PatchClassifier
-    from tag2mask.clusters.llm import LanguageModel
     from tag2mask.masks import MaskMaker
 
 Counts = dict[str, Any]  # what came out, for done.json
@@ -64,7 +54,8 @@ def check(run: Run, folder: Path) -> Counts:
     for finding in shorten(finding for finding in findings if finding.severity == "warning"):
         log.info(f"warning: {finding}")
     if errors := [str(finding) for finding in findings if finding.severity == "error"]:
-        log.info(f"check: {count(findings)}, see {folder / FINDINGS}")
+        if run.files.facts.exists():  # else no picture was looked at, and a new folder is removed
+            log.info(f"check: {count(findings)}, see {folder / FINDINGS}")
         raise DataError(errors, data)
     return {"findings": count(findings)}
 
@@ -77,36 +68,11 @@ def clusters(run: Run, folder: Path) -> Counts:
     before = run.files.result("clusters", transcript.name)
     if before.exists() and not transcript.exists():
         shutil.copy(before, transcript)  # of tag2mask 0.1
-    asks = settings.source == "llm" or (settings.source == "auto" and settings.llm is not None)
-    source, model = ("llm", _language_model(run)) if asks else (settings.source, None)
-    made = make_clusters(run.table.tags, source, run.config.seed, model, transcript)
-    if made.transcript == transcript.name and transcript.exists():
+    result = make_clusters(run.table.tags, settings, run.config.seed, transcript)
+    if result.transcript == transcript.name and transcript.exists():
         shutil.copy(transcript, folder / transcript.name)
-    made.save(folder / CLUSTERS)
-    return {"clusters": made.num_clusters, "tags": run.table.num_tags}
-
-
-def _language_model(run: Run) -> "LanguageModel":
-    from tag2mask.clusters.llm import LanguageModel
-    from tag2mask.clusters.prompts import Prompts, load_prompts
-
-    settings = run.config.clusters
-    if settings.llm is None:
-        raise ConfigError(
-            "which language model? Give --clusters.llm NAME, and --clusters.llm-url URL "
-            "if it is not OpenAI's"
-        )
-    return LanguageModel(
-        settings.llm,
-        settings.llm_url or "",
-        settings.queries,
-        settings.refinements,
-        overlap=settings.overlap,
-        structured=settings.structured,
-        temperature=settings.temperature,
-        timeout=settings.timeout,
-        prompts=load_prompts(settings.prompts) if settings.prompts else Prompts(),
-    )
+    result.save(folder / CLUSTERS)
+    return {"clusters": result.num_clusters, "tags": run.table.num_tags}
 
 
 def classifier(run: Run, folder: Path) -> Counts:
@@ -160,20 +126,15 @@ def mask_maker(run: Run) -> "MaskMaker":
         model = load_classifier(run.files.result("classifier", MODEL)).to(run.device)
         return model, membership(run.clusters, run.table.tags)
 
-    def score(images: "Tensor", labels: "Tensor") -> "Tensor":
+    def score(images: "Tensor", labels: "Tensor") -> "tuple[Tensor, Tensor]":
         model, M = network()
         u = cluster_vector(labels, M).to(run.device)
-        return model.scores(
-            images.to(run.device),
-            u,
-            evidence=settings.scores == "logits",
-            spread_scores=settings.affinity,
-        ).cpu()
+        return model.scores(images.to(run.device), u, logits=settings.scores == "logits")
 
-    def grid(side: float) -> int:
-        return network()[0].backbone.grid_size(side)
+    def side(length: float) -> int:
+        return network()[0].backbone.side(length)
 
-    maker = MaskMaker(score, grid, run.table.tags, settings)
+    maker = MaskMaker(score, side, run.table.tags, settings)
     if about.exists():
         maker.overall = read_json(about).get("threshold")
     return maker
@@ -228,7 +189,8 @@ def segmenter(run: Run, folder: Path) -> Counts:
             shutil.rmtree(place / CHECKPOINT, ignore_errors=True)
             pseudo_masks = place / "masks"
             _predict(run, place / MODEL, run.table, pseudo_masks, with_tags)
-    return {"photos": len(run.table), "weights": load_segmenter(folder / MODEL).weights_used}
+    model = load_segmenter(folder / MODEL)
+    return {"photos": len(run.table), "weights": model.backbone.weights_used}
 
 
 def _predict(
@@ -254,24 +216,19 @@ def _predict(
 
 def evaluate(run: Run, folder: Path) -> Counts:
     """Write predictions/NAME.png for the validation photos, and metrics.json."""
-    settings, listed, val = run.config.segmenter, run.config.photos.pseudo_list, run.truths["val"]
+    settings, listed = run.config.segmenter, run.config.photos.pseudo_list
+    predictions = folder / PREDICTIONS
     if run.val:
-        _predict(run, run.files.result("segmenter", MODEL), run.val, folder / PREDICTIONS)
+        _predict(run, run.files.result("segmenter", MODEL), run.val, predictions)
     if rank() > 0:
         return {}
-    pseudo = {
-        "split": listed.stem if listed else "train",
-        "labels": "given",
-        "crf": (run.config.masks if settings.rounds == 1 else settings).crf.iterations > 0,
-        "weights": _weights_used(run, "classifier"),
-    }
-    predicted = {
-        "split": "val",
-        "labels": "none",
-        "crf": settings.crf.iterations > 0,
-        "weights": _weights_used(run, "segmenter"),
-    }
-    scored, predictions = val.photos_with_truth if val else (), folder / PREDICTIONS
+    crf = (run.config.masks if settings.rounds == 1 else settings).crf.iterations > 0
+    pseudo = {"split": listed.stem if listed else "train", "labels": "given", "crf": crf}
+    predicted = {"split": "val", "labels": "none", "crf": settings.crf.iterations > 0}
+    for about, stage in ((pseudo, "classifier"), (predicted, "segmenter")):
+        about["weights"] = (run.files.done(stage) or {}).get("counts", {}).get("weights")
+    val = run.truths["val"]
+    scored = val.photos_with_truth if val else ()
     metrics = {
         "pseudo": _score(run, "train", run.pseudo_photos, run.last_masks, pseudo),
         "segmenter": _score(run, "val", scored, predictions, predicted),
@@ -302,12 +259,6 @@ def _score(
     log.info(f"{title} ({facts}, {result.images} images)")
     metrics: dict[str, Any] = result.summary(**about)
     return metrics
-
-
-def _weights_used(run: Run, stage: str) -> str:
-    """Which weights the backbone of a finished stage started from."""
-    weights: str = read_json(run.files.need(stage, DONE))["counts"]["weights"]
-    return weights
 
 
 def report(run: Run, folder: Path) -> Counts:

@@ -1,1 +1,1 @@
-"""Pictures and pseudo masks to a segmentation network, DeepLabV2, and its predictions."""
+"""Photos and pseudo masks to a segmentation network, DeepLabV2, and its predictions."""

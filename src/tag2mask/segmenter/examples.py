@@ -19,11 +19,13 @@ from torchvision import tv_tensors  # isort: skip  behind transforms, which impo
 
 
 class PseudoMasked:
-    """Photos and their masks in `folder` (NAME.png): [index, key] -> (3, S, S) RGB in 0-1, (S, S) class numbers, uint8; S is `side`.
+    """Photos and their masks in `folder` (NAME.png): [index, key] -> (3, S, S) RGB in 0-1 and
+    (S, S) class numbers, uint8. S is `side`.
 
-    A photo whose longer side is over `image_size` is reduced to that, as at test time; then random scale, random place, mirror and
-    light colour changes. Outside the photo lie `mean` (3 numbers in 0-1, the backbone's mean colour) and 255.
-    Raises DataError for photos without a mask, and when a mask that comes up has another size or a number that is no class.
+    A photo whose longer side is over `image_size` is reduced to that, as in prediction. Then random
+    scale, random place, mirror and light color changes. Outside the photo lie `mean` (3 numbers in
+    0-1, the backbone's mean color) and 255. Raises DataError for photos without a mask, and when a
+    mask that is read has another size or a number that is no class.
     """
 
     def __init__(
@@ -33,9 +35,10 @@ class PseudoMasked:
         self.mean = mean.reshape(3, 1, 1)
         missing = [photo.name for photo in table.photos if not self.mask_path(photo).is_file()]
         if missing:
-            some = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+            names = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
             raise DataError(
-                f"{folder}: no mask for {len(missing)} of {len(table)} photos: {some}; run `tag2mask masks` first"
+                f"{folder}: no mask for {len(missing)} of {len(table)} photos: {names}; "
+                "run `tag2mask masks` first"
             )
 
     def __len__(self) -> int:
@@ -60,58 +63,54 @@ class PseudoMasked:
         return self.folder / f"{photo.name}.png"
 
     def read_mask(self, photo: Photo) -> np.ndarray:
-        """The mask of a photo: (H, W) uint8. Raises DataError if it does not fit the photo or the classes."""
+        """The mask of a photo: (H, W) uint8. Raises DataError if it does not fit."""
         path = self.mask_path(photo)
         mask = read_mask(path)
         width, height = image_size(photo.path)
         if mask.shape != (height, width):
             raise DataError(
-                f"{path}: {mask.shape[1]} x {mask.shape[0]}, but {photo.path} is {width} x {height} (width x height)"
+                f"{path}: {mask.shape[1]} x {mask.shape[0]}, but {photo.path} is {width} x {height} "
+                "(width x height)"
             )
         largest = int(mask.max(initial=0, where=mask != IGNORE))
         if largest >= self.table.num_classes:
             raise DataError(
-                f"{path}: holds class {largest}, but the classes are 0 to {self.table.num_classes - 1}, and 255"
+                f"{path}: holds class {largest}, but the classes are "
+                f"0 to {self.table.num_classes - 1}, and 255"
             )
         return mask
 
     def share_of_objects(self, photos: int) -> tuple[float, int, int]:
-        """Share of object pixels in up to `photos` masks, evenly spread; how many of these masks have any; and how many were read."""
-        chosen = self.table.photos[:: math.ceil(len(self) / photos)]
-        shares = [
-            float(((mask != BACKGROUND) & (mask != IGNORE)).mean())
-            for mask in map(self.read_mask, chosen)
-        ]
+        """Of up to `photos` masks, evenly spread: share of object pixels, number of masks that have
+        any, number of masks."""
+        masks = map(self.read_mask, self.table.photos[:: math.ceil(len(self) / photos)])
+        shares = [float(((m != BACKGROUND) & (m != IGNORE)).mean()) for m in masks]
         return float(np.mean(shares)), int(np.count_nonzero(shares)), len(shares)
 
     def _cut(self, photo: Photo, mask: np.ndarray) -> tuple[Tensor, Tensor, tuple[int, int]]:
-        """The part of the photo at a random scale that a crop at a random place holds, and where in the crop it lies (left, top)."""
+        """The part of the photo at a random scale that a crop at a random place holds, of the photo
+        and of the mask, and where in the crop it lies (left, top)."""
         height, width = mask.shape
         low, high = self.settings.scale_range
-        scale = min(1.0, self.settings.image_size / max(width, height)) * (
-            low + (high - low) * float(torch.rand(()))
-        )
+        scale = min(1.0, self.settings.image_size / max(width, height))
+        scale *= low + (high - low) * float(torch.rand(()))
         scaled = [max(1, round(side * scale)) for side in (width, height)]
-        # Where the crop begins on the scaled photo: inside where the photo is larger, before it where the crop is.
-        starts = [
-            int(torch.randint(min(0, side - self.side), max(0, side - self.side) + 1, ()))
-            for side in scaled
-        ]
+        room = [side - self.side for side in scaled]
+        # Where the crop begins on the scaled photo: inside a larger photo, before a smaller one.
+        starts = [int(torch.randint(min(0, r), max(0, r) + 1, ())) for r in room]
         first = [max(0, start) for start in starts]
         last = [min(side, start + self.side) for side, start in zip(scaled, starts, strict=True)]
         size = (last[0] - first[0], last[1] - first[1])
-        image = photo.open(at_least=min(scaled))
-        box = [
-            edge / side for edge, side in zip(first + last, scaled * 2, strict=True)
-        ]  # left, top, right, bottom, as shares
+        # left, top, right, bottom, as shares
+        box = [edge / side for edge, side in zip(first + last, scaled * 2, strict=True)]
 
-        def cut(whole: Image.Image, how: Image.Resampling) -> Image.Image:
-            edges = [share * side for share, side in zip(box, whole.size * 2, strict=True)]
-            return whole.resize(size, how, box=(edges[0], edges[1], edges[2], edges[3]))
+        def cut(image: Image.Image, how: Image.Resampling) -> Image.Image:
+            left, top, right, bottom = (
+                share * side for share, side in zip(box, image.size * 2, strict=True)
+            )
+            return image.resize(size, how, box=(left, top, right, bottom))
 
-        numbers = torch.from_numpy(np.array(cut(Image.fromarray(mask), Image.Resampling.NEAREST)))
-        return (
-            to_tensor(cut(image, Image.Resampling.BILINEAR)),
-            numbers,
-            (first[0] - starts[0], first[1] - starts[1]),
-        )
+        picture = to_tensor(cut(photo.open(at_least=min(scaled)), Image.Resampling.BILINEAR))
+        numbers = np.array(cut(Image.fromarray(mask), Image.Resampling.NEAREST))
+        place = (first[0] - starts[0], first[1] - starts[1])
+        return picture, torch.from_numpy(numbers), place

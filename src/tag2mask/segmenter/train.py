@@ -1,14 +1,13 @@
 """The segmenter's training: SGD with a poly schedule, on pseudo masks or any others."""
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from tag2mask.config import SegmenterSettings
 from tag2mask.errors import TrainingError
-from tag2mask.loop import Phase, fit, loader_workers
+from tag2mask.loop import Phase, fit
 from tag2mask.photos.table import BACKGROUND, IGNORE, Table
 from tag2mask.photos.tensors import seeded
 from tag2mask.segmenter.deeplab import DeepLabV2
@@ -16,101 +15,98 @@ from tag2mask.segmenter.examples import PseudoMasked
 from tag2mask.segmenter.losses import segmentation_loss
 
 MASKS_READ = 500  # masks whose object pixels are counted before training
-CROPS_TRIED = 32  # crops with objects that a trained network must not call background altogether
+CROPS_TRIED = 32  # crops with objects on which a trained network is tried
 
 
 def train_segmenter(
     table: Table, masks: Path, settings: SegmenterSettings, folder: Path, seed: int, workers: int
 ) -> DeepLabV2:
-    """Photos and a folder of masks (NAME.png) to a trained DeepLabV2 in eval mode; goes on from the newest checkpoint in `folder`.
+    """Photos and a folder of masks (NAME.png) to a trained DeepLabV2 in eval mode.
+
+    Resumes from the newest checkpoint in `folder`.
 
     Raises:
         DataError: a mask is missing, of another size, or holds a number that is no class.
-        TrainingError: the loss is not finite, the masks hold no objects, or the network predicts background only.
+        TrainingError: the loss is not finite, the masks hold no objects, or the network predicts
+            background only.
     """
     with seeded(seed):
         model = DeepLabV2(settings, table.classes)
-    examples = PseudoMasked(
-        table, masks, settings, model.side(settings.crop_size), model.mean.clone()
-    )
+    backbone = model.backbone
+    side = backbone.side(settings.crop_size)
+    examples = PseudoMasked(table, masks, settings, side, backbone.mean.clone())
     guard = BackgroundGuard(examples)
-    phase = Phase(
-        settings.steps,
-        lambda: optimizer(model, settings),
-        lambda step: (1 - step / settings.steps) ** settings.poly_power,
-    )
 
-    def loss(network: nn.Module, batch: Any) -> dict[str, Tensor]:
+    def loss(network: nn.Module, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
         image, mask = batch
         logits = network(image)
         objects = (logits.detach().argmax(1) != BACKGROUND).float().mean()
         guard.step(objects)
         return {"loss": segmentation_loss(logits, mask, settings.balanced), "objects": objects}
 
+    def poly(step: int) -> float:
+        return float((1 - step / settings.steps) ** settings.poly_power)
+
     trained = fit(
         model,
         loss,
         examples,
-        [phase],
+        [Phase(settings.steps, lambda: optimizer(model, settings), poly)],
         folder,
         batch_size=settings.batch_size,
         seed=seed,
         precision=settings.precision,
-        workers=loader_workers(workers),
+        workers=workers,
         what="segmenter",
     ).eval()
-    assert isinstance(trained, DeepLabV2)
     guard.check(trained)
     return trained
 
 
 def optimizer(model: DeepLabV2, settings: SegmenterSettings) -> torch.optim.SGD:
-    """SGD as in deeplab-pytorch: heads ten times as fast, their biases twenty times; no weight decay on biases and norms."""
-    trained = [parameter for parameter in model.net.parameters() if parameter.requires_grad]
+    """SGD as in deeplab-pytorch: heads ten times as fast, their biases twenty times; no weight decay
+    on biases and norms."""
+    lr, trained = settings.lr, [p for p in model.backbone.parameters() if p.requires_grad]
+    no_decay = {"weight_decay": 0.0}
     groups = [
-        {"params": [p for p in trained if p.ndim > 1], "lr": settings.lr},
-        {"params": [p for p in trained if p.ndim <= 1], "lr": settings.lr, "weight_decay": 0.0},
-        {"params": [head.weight for head in model.heads], "lr": 10 * settings.lr},
-        {
-            "params": [head.bias for head in model.heads],
-            "lr": 20 * settings.lr,
-            "weight_decay": 0.0,
-        },
+        {"params": [p for p in trained if p.ndim > 1], "lr": lr},
+        {"params": [p for p in trained if p.ndim <= 1], "lr": lr, **no_decay},
+        {"params": [head.weight for head in model.heads], "lr": 10 * lr},
+        {"params": [head.bias for head in model.heads], "lr": 20 * lr, **no_decay},
     ]
     return torch.optim.SGD(
         [group for group in groups if group["params"]],
-        settings.lr,
+        lr,
         momentum=settings.momentum,
         weight_decay=settings.weight_decay,
     )
 
 
 class BackgroundGuard:
-    """Stops a training that ends, or has long been, at background for every pixel, and says why. Raises TrainingError."""
+    """Stops a training that ends, or has long been, at background for every pixel, and says why.
+
+    Raises TrainingError."""
 
     def __init__(self, examples: PseudoMasked):
         self.examples = examples
         self.share, self.with_objects, self.read = examples.share_of_objects(MASKS_READ)
         if not self.with_objects:
             raise TrainingError(
-                f"none of the {self.read} masks read in {examples.folder} holds a single object pixel, so there is nothing to learn. "
-                "Look at the score maps of the patch classifier: its training may have failed"
+                f"none of the {self.read} masks read in {examples.folder} holds an object pixel: "
+                "there is nothing to learn. Look at the score maps of the patch classifier; its "
+                "training may have failed"
             )
-        # Networks do pass through background-only at the start; a quarter of the training is no start any more.
+        # A network may predict background only at the start, but not for a quarter of the training.
         self.stretch = max(100, examples.settings.steps // 4)
         self.steps, self.most = 0, torch.zeros(())
 
     def step(self, objects: Tensor) -> None:
-        """Take in the share of a training step's cells that were called objects."""
+        """Take in the share of a training step's cells that were predicted as objects."""
         self.most = torch.maximum(self.most.to(objects.device), objects)
         self.steps += 1
         if self.steps == self.stretch:
             if not self.most.item():
-                raise TrainingError(
-                    self._explain(
-                        f"has predicted background for every pixel of {self.stretch} training steps on end"
-                    )
-                )
+                self._stop(f"every pixel of {self.stretch} training steps in a row")
             self.steps, self.most = 0, torch.zeros(())
 
     @torch.inference_mode()
@@ -123,11 +119,10 @@ class BackgroundGuard:
             if not ((mask != BACKGROUND) & (mask != IGNORE)).any():
                 continue
             logits = model(image[None].to(device))
-            if (
-                not logits.isfinite().all()
-            ):  # the last step can do this, after a last loss that was a number
+            if not logits.isfinite().all():  # the last step can do this, after a finite loss
                 raise TrainingError(
-                    f"the segmenter's scores are not numbers; lower its learning rate ({self.examples.settings.lr:g})"
+                    "the segmenter's scores are not numbers; "
+                    f"lower its learning rate ({self.examples.settings.lr:g})"
                 )
             if (logits.argmax(1) != BACKGROUND).any():
                 return
@@ -135,23 +130,22 @@ class BackgroundGuard:
             if tried == CROPS_TRIED:
                 break
         if tried:
-            raise TrainingError(
-                self._explain(
-                    f"predicts background for every pixel of the {tried} training crops with objects it was tried on"
-                )
-            )
+            self._stop(f"every pixel of the {tried} training crops with objects it was tried on")
 
-    def _explain(self, fact: str) -> str:
+    def _stop(self, where: str) -> None:
         settings = self.examples.settings
-        seen = f"{self.share:.1%} of the masks' pixels are objects ({self.with_objects} of {self.read} masks hold any)"
         balanced = "" if settings.balanced else "--segmenter.balanced"
         if self.share < 0.03:
-            cause = f"That is very little: look at the masks in {self.examples.folder}"
-            cause += f"; if they are right, try {balanced}" if balanced else ""
+            advice = f"That is very little: look at the masks in {self.examples.folder}"
+            advice += f"; if they are right, try {balanced}" if balanced else ""
         else:
-            cause = (
-                f"That is enough to learn from: the learning rate ({settings.lr:g}) is too low or too high, there are too few steps "
-                f"({settings.steps}), or the weights of {settings.backbone} do not fit; try --segmenter.lr {settings.lr * 4:g}, "
-                f"{settings.lr / 4:g}{f', or {balanced}' if balanced else ''}"
+            advice = (
+                f"That is enough to learn from: the learning rate ({settings.lr:g}) is too low or too "
+                f"high, there are too few steps ({settings.steps}), or the weights of "
+                f"{settings.backbone} do not fit; try --segmenter.lr {settings.lr * 4:g}, "
+                f"{settings.lr / 4:g}{balanced and f', or {balanced}'}"
             )
-        return f"the segmenter {fact}. {seen}. {cause}"
+        raise TrainingError(
+            f"the segmenter predicts background for {where}. {self.share:.1%} of the masks' pixels "
+            f"are objects ({self.with_objects} of {self.read} masks hold any). {advice}"
+        )

@@ -1,0 +1,191 @@
+"""Backbones: one interface over timm's ViTs and CNNs, for both networks."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tag2mask.errors import ConfigError
+from tag2mask.weights import create_backbone
+
+
+class Backbone(nn.Module):
+    """Photos (B, 3, H, W), RGB in 0-1, to patch tokens (B, h, w, D) and a class token (B, D).
+
+    A ViT gives the tokens behind its final norm; its position table is resized to the photo. A CNN
+    gives its last map at `stride`, and the mean of that map as class token. Photos are normalized
+    here with the mean and std of the weights. Batch norms keep their statistics: batches are small.
+
+    H and W are sides that `side` gives. Cell (i, j) then looks at the middle of its square of
+    stride x stride pixels. With `on_pixels`, for CNNs only, it looks at pixel (stride i, stride j):
+    `interpolate(..., align_corners=True)` brings it there.
+
+    The maps of a CNN do not lie there by themselves: padding of even sides and dilation move them.
+    `shifts` [cells of each map] says how far; they are measured unless they are given. The photo is
+    padded and the maps are cut accordingly. Raises ConfigError for a model that cannot do this.
+    """
+
+    net: Any
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        name: str,
+        weights: str,
+        stride: int = 16,
+        on_pixels: bool = False,
+        shifts: Sequence[float] | None = None,
+    ):
+        super().__init__()
+        self.is_vit = not on_pixels and any(part in name for part in ("vit", "deit", "eva"))
+        self.stride, self.on_pixels = stride, on_pixels
+        try:
+            self._create(name, weights)
+            if shifts is None and not self.is_vit:
+                shifts = self._measure_shifts()
+        except (TypeError, NotImplementedError, AssertionError) as error:
+            # The errors with which timm's models refuse arguments and sizes.
+            some = "a CNN like resnet, efficientnet, mobilenetv3, regnet or convnext"
+            some = some if on_pixels else f"a ViT, DeiT or EVA of timm, or {some}"
+            raise ConfigError(
+                f"backbone {name} cannot give features of photos of any size at a chosen stride "
+                f"({str(error) or 'its stride is fixed'}); take {some}"
+            ) from None
+        self.dim = self.dims[-1]
+        self.shifts = list(shifts or [0.0] * len(self.depths))
+
+    def _create(self, name: str, weights: str) -> None:
+        """Build the network and choose the layers whose outputs are the maps."""
+        arguments: dict[str, Any] = {"features_only": True, "output_stride": self.stride}
+        if self.is_vit:
+            arguments = {"dynamic_img_size": True, "num_classes": 0}
+        self.net, self.weights_used = create_backbone(name, weights, **arguments)
+        for key in ("mean", "std"):
+            values = torch.tensor(self.net.pretrained_cfg[key]).view(1, 3, 1, 1)
+            self.register_buffer(key, values, persistent=False)
+        if self.is_vit:
+            self.stride = self.net.patch_embed.feat_ratio()  # of a hybrid: its stem's times its own
+            blocks = len(self.net.blocks)
+            self.depths = sorted({max(0, blocks * third // 3 - 1) for third in (1, 2, 3)})
+            strides, dims = [self.stride] * blocks, [self.net.embed_dim] * blocks
+        else:
+            strides, dims = self.net.feature_info.reduction(), self.net.feature_info.channels()
+            assert strides[-1] == self.stride, ""
+            first = len(strides) - 1 if self.on_pixels else 0
+            self.depths = [
+                i for i, stride in enumerate(strides) if i >= first and 2 * stride >= self.stride
+            ]
+        self.dims, self.strides = [dims[i] for i in self.depths], [strides[i] for i in self.depths]
+
+    def side(self, pixels: float) -> int:
+        """The nearest side of a photo that is whole cells, with `on_pixels` and one [pixels]."""
+        extra = int(self.on_pixels)
+        return max(1, round((pixels - extra) / self.stride)) * self.stride + extra
+
+    def train(self, mode: bool = True) -> "Backbone":
+        """Training mode for all but the batch norms."""
+        super().train(mode)
+        for norm in self.batch_norms():
+            norm.eval()
+        return self
+
+    def batch_norms(self) -> list[nn.Module]:
+        """All batch norms."""
+        return [m for m in self.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+
+    def last_parameters(self, blocks: int) -> list[nn.Parameter]:
+        """Parameters of the last `blocks` blocks or CNN stages and a ViT's final norm; 0: all."""
+        if not blocks:
+            return list(self.net.parameters())
+        parts = self.net.blocks if hasattr(self.net, "blocks") else self.net.children()
+        stages = [part for part in parts if any(True for _ in part.parameters())]
+        parts = [*stages[-blocks:], *([self.net.norm] if self.is_vit else [])]
+        return [p for part in parts for p in part.parameters()]
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """The last map of `maps`, and the class token."""
+        maps, class_token = self.maps(image)
+        return maps[-1], class_token
+
+    def maps(self, image: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Photos (B, 3, H, W) to maps [(B, h_l, w_l, D_l)], shallow to deep, and class token (B, D).
+
+        Of a ViT the tokens after a third, two thirds and all of its blocks. Of a CNN the stages at
+        half the stride and at the stride; with `on_pixels` the last alone.
+        """
+        x = (image - self.mean) / self.std
+        if self.is_vit:
+            return self._vit_maps(x)
+        moved = [round(shift * s) for shift, s in zip(self.shifts, self.strides, strict=True)]
+        before = max(0, -min(moved))  # pixels: enough for every map, and whole cells of the last
+        before += (-moved[-1] - before) % self.stride
+        after = max(0, max(moved))
+        after += (-before - after) % self.stride
+        extra, maps = int(self.on_pixels), []
+        outputs = self._raw_maps(F.pad(x, [before, after] * 2))
+        for features, pixels, stride in zip(outputs, moved, self.strides, strict=True):
+            first, between = divmod(2 * (before + pixels) // stride, 2)
+            if between:  # half a cell aside: the mean of two neighbors looks at their middle
+                features = F.avg_pool2d(features, 2, 1)
+            rows, columns = (
+                slice(first, first + (side - extra) // stride + extra) for side in image.shape[-2:]
+            )
+            maps.append(features[..., rows, columns].permute(0, 2, 3, 1))
+        return maps, maps[-1].mean((1, 2))
+
+    def _vit_maps(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
+        outputs = self.net.forward_intermediates(
+            x,
+            indices=self.depths,
+            norm=True,
+            output_fmt="NCHW",
+            intermediates_only=True,
+            return_prefix_tokens=True,
+        )
+        # timm gives maps alone where there is no class token
+        pairs = [output if isinstance(output, tuple) else (output, None) for output in outputs]
+        maps = [tokens.permute(0, 2, 3, 1) for tokens, _ in pairs]
+        prefix = pairs[-1][1]
+        has_class_token = prefix is not None and prefix.shape[1] > 0
+        return maps, prefix[:, 0] if has_class_token else maps[-1].mean((1, 2))
+
+    def _raw_maps(self, x: Tensor) -> list[Tensor]:
+        """A CNN's maps where they lie: normalized photos (B, 3, H, W) to [(B, D_l, h_l, w_l)]."""
+        outputs = self.net(x.contiguous(memory_format=torch.channels_last))
+        return [outputs[depth] for depth in self.depths]
+
+    @torch.inference_mode()
+    def _measure_shifts(self) -> list[float]:
+        """How far a CNN's maps lie right of and below what they show, in cells of each map.
+
+        The middle of a photo is exchanged: the change on the map has its center of mass beside the
+        middle. The photo turned by 180 degrees gives the same shift with the patch's own center on
+        the other side: the mean of both is the map's alone. It is measured with the weights, which
+        may make up for the geometry of their layers: those of TensorFlow's EfficientNets do.
+        Rounded to half cells, with `on_pixels` to 4 pixels: what `maps` can move.
+        """
+        self.eval()
+        side = self.side(320)
+        generator, margin = torch.Generator().manual_seed(0), side * 2 // 5
+        noise = torch.rand(4, 3, side // 16, side // 16, generator=generator)
+        photos, patches = F.interpolate(noise, (side, side), mode="bilinear").chunk(2)
+        changed = photos.clone()
+        middle = (..., slice(margin, -margin), slice(margin, -margin))
+        changed[middle] = patches[middle]
+        x = (torch.cat([photos, changed]) - self.mean) / self.std
+        shifts = []
+        pairs = zip(self._raw_maps(x), self._raw_maps(x.flip(-1, -2)), self.strides, strict=True)
+        for upright, turned, stride in pairs:
+            change = torch.cat(
+                [(m[:2] - m[2:]).double().square().sum(1) for m in (upright, turned)]
+            )
+            cells = torch.arange(change.shape[-1], dtype=torch.float64)
+            cells -= (change.shape[-1] - 1) / 2
+            both = [(change.sum(dim) @ cells) / change.sum((1, 2)) for dim in (1, 2)]
+            steps = stride / 4 if self.on_pixels else 2  # a cell
+            shifts.append(round(float(torch.stack(both).mean()) * steps) / steps)
+        self.train()
+        return shifts
