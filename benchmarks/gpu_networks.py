@@ -13,7 +13,8 @@ from torch import Tensor
 
 from tag2mask.classifier.net import PatchClassifier
 from tag2mask.classifier.train import classifier_loss
-from tag2mask.config import Config, CRFSettings, load_recipe
+from tag2mask.config import Config, CRFSettings
+from tag2mask.config_files import load_recipe
 from tag2mask.crf import CRFParams, backend, dense_crf_many
 from tag2mask.crf.inference import _infer
 from tag2mask.processes import cores

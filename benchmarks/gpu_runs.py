@@ -40,8 +40,8 @@ from tag2mask.segmenter.predict import predict_photos
 STAGES = """
 import sys
 from tag2mask.api import run_config
-from tag2mask.config import parse_config
-run_config(parse_config(sys.argv[2:], "tag2mask run"), sys.argv[1].split(","))
+from tag2mask.cli.arguments import parse_config
+run_config(parse_config(sys.argv[2:]), sys.argv[1].split(","))
 """
 CLASSIFIER = "clusters,classifier"
 ALL = f"{CLASSIFIER},masks,segmenter,evaluate"

@@ -34,7 +34,9 @@ from methods import (
 )
 
 from tag2mask.api import run_config
-from tag2mask.config import Config, load_recipe, parse_config
+from tag2mask.cli.arguments import parse_config
+from tag2mask.config import Config
+from tag2mask.config_files import load_recipe
 from tag2mask.crf import backend
 from tag2mask.evaluate import evaluate_masks
 from tag2mask.files import read_json, read_list, versions, write_json
@@ -44,7 +46,6 @@ from tag2mask.photos.masks import Truth, write_mask
 from tag2mask.photos.table import Photo, Table
 from tag2mask.processes import cores
 from tag2mask.progress import start_log
-from tag2mask.runs import STAGES
 from tag2mask.runs.pipeline import run_stages
 from tag2mask.runs.run import Run
 from tag2mask.runs.stages import mask_maker
@@ -161,7 +162,7 @@ def run(task: Task, options: argparse.Namespace) -> None:
     argv += ["--val-masks", str(options.data / "masks")]
     argv += ["--photos.pseudo-list", str(options.data / "train_seg.txt"), "--evaluate.mean-over"]
     argv += [name for name in SCORED if name in {"background", *tags}]
-    config = parse_config(argv, "tag2mask run")
+    config = parse_config(argv)
     if task.method == "photos" and not task.masks:
         run_config(config, ["clusters", "classifier", "masks"])
         result = Run(config.out, config)
@@ -169,7 +170,7 @@ def run(task: Task, options: argparse.Namespace) -> None:
         metrics = figures(folder / "masks", scored, options.data, **PSEUDO, crf=True)
         rows = [{"masks": SPREAD, **metrics}]
     else:
-        run_config(config, list(STAGES))
+        run_config(config)
         metrics = read_json(folder / "evaluate" / "metrics.json")
         rows = [{"masks": VAL_MASKS, **result_row(metrics["segmenter"])}]
         if task.method == "best":

@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 
-from tag2mask.config import Config, load_recipe, make_config, merged
+from tag2mask.config import Config
+from tag2mask.config_files import load_recipe, make_config, merged
 
 SCORED = ("background", "cat", "dog", "horse", "cow", "sheep", "person", "chair", "sofa")
 PLAIN = {"token": "none", "mixer": "none", "tag_loss": "mean"}

@@ -13,7 +13,7 @@ from test_pipeline import SETTINGS, copy_of, finished, log_of, scenes  # noqa: F
 
 import tag2mask.formats.check
 from tag2mask.api import run_config
-from tag2mask.config import load_recipe, make_config, merged
+from tag2mask.config_files import load_recipe, make_config, merged
 from tag2mask.errors import DataError
 from tag2mask.files import Facts, fingerprint
 from tag2mask.formats.findings import Finding

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 import tag2mask
 import tag2mask.cli
-from tag2mask.config import load_recipe, make_config, merged
+from tag2mask.config_files import load_recipe, make_config, merged
 from tag2mask.demo.scenes import make_scenes
 from tag2mask.errors import ConfigError, DataError, RunError, Tag2MaskError, TrainingError
 from tag2mask.photos.masks import write_mask
@@ -261,7 +261,7 @@ def contents(folder):
     }
 
 
-def rerun(folder, scenes, stages=tuple(STAGES), **changes):
+def rerun(folder, scenes, stages=STAGES, **changes):
     from tag2mask.api import run_config
 
     values = merged(
@@ -391,7 +391,7 @@ def test_what_goes_in_and_empty_masks_are_logged(finished):
     assert "; 4 validation photos; true masks of 20 training and 4 validation photos" in log
     masks = [np.array(Image.open(path)) for path in (finished.folder / "masks").glob("*.png")]
     assert f"masks: {sum(not mask.any() for mask in masks)} of 20 show nothing" in log
-    assert "device: CPU, " in log and "null" not in log
+    assert ", on CPU" in log and "null" not in log
 
 
 def test_a_run_that_never_started_leaves_no_folder(tmp_path):
@@ -399,8 +399,9 @@ def test_a_run_that_never_started_leaves_no_folder(tmp_path):
     for data in ("tags.csv", "absent.csv"):
         with pytest.raises(DataError):
             tag2mask.run(tmp_path / data, tmp_path / "r", **SETTINGS)
-    with pytest.raises(ConfigError):
-        rerun(tmp_path / "r", tmp_path, data=None)
+    for stages in (STAGES, ["report"]):
+        with pytest.raises(ConfigError):
+            rerun(tmp_path / "r", tmp_path, stages, data=None)
     assert not (tmp_path / "r").exists()
 
 

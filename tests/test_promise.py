@@ -30,7 +30,7 @@ def heard(event, arguments):
 sys.addaudithook(heard)
 
 if __name__ == "__main__":
-    from tag2mask.config import load_recipe, make_config, merged, with_whole_paths
+    from tag2mask.config_files import load_recipe, make_config, merged, with_whole_paths
     from tag2mask.runs.pipeline import run_stages
     from tag2mask.segmenter.train import BackgroundGuard
     from tag2mask.runs.run import Run

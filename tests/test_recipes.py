@@ -3,7 +3,7 @@
 import pytest
 from PIL import Image
 
-from tag2mask.config import load_recipe
+from tag2mask.config_files import load_recipe
 from tag2mask.photos.tensors import reduced
 
 

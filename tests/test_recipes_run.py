@@ -9,7 +9,7 @@ from PIL import Image, ImageFilter
 
 import tag2mask
 from tag2mask.cli import main
-from tag2mask.config import load_recipe, recipes
+from tag2mask.config_files import load_recipe, recipes
 from tag2mask.demo import scenes
 from tag2mask.evaluate import evaluate_masks, list_hash
 from tag2mask.formats import load_table

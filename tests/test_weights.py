@@ -16,7 +16,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save, save_file
 
-from tag2mask.config import SegmenterSettings, load_recipe
+from tag2mask.config import SegmenterSettings
+from tag2mask.config_files import load_recipe
 from tag2mask.segmenter.deeplab import DeepLabV2, load_segmenter
 from tag2mask.weights import WHEELS, create_backbone, save_network
 
@@ -94,7 +95,7 @@ def test_equal_networks_make_equal_files(network, tmp_path):
         save_network(network, tmp_path / f"{number}.safetensors", **about)
     assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
     with safe_open(tmp_path / "0.safetensors", "pt") as file:
-        assert json.loads(file.metadata()["classes"]) == about["classes"]
+        assert json.loads(file.metadata()["tag2mask"])["classes"] == about["classes"]
         for name, tensor in network.state_dict().items():
             assert torch.equal(tensor, file.get_tensor(name))
 

@@ -5,13 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tag2mask.config import (
-    Config,
-    check_language_model,
+from tag2mask.config import Config
+from tag2mask.config_files import (
+    base_config,
+    changed_config,
     load_recipe,
-    make_config,
-    merged,
-    read_config,
     with_whole_paths,
     write_config,
 )
@@ -32,11 +30,9 @@ def run(data: Path | str, out: Path | str, recipe: str | None = None, **settings
     `settings` as in a recipe: `classifier={"epochs": 5}`, `seed=1`. Without a recipe, a run folder
     keeps its settings, and a new one gets those of the recipe `photos`.
     """
-    stored = Path(out) / "config.toml"
-    resumes = recipe is None and stored.exists()
-    base = read_config(stored) if resumes else load_recipe(recipe or "photos")
-    values = merged(base.model_dump(), {"data": Path(data), "out": Path(out), **settings})
-    return run_config(check_language_model(make_config(values, "tag2mask.run"), base))
+    base = base_config(Path(out), recipe)
+    changes = {"data": Path(data), "out": Path(out), **settings}
+    return run_config(changed_config(base, changes, "tag2mask.run"))
 
 
 def load(folder: Path | str) -> Run:
@@ -89,11 +85,14 @@ def _run_with_settings(run: Run, names: Sequence[str]) -> None:
         if changed := _changed_settings(run.config):
             log.info(f"settings other than recipe {run.config.recipe}, kept in {path}: {changed}")
         write_config(run.config, path)
+    run.begun = False  # the check needs none of them
     try:
         run_stages(run, names)
-    except BaseException:
+    except BaseException as error:
         if rank() == 0 and before and not run.begun:
             write_text(path, before)
+            if isinstance(error, KeyboardInterrupt):
+                log.info(f"nothing to resume yet: {path} keeps the settings of before")
         raise
 
 

@@ -1,4 +1,7 @@
-"""Errors that a user can cause. All derive from `Tag2MaskError`; the command line prints them without a traceback and exits with 2."""
+"""Errors that a user can cause.
+
+All derive from `Tag2MaskError`. The command line prints their text, and exits with code 2.
+"""
 
 from collections.abc import Sequence
 
@@ -14,21 +17,22 @@ class ConfigError(Tag2MaskError):
 
 
 class DataError(Tag2MaskError):
-    """Pictures, tags or masks that cannot be used; `problems` has every one found, the text the first fifty."""
+    """Photos, tags or masks that cannot be used.
+
+    `problems` has all problems; the text has the first fifty. `source` is the file or folder.
+    """
 
     def __init__(self, problems: str | Sequence[str], source: object = None):
         self.problems = [problems] if isinstance(problems, str) else list(problems)
-        where = f" in {source}" if source is not None else ""
+        where = "" if source is None else f" in {source}"
         if len(self.problems) == 1:
-            text = (
-                f"{self.problems[0]}{where}"
-                if where and str(source) not in self.problems[0]
-                else self.problems[0]
-            )
+            text = self.problems[0]
+            text += where if str(source) not in text else ""
         else:
-            more = len(self.problems) - MOST_SHOWN
-            shown = [*self.problems[:MOST_SHOWN], *[f"and {more} more"] * (more > 0)]
-            text = f"{len(self.problems)} problems{where}:\n" + "\n".join(f"  - {p}" for p in shown)
+            lines = [f"{len(self.problems)} problems{where}:", *self.problems[:MOST_SHOWN]]
+            if (more := len(self.problems) - MOST_SHOWN) > 0:
+                lines.append(f"and {more} more")
+            text = "\n  - ".join(lines)
         super().__init__(text)
 
 
@@ -37,12 +41,12 @@ class ClusterError(Tag2MaskError):
 
 
 class WeightsError(Tag2MaskError):
-    """Weights that are missing or of another shape."""
+    """Weights that are missing or have another shape."""
 
 
 class TrainingError(Tag2MaskError):
-    """A training that cannot go on: NaN, or a network that predicts only background."""
+    """A training that cannot continue: NaN, or a network that predicts only background."""
 
 
 class RunError(Tag2MaskError):
-    """A run folder that lacks what a stage needs, or a disk that is full."""
+    """A run folder without what a stage needs, or a full disk."""

@@ -15,7 +15,8 @@ from tag2mask.classifier.hv_bilstm import HVBiLSTM
 from tag2mask.classifier.losses import pce
 from tag2mask.classifier.net import PatchClassifier
 from tag2mask.classifier.train import classifier_loss, train_classifier
-from tag2mask.config import ClassifierSettings, load_recipe
+from tag2mask.config import ClassifierSettings
+from tag2mask.config_files import load_recipe
 from tag2mask.photos.table import Photo, Table
 
 SMALL = {"backbone": "test_vit", "weights": "none", "token_width": 8}

@@ -11,7 +11,8 @@ from PIL import Image
 from tag2mask import loop
 from tag2mask.classifier.net import PatchClassifier
 from tag2mask.classifier.train import TaggedPhotos, classifier_loss, train_classifier
-from tag2mask.config import ClassifierSettings, load_recipe
+from tag2mask.config import ClassifierSettings
+from tag2mask.config_files import load_recipe
 from tag2mask.errors import ConfigError
 from tag2mask.photos.table import Photo, Table
 from tag2mask.photos.tensors import AUGMENTATIONS

@@ -4,15 +4,20 @@ import pytest
 from chat_server import ChatServer, Say, answer
 
 from tag2mask.cli import main
-from tag2mask.clusters import PRESETS, Clusters, command, load_clusters
+from tag2mask.clusters import PRESETS, Clusters, load_clusters
 from tag2mask.clusters.drawing import picture
+from tag2mask.clusters.files import read_tags
 from tag2mask.errors import ClusterError
 
 A, B = answer("cat dog", "car bus"), answer("cat dog bus", "car")
 
 
+def run(*words):
+    return main(["clusters", *map(str, words)])
+
+
 @pytest.fixture
-def made(tmp_path, no_waiting, capsys):
+def cluster_file(tmp_path, no_waiting, capsys):
     queue = [A] * 7 + [B] * 3 + [A] * 2
     with ChatServer(lambda request: Say(queue.pop(0))) as server:
         (tmp_path / "tags.csv").write_text(
@@ -28,16 +33,17 @@ def made(tmp_path, no_waiting, capsys):
             "--out",
             tmp_path / "c.json",
         ]
-        assert main(["clusters", *map(str, argv)]) == 0
-    said = capsys.readouterr()
-    assert "group of cat (2)" in said.out and "12 answers, 1,200 tokens in, 240 out" in " ".join(
-        said.err.split()
+        assert main(["clusters", "make", *map(str, argv)]) == 0
+    captured = capsys.readouterr()
+    assert (
+        "group of cat (2)" in captured.out
+        and "12 answers, 1,200 tokens in, 240 out" in " ".join(captured.err.split())
     )
     return tmp_path / "c.json"
 
 
-def test_show_prints_the_tree_and_the_stability(made, capsys, tmp_path):
-    command.show(made, tmp_path / "c.svg")
+def test_show_prints_the_tree_and_the_stability(cluster_file, capsys, tmp_path):
+    assert run("show", cluster_file, "--picture", tmp_path / "c.svg") == 0
     out = capsys.readouterr().out
     assert "2 clusters of 4 tags" in out and "bus, car" in out
     assert "7 of 10 answers agree" in out
@@ -46,28 +52,28 @@ def test_show_prints_the_tree_and_the_stability(made, capsys, tmp_path):
     assert "cat" in (tmp_path / "c.svg").read_text()
 
 
-def test_replay_says_the_same_or_shows_the_difference(made, capsys):
-    command.replay(made)
+def test_replay_says_the_same_or_shows_the_difference(cluster_file, capsys):
+    assert run("replay", cluster_file) == 0
     assert "the same, bit for bit, from 10 stored answers" in " ".join(
         capsys.readouterr().out.split()
     )
-    made.write_text(made.read_text().replace('"bus"', '"cat"', 1))
-    with pytest.raises(ClusterError, match="is not what its transcript leads to"):
-        command.replay(made)
-    assert not [path for path in made.parent.iterdir() if "replay" in path.name]
+    cluster_file.write_text(cluster_file.read_text().replace('"bus"', '"cat"', 1))
+    assert run("replay", cluster_file) == 2
+    assert "is not what its transcript gives" in capsys.readouterr().err
+    assert not [path for path in cluster_file.parent.iterdir() if "replay" in path.name]
 
 
 def test_hand_made_clusters_show_but_do_not_replay(capsys):
-    command.show(PRESETS["voc-overlapping"])
+    assert run("show", PRESETS["voc-overlapping"]) == 0
     out = " ".join(capsys.readouterr().out.split())
-    assert out.endswith("tells these tags from all others: person")
-    with pytest.raises(ClusterError, match="no language model made these clusters"):
-        command.replay(PRESETS["voc"])
+    assert out.endswith("Tags with a cluster vector of their own: person")
+    assert run("replay", PRESETS["voc"]) == 2
+    assert "no language model made these clusters" in capsys.readouterr().err
 
 
 def test_markup_in_a_tag_is_text(tmp_path, capsys):
     Clusters.from_mapping({"[bold]x[/]": ["[red]", "<b>&\x07"]}, "a test").save(tmp_path / "c.json")
-    command.show(tmp_path / "c.json", tmp_path / "c.svg")
+    assert run("show", tmp_path / "c.json", "--picture", tmp_path / "c.svg") == 0
     out = capsys.readouterr().out
     assert "[bold]x[/]" in out and "[red]" in out
     texts = [e.text for e in ElementTree.parse(tmp_path / "c.svg").iter() if e.tag.endswith("text")]
@@ -92,21 +98,35 @@ def test_the_picture_shows_every_tag_inside_its_edges(name):
 def test_tags_from_files(tmp_path):
     path = tmp_path / "tags.txt"
     path.write_text("\ufeffzebra\n\nhot  dog\nzebra\nignore the above\n", encoding="utf-8")
-    assert command.read_tags(path) == ("zebra", "hot dog", "ignore the above")
+    assert read_tags(path) == ("zebra", "hot dog", "ignore the above")
     (tmp_path / "b.csv").write_text(
         "\ufefffile_name, tags\na.jpg,cafe\u0301; dog\n", encoding="utf-8"
     )
-    assert command.read_tags(tmp_path / "b.csv") == ("caf\u00e9", "dog")
+    assert read_tags(tmp_path / "b.csv") == ("caf\u00e9", "dog")
     (tmp_path / "a.csv").write_text("file_name,label\na.jpg,cat\n")
     (tmp_path / "a.jsonl").write_text('{"file_name": "a.jpg", "tags": ["cat"]}\n')
     path.write_text("\n")
-    for name, said in [
-        ("a.csv", "no column is called tags"),
+    for name, message in [
+        ("a.csv", "the column `tags` is missing"),
         ("tags.txt", "no tags"),
         ("none.txt", "cannot read tags"),
         ("a.jsonl", "a CSV file"),
     ]:
-        with pytest.raises(ClusterError, match=said):
-            command.read_tags(tmp_path / name)
-    with pytest.raises(ClusterError, match="one place"):
-        command.clusters(path, llm="fake", offline=True)
+        with pytest.raises(ClusterError, match=message):
+            read_tags(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--llm", "fake", "--source", "offline"], "'fake' has no effect because clusters.source"),
+        (["--queries", "3"], "clusters.queries = 3 has no effect: only a language model reads it"),
+        (["--queries", "0"], "clusters.queries = 0: it should be at least 1"),
+        (["--source", "vco"], "no clusters called 'vco'"),
+    ],
+)
+def test_settings_of_make_are_those_of_a_run(words, message, tmp_path, capsys):
+    (tmp_path / "tags.txt").write_text("cat\ndog\n")
+    out = tmp_path / "c.json"
+    assert run("make", "--tags", tmp_path / "tags.txt", "--out", out, *words) == 2
+    assert message in capsys.readouterr().err and not out.exists()

@@ -8,8 +8,8 @@ from PIL import Image
 
 from tag2mask.api import run, run_config
 from tag2mask.cli import main
-from tag2mask.clusters.command import clusters
-from tag2mask.config import make_config, parse_config
+from tag2mask.cli.arguments import parse_config
+from tag2mask.config_files import make_config
 from tag2mask.errors import ClusterError, ConfigError
 
 A = answer("cat dog", "car bus")
@@ -74,13 +74,13 @@ def test_answers_outlive_a_changed_setting(table, tmp_path, no_waiting):
 def test_a_model_that_would_not_be_asked_is_an_error(table, tmp_path):
     with pytest.raises(
         ConfigError,
-        match=r"'fake' would not be asked: clusters.source is 'voc'; give --clusters llm",
+        match=r"'fake' has no effect because clusters.source is 'voc'; give --clusters llm",
     ):
         make_config({"data": table, "clusters": {"source": "voc", "llm": "fake"}})
 
 
 def test_a_run_without_a_name_for_the_model_says_what_to_give(table, tmp_path):
-    with pytest.raises(ClusterError, match=r"--clusters\.llm NAME"):
+    with pytest.raises(ClusterError, match=r"need its name: set clusters\.llm,"):
         run_config(
             make_config({"data": table, "out": tmp_path / "run", "clusters": {"source": "llm"}}),
             ["clusters"],
@@ -119,16 +119,13 @@ def test_a_run_without_refinement_keeps_what_was_voted_for(
 )
 def test_settings_that_only_a_language_model_reads_are_refused_without_one(table, tmp_path, option):
     name = f"clusters.{option.split('=')[0].replace('-', '_')}"
-    with pytest.raises(ConfigError, match=f"{name} = .* would have no effect.*--clusters.llm NAME"):
-        parse_config(["--data", str(table), *f"--clusters.{option}".split("=")], "tag2mask run")
+    with pytest.raises(ConfigError, match=f"{name} = .* has no effect.*--clusters.llm NAME"):
+        parse_config(["--data", str(table), *f"--clusters.{option}".split("=")])
     assert (
-        parse_config(["--recipe", "ppc", "--data", str(table)], "tag2mask run").clusters.queries
-        == 1
+        parse_config(["--recipe", "ppc", "--data", str(table)]).clusters.queries == 1
     )  # the recipe's own is no request
 
 
-def test_the_same_from_python_and_in_the_clusters_command(table, tmp_path):
-    with pytest.raises(ConfigError, match=r"clusters.queries = 3 would have no effect"):
+def test_the_same_from_python(table, tmp_path):
+    with pytest.raises(ConfigError, match=r"clusters.queries = 3 has no effect"):
         run(table, tmp_path / "run", clusters={"queries": 3})
-    with pytest.raises(ClusterError, match="only a language model reads"):
-        clusters(table, tmp_path / "c.json", source="none", queries=3)

@@ -2,24 +2,20 @@ import json
 
 import numpy as np
 import pytest
-import tyro
 from layouts import ANIMALS, make_coco, make_cvat, make_labelme, make_voc, make_yolo, mask, picture
 
-from tag2mask.errors import DataError
+from tag2mask.cli import main
 from tag2mask.evaluate import evaluate_masks
-from tag2mask.evaluate.command import evaluate
 from tag2mask.formats import load_table
 from tag2mask.formats.check import check
-from tag2mask.formats.command import check as check_command
-from tag2mask.formats.command import convert, download
 from tag2mask.photos.classes import VOC
 from tag2mask.photos.masks import Truth, read_mask, write_mask
 
 MANY = {f"{name}_{i}": tags for i in range(4) for name, tags in ANIMALS.items()}
 
 
-def run(command, *words):
-    return tyro.cli(command, args=[str(word) for word in words])
+def run(command, *words, code=0):
+    assert main([command, *map(str, words)]) == code
 
 
 def folder_per_tag(root):
@@ -44,7 +40,7 @@ def test_every_layout_is_checked_read_converted_and_evaluated(layout, tmp_path):
     truth = data / "SegmentationClass" if layout == "voc" else None
     assert [str(f) for f in check(data, masks=truth) if f.kind != "absent tag"] == []
     run(
-        convert,
+        "convert",
         "--data",
         data,
         "--to",
@@ -58,11 +54,11 @@ def test_every_layout_is_checked_read_converted_and_evaluated(layout, tmp_path):
     if layout == "folder":
         return
     true = Truth(tmp_path / "out" / "masks", table)
-    said = [
+    predicted = [
         mask(photo.tags, {tag: i for i, tag in enumerate(table.tags, 1)}) for photo in table.photos
     ]
     result = evaluate_masks(
-        [(one, true.read(photo)) for one, photo in zip(said, table.photos, strict=True)],
+        [(one, true.read(photo)) for one, photo in zip(predicted, table.photos, strict=True)],
         table.classes,
     )
     assert result.miou == 1 and result.images == len(MANY)
@@ -70,24 +66,25 @@ def test_every_layout_is_checked_read_converted_and_evaluated(layout, tmp_path):
 
 def test_check_prints_and_stops_at_errors(tmp_path, capsys):
     root = make_voc(tmp_path, MANY)
-    run(check_command, "--data", root, "--val-masks", root / "SegmentationClass")
+    run("check", "--data", root, "--val-masks", root / "SegmentationClass")
     assert "0 errors, 1 warning\n" in capsys.readouterr().out
     (root / "JPEGImages" / "2007_000001_0.jpg").write_bytes(b"")
-    with pytest.raises(DataError, match="1 error; a training would not start"):
-        run(check_command, "--data", root)
-    assert "2007_000001_0): not a readable picture" in capsys.readouterr().out
+    run("check", "--data", root, code=2)
+    out, err = capsys.readouterr()
+    assert "1 error; training would not start" in err
+    assert "2007_000001_0): not a readable picture" in out
     clusters = tmp_path / "clusters.json"
     clusters.write_text(json.dumps({"clusters": {"pets": list(VOC[:-1])}}))
-    with pytest.raises(DataError, match="2 errors"):
-        run(check_command, "--data", root, "--clusters", clusters)
+    run("check", "--data", root, "--clusters", clusters, code=2)
+    out, err = capsys.readouterr()
+    assert "2 errors" in err and 'tag "tvmonitor": in no cluster' in out
     clusters.write_text('{"pets": ["cat"]}')
-    with pytest.raises(DataError, match=r"clusters\.json: a cluster file reads"):
-        run(check_command, "--data", root, "--clusters", clusters)
-    assert 'tag "tvmonitor": in no cluster' in capsys.readouterr().out
+    run("check", "--data", root, "--clusters", clusters, code=2)
+    assert "clusters.json: " in capsys.readouterr().err
 
 
 def test_download_by_hand_needs_no_network(tmp_path, capsys):
-    run(download, "voc12", "--out", tmp_path, "--by-hand")
+    run("download", "voc12", "--out", tmp_path, "--by-hand")
     out = capsys.readouterr().out
     assert (
         "VOCtrainval_11-May-2012.tar" in out
@@ -100,12 +97,12 @@ def test_evaluate_any_masks(tmp_path, capsys):
     for name, tags in ANIMALS.items():
         drawn = mask(tags, {"cat": 1, "dog": 2, "sofa": 3})
         write_mask(tmp_path / "true" / f"{name}.png", drawn)
-        write_mask(tmp_path / "said" / f"{name}.png", np.where(drawn == 3, 0, drawn))
+        write_mask(tmp_path / "predicted" / f"{name}.png", np.where(drawn == 3, 0, drawn))
     (tmp_path / "val.txt").write_text("\n".join(ANIMALS))
     (tmp_path / "names.txt").write_text("background\ncat\ndog\nsofa\n")
     words = [
         "--pred",
-        tmp_path / "said",
+        tmp_path / "predicted",
         "--truth",
         tmp_path / "true",
         "--list",
@@ -114,7 +111,7 @@ def test_evaluate_any_masks(tmp_path, capsys):
         tmp_path / "names.txt",
     ]
     run(
-        evaluate,
+        "evaluate",
         *words,
         "--labels",
         "none",
@@ -144,5 +141,5 @@ def test_evaluate_any_masks(tmp_path, capsys):
 
 def test_masks_drawn_from_coco_are_the_fields(tmp_path):
     path = make_coco(tmp_path, {"a": ("person", "tv")}, "val2014")
-    run(convert, "--data", path, "--to", "masks", "--out", tmp_path / "masks")
+    run("convert", "--data", path, "--to", "masks", "--out", tmp_path / "masks")
     assert np.unique(read_mask(tmp_path / "masks" / "a.png")).tolist() == [0, 1, 63]

@@ -7,7 +7,8 @@ from PIL import Image
 
 from tag2mask.classifier import PatchClassifier, save_classifier
 from tag2mask.clusters import Clusters
-from tag2mask.config import ClassifierSettings, CRFSettings, MaskSettings, make_config
+from tag2mask.config import ClassifierSettings, CRFSettings, MaskSettings
+from tag2mask.config_files import make_config
 from tag2mask.demo.scenes import make_scene
 from tag2mask.masks import MaskMaker, make_masks, read_maps
 from tag2mask.masks.affinity import affinity, spread

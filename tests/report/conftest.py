@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tag2mask.config import make_config
+from tag2mask.config_files import make_config
 from tag2mask.photos.table import Photo, Table
 
 TAGS = ("<script>alert(1)</script>", "猫", "🐕 dog", "a\"b'c & d")

@@ -3,7 +3,7 @@ import json
 import re
 import tomllib
 
-from tag2mask.config import write_config
+from tag2mask.config_files import write_config
 from tag2mask.report import write_card
 
 

@@ -1,5 +1,5 @@
-// Memory that knows no type beyond trivial ones. Own code rather than std::vector: every file here is compiled once for each
-// instruction set, and a template of the standard library compiled for AVX2 must not end up serving a machine without it.
+// An array of a trivial type. Not std::vector: every file is compiled once per instruction set, and the linker could use a standard
+// template compiled for AVX2 on a machine without it.
 #pragma once
 #include <cstdint>
 #include <cstdlib>
@@ -17,7 +17,7 @@ class Buffer {
     Buffer& operator=(const Buffer&) = delete;
     ~Buffer() { release(); }
 
-    // `count` values, unset, on a cache line's border.
+    // `count` uninitialized values, aligned to a cache line.
     void reset(size_t count) {
         release();
         if (count > SIZE_MAX / sizeof(T) / 2) throw std::bad_alloc();
@@ -27,7 +27,7 @@ class Buffer {
         data_ = reinterpret_cast<T*>((reinterpret_cast<uintptr_t>(start_) + kLine - 1) & ~(uintptr_t{kLine} - 1));
         size_ = count;
     }
-    // More room, the first `kept` values kept.
+    // Makes room for `count` values and keeps the first `kept`.
     void grow(size_t count, size_t kept) {
         Buffer old;
         swap(old);

@@ -1,4 +1,4 @@
-// What the compiled core is asked for; the same for every instruction set it is compiled for.
+// A job of the compiled core; the same for every instruction set.
 #pragma once
 #include <cstdint>
 
@@ -10,7 +10,7 @@ struct CrfJob {
     float gaussian_sxy, gaussian_weight, bilateral_sxy, bilateral_srgb, bilateral_weight;
 };
 
-// Throw std::bad_alloc, or std::overflow_error where sxy or srgb is too small for the lattice to be numbered.
+// Throws std::bad_alloc, or std::overflow_error if sxy or srgb is too small: the lattice cannot be numbered.
 namespace portable {
 void run(const CrfJob& job);
 }

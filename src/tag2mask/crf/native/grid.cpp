@@ -1,4 +1,4 @@
-// The Gaussian's lattice: all of it is a regular grid, so nothing is searched for.
+// The lattice of the Gaussian: a regular grid, so no search is needed.
 #include <stdexcept>
 
 #include "simplex.h"

@@ -4,7 +4,7 @@
 namespace TAG2MASK_ISA {
 namespace {
 
-// 2^x for x <= 0, to about 2 units in the last place; clamped at 2^-100, as denormal numbers would cost more than all the rest.
+// 2^x for x <= 0, with an error of about 2 units in the last place. Clamped at 2^-100: denormal numbers would be very slow.
 inline Wide exp2(Wide x) {
     const Wide bias = same<Wide>(12582912.0f + 127.0f);
     x = larger(x, same<Wide>(-100.0f));
@@ -64,7 +64,7 @@ class MeanField {
             }
             if (!last && bilateral_ == kAtOnce) lattice.begin();
             grid.begin();
-            size_t ahead = 0;  // the next tile whose old Q goes into the grid: as far ahead of `at` as blurring needs
+            size_t ahead = 0;  // the next tile whose old Q goes into the grid, as far ahead of `at` as the blur needs
             each_tile([&](size_t at, int count) {
                 if (!first && gaussian_ == kLater)
                     for (; ahead < grid_.ahead[at / kTile] * size_t{kTile}; ahead += kTile) {
@@ -86,8 +86,8 @@ class MeanField {
     }
 
   private:
-    // When a kernel gets Q. At once: from the pass that makes it, next to the values that this pass still reads; where two sets of
-    // them would take too much memory, later: from the result's own memory, which then holds Q from the first pass on.
+    // When a kernel gets Q. kAtOnce: in the pass that computes Q, beside the values that this pass still reads. kLater, if two sets of
+    // values would need too much memory: in the next pass, from the result's memory, which then holds Q.
     enum When { kNever, kAtOnce, kLater };
 
     int size_of(size_t first) const { return static_cast<int>(pixels_ - first < kTile ? pixels_ - first : kTile); }
@@ -95,8 +95,8 @@ class MeanField {
     void each_tile(Use use) const {
         for (size_t first = 0; first < pixels_; first += kTile) use(first, size_of(first));
     }
-    // Some values of each label of a tile: where they lie if the tile is whole, else a copy with room for a whole one. The next tile's
-    // are asked for: as many streams as there are labels are too many for the processor to foresee.
+    // The values of each label of a tile; if the tile is not full, a copy with room for a full one. Prefetches the next tile: the
+    // processor cannot predict as many streams as there are labels.
     Planes planes(const float* from, size_t first, int count) {
         if (first + 2 * kTile <= pixels_)
             for (int c = 0; c < job_.labels; ++c)
@@ -105,7 +105,7 @@ class MeanField {
         for (int c = 0; c < job_.labels; ++c) std::memcpy(&part_[c * kTile], from + c * pixels_ + first, count * sizeof(float));
         return {&part_[0], kTile};
     }
-    // Both kernels' messages to a tile, pixel by pixel, then label by label.
+    // The messages of both kernels to a tile, pixel by pixel, then label by label.
     void read(const GridValues<B>& grid, const LatticeValues<B>& lattice, size_t first, int count) {
         for (int b = 0; b < blocks_; ++b) {
             float* rows = &rows_[b * B];
@@ -149,7 +149,7 @@ class MeanField {
                 scatter(label, &rows_[i * stride_ + c], stride_);
             }
     }
-    // Those rows to a lattice.
+    // Splats these rows.
     template <int Corners, class Values, class Places>
     void write(Values& to, const Places& places, size_t first, int count) {
         for (int b = 0; b < blocks_; ++b)
@@ -174,7 +174,7 @@ class MeanField {
     Lattice lattice_;
     Buffer<float> rows_;   // (kTile, blocks, B): one tile, pixel by pixel
     Buffer<float> label_;  // (labels, kTile): one tile, label by label: messages, then Q
-    Buffer<float> part_;   // (labels, kTile): the last tile, where it is not whole
+    Buffer<float> part_;   // (labels, kTile): the last tile, if it is not full
 };
 
 }  // namespace

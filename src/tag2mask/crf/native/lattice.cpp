@@ -7,7 +7,7 @@ namespace TAG2MASK_ISA {
 namespace {
 
 constexpr uint32_t kNone = 0xFFFFFFFFu;
-constexpr size_t kBeyond = 4;  // entries after the last key, larger than any: link looks at four keys at a time
+constexpr size_t kBeyond = 4;  // entries after the last key, larger than any key: link compares four keys at a time
 
 inline void prefetch(const void* p) {
 #if defined(__GNUC__)
@@ -63,7 +63,7 @@ class Table {
     Buffer<uint64_t> keys_;
 };
 
-// A point is its coordinates divided by D + 1 and the remainder that they share: remainder in the lowest 3 bits, then D fields.
+// A point is its coordinates divided by D + 1, in D fields, and their common remainder, in the lowest 3 bits.
 template <int D>
 struct Packing {
     int64_t low[D + 1];
@@ -88,7 +88,7 @@ struct Packing {
     uint64_t before(uint64_t key, int j) const { return (key & 7) ? key - 1 + stride[j] : key + D - (all - stride[j]); }
 };
 
-// Pixel i: the keys of the D + 1 corners of its simplex and its barycentric weights.
+// The keys of the D + 1 corners of the simplex around pixel i, and its barycentric weights.
 template <int D>
 void corners(const Tile<D>& tile, int i, const Packing<D>& packing, uint64_t* key, float* weight) {
     uint64_t dropped[D + 1], first = 0;
@@ -107,7 +107,7 @@ void corners(const Tile<D>& tile, int i, const Packing<D>& packing, uint64_t* ke
     }
 }
 
-// Sorts `key` (kBeyond spare entries) of `bits` bits; place[i] is where the key at i went. Least significant digit first.
+// Sorts `key` of `bits` bits, with kBeyond spare entries; place[i] is the new place of key i. Radix sort, least significant digit first.
 void sort(Buffer<uint64_t>& key, size_t count, int bits, Buffer<uint32_t>& place) {
     constexpr int kDigit = 11;
     Buffer<uint64_t> other(count + kBeyond);
@@ -129,9 +129,9 @@ void sort(Buffer<uint64_t>& key, size_t count, int bits, Buffer<uint32_t>& place
     for (size_t i = 0; i < count; ++i) place[number[i]] = static_cast<uint32_t>(i);
 }
 
-// Point numbers in chains along one axis; returns how many. As the keys are sorted, so are the keys that they look for, those with
-// and those without a remainder each by themselves: two fingers run along, on few branches, as none of these can be foreseen.
-// `before` and `after` are scratch, `after` with one spare entry.
+// Links points to chains along one axis; returns the number of entries. The keys are sorted, so the keys of their neighbors are sorted,
+// too, separately for keys with and without a remainder. So two indices move forward, with few branches, which would be unpredictable.
+// `before` and `after` are scratch memory, `after` with one spare entry.
 template <int D>
 size_t link(const Buffer<uint64_t>& key, size_t points, const Packing<D>& packing, int axis, Buffer<uint32_t>& before,
             Buffer<uint32_t>& after, Buffer<uint32_t>& chain) {
@@ -150,7 +150,7 @@ size_t link(const Buffer<uint64_t>& key, size_t points, const Packing<D>& packin
         inside = wraps ? inside : at;
         links += found;
     }
-    Buffer<uint32_t>& start = before;  // no entry is needed once its point has been looked at
+    Buffer<uint32_t>& start = before;  // entry i is not read after step i
     for (size_t i = 0; i < points; ++i) {
         const bool starting = before[i] == kNone && after[i] != kNone;
         start[starts] = static_cast<uint32_t>(i);
@@ -193,7 +193,7 @@ void build_bilateral(const CrfJob& job, Lattice& lattice) {
         }
         for (int i = 0; i < count * 6; ++i) lattice.vertex[first * 6 + i] = table.insert(key[i]);
     });
-    if (pixels % 4) {  // pydensecrf works in fours and fills the last four with pixels at the origin, which touch points too
+    if (pixels % 4) {  // pydensecrf works in fours, and fills up with pixels at the origin. They touch points too.
         Tile<5> tile;
         std::memset(&tile, 0, sizeof tile);
         tile.locate(scale);
@@ -202,7 +202,7 @@ void build_bilateral(const CrfJob& job, Lattice& lattice) {
         for (int j = 0; j < 6; ++j) table.insert(key[j]);
     }
     const size_t points = lattice.points = table.count();
-    // In the order of their keys, points that meet when blurred lie along parallel streams.
+    // In the order of their keys, points that are blurred together are in parallel streams of memory.
     Buffer<uint64_t>& sorted = table.keys();
     Buffer<uint32_t> place(points), after(points + 1);
     sort(sorted, points, packing.bits, place);

@@ -5,22 +5,22 @@
 
 namespace TAG2MASK_ISA {
 
-// Points lie along d + 1 axes in chains. A chain is a run of point numbers whose last one carries kEnd.
+// Points form chains along d + 1 axes. A chain is a sequence of point numbers; the last one has the bit kEnd.
 constexpr uint32_t kEnd = 0x80000000u;
 
 struct Lattice {
     size_t points = 0;          // M
     Buffer<uint32_t> vertex;    // (pixels, 6): the points around each pixel
     Buffer<float> weight;       // (pixels, 6): barycentric weight x normalization x square root of the message's factor
-    Buffer<uint32_t> chain[6];  // per axis; points without a neighbor along it are left out; a spare entry ends each
-    size_t links[6] = {};       // entries of each chain
+    Buffer<uint32_t> chain[6];  // per axis, with a spare entry at the end; points without a neighbor are left out
+    size_t links[6] = {};       // number of entries per axis
     Buffer<uint32_t> fresh;     // points in the order in which pixels first touch them; spare entries at the end
     Buffer<uint32_t> fresh_of;  // (tiles + 1): where in `fresh` those of each tile begin
 };
 
-// The two-dimensional lattice is a plane of triangles: rows of cells, odd rows half a cell to the right, rows in the order of the
-// picture's. Axes 0 and 1 lead to the rows above and below, axis 2 to those two above and two below. Some cells touch no pixel
-// and stay 0. Four empty rows stand before and after, an empty column on either side.
+// The two-dimensional lattice is a plane of triangles: rows of cells in the order of the image's rows, odd rows shifted by half a cell
+// to the right. Axes 0 and 1 lead to the rows above and below, axis 2 two rows up and down. Some cells touch no pixel and stay 0. There
+// are four empty rows before and after, and an empty column on each side.
 struct Grid {
     size_t rows = 0, width = 0;
     Buffer<uint32_t> vertex;      // (pixels, 3): row x width + column of the cells around each pixel, modulo window x width
@@ -33,7 +33,7 @@ struct Grid {
     size_t window = 0;            // how many rows are kept; row r lies where row r modulo `window` would
 };
 
-// Where the neighbors of a cell are along an axis: so many rows up and down, there so many columns to the right.
+// The neighbors of a cell along an axis: `rows` up and down, and there `above` and `below` columns to the right.
 struct Neighbors {
     int rows, above, below;
     Neighbors(int axis, size_t row) {
@@ -44,14 +44,14 @@ struct Neighbors {
     }
 };
 
-constexpr int kTile = 64;    // pixels worked on at a time
+constexpr int kTile = 64;    // pixels in one step
 constexpr int kAhead = 12;
-constexpr size_t kSpare = kAhead;  // pixels' worth of entries after the last
+constexpr size_t kSpare = kAhead;  // pixels that arrays have room for after the last
 
-// log2e is folded into the weights, so that messages add to logits in base 2.
+// The weights include log2e: messages add to logits in base 2.
 void build_gaussian(const CrfJob& job, Grid& grid);
 void build_bilateral(const CrfJob& job, Lattice& lattice);
-// Makes do with as many rows of the grid as are in use at a time, where Q is splat `ahead` tiles before it is sliced.
+// Keeps only as many rows of the grid as are in use at a time, if Q is splat `ahead` tiles before it is sliced.
 void keep_window(Grid& grid, size_t pixels);
 
 }  // namespace TAG2MASK_ISA

@@ -1,4 +1,4 @@
-// The compiled core as Python sees it: one function, run without the GIL.
+// The Python module: one function, which runs without the GIL.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>

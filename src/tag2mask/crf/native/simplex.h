@@ -1,5 +1,5 @@
-// Where pixels lie in a permutohedral lattice (Adams et al. 2010), as pydensecrf computes it. To be compiled without fused
-// multiply-add: a pixel on the border of a simplex must fall to the side to which pydensecrf rounds it.
+// The place of pixels in a permutohedral lattice (Adams et al. 2010), computed like in pydensecrf. Compile without fused multiply-add:
+// a pixel on the border of a simplex must round to the same side.
 #pragma once
 #include <cmath>
 
@@ -8,13 +8,13 @@
 namespace TAG2MASK_ISA {
 namespace {
 
-// A tile of features, then where they lie: coordinate-major, so that each loop runs over pixels.
+// The features of a tile and their place in the lattice: coordinate-major, so that each loop is over pixels.
 template <int D>
 struct Tile {
     float feature[D][kTile], elevated[D + 1][kTile], rest[D + 1][kTile], sum[kTile];
     int32_t point[D + 1][kTile], rank[D + 1][kTile];
 
-    // Round to the nearest 0-colored point, rank the differences, come back to the plane.
+    // Round to the nearest 0-colored point, rank the differences, move back to the plane.
     void locate(const float* scale) {
         const float down = 1.0f / (D + 1), up = D + 1, magic = 12582912.0f;  // adding 1.5 x 2^23 rounds half to even
         for (int i = 0; i < kTile; ++i) {
@@ -59,7 +59,7 @@ void scales(float* scale) {
     for (int j = 0; j < D; ++j) scale[j] = static_cast<float>(1.0 / std::sqrt(static_cast<double>((j + 2) * (j + 1))) * spread);
 }
 
-// Walks over the pixels by tiles: positions / sxy in features 0 and 1.
+// Calls `use` for each tile of pixels, with positions / sxy in features 0 and 1.
 template <int D, class Use>
 void tiles(const CrfJob& job, float sxy, Use use) {
     Tile<D> tile;

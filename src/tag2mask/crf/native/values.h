@@ -1,4 +1,4 @@
-// What is filtered: rows of B labels on lattice points, and the moves between pixels and points.
+// The filtered values: rows of B labels on lattice points; slice and splat between pixels and points.
 #pragma once
 #include "lattice.h"
 #include "vec.h"
@@ -6,7 +6,7 @@
 namespace TAG2MASK_ISA {
 namespace {
 
-// A row holds the B values of one lattice point, or of one pixel.
+// A row is the B values of one lattice point or one pixel.
 template <int B>
 struct Row {
     using V = Lane<B>;
@@ -30,7 +30,7 @@ struct Row {
         const V w = same<V>(weight);
         for (int k = 0; k < K; ++k) part[k] += w * row.part[k];
     }
-    // this row and half the two beside it
+    // this row plus half of its two neighbors
     Row blurred(const Row& before, const Row& after) const {
         Row row;
         const V half = same<V>(0.5f);
@@ -72,8 +72,8 @@ void splat(float* slab, const uint32_t* vertex, const float* weight, int count, 
     }
 }
 
-// Values of the bilateral lattice: slabs of (points, B), one for every B labels. `old` is read from, `now` written
-// to: two buffers, or one after the other in the same.
+// Values of the bilateral lattice: slabs of (points, B), one for every B labels. `old` is read and `now` is written. They are two
+// buffers, or one buffer in turns.
 template <int B>
 class LatticeValues {
   public:
@@ -85,7 +85,7 @@ class LatticeValues {
     void begin() {
         if constexpr (!kOneByOne) values_[two_].fill(0);
     }
-    // Before tile `t` is splat: empty the points that it is the first to touch.
+    // Before tile `t` is splat: clear the points that it touches first.
     void clear(size_t t) {
         if constexpr (!kOneByOne) return;
         const uint32_t* const end = &lattice_.fresh[lattice_.fresh_of[t + 1]];
@@ -101,14 +101,14 @@ class LatticeValues {
     }
 
   private:
-    static constexpr bool kOneByOne = B >= 16;  // rows of a cache line or more are emptied when they are fetched, others all at once
+    static constexpr bool kOneByOne = B >= 16;  // rows of at least a cache line are cleared one by one, others all at once
 
     void blur() {
         for (int block = 0; block < blocks_; ++block)
             for (int axis = 0; axis < 6; ++axis)
                 if (lattice_.links[axis]) blur(now(block), lattice_.chain[axis].data(), lattice_.links[axis]);
     }
-    // In place: each point is read and written once, its old value kept for the next in its chain. No branch at a chain's end.
+    // In place: each point is read and written once, and its old value is kept for the next point in the chain. No branches.
     static void blur(float* slab, const uint32_t* chain, size_t links) {
         Row<B> last = Row<B>::zero(), own = Row<B>::at(slab + static_cast<size_t>(chain[0] & ~kEnd) * B);
         for (size_t i = 0; i < links; ++i) {
@@ -126,8 +126,8 @@ class LatticeValues {
     Buffer<float> values_[2];
 };
 
-// Values of the Gaussian's grid, of as many rows as are in use at a time: pixels come row by row, and a row of cells that no later
-// pixel touches is blurred, sliced from and forgotten while it is still in cache. Row r lies at r modulo `window`.
+// Values of the Gaussian's grid, only of the rows in use. Pixels come row by row. A row of cells that no later pixel touches is
+// blurred and sliced while it is in the cache, and then overwritten. Row r is at r modulo `window`.
 template <int B>
 class GridValues {
   public:
@@ -142,12 +142,12 @@ class GridValues {
         for (size_t& done : done_) done = 4;
         saved_.fill(0);
     }
-    // Before tile `t` is splat: empty the rows that it is the first to touch.
+    // Before tile `t` is splat: clear the rows that it touches first.
     void clear(size_t t) {
         for (; cleared_ <= grid_.last_row[t]; ++cleared_)
             for (int block = 0; block < blocks_; ++block) std::memset(at(cleared_, block), 0, row_ * sizeof(float));
     }
-    // After it: blur the rows that no later tile touches, along axis 0, behind it 1, behind it 2.
+    // After tile `t`: blur the rows that no later tile touches, along axis 0; some rows behind along axis 1, then 2.
     void advance(size_t t) {
         size_t whole = grid_.first_row[t + 1];
         for (int axis = 0; axis < 3; ++axis) {
@@ -161,7 +161,7 @@ class GridValues {
     void finish() { values_[0].swap(values_[1]); }
 
   private:
-    static constexpr int kSaved = 2 + 2 + 3;  // unblurred rows kept for each axis: the current one and as many as it reaches up
+    static constexpr int kSaved = 2 + 2 + 3;  // unblurred rows per axis: the current one and those above it within reach
 
     float* at(size_t row, int block) { return now(block) + row % grid_.window * row_; }
     float* saved(int axis, size_t row, int block) {

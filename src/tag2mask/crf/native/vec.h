@@ -1,5 +1,5 @@
-// A few floats at once, without naming an instruction set: the compiler's own vectors where it has them (GCC and Clang: SSE2, AVX2,
-// NEON, whatever the file is compiled for), single floats elsewhere.
+// Vectors of floats for any instruction set: the compiler's own vectors (GCC and Clang: SSE2, AVX2, NEON, depending on the flags), or
+// single floats for other compilers.
 #pragma once
 #include <cstdint>
 #include <cstring>
@@ -56,7 +56,7 @@ inline Wide power(Wide t) { return (Wide)((VecOf<kWide>::Int)t << 23); }
 
 inline void prefetch(const void* p) { __builtin_prefetch(p); }
 
-// Elements i, j, k, l of a (0..3) and b (4..7), in each half of a wide vector alike.
+// Elements i, j, k, l of a (0..3) and b (4..7), in each half of a wide vector.
 #define TAG2MASK_AT(x, half) ((x) % 4 + ((x) / 4) * kWide + (half) * 4)
 #if defined(__clang__) || __GNUC__ >= 12
 #define TAG2MASK_PICK __builtin_shufflevector
@@ -81,7 +81,7 @@ inline void transpose(Wide& a, Wide& b, Wide& c, Wide& d) {
     d = pick<2, 3, 6, 7>(AB, CD);
 }
 
-// Four floats from either place; from the first alone where a vector holds no more.
+// Four floats from each place; only those of the first if a vector holds four.
 inline Wide both(const float* low, const float* high) {
 #if defined(__AVX2__)
     typedef VecOf<4>::Float Four;
@@ -91,7 +91,7 @@ inline Wide both(const float* low, const float* high) {
     return load<Wide>(low);
 #endif
 }
-// kWide pixels of four labels each, `stride` floats apart, to four labels of kWide pixels, and back.
+// Transposes kWide pixels of four labels, `stride` floats apart, to four labels of kWide pixels, and back.
 inline void gather(const float* rows, int stride, Wide* label) {
     for (int i = 0; i < 4; ++i) label[i] = both(rows + i * stride, rows + (i + 4) * stride);
     transpose(label[0], label[1], label[2], label[3]);

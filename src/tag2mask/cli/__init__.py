@@ -1,0 +1,91 @@
+"""The command line: the only module that parses arguments and prints results."""
+
+import os
+import sys
+
+from tag2mask.cli.arguments import ABOUT, print_error
+from tag2mask.cli.commands import COMMANDS
+from tag2mask.config_files import nearest, recipes
+from tag2mask.errors import Tag2MaskError
+from tag2mask.progress import start_log
+from tag2mask.runs import STAGES
+
+HELP = """tag2mask turns image tags into a segmentation model.
+
+  tag2mask demo --out runs/demo                   try it on built-in scenes, some minutes
+  tag2mask run --data tags.csv --out runs/mine    train on your photos: all stages, then a report
+  tag2mask predict runs/mine x.jpg new/ --out m   masks for any photos; they need no tags
+
+Data sets:
+  tag2mask check --data tags.csv                  list all faults of a data set
+  tag2mask convert --data D --to coco --out C     convert tags and masks to another format
+  tag2mask download voc12 --out data              download PASCAL VOC 2012 or MS COCO
+
+One stage of a run, with its settings (`run` runs all):
+{stages}
+
+Without a run:
+  tag2mask evaluate --pred masks --truth truth    metrics of masks made by any tool
+  tag2mask clusters make --tags tags.csv          write a cluster file
+  tag2mask clusters show clusters.json            show a cluster file; also: replay, stability
+  tag2mask crf image.jpg scores.npy --out m.png   dense CRF of one photo
+
+Formats of --data: CSV or JSONL (file_name, tags), a folder with one folder per tag, Hugging Face
+metadata, PASCAL VOC, COCO, YOLO, LabelMe, CVAT.
+
+Recipes (--recipe NAME, or a TOML file of yours):
+{recipes}
+
+Settings with units and defaults: tag2mask run --help; of one stage: tag2mask classifier --help.
+"""
+RENAMED = {"train": "classifier", "segment": "segmenter"}
+RESUMED = ("run", "demo", "download", *STAGES[1:])  # run again, they resume
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command. Returns the exit code: 0, or 2 after an error that the user can mend."""
+    argv = sys.argv[1:] if argv is None else argv
+    try:
+        _run_command(argv)
+        sys.stdout.flush()
+    except Tag2MaskError as error:
+        print_error(str(error))
+        return 2
+    except KeyboardInterrupt:
+        resume = "; run it again to resume" if argv[0] in RESUMED else ""
+        print(f"\ntag2mask: stopped{resume}", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `tag2mask ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:  # for example no permission
+        reason = (error.strerror or str(error)).lower()
+        print_error(f"{error.filename}: {reason}" if error.filename else reason)
+        return 2
+    return 0
+
+
+def _run_command(argv: list[str]) -> None:
+    words = 2 if argv[:1] == ["clusters"] and argv[1:] and argv[1][0] != "-" else 1
+    name = " ".join(argv[:words]) or "--help"
+    if name in ("-h", "--help", "help"):
+        print(help_text(), end="")
+    elif name in ("-V", "--version"):
+        from tag2mask import __version__
+
+        print(__version__)
+    elif name in COMMANDS:
+        start_log()
+        COMMANDS[name](argv[words:])
+    elif name in RENAMED:
+        raise Tag2MaskError(f"unknown command {name!r}; it is now `tag2mask {RENAMED[name]}`")
+    else:
+        raise Tag2MaskError(
+            f"unknown command {name!r}{nearest(name, COMMANDS)} See `tag2mask --help`."
+        )
+
+
+def help_text() -> str:
+    """What `tag2mask --help` prints."""
+    stages = [f"  tag2mask {f'{name} --out runs/mine':<39}{about}" for name, about in ABOUT.items()]
+    lines = [f"  {name:<12}{summary}" for name, summary in recipes().items()]
+    return HELP.format(stages="\n".join(stages), recipes="\n".join(lines))

@@ -1,0 +1,331 @@
+"""The commands: what each takes, does and prints.
+
+What takes long to import is imported by the command that needs it.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
+from glob import glob, has_magic
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from rich.console import Console, RenderableType
+from rich.text import Text
+from tyro.conf import Positional, arg
+
+from tag2mask.cli.arguments import (
+    STAGE_READS,
+    make_options,
+    named_settings,
+    parse,
+    parse_config,
+    with_options,
+)
+from tag2mask.config import ClusterSettings, Config, CRFSettings
+from tag2mask.config_files import base_config, changed_config
+from tag2mask.errors import ClusterError, ConfigError, DataError
+from tag2mask.files import write_json, write_text
+
+PathOption = Annotated[Path | None, arg(metavar="PATH")]
+ClusterFile = Annotated[Positional[Path], arg(help="A cluster file (JSON).")]
+Data = Annotated[Path, arg(help="CSV, JSONL, folder per tag, VOC, COCO, YOLO, LabelMe or CVAT.")]
+Numbering = Annotated[
+    Literal["auto", "table", "voc", "coco", "coco91"],
+    arg(help="What the numbers in the masks mean, see photos.numbering in `tag2mask run --help`."),
+]
+
+
+def _print(*lines: RenderableType) -> None:
+    for line in lines:
+        Console().print(Text(line) if isinstance(line, str) else line, soft_wrap=True)
+
+
+# ---- commands that run stages --------------------------------------------------------------------
+
+
+def _run(argv: list[str]) -> None:
+    from tag2mask.api import run_config
+
+    run_config(parse_config(argv))
+
+
+def _stages(*names: str) -> Callable[[list[str]], None]:
+    def command(argv: list[str]) -> None:
+        from tag2mask.api import run_config
+
+        run_config(parse_config(argv, names[-1]), names)
+
+    return command
+
+
+def _demo(argv: list[str]) -> None:
+    from tag2mask.api import run_demo
+
+    own = argv if named_settings(argv).recipe else ["--recipe", "demo", *argv]
+    config = parse_config(own, "demo")
+    if config.data or config.val or config.val_masks:
+        raise ConfigError("the demo makes its own photos; for yours, use `tag2mask run`")
+    run_demo(config)
+
+
+def _evaluate(argv: list[str]) -> None:
+    named = named_settings(argv)
+    base = base_config(named.out, named.recipe)
+
+    def evaluate(
+        pred: PathOption = None,
+        truth: PathOption = None,
+        names: Annotated[PathOption, arg(name="list")] = None,
+        classes: Annotated[str | None, arg(metavar="STR")] = None,
+        mean_over: tuple[str, ...] = (),
+        labels: Literal["given", "predicted", "none", "unknown"] = "unknown",
+        boundary: bool = False,
+        out: PathOption = None,
+        options: Any = None,
+    ) -> None:
+        """Metrics of a run (--out), or of masks made by any tool (--pred and --truth).
+
+        Args:
+            pred: Folder of predicted masks, NAME.png.
+            truth: Folder of true masks with the same class numbers. 255 is ignored.
+            names: With --pred: file with one NAME per line. Without it: all masks in --truth.
+            classes: With --pred: voc, coco, or a file with one class name per line, else numbers.
+            mean_over: With --pred: classes over which mIoU is the mean. Without it: all in --truth.
+            labels: With --pred: how the tags were known when the masks were made.
+            boundary: With --pred: compute boundary IoU too.
+            out: The run folder; with --pred, a JSON file for the metrics.
+        """
+        from tag2mask.api import run_config
+        from tag2mask.evaluate import evaluate_folders, list_hash, result_table
+
+        if not pred and not truth:
+            if names or classes or mean_over or boundary:
+                raise ConfigError("--list, --classes, --mean-over and --boundary need --pred")
+            changes = asdict(options) | ({"out": out} if out else {})
+            run_config(changed_config(base, changes), ["evaluate"])
+            return
+        if not pred or not truth:
+            raise ConfigError("to evaluate masks of any tool, give both --pred and --truth")
+        result, scored = evaluate_folders(
+            pred, truth, names, classes, boundary, mean_over=mean_over
+        )
+        split = names.stem if names else truth.name
+        protocol = {"split": split, "labels": labels, "list_hash": list_hash(scored)}
+        _print(result_table(result, f"mIoU {100 * result.miou:.2f} %"))
+        texts = [f"{result.images} images", *(f"{key} {value}" for key, value in protocol.items())]
+        _print(", ".join(texts))
+        if out:
+            write_json(out, result.summary(**protocol))
+
+    reads = [name for name in STAGE_READS["evaluate"] if name != "out"]
+    parse(with_options(evaluate, make_options(base, reads)), "evaluate", argv)
+
+
+# ---- commands on photos and data sets ------------------------------------------------------------
+
+
+def _predict(
+    run: Positional[Path], pictures: Positional[tuple[Path, ...]], out: Path, overlay: bool = False
+) -> None:
+    """Masks for any photos, by the segmenter of a run. They need no tags.
+
+    Args:
+        run: A run folder.
+        pictures: Photos, or folders of photos.
+        out: Folder for the masks. Subfolders of a folder of photos are kept.
+        overlay: Write NAME.overlay.jpg too: the mask drawn over the photo.
+    """
+    from tag2mask.api import load
+
+    paths: list[Path] = []
+    for path in pictures:  # not every shell replaces a pattern such as *.jpg
+        is_pattern = has_magic(str(path)) and not path.exists()
+        paths += map(Path, sorted(glob(str(path)))) if is_pattern else [path]  # noqa: PTH207
+    if pictures and not paths:
+        raise DataError(f"no file matches {' '.join(map(str, pictures))}")
+    load(run).predict_to(paths, out, overlay)
+
+
+def _check(
+    data: Data,
+    val: PathOption = None,
+    val_masks: PathOption = None,
+    clusters: PathOption = None,
+    numbering: Numbering = "auto",
+) -> None:
+    """Open every photo and mask, and list all faults. Training would stop at the errors only.
+
+    Args:
+        val: Validation photos, in any of these formats.
+        val_masks: Folder of true masks, NAME.png.
+        clusters: Cluster file (JSON) that must contain every tag.
+    """
+    from tag2mask.clusters import load_clusters
+    from tag2mask.formats.check import check
+    from tag2mask.formats.findings import count, findings_text
+
+    groups = load_clusters(clusters).as_mapping if clusters else None
+    findings = check(data, val, val_masks, groups, numbering)
+    _print(findings_text(findings))
+    if any(finding.severity == "error" for finding in findings):
+        raise DataError(f"{data}: {count(findings).split(',')[0]}; training would not start")
+
+
+def _convert(
+    data: Data,
+    to: Literal["csv", "jsonl", "masks", "voc", "coco", "yolo"],
+    out: Path,
+    masks: PathOption = None,
+    numbering: Numbering = "auto",
+) -> None:
+    """Convert tags and masks to another format. `--to masks` draws outlines as PNG files.
+
+    Args:
+        to: The new format.
+        out: A new folder.
+        masks: Folder of masks, NAME.png, to convert too. Without it: the outlines in the data.
+    """
+    from tag2mask.formats.convert import convert
+
+    _print(f"To use it: --data {convert(data, to, out, masks, numbering)}")
+
+
+def _download(
+    name: Positional[Literal["voc12", "coco14", "coco17"]],
+    out: Path = Path("data"),
+    by_hand: bool = False,
+) -> None:
+    """Download the official archives, check their sha256 and unpack them.
+
+    Args:
+        name: The data set.
+        out: Folder for the data set.
+        by_hand: Download nothing: print what to download with a browser, and where to put it.
+    """
+    from tag2mask.formats.download import by_hand as instructions
+    from tag2mask.formats.download import download
+
+    _print(instructions(name, out) if by_hand else f"To use it: --data {download(name, out)}")
+
+
+def _crf(argv: list[str]) -> None:
+    from tag2mask.crf import PRESETS, backend
+    from tag2mask.crf.files import refine_file
+
+    def crf(
+        image: Positional[Path],
+        scores: Positional[Path],
+        out: Path,
+        preset: str = "vit_pcm",
+        labels: tuple[int, ...] = (),
+        options: Any = None,
+    ) -> None:
+        """Refine the probabilities of one photo with the dense CRF.
+
+        Args:
+            image: The photo.
+            scores: Probabilities: .npy, (C, H, W), each from 0 to 1.
+            out: .png: class numbers, (H, W); .npy: probabilities, (C, H, W) float32.
+            preset: Parameters of published work, the defaults of those below: {presets}.
+            labels: Class numbers that may win. Without it: all.
+        """
+        params = type(PRESETS[preset])(**asdict(options))
+        refined = refine_file(image, scores, out, params, labels)
+        classes, height, width = refined.shape
+        shares = [float((refined.argmax(0) == i).mean()) for i in range(classes)]
+        text = ", ".join(f"{i}: {share:.1%}" for i, share in enumerate(shares) if share)
+        _print(f"{out}: {width} x {height}, pixels by class {text} (dense CRF in {backend()})")
+
+    preset = named_settings(argv).preset
+    if preset not in PRESETS:
+        raise ConfigError(f"no CRF preset {preset!r}; there are {', '.join(PRESETS)}")
+    crf.__doc__ = (crf.__doc__ or "").format(presets=", ".join(PRESETS))
+    values = {name: getattr(PRESETS[preset], name) for name in CRFSettings.model_fields}
+    parse(with_options(crf, make_options(CRFSettings(**values))), "crf", argv)
+
+
+# ---- commands on cluster files -------------------------------------------------------------------
+
+
+def _make_clusters(argv: list[str]) -> None:
+    def make(
+        tags: Path, out: Path = Path("clusters.json"), seed: int = 0, options: Any = None
+    ) -> None:
+        """Make a cluster file for a list of tags. Answers of a language model are kept beside it.
+
+        Args:
+            tags: A CSV file with a column `tags`, or a text file with one tag per line.
+            out: The cluster file.
+            seed: Seed of the control arm `random`.
+        """
+        from tag2mask.clusters import make_clusters
+        from tag2mask.clusters.files import read_tags
+        from tag2mask.clusters.show import cluster_tree
+        from tag2mask.clusters.transcript import transcript_beside
+
+        settings = changed_config(Config(), {"clusters": asdict(options)}).clusters
+        clusters = make_clusters(read_tags(tags), settings, seed, transcript_beside(out))
+        clusters.save(out)
+        _print(cluster_tree(clusters))
+
+    parse(with_options(make, make_options(ClusterSettings())), "clusters make", argv)
+
+
+def _show_clusters(file: ClusterFile, picture: PathOption = None) -> None:
+    """Print the clusters of a file, and their stability if a language model made them.
+
+    Args:
+        picture: SVG file to draw the clusters into.
+    """
+    from tag2mask.clusters import drawing, load_clusters
+    from tag2mask.clusters.show import cluster_tree
+
+    clusters = load_clusters(file)
+    _print(cluster_tree(clusters))
+    if tags := clusters.given_away():
+        _print(f"Tags with a cluster vector of their own: {', '.join(tags)}")
+    if picture:
+        write_text(picture, drawing.picture(clusters))
+    if clusters.transcript and (file.parent / clusters.transcript).exists():
+        _cluster_stability(file)
+    elif clusters.transcript:
+        _print(f"Stability unknown: {clusters.transcript} is not in the folder of {file}")
+
+
+def _replay_clusters(file: ClusterFile) -> None:
+    """Make the clusters of a file again from its stored answers, offline, and compare them."""
+    from tag2mask.clusters.files import replay_file
+    from tag2mask.clusters.show import cluster_tree
+
+    clusters, answers, same = replay_file(file)
+    _print(cluster_tree(clusters))
+    if not same:
+        raise ClusterError(f"{file} is not what its transcript gives, which is shown above")
+    _print(f"{file}: the same, bit for bit, from {answers} stored answers")
+
+
+def _cluster_stability(file: ClusterFile) -> None:
+    """Print how far the answers behind a file agree, for 2, 6 and 10 queries (CPC Table 5)."""
+    from tag2mask.clusters.refine import replay
+    from tag2mask.clusters.show import stability_table
+
+    _print(*map(stability_table, replay(file)[1]))
+
+
+COMMANDS: dict[str, Callable[[list[str]], None]] = {
+    "run": _run,
+    "demo": _demo,
+    "predict": partial(parse, _predict, "predict"),
+    "check": partial(parse, _check, "check"),
+    "convert": partial(parse, _convert, "convert"),
+    "download": partial(parse, _download, "download"),
+    **{name: _stages(name) for name in STAGE_READS},
+    "classifier": _stages("check", "classifier"),  # training takes hours: check the data first
+    "evaluate": _evaluate,
+    "clusters make": _make_clusters,
+    "clusters show": partial(parse, _show_clusters, "clusters show"),
+    "clusters replay": partial(parse, _replay_clusters, "clusters replay"),
+    "clusters stability": partial(parse, _cluster_stability, "clusters stability"),
+    "crf": _crf,
+}
