@@ -129,10 +129,10 @@ def stored_settings(kind: type[Stored], text: str, path: Path) -> Stored:
     try:
         return kind.model_validate(_with_new_names({section: json.loads(text)})[section])
     except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        names = ", ".join(".".join(map(str, fault["loc"])) for fault in error.errors())
         raise RunError(
-            f"{path}: made by another version of tag2mask, whose settings this version does not "
-            f"know ({faults}); use the version that made it"
+            f"{path}: settings that this version of tag2mask does not know ({names}); "
+            "use the version that made it"
         ) from None
 
 
