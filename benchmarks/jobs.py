@@ -46,7 +46,6 @@ from tag2mask.photos.masks import Truth, write_mask
 from tag2mask.photos.table import Photo, Table
 from tag2mask.processes import cores
 from tag2mask.progress import start_log
-from tag2mask.runs import STAGES
 from tag2mask.runs.pipeline import run_stages
 from tag2mask.runs.run import Run
 from tag2mask.runs.stages import mask_maker
@@ -171,7 +170,7 @@ def run(task: Task, options: argparse.Namespace) -> None:
         metrics = figures(folder / "masks", scored, options.data, **PSEUDO, crf=True)
         rows = [{"masks": SPREAD, **metrics}]
     else:
-        run_config(config, list(STAGES))
+        run_config(config)
         metrics = read_json(folder / "evaluate" / "metrics.json")
         rows = [{"masks": VAL_MASKS, **result_row(metrics["segmenter"])}]
         if task.method == "best":

@@ -155,8 +155,8 @@ class RunFolder:
             yield
         finally:
             lock.release()
-            files = {path.name for path in self.path.iterdir()}
-            if new and rank() == 0 and files <= {"log.txt", ".lock", self.part("check").name}:
+            nothing = {"log.txt", ".lock", self.config.name, self.part("check").name}
+            if new and rank() == 0 and {path.name for path in self.path.iterdir()} <= nothing:
                 start_log()  # closes log.txt
                 shutil.rmtree(self.path, ignore_errors=True)
 

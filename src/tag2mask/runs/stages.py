@@ -250,14 +250,14 @@ def _score(
         return None
     pairs = [(folder / f"{photo.name}.png", partial(truth.read, photo)) for photo in photos]
     result = evaluate_masks(pairs, run.table.classes, mean_over=run.config.evaluate.mean_over)
-    names = [photo.name for photo in photos]
-    about = {**about, "seed": run.config.seed, "list_hash": list_hash(names)}
+    about = {**about, "seed": run.config.seed}
     what = "pseudo masks" if truths == "train" else "segmenter"
     title = f"{what}: mIoU {100 * result.miou:.1f} %"
     console.print(result_table(result, title))
     facts = ", ".join(f"{key} {value}" for key, value in about.items())
     log.info(f"{title} ({facts}, {result.images} images)")
-    metrics: dict[str, Any] = result.summary(**about)
+    names = [photo.name for photo in photos]
+    metrics: dict[str, Any] = result.summary(**about, list_hash=list_hash(names))
     return metrics
 
 
