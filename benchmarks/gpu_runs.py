@@ -45,7 +45,7 @@ run_config(parse_config(sys.argv[2:]), sys.argv[1].split(","))
 """
 CLASSIFIER = "clusters,classifier"
 ALL = f"{CLASSIFIER},masks,segmenter,evaluate"
-RESUMED = "goes on from step"  # in the log of a training
+RESUMED = "resumes at step"  # in the log of a training
 SMALL_GPU = (
     "--classifier.epochs 8 --classifier.image-size 224 --masks.image-size 320 "
     "--segmenter.steps 100 --photos.workers 2"

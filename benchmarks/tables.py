@@ -275,7 +275,7 @@ def measured(results: Results) -> list[str]:
     """The table of README.md: the headline, and the ratios to CAM, the fair one first."""
     columns = (
         "pseudo masks, given tags (437 of the training photos)",
-        "segmenter, no tags (200 test photos)",
+        "segmenter, no tags (200 validation photos)",
     )
     lines, used = rule("masks of", *columns), []
     for name, method, masks, source in HEADLINE:
@@ -291,10 +291,10 @@ def measured(results: Results) -> list[str]:
         lines += [
             "",
             "On the same photos, weights, epochs and seeds, the masks of `photos` have",
-            f"{ratio(photos, spread)} times the mIoU of class activation maps (CAM) that are "
-            "spread and thresholded as ours are, and",
-            f"{ratio(photos, bare)} times that of bare CAM at the threshold that is best for it, "
-            "chosen on the truth.",
+            f"{ratio(photos, spread)} times the mIoU of class activation maps (CAM) with the same "
+            "spreading and thresholds, and",
+            f"{ratio(photos, bare)} times that of bare CAM at its best threshold, which was chosen "
+            "on the ground truth.",
         ]
         if ratio(best, spread) != "-":
             lines.append(

@@ -129,10 +129,10 @@ def stored_settings(kind: type[Stored], text: str, path: Path) -> Stored:
     try:
         return kind.model_validate(_with_new_names({section: json.loads(text)})[section])
     except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        names = ", ".join(".".join(map(str, fault["loc"])) for fault in error.errors())
         raise RunError(
-            f"{path}: made by another version of tag2mask, whose settings this version does not "
-            f"know ({faults}); use the version that made it"
+            f"{path}: settings that this version of tag2mask does not know ({names}); "
+            "use the version that made it"
         ) from None
 
 
@@ -145,7 +145,7 @@ def make_config(values: dict[str, Any], source: str = "") -> Config:
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        raise ConfigError("\n".join(f"{start}{fault}" for fault in _faults(error))) from None
+        raise ConfigError("\n".join(f"{start}{fault}" for fault in faults(error))) from None
     except ConfigError as error:
         raise ConfigError(f"{start}{error}") from None
 
@@ -200,7 +200,7 @@ def _new_value(old_name: str, value: Any) -> Any:
     return names.get(value, value) if isinstance(value, str) else value
 
 
-def _faults(error: ValidationError) -> list[str]:
+def faults(error: ValidationError) -> list[str]:
     """Each fault that pydantic reports, as a sentence."""
     sentences = []
     limits: dict[str, list[str]] = {}  # of a setting that may be one of several things

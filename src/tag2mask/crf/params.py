@@ -5,6 +5,7 @@ from typing import Any
 from pydantic import ModelWrapValidatorHandler, ValidationError, model_validator
 
 from tag2mask.config import CRFSettings
+from tag2mask.config_files import faults
 from tag2mask.errors import ConfigError
 
 LATTICE_FULL = "sxy or srgb of the CRF is too small for an image of this size: its lattice is full"
@@ -21,20 +22,7 @@ class CRFParams(CRFSettings):
         try:
             return handler(values)
         except ValidationError as error:
-            problems = [_problem(str(fault["loc"][0]), fault["input"]) for fault in error.errors()]
-            raise ConfigError("the CRF cannot run: " + "; ".join(problems)) from None
-
-
-def _problem(name: str, value: Any) -> str:
-    field = CRFSettings.model_fields.get(name)
-    if field is None:
-        return f"{name!r} is not one of its settings"
-    low, high = (
-        next(getattr(limit, end) for limit in field.metadata if hasattr(limit, end))
-        for end in ("ge", "le")
-    )
-    number = "a whole number" if field.annotation is int else "a number"
-    return f"{name} is {value!r}; give {number} from {low:g} to {high:g}"
+            raise ConfigError(f"the CRF cannot run: {'; '.join(faults(error))}") from None
 
 
 # As published code has them. deeplab is deeplab-pytorch's, used by ViT-PCM and CLIP-ES; irn is
