@@ -46,7 +46,7 @@ def test_models_of_0_1_keep_their_settings():
     assert stored_settings(ClassifierSettings, classifier, Path("m")).tag_loss == "top_k"
     segmenter = (STORED / "segmenter.json").read_text()
     assert stored_settings(SegmenterSettings, segmenter, Path("m")).image_size == 300
-    with pytest.raises(RunError, match=r"m: made by another version .*new_layer"):
+    with pytest.raises(RunError, match=r"m: settings that this version .*\(new_layer\)"):
         stored_settings(ClassifierSettings, '{"new_layer": 3}', Path("m"))
 
 

@@ -1,4 +1,4 @@
-"""What the documents say exists: each command is parsed by the program that it names, each setting by the settings, each link is followed.
+"""What the documents name exists: commands are parsed, settings looked up, links followed.
 
 `tests/test_docs_run.py` runs some of them.
 """
@@ -43,11 +43,11 @@ PROGRAMS = ("tag2mask", "python", "make", "torchrun", "pip", "source")
 A_COMMAND = re.compile(rf"(?:{'|'.join(PROGRAMS)})(?: |$)")
 
 
-# ---- what the documents name -----------------------------------------------------------------------------------------------------
+# ---- what the documents name ---------------------------------------------------------------------
 
 
 def blocks(text):
-    """The lines of a Markdown text's blocks of code, fenced with ``` (Python's excepted, which a test runs) or indented by four."""
+    """Lines of the code blocks of a Markdown text, without Python, which another test runs."""
     text = re.sub(r"^```python\n.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
     fenced = re.findall(r"^```\w*\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
     indented = re.findall(r"(?:^    .*\n)+", text, re.MULTILINE)
@@ -62,7 +62,7 @@ def spans(text):
 
 
 def comments(file):
-    """A TOML file's comments, a line each, lines that end in a backslash joined."""
+    """Comments of a TOML file, one per line; lines that end in a backslash are joined."""
     return re.findall(r"(?:^|\s)#[ ]?(.*)", re.sub(r"\\\n#", " ", file.read_text(encoding="utf-8")))
 
 
@@ -89,10 +89,10 @@ def named():
     )
 
 
-def cases(wanted):
-    """What all documents name and `wanted` takes, each once a document, as cases for a test."""
+def cases(accepts):
+    """What documents name and `accepts` takes, once per document, as test cases."""
     every = dict.fromkeys(
-        (str(file.relative_to(ROOT)), code) for file, code in named() if wanted(code)
+        (str(file.relative_to(ROOT)), code) for file, code in named() if accepts(code)
     )
     return [pytest.param(code, id=f"{file}: {code}") for file, code in every]
 
@@ -118,7 +118,7 @@ def is_setting(code):
     return bool(SETTING.fullmatch(code)) and not A_FILE.fullmatch(code)
 
 
-# ---- parsing without running -----------------------------------------------------------------------------------------------------
+# ---- parsing without running ---------------------------------------------------------------------
 
 
 class ParsedError(Exception):
@@ -127,22 +127,22 @@ class ParsedError(Exception):
 
 @pytest.fixture
 def only_parse(monkeypatch, tmp_path):
-    """The command line parses, and where the work would begin it stops; what it has parsed comes back."""
+    """The command line only parses; the fixture is the list of what it parsed."""
     parsed = []
     cli, parse_args = tyro.cli, argparse.ArgumentParser.parse_args
 
     def instead(function):
-        return wraps(function)(lambda *args, **given: parsed.append(given))
+        return wraps(function)(lambda *args, **keywords: parsed.append(keywords))
 
-    def and_stop(*args, **given):
-        parse_args(*args, **given)
+    def and_stop(*args, **keywords):
+        parse_args(*args, **keywords)
         raise ParsedError
 
     monkeypatch.chdir(tmp_path)  # no run folder there whose settings would count
     monkeypatch.setattr(
         tyro,
         "cli",
-        lambda what, **given: cli(what if isinstance(what, type) else instead(what), **given),
+        lambda what, **keywords: cli(what if isinstance(what, type) else instead(what), **keywords),
     )
     monkeypatch.setattr(
         tag2mask.api, "run_config", lambda config, names=(): parsed.append(config.model_dump())
@@ -156,8 +156,8 @@ def only_parse(monkeypatch, tmp_path):
 def written_out(command):
     """A command as it is written for readers to commands as they are typed.
 
-    "..." stands for more of the same and goes; [brackets] are around what may be left out; "a, b --c" and "a | b --c" are two commands;
-    what follows two spaces in the help is its explanation.
+    "..." stands for more of the same and is removed. [Brackets] are around optional parts.
+    "a, b --c" and "a | b --c" are two commands. An explanation follows two spaces in the help.
     """
     command = re.sub(r"(?<= )\[(.*?)\]", r"\1", re.split(r"  +(?=\w)", command)[0])
     command = re.sub(r"(?<= )\.\.\.", "", command)
@@ -170,7 +170,7 @@ def written_out(command):
 
 
 def parse(command, parsed):
-    """One command to the parser of the program that it names. Raises AssertionError or SystemExit if that refuses it."""
+    """Parse a command with its program. Raises AssertionError or SystemExit if it is refused."""
     program, *words = shlex.split(command, comments=True)
     if program == "tag2mask":
         parse_tag2mask(words, parsed)
@@ -254,12 +254,12 @@ def parse_pip(verb, *words):
             assert word in {".", "-e", "-c", *known}, word
 
 
-# ---- the tests -------------------------------------------------------------------------------------------------------------------
+# ---- the tests -----------------------------------------------------------------------------------
 
 
 def test_commands_are_found():
     """A change of style must not hide them from the tests below."""
-    found = [case.id for case in cases(is_command)]
+    ids = [case.id for case in cases(is_command)]
     for part in (
         "README.md: tag2mask predict",
         "README.md: torchrun",
@@ -268,7 +268,7 @@ def test_commands_are_found():
         "results.md: python",
         "coco14",
     ):
-        assert any(part in name for name in found), part
+        assert any(part in name for name in ids), part
     strangers = [
         code
         for file, code in named()
@@ -313,13 +313,13 @@ def understood(words, only_parse, everywhere=True):
 
 def positionals():
     """What each benchmark needs before its options, from a command that a document gives."""
-    found = {}
+    names = {}
     for _, code in named():
         if code.startswith("python benchmarks/"):
             _, script, *words = shlex.split(written_out(code)[0])
             first = next((i for i, word in enumerate(words) if word.startswith("--")), len(words))
-            found[script] = max(found.get(script, []), words[:first], key=len)
-    return found
+            names[script] = max(names.get(script, []), words[:first], key=len)
+    return names
 
 
 NEEDED = positionals()
@@ -336,7 +336,7 @@ def test_options_named_alone_are_understood(options, only_parse):
 
 @pytest.mark.parametrize("file", RECIPES, ids=lambda file: file.name)
 def test_options_that_a_recipe_names_are_understood(file, only_parse):
-    """In a sentence an option's value cannot be told from the next word: one of both readings must be right."""
+    """A value looks like the next word of a sentence: one of both readings must be right."""
     for line in comments(file):
         words = (
             [] if is_command(line.strip()) else re.findall(r"(--[\w.-]*\w)(?: ([\w.+-]*\w))?", line)

@@ -18,11 +18,11 @@ from test_docs import ROOT, blocks, comments, is_command, spans, written_out
 from test_pipeline import SETTINGS, scenes  # noqa: F401  a fixture
 
 from tag2mask.cli import main
-from tag2mask.config import STAGE_NAMES
 from tag2mask.config_files import load_recipe, make_config, merged
 from tag2mask.formats import download as downloads
 from tag2mask.formats.download import Archive
 from tag2mask.photos.masks import read_mask
+from tag2mask.runs import STAGES
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -141,7 +141,7 @@ def test_the_readme_from_its_first_step_to_its_last_command(photos, small, capfd
     for command in commands:
         assert main(typed(command)) == 0, command
         said[command.split()[1]] = capfd.readouterr().out
-    stages = STAGE_NAMES[1:]
+    stages = STAGES[1:]
     assert list(said) == ["check", "run", "predict", *stages, "convert", "crf"]
     (options,) = (span for span in spans(README) if span.startswith("--val "))
     assert main([*typed(commands[1]), *shlex.split(options)]) == 0

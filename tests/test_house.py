@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tag2mask.config import STAGE_NAMES
+from tag2mask.runs import STAGES
 
 SOURCE = Path(__file__).parents[1] / "src" / "tag2mask"
 FILES = sorted(SOURCE.rglob("*.py"))
@@ -40,7 +40,7 @@ def imports(path):
 
 
 def test_rooms_are_the_folders():
-    assert set(STAGE_NAMES) - {"check"} | SHARED_ROOMS | {"formats", "demo"} == ROOMS
+    assert set(STAGES) - {"check"} | SHARED_ROOMS | {"formats", "demo"} == ROOMS
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.relative_to(SOURCE).as_posix())
@@ -177,10 +177,10 @@ def help_of(*words, capfd):
     return capfd.readouterr().out
 
 
-@pytest.mark.parametrize("stage", STAGE_NAMES[1:])
+@pytest.mark.parametrize("stage", STAGES[1:])
 def test_the_help_of_a_stage_has_its_settings_only(stage, capfd):
     text = help_of(stage, capfd=capfd)
-    sections = {name for name in STAGE_NAMES[1:] if f"--{name}." in text}
+    sections = {name for name in STAGES[1:] if f"--{name}." in text}
     assert sections - ({"segmenter"} if stage == "evaluate" else set()) == {stage}
     assert all(f"--{name} " in text for name in ("data", "out", "recipe", "seed"))
     assert "--segmenter.steps" not in text or stage == "segmenter"
@@ -193,7 +193,7 @@ def test_help_shows_the_ways_to_use_a_command(capfd):
     assert all(name in text for name in ("make", "show", "replay", "stability"))
     assert "--tags" in help_of("clusters", "make", capfd=capfd)
     text = help_of("run", capfd=capfd)
-    assert all(f"--{name}." in text for name in STAGE_NAMES[1:])
+    assert all(f"--{name}." in text for name in STAGES[1:])
 
 
 def test_a_read_only_folder_is_a_sentence(tmp_path, capfd, monkeypatch):

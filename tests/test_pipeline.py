@@ -391,7 +391,7 @@ def test_what_goes_in_and_empty_masks_are_logged(finished):
     assert "; 4 validation photos; true masks of 20 training and 4 validation photos" in log
     masks = [np.array(Image.open(path)) for path in (finished.folder / "masks").glob("*.png")]
     assert f"masks: {sum(not mask.any() for mask in masks)} of 20 show nothing" in log
-    assert "device: CPU, " in log and "null" not in log
+    assert ", on CPU" in log and "null" not in log
 
 
 def test_a_run_that_never_started_leaves_no_folder(tmp_path):

@@ -95,7 +95,7 @@ def test_equal_networks_make_equal_files(network, tmp_path):
         save_network(network, tmp_path / f"{number}.safetensors", **about)
     assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
     with safe_open(tmp_path / "0.safetensors", "pt") as file:
-        assert json.loads(file.metadata()["classes"]) == about["classes"]
+        assert json.loads(file.metadata()["tag2mask"])["classes"] == about["classes"]
         for name, tensor in network.state_dict().items():
             assert torch.equal(tensor, file.get_tensor(name))
 

@@ -85,11 +85,13 @@ def _run_with_settings(run: Run, names: Sequence[str]) -> None:
         if changed := _changed_settings(run.config):
             log.info(f"settings other than recipe {run.config.recipe}, kept in {path}: {changed}")
         write_config(run.config, path)
+    run.begun = False  # the check needs none of them
     try:
         run_stages(run, names)
     except BaseException:
         if rank() == 0 and before and not run.begun:
             write_text(path, before)
+            log.info(f"nothing to resume yet, so {path} keeps the settings of before")
         raise
 
 

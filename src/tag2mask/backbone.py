@@ -111,7 +111,7 @@ class Backbone(nn.Module):
         return maps[-1], class_token
 
     def maps(self, image: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Photos (B, 3, H, W) to maps [(B, h_l, w_l, D_l)], shallow to deep, and class token (B, D).
+        """Photos (B, 3, H, W) to maps [(B, h_l, w_l, D_l)], deepest last, and class token (B, D).
 
         Of a ViT the tokens after a third, two thirds and all of its blocks. Of a CNN the stages at
         half the stride and at the stride; with `on_pixels` the last alone.

@@ -12,9 +12,6 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tag2mask.errors import ConfigError
 
-# The stages of a run, in their order. Each has a folder of this name in the run folder.
-STAGE_NAMES = ("check", "clusters", "classifier", "masks", "segmenter", "evaluate", "report")
-
 
 class Settings(BaseModel):
     """Settings that cannot be changed once made. A key that does not exist is an error."""

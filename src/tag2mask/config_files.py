@@ -7,7 +7,6 @@ import difflib
 import json
 import tomllib
 from collections.abc import Iterable, Iterator
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +17,7 @@ from tag2mask.config import Config, Settings
 from tag2mask.errors import ConfigError, RunError
 from tag2mask.files import write_text
 
+RECIPES = Path(__file__).parent / "recipes"
 PATH_OR_WORD = {"source", "weights"}  # these settings hold a word or the name of a file
 SECTIONS = {
     name: field.default
@@ -44,14 +44,8 @@ Stored = TypeVar("Stored", bound=Settings)
 
 def recipes() -> dict[str, str]:
     """Names of the recipes of tag2mask, each with the first line of its file: what it is for."""
-    folder = files("tag2mask").joinpath("recipes")
-    texts = {
-        file.name.removesuffix(".toml"): file.read_text(encoding="utf-8")
-        for file in folder.iterdir()
-        if file.name.endswith(".toml")
-    }
-    names = sorted(texts, key=lambda name: (name != "photos", name))  # the default first
-    return {name: texts[name].splitlines()[0].lstrip("# ") for name in names}
+    paths = sorted(RECIPES.glob("*.toml"), key=lambda path: (path.stem != "photos", path.stem))
+    return {p.stem: p.read_text(encoding="utf-8").splitlines()[0].lstrip("# ") for p in paths}
 
 
 def load_recipe(name: str) -> Config:
@@ -63,7 +57,7 @@ def load_recipe(name: str) -> Config:
                 f"no recipe is called {name!r}{nearest(name, recipes())}; "
                 f"there are {', '.join(recipes())}, or give a .toml file"
             )
-        path = Path(str(files("tag2mask").joinpath("recipes", f"{name}.toml")))
+        path = RECIPES / f"{name}.toml"
     values = _read_toml(path)
     base = values.get("recipe", name)
     if values.keys() >= SECTIONS.keys():  # the config.toml of a run holds every setting
@@ -135,10 +129,10 @@ def stored_settings(kind: type[Stored], text: str, path: Path) -> Stored:
     try:
         return kind.model_validate(_with_new_names({section: json.loads(text)})[section])
     except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        names = ", ".join(".".join(map(str, fault["loc"])) for fault in error.errors())
         raise RunError(
-            f"{path}: made by another version of tag2mask, whose settings this version does not "
-            f"know ({faults}); use the version that made it"
+            f"{path}: settings that this version of tag2mask does not know ({names}); "
+            "use the version that made it"
         ) from None
 
 

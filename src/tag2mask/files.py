@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path, PurePath
 from threading import Lock
 from typing import Any, TextIO
@@ -160,10 +160,5 @@ def _sha256(file: Path) -> str:
 
 def versions() -> dict[str, str]:
     """Versions of what decides a result."""
-    numbers = {"python": platform.python_version()}
-    for name in ("tag2mask", "torch", "timm", "numpy", "pillow"):
-        try:
-            numbers[name] = version(name)
-        except PackageNotFoundError:
-            numbers[name] = "not installed"
-    return numbers
+    names = ("tag2mask", "torch", "timm", "numpy", "pillow")
+    return {"python": platform.python_version()} | {name: version(name) for name in names}

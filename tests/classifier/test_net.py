@@ -187,9 +187,10 @@ def test_scores_can_be_the_positive_logits_without_background():
 
 
 def contents(path):
-    """A safetensors file to its metadata and tensors."""
+    """A safetensors file to what it says about the network, and its tensors."""
     with safe_open(path, "pt") as file:
-        return file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return json.loads(file.metadata()["tag2mask"]), tensors
 
 
 def test_save_and_load_give_the_same_scores(tmp_path):
@@ -210,19 +211,33 @@ def test_the_file_is_all_that_a_classifier_needs(tmp_path):
     assert net.backbone.shifts == [0.5, 0.5, 0.5]
     path = tmp_path / "m.safetensors"
     save_classifier(net, path, ("a", "b", "é"), 3)
-    meta, state = contents(path)
-    assert json.loads(meta["tags"]) == ["a", "b", "é"] and meta["num_clusters"] == "3"
+    about, state = contents(path)
+    assert about["tags"] == ["a", "b", "é"] and about["num_clusters"] == 3
     again = load_classifier(path)
     assert again.settings == net.settings and not again.training
-    # another file's shifts are its own; version 0.1 counted half cells, and at first had none
-    for change, shifts in (
-        ({"shifts": "[1.5, 2.0, -1.0]"}, [1.5, 2.0, -1.0]),
-        ({"half_cells": "[1, 0, -2]"}, [0.5, 0.0, -1.0]),
-        ({}, [0.0, 0.0, 0.0]),
-    ):
-        rest = {key: text for key, text in meta.items() if key != "shifts"}
-        save_file(state, path, rest | change)
-        assert load_classifier(path).backbone.shifts == shifts
+    about["shifts"] = [1.5, 2.0, -1.0]  # those of the file, not of the backbone
+    save_file(state, path, {"tag2mask": json.dumps(about)})
+    assert load_classifier(path).backbone.shifts == [1.5, 2.0, -1.0]
+
+
+def test_a_classifier_of_version_0_1_still_loads(tmp_path):
+    """It counted half cells, and at first had no shifts."""
+    net = PatchClassifier(settings(backbone="test_efficientnet"), 4, 3).eval()
+    path = tmp_path / "m.safetensors"
+    meta = {
+        "settings": net.settings.model_dump_json(),
+        "tags": '["a", "b", "c"]',
+        "num_clusters": "3",
+        "weights_used": "test_efficientnet, random weights",
+    }
+    for change, shifts in (({"half_cells": "[1, 1, 1]"}, [0.5, 0.5, 0.5]), ({}, [0.0, 0.0, 0.0])):
+        save_file(net.state_dict(), path, meta | change)
+        again = load_classifier(path)
+        assert again.backbone.shifts == shifts
+        assert again.backbone.weights_used == meta["weights_used"]
+        net.backbone.shifts = shifts
+        x, u = torch.rand(1, 3, 64, 64), torch.ones(1, 3)
+        assert torch.equal(net.scores(x, u)[0], again.scores(x, u)[0])
 
 
 def test_loading_measures_nothing(tmp_path, monkeypatch):
@@ -268,11 +283,11 @@ def test_the_class_token_stands_behind_every_patch_token():
 def test_a_file_of_another_version_is_named(tmp_path):
     net = PatchClassifier(settings(), 4, 3)
     save_classifier(net, tmp_path / "m.safetensors", ("a", "b", "c"), 3)
-    meta, state = contents(tmp_path / "m.safetensors")
-    meta["settings"] = meta["settings"].replace("{", '{"later": 1, ', 1)
-    save_file(state, tmp_path / "later.safetensors", meta)
+    about, state = contents(tmp_path / "m.safetensors")
+    about["settings"]["later"] = 1
+    save_file(state, tmp_path / "later.safetensors", {"tag2mask": json.dumps(about)})
     with pytest.raises(
-        RunError, match=r"later\.safetensors: settings that this version .*later: Extra"
+        RunError, match=r"later\.safetensors: settings that this version .*\(later\)"
     ):
         load_classifier(tmp_path / "later.safetensors")
 

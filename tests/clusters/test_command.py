@@ -17,7 +17,7 @@ def run(*words):
 
 
 @pytest.fixture
-def made(tmp_path, no_waiting, capsys):
+def cluster_file(tmp_path, no_waiting, capsys):
     queue = [A] * 7 + [B] * 3 + [A] * 2
     with ChatServer(lambda request: Say(queue.pop(0))) as server:
         (tmp_path / "tags.csv").write_text(
@@ -34,15 +34,16 @@ def made(tmp_path, no_waiting, capsys):
             tmp_path / "c.json",
         ]
         assert main(["clusters", "make", *map(str, argv)]) == 0
-    said = capsys.readouterr()
-    assert "group of cat (2)" in said.out and "12 answers, 1,200 tokens in, 240 out" in " ".join(
-        said.err.split()
+    captured = capsys.readouterr()
+    assert (
+        "group of cat (2)" in captured.out
+        and "12 answers, 1,200 tokens in, 240 out" in " ".join(captured.err.split())
     )
     return tmp_path / "c.json"
 
 
-def test_show_prints_the_tree_and_the_stability(made, capsys, tmp_path):
-    assert run("show", made, "--picture", tmp_path / "c.svg") == 0
+def test_show_prints_the_tree_and_the_stability(cluster_file, capsys, tmp_path):
+    assert run("show", cluster_file, "--picture", tmp_path / "c.svg") == 0
     out = capsys.readouterr().out
     assert "2 clusters of 4 tags" in out and "bus, car" in out
     assert "7 of 10 answers agree" in out
@@ -51,15 +52,15 @@ def test_show_prints_the_tree_and_the_stability(made, capsys, tmp_path):
     assert "cat" in (tmp_path / "c.svg").read_text()
 
 
-def test_replay_says_the_same_or_shows_the_difference(made, capsys):
-    assert run("replay", made) == 0
+def test_replay_says_the_same_or_shows_the_difference(cluster_file, capsys):
+    assert run("replay", cluster_file) == 0
     assert "the same, bit for bit, from 10 stored answers" in " ".join(
         capsys.readouterr().out.split()
     )
-    made.write_text(made.read_text().replace('"bus"', '"cat"', 1))
-    assert run("replay", made) == 2
+    cluster_file.write_text(cluster_file.read_text().replace('"bus"', '"cat"', 1))
+    assert run("replay", cluster_file) == 2
     assert "is not what its transcript gives" in capsys.readouterr().err
-    assert not [path for path in made.parent.iterdir() if "replay" in path.name]
+    assert not [path for path in cluster_file.parent.iterdir() if "replay" in path.name]
 
 
 def test_hand_made_clusters_show_but_do_not_replay(capsys):
@@ -105,13 +106,13 @@ def test_tags_from_files(tmp_path):
     (tmp_path / "a.csv").write_text("file_name,label\na.jpg,cat\n")
     (tmp_path / "a.jsonl").write_text('{"file_name": "a.jpg", "tags": ["cat"]}\n')
     path.write_text("\n")
-    for name, said in [
+    for name, message in [
         ("a.csv", "the column `tags` is missing"),
         ("tags.txt", "no tags"),
         ("none.txt", "cannot read tags"),
         ("a.jsonl", "a CSV file"),
     ]:
-        with pytest.raises(ClusterError, match=said):
+        with pytest.raises(ClusterError, match=message):
             read_tags(tmp_path / name)
 
 

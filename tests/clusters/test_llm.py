@@ -76,10 +76,13 @@ def test_a_response_without_an_answer_is_shown(kind, message, no_waiting):
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        (Fail("status", 400, message="response_format is not supported"), "--clusters.no-struc"),
-        (Fail("status", 400, message="temperature: only 1"), "--clusters.temperature none"),
+        (
+            Fail("status", 400, message="response_format is not supported"),
+            "turn clusters.structured off",
+        ),
+        (Fail("status", 400, message="temperature: only 1"), "set clusters.temperature to none"),
         (Fail("status", 400, message="maximum context length is 8192"), "maximum context length"),
-        (Fail("status", 404, message="no model called fake"), "no model called fake"),
+        (Fail("status", 404, message="no model fake"), "no model fake.*check clusters.llm"),
     ],
     ids=str,
 )
@@ -116,7 +119,7 @@ def test_the_key_goes_to_the_server_and_nowhere_else(no_waiting, monkeypatch):
     ],
 )
 def test_a_wrong_address(url, no_waiting):
-    with pytest.raises(ClusterError, match="not an address like http") as caught:
+    with pytest.raises(ClusterError, match="should look like http") as caught:
         Client(ClusterSettings(llm="fake", llm_url=url))
     assert "secret" not in str(caught.value)
 

@@ -80,7 +80,7 @@ def test_a_model_that_would_not_be_asked_is_an_error(table, tmp_path):
 
 
 def test_a_run_without_a_name_for_the_model_says_what_to_give(table, tmp_path):
-    with pytest.raises(ClusterError, match=r"--clusters\.llm NAME"):
+    with pytest.raises(ClusterError, match=r"need its name: set clusters\.llm,"):
         run_config(
             make_config({"data": table, "out": tmp_path / "run", "clusters": {"source": "llm"}}),
             ["clusters"],

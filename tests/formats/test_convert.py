@@ -116,7 +116,7 @@ def test_classes_keep_their_pixels_in_every_order_of_the_source(tmp_path, to, ta
 
 
 @pytest.mark.parametrize("make", [make_labelme, make_cvat], ids=["labelme", "cvat"])
-def test_corrected_masks_come_back_from_labelling_tools(tmp_path, make):
+def test_corrected_masks_come_back_from_labeling_tools(tmp_path, make):
     folder = convert(make(tmp_path / "in", ANIMALS), "masks", tmp_path / "out")
     for name, tags in ANIMALS.items():
         assert np.array_equal(read_mask(folder / f"{name}.png"), mask(tags, NUMBERS))
@@ -154,7 +154,7 @@ def test_refusals(photos, tmp_path):
         convert(photos[0], "csv", photos[1])
 
 
-def test_a_conversion_cut_short_can_be_given_again(photos, tmp_path, monkeypatch):
+def test_an_interrupted_conversion_can_be_run_again(photos, tmp_path, monkeypatch):
     def stop(*arguments):
         raise KeyboardInterrupt
 
@@ -175,7 +175,7 @@ def test_boxes_are_tags_not_masks(tmp_path):
     )
 
 
-def test_names_that_meet_without_folders_stay_apart(tmp_path):
+def test_names_that_are_equal_without_folders_stay_unique(tmp_path):
     for i, file in enumerate(("a/b.png", "a__b.png", "a__b.jpg")):
         picture(tmp_path / file, seed=i)
     (tmp_path / "tags.csv").write_text("file_name,tags\na/b.png,cat\na__b.png,dog\na__b.jpg,sofa\n")

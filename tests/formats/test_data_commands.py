@@ -54,11 +54,11 @@ def test_every_layout_is_checked_read_converted_and_evaluated(layout, tmp_path):
     if layout == "folder":
         return
     true = Truth(tmp_path / "out" / "masks", table)
-    said = [
+    predicted = [
         mask(photo.tags, {tag: i for i, tag in enumerate(table.tags, 1)}) for photo in table.photos
     ]
     result = evaluate_masks(
-        [(one, true.read(photo)) for one, photo in zip(said, table.photos, strict=True)],
+        [(one, true.read(photo)) for one, photo in zip(predicted, table.photos, strict=True)],
         table.classes,
     )
     assert result.miou == 1 and result.images == len(MANY)
@@ -97,12 +97,12 @@ def test_evaluate_any_masks(tmp_path, capsys):
     for name, tags in ANIMALS.items():
         drawn = mask(tags, {"cat": 1, "dog": 2, "sofa": 3})
         write_mask(tmp_path / "true" / f"{name}.png", drawn)
-        write_mask(tmp_path / "said" / f"{name}.png", np.where(drawn == 3, 0, drawn))
+        write_mask(tmp_path / "predicted" / f"{name}.png", np.where(drawn == 3, 0, drawn))
     (tmp_path / "val.txt").write_text("\n".join(ANIMALS))
     (tmp_path / "names.txt").write_text("background\ncat\ndog\nsofa\n")
     words = [
         "--pred",
-        tmp_path / "said",
+        tmp_path / "predicted",
         "--truth",
         tmp_path / "true",
         "--list",

@@ -86,7 +86,7 @@ def test_archives_are_fetched_checked_and_unpacked_once(server, tmp_path):
     assert not list(tmp_path.glob(".*.tmp"))
 
 
-def test_a_server_that_hangs_up_is_asked_for_the_rest(server, tmp_path):
+def test_a_broken_connection_is_resumed(server, tmp_path):
     server("a.zip", zipped(x=NOISE))
     Server.cut = 700_000
     download("tiny", tmp_path)
@@ -97,7 +97,7 @@ def test_a_server_that_hangs_up_is_asked_for_the_rest(server, tmp_path):
     ]
 
 
-def test_a_kill_in_between_loses_nothing(server, tmp_path):
+def test_a_killed_download_is_resumed(server, tmp_path):
     body = zipped(x=NOISE)
     server("a.zip", body)
     (tmp_path / "archives").mkdir()
@@ -127,7 +127,7 @@ def test_a_server_without_ranges_starts_again(server, tmp_path):
     assert (tmp_path / "x").read_bytes() == NOISE
 
 
-def test_a_server_that_never_gets_on_is_left(server, tmp_path):
+def test_a_server_that_always_fails_is_an_error(server, tmp_path):
     server("a.zip", zipped(x=NOISE))
     Server.cut = 0
     with pytest.raises(
@@ -149,7 +149,7 @@ def test_a_full_disk_is_not_the_servers_fault(server, tmp_path):
     assert len(Server.requests) == 1
 
 
-def test_another_file_is_deleted_and_never_unpacked(server, tmp_path):
+def test_a_wrong_file_is_deleted_and_never_unpacked(server, tmp_path):
     server("a.zip", zipped(x=b"evil"), sha256="0" * 64)
     with pytest.raises(
         DataError,
@@ -190,7 +190,7 @@ def test_what_the_server_refuses(server, tmp_path):
         download("voc", tmp_path)
 
 
-def test_archives_cannot_write_elsewhere(server, tmp_path):
+def test_archives_cannot_write_outside_the_folder(server, tmp_path):
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w") as archive:
         entry = tarfile.TarInfo("../evil")

@@ -21,7 +21,7 @@ from layouts import (
 
 from tag2mask.errors import DataError
 from tag2mask.formats import find_format, load_table, read_rows
-from tag2mask.formats.rows import Row, Shape, photo_names
+from tag2mask.formats.rows import Row, Shape
 from tag2mask.formats.shapes import draw
 from tag2mask.formats.voc import read_cls_labels
 from tag2mask.photos.classes import COCO, COCO_IDS, VOC
@@ -204,7 +204,7 @@ def test_coco_faults_are_named(tmp_path):
         ),
     ],
 )
-def test_coco_entries_that_are_none(tmp_path, key, index, change, part):
+def test_wrong_coco_entries_are_named(tmp_path, key, index, change, part):
     path = make_coco(tmp_path, ANIMALS, "default", {"cat": 1, "dog": 2, "sofa": 3})
     values = json.loads(path.read_text())
     values[key][index] = change and {**values[key][index], **change}
@@ -262,7 +262,7 @@ def test_yaml_files_of_other_tools_are_not_yolos(tmp_path):
 @pytest.mark.parametrize(
     "names", ["{0: cat, x: dog}", "cat", "[cat, '  ']", "[cat, null]", "[cat", "null"]
 )
-def test_yolo_names_that_are_none(tmp_path, names):
+def test_wrong_yolo_names_are_refused(tmp_path, names):
     make_yolo(tmp_path, {"a": ("cat",)}, ["cat"]).write_text(f"names: {names}\n")
     with pytest.raises(DataError, match=r"data\.yaml: not a YOLO data file with names"):
         load_table(tmp_path)
@@ -314,7 +314,7 @@ def test_spaces_around_and_in_labels_do_not_count(tmp_path):
     "point, part",
     [('"x"', "could not convert"), ("null", "TypeError"), ("NaN", "not a number")],
 )
-def test_labelme_points_that_are_none(tmp_path, point, part):
+def test_wrong_labelme_points_are_refused(tmp_path, point, part):
     make_labelme(tmp_path, ANIMALS)
     file = tmp_path / "2007_000002.json"
     file.write_text(file.read_text().replace("[[4,", f"[[{point},"))
@@ -368,10 +368,9 @@ def test_outlines_of_every_tool_draw_the_same_masks(tmp_path):
     }
     numbers = {"cat": 1, "dog": 2, "sofa": 3}
     for form, path in sources.items():
-        rows = read_rows(path, outlines=True).rows
-        names = photo_names([row.path for row in rows])
-        assert names == list(ANIMALS)
-        for name, row in zip(names, rows, strict=True):
+        rows = read_rows(path, outlines=True)
+        assert rows.names == list(ANIMALS)
+        for name, row in zip(rows.names, rows.rows, strict=True):
             assert np.array_equal(draw(row, numbers), mask(ANIMALS[name], numbers)), (form, name)
         assert not any(row.shapes for row in read_rows(path).rows), "no training sees an outline"
 
@@ -396,7 +395,7 @@ def test_where_objects_overlap_the_smaller_is_on_top(tmp_path):
     assert (drawn(same, {"first": 1, "second": 2}) == 1).sum() == 16
 
 
-def test_crowds_and_outlines_that_are_none(tmp_path):
+def test_crowds_are_drawn_and_wrong_outlines_refused(tmp_path):
     counts = [0, 48 * 2, 48 * 62]  # the two leftmost columns
     crowd = Shape("cat", {"size": [48, 64], "counts": counts})
     assert (drawn([crowd], {"cat": 1})[:, :2] == 1).all()

@@ -226,7 +226,7 @@ def test_latin1_file_is_refused_with_the_way_out(tmp_path):
         load_table(tmp_path / "tags.csv")
 
 
-def test_what_is_no_data_set_names_what_would_be_one(tmp_path):
+def test_a_path_that_is_not_a_data_set_lists_the_formats(tmp_path):
     with pytest.raises(DataError, match="no such file or folder"):
         load_table(tmp_path / "x.csv")
     with pytest.raises(DataError, match="folder for each tag"):
@@ -357,7 +357,7 @@ def test_pictures_with_broken_exif_are_read(tmp_path):
 
 
 @pytest.mark.parametrize("error", [struct.error, AttributeError, TypeError, KeyError, RuntimeError])
-def test_whatever_pillow_raises_is_an_unreadable_picture(tmp_path, monkeypatch, error):
+def test_every_error_of_pillow_is_an_unreadable_picture(tmp_path, monkeypatch, error):
     def fail(*_):
         raise error("broken")
 

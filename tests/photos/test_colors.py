@@ -58,7 +58,7 @@ def test_labels_stand_deep_inside_the_largest_part():
     assert places[2] == pytest.approx((0.825, 0.825), abs=0.03)
 
 
-def test_a_mask_of_one_class_alone_is_labelled_in_the_middle():
+def test_a_mask_of_one_class_alone_is_labeled_in_the_middle():
     [(number, x, y)] = label_places(np.full((50, 70), 4, np.uint8))
     assert (number, x, y) == (4, pytest.approx(0.5, abs=0.03), pytest.approx(0.5, abs=0.03))
 

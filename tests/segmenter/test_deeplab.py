@@ -60,7 +60,11 @@ def test_saved_and_loaded_it_is_the_same(settings, tmp_path):
     assert torch.equal(model(image), again(image))
     assert again.classes == model.classes and again.settings == settings and not again.training
     with safe_open(tmp_path / "m.safetensors", "pt") as file:
-        assert json.loads(file.metadata()["classes"]) == ["background", "chat noir", "日"]
+        assert json.loads(file.metadata()["tag2mask"])["classes"] == [
+            "background",
+            "chat noir",
+            "日",
+        ]
     with pytest.raises(RunError, match="tag2mask segmenter"):
         load_segmenter(tmp_path / "none.safetensors")
 

@@ -116,9 +116,9 @@ def test_masks_that_do_not_fit(settings, data):
     write_mask(masks / "p1.png", np.zeros((60, 81), np.uint8))
     write_mask(masks / "p2.png", np.full((60, 80), 3, np.uint8))
     examples = PseudoMasked(table, masks, settings, 49, MEAN)
-    with pytest.raises(DataError, match=r"p1.png: 81 x 60, but .*p1.png is 80 x 60"):
+    with pytest.raises(DataError, match=r"p1.png is 81 x 60 pixels, but .*p1.png is 80 x 60"):
         examples[1, 0]
-    with pytest.raises(DataError, match=r"p2.png: holds class 3, but the classes are 0 to 2"):
+    with pytest.raises(DataError, match=r"p2.png holds class 3, but the classes are 0 to 2"):
         examples[2, 0]
     (masks / "p3.png").unlink()
     (masks / "p4.png").unlink()

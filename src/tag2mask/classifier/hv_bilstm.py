@@ -1,6 +1,5 @@
-"""HV-BiLSTM: each row and each column of the patch grid is read in both directions (ViT-PCM; PPC II.A,
-CPC 3.3). B images, h x w patches, D width.
-"""
+"""HV-BiLSTM: each row and column of the patch grid, read in both directions (ViT-PCM; PPC II.A, CPC
+3.3). B images, h x w patches, D width."""
 
 import torch
 from torch import Tensor, nn
@@ -32,10 +31,9 @@ class HVBiLSTM(nn.Module):
 
 
 class ResidualHVBiLSTM(nn.Module):
-    """HV-BiLSTM added to its input through a gate per channel that starts at 0: (B, h, w, D) -> same.
+    """HV-BiLSTM added to its input by a gate per channel that starts at 0: (B, h, w, D) -> same.
 
-    # Differs from CPC: its HV-BiLSTM must encode every token anew. A thousand photos teach it too
-    little for that.
+    # Differs from CPC: its HV-BiLSTM must encode every token anew, too much for a thousand photos.
     """
 
     def __init__(self, dim: int):

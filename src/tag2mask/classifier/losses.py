@@ -50,7 +50,7 @@ def pce(features: Tensor, scores: Tensor, labels: Tensor, threshold: float = 0.8
     sum_{m, n} f_m.f_n = (sum f_high).(sum f_low).
     A vector shorter than 1e-3 is divided by 1e-3, which bounds the gradient.
 
-    # Differs from CPC: only the classes of the image are summed, background among them. Of an absent
+    # Differs from CPC: only the classes of the image are summed, with background. Of an absent
     class nearly every patch is low, and a high one is a mistake that MCE already punishes.
     """
     f = F.normalize(features.float(), dim=-1, eps=SHORTEST)
@@ -76,8 +76,7 @@ def mean_logit_bce(logits: Tensor, labels: Tensor) -> Tensor:
     2016): (B, N, C), (B, C) -> scalar. Background takes no part.
 
     # Differs from CPC: neither paper has this loss. Eq. 3 looks at k patches; the mean charges all
-    patches of a photo for the tags that it does not have. What the two losses do together
-    (`tag_loss = "both"`): docs/research/what-holds-masks-back.md.
+    patches for the tags that a photo does not have. Both: docs/research/what-holds-masks-back.md.
     """
     return F.binary_cross_entropy_with_logits(logits[..., 1:].float().mean(1), labels[:, 1:])
 

@@ -3,7 +3,6 @@
 B images, h x w patches, D = e + H width, L clusters, C classes (background 0).
 """
 
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -23,8 +22,8 @@ MIXERS = {
 
 
 class PatchClassifier(nn.Module):
-    """Photos (B, 3, H, W) and cluster vectors (B, L) to patch logits (B, h, w, C) and refined tokens
-    (B, h, w, D). `shifts`: the backbone's, measured unless given."""
+    """Photos (B, 3, H, W) and cluster vectors (B, L) to patch logits (B, h, w, C) and refined
+    tokens (B, h, w, D). `shifts`: the backbone's, measured unless given."""
 
     def __init__(
         self,
@@ -49,27 +48,24 @@ class PatchClassifier(nn.Module):
             self.register_buffer(f"map_mean_{depth}", torch.zeros(width))
 
     def forward(self, image: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-        patch_tokens, class_token = self.backbone(image)  # (B, h, w, e), (B, e)
-        return self._classify(patch_tokens, class_token, u)
+        tokens, class_token = self.backbone(image)
+        return self._classify(tokens, class_token, u)
 
-    def _classify(
-        self, patch_tokens: Tensor, class_token: Tensor, u: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        tokens = patch_tokens  # (B, h, w, e)
-        if self.token != "none":  # the class token: PPC Table III
+    def _classify(self, tokens: Tensor, class_token: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+        if self.token != "none":  # tokens (B, h, w, e); the class token (B, e) is of PPC Table III
             token = self.cluster_token(u) if self.token == "cluster" else class_token
-            everywhere = token[:, None, None].expand(*patch_tokens.shape[:3], -1)
-            tokens = torch.cat([patch_tokens, everywhere], -1)
+            everywhere = token[:, None, None].expand(*tokens.shape[:3], -1)
+            tokens = torch.cat([tokens, everywhere], -1)
         refined = self.mixer(self.dropout(tokens))  # F_out
         return self.classifier(self.dropout(refined)), refined
 
     def cluster_token(self, u: Tensor) -> Tensor:
-        """Cluster vectors to cluster tokens F_c = u^T G (PPC eq. 1, CPC eq. 1): (B, L) -> (B, H)."""
+        """Cluster vectors to tokens F_c = u^T G (PPC eq. 1, CPC eq. 1): (B, L) -> (B, H)."""
         return u @ self.cluster_embedding
 
     @property
     def map_means(self) -> list[Tensor]:
-        """Means of the backbone's maps over the training photos, set by `measure_maps`: (D_l,) each."""
+        """Means of the backbone's maps over the training photos, of `measure_maps`: (D_l,) each."""
         return [self.get_buffer(f"map_mean_{depth}") for depth in range(len(self.backbone.dims))]
 
     @torch.inference_mode()
@@ -100,7 +96,7 @@ class PatchClassifier(nn.Module):
 
 
 def patch_scores(logits: Tensor) -> Tensor:
-    """Patch scores Z = softmax(W F_out) of patch logits (PPC eq. 2, CPC eq. 2): (..., C), float32."""
+    """Patch logits to scores Z = softmax(W F_out) (PPC eq. 2, CPC eq. 2): (..., C), float32."""
     return logits.float().softmax(-1)
 
 
@@ -113,11 +109,11 @@ def save_classifier(
 
 def load_classifier(path: Path) -> PatchClassifier:
     """A file of `save_classifier` to the network, in eval mode. Raises RunError."""
-
-    def build(
-        settings: ClassifierSettings, shifts: list[float], metadata: dict[str, str]
-    ) -> PatchClassifier:
-        num_classes = len(json.loads(metadata["tags"])) + 1
-        return PatchClassifier(settings, num_classes, int(metadata["num_clusters"]), shifts)
-
-    return load_network(path, "classifier", ClassifierSettings, build)
+    return load_network(
+        path,
+        "classifier",
+        ClassifierSettings,
+        lambda settings, about: PatchClassifier(
+            settings, len(about["tags"]) + 1, about["num_clusters"], about["shifts"]
+        ),
+    )

@@ -23,7 +23,7 @@ MEASURED = 256  # photos from which the means of the feature maps are taken
 
 
 class TaggedPhotos:
-    """Training examples: photo (3, S, S) in 0-1, its labels (num_tags,), its cluster vector (L,)."""
+    """Training examples: photo (3, S, S) in 0-1, labels (num_tags,), cluster vector (L,)."""
 
     def __init__(self, table: Table, cluster_vectors: Tensor, size: int, augment: str):
         self.photos, self.labels = table.photos, torch.from_numpy(table.multi_hot)
@@ -51,22 +51,22 @@ def train_classifier(
 ) -> PatchClassifier:
     """Photos with tags and cluster vectors (N, L) to a trained classifier in eval mode.
 
-    Resumes from the newest checkpoint in `folder`. Raises ConfigError for a grid of patches that the
-    equivariance loss cannot halve.
+    Resumes from the newest checkpoint in `folder`. Raises ConfigError for a grid of patches that
+    the equivariance loss cannot halve.
     """
     torch.manual_seed(seed)
     model = PatchClassifier(settings, table.num_classes, cluster_vectors.shape[1])
     if model.backbone.is_vit and settings.tag_loss != "top_k":
         log.warning(
-            f"{settings.backbone} is a ViT: each of its patches has seen the whole photo. With "
-            f"classifier.tag_loss = {settings.tag_loss}, which learns from the mean of all patches, "
-            "objects come out far too large. With a ViT start from --recipe cpc"
+            f"{settings.backbone} is a ViT: each of its patches sees the whole photo. "
+            f"classifier.tag_loss = {settings.tag_loss} learns from the mean of all patches: "
+            "objects will be far too large. Use --recipe cpc"
         )
     side, stride = model.backbone.side(settings.image_size), model.backbone.stride
     if settings.equivariance_weight and (cells := side // stride) % 2:
         raise ConfigError(
-            f"classifier.image_size = {settings.image_size} gives {cells} x {cells} patches, and the "
-            f"equivariance loss halves them; use {side - stride} or {side + stride}"
+            f"classifier.image_size = {settings.image_size} gives {cells} x {cells} patches. The "
+            f"equivariance loss needs an even number; use {side - stride} or {side + stride}"
         )
     trained = loop.fit(
         model,

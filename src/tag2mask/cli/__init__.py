@@ -5,10 +5,10 @@ import sys
 
 from tag2mask.cli.arguments import ABOUT, print_error
 from tag2mask.cli.commands import COMMANDS
-from tag2mask.config import STAGE_NAMES
 from tag2mask.config_files import nearest, recipes
 from tag2mask.errors import Tag2MaskError
 from tag2mask.progress import start_log
+from tag2mask.runs import STAGES
 
 HELP = """tag2mask turns image tags into a segmentation model.
 
@@ -39,7 +39,7 @@ Recipes (--recipe NAME, or a TOML file of yours):
 Settings with units and defaults: tag2mask run --help; of one stage: tag2mask classifier --help.
 """
 RENAMED = {"train": "classifier", "segment": "segmenter"}
-RESUMED = ("run", "demo", "download", *STAGE_NAMES[1:])  # run again, they resume
+RESUMED = ("run", "demo", "download", *STAGES[1:])  # run again, they resume
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -116,9 +116,9 @@ def parse_config(argv: list[str], command: str = "run") -> Config:
     named = named_settings(argv)
     base = base_config(named.out, named.recipe)
     options = make_options(base, STAGE_READS.get(command))
-    origin = f"recipe {base.recipe}" if named.recipe else named.out or "recipe photos"
+    stored = not named.recipe and named.out and (named.out / "config.toml").exists()
+    origin = named.out if stored else f"the recipe {base.recipe}"
     about = f"{ABOUT.get(command, 'run all stages').capitalize()}. Defaults: those of {origin}."
     if command == "clusters":
         about += " Cluster files: tag2mask clusters make | show | replay | stability --help."
-    config = changed_config(base, asdict(parse(type(options), command, argv, about)))
-    return config
+    return changed_config(base, asdict(parse(type(options), command, argv, about)))

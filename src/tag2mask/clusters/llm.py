@@ -31,14 +31,16 @@ class Client:
         url = settings.llm_url or ""
         if url and not ADDRESS.fullmatch(url):
             raise ClusterError(
-                "clusters.llm_url (or OPENAI_BASE_URL) is not an address like "
-                "http://localhost:11434/v1, without a key: the key goes into OPENAI_API_KEY"
+                "clusters.llm_url (or OPENAI_BASE_URL) should look like http://localhost:11434/v1; "
+                "a key goes into OPENAI_API_KEY, not into the address"
             )
         key = os.environ.get("OPENAI_API_KEY", "").strip()
         if not (key.isascii() and key.isprintable()):
             raise ClusterError("OPENAI_API_KEY is not a key: it has a special character")
         if not key and not url:
-            raise ClusterError("set OPENAI_API_KEY, or give another server: --clusters.llm-url URL")
+            raise ClusterError(
+                "set OPENAI_API_KEY, or the address of another server (clusters.llm_url)"
+            )
         self._openai = openai
         self._settings = settings
         self._key = key
@@ -52,7 +54,8 @@ class Client:
 
     def ask(self, messages: Messages) -> Reply:
         """The answer to these messages. Raises ClusterError if there is none after all retries."""
-        settings, options = self._settings, cast(dict[str, Any], {})
+        settings = self._settings
+        options: dict[str, Any] = {}
         if settings.temperature != "none":
             options["temperature"] = settings.temperature
         if settings.structured:
@@ -81,6 +84,7 @@ class Client:
         )
 
     def _problem(self, error: Exception) -> ClusterError:
+        """What is wrong, and what to do about it."""
         text = self._without_key(f"{type(error).__name__}: {error}")[:500]
         status = getattr(error, "status_code", None)
         if status is None or status >= 500 or status in TRANSIENT:
@@ -91,9 +95,11 @@ class Client:
             )
         advice = ""
         if "temperature" in text:
-            advice = "; for a model without a temperature give --clusters.temperature none"
+            advice = "; for a model without a temperature set clusters.temperature to none"
         elif "response_format" in text:
-            advice = "; for a server without structured output give --clusters.no-structured"
+            advice = "; for a server without structured output turn clusters.structured off"
+        elif status == 404:
+            advice = "; check clusters.llm and clusters.llm_url: most addresses end in /v1"
         return ClusterError(f"the language model's server refused the request ({text}){advice}")
 
     def _without_key(self, text: str) -> str:

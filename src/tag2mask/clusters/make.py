@@ -48,8 +48,8 @@ def make_clusters(
     if source == "llm" or (source == "auto" and settings.llm):
         if not settings.llm:
             raise ClusterError(
-                "which language model? Give --clusters.llm NAME, "
-                "and --clusters.llm-url URL if it is not OpenAI's"
+                "clusters by a language model need its name: set clusters.llm, "
+                "and clusters.llm_url if it is not OpenAI's"
             )
         from tag2mask.clusters.refine import ask_clusters
 
@@ -86,7 +86,7 @@ def _auto(tags: tuple[str, ...], seed: int) -> Clusters:
     # Not `onehot`: it tells the network the very tags that it has to find.
     log.info(
         "clusters: no preset knows all the tags, so this run has no clusters. To have some: write "
-        "a cluster file, use a language model (--clusters.llm NAME), or "
+        "a cluster file, use a language model (clusters.llm), or "
         "pip install 'tag2mask[offline]'"
     )
     return NONE

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tag2mask.errors import DataError
-from tag2mask.formats.coco import instances_file, read_coco
+from tag2mask.formats.coco import is_coco, read_coco
 from tag2mask.formats.cvat import read_cvat
 from tag2mask.formats.labelme import is_labelme, read_labelme
 from tag2mask.formats.plain import is_folder, read_csv, read_folder, read_jsonl
 from tag2mask.formats.rows import Rows, to_table
 from tag2mask.formats.voc import is_voc, read_voc
-from tag2mask.formats.yolo import read_yolo, yolo_file
+from tag2mask.formats.yolo import is_yolo, read_yolo
 from tag2mask.photos.table import Table
 
 
@@ -25,33 +25,31 @@ class Format(NamedTuple):
 
     accepts: Callable[[Path], bool]  # whether a path that exists has this format
     read: Callable[[Path], Rows]
+    what: str  # how to name it with --data
+
+
+def _suffix(suffix: str) -> Callable[[Path], bool]:
+    return lambda path: path.suffix.lower() == suffix
+
+
+def _metadata(name: str, read: Callable[[Path], Rows]) -> Format:
+    what = f"a Hugging Face folder: with a file {name}"
+    return Format(lambda path: (path / name).is_file(), lambda path: read(path / name), what)
 
 
 # The first that accepts a path reads it. A folder for each tag is last: it accepts any pictures.
 FORMATS: dict[str, Format] = {
-    "csv": Format(lambda p: p.suffix.lower() == ".csv", read_csv),
-    "jsonl": Format(lambda p: p.suffix.lower() == ".jsonl", read_jsonl),
-    "voc": Format(is_voc, read_voc),
-    "coco": Format(lambda p: instances_file(p) is not None, read_coco),
-    "yolo": Format(lambda p: yolo_file(p) is not None, read_yolo),
-    "cvat": Format(lambda p: p.suffix.lower() == ".xml", read_cvat),
-    "metadata.csv": Format(
-        lambda p: (p / "metadata.csv").is_file(), lambda p: read_csv(p / "metadata.csv")
-    ),
-    "metadata.jsonl": Format(
-        lambda p: (p / "metadata.jsonl").is_file(), lambda p: read_jsonl(p / "metadata.jsonl")
-    ),
-    "labelme": Format(is_labelme, read_labelme),
-    "folder": Format(is_folder, read_folder),
+    "csv": Format(_suffix(".csv"), read_csv, "a .csv file: file_name,tags (separated by ';')"),
+    "jsonl": Format(_suffix(".jsonl"), read_jsonl, "a .jsonl file: file_name and tags"),
+    "voc": Format(is_voc, read_voc, "VOC: VOC2012/, a list in it (val.txt), or its cls_labels.npy"),
+    "coco": Format(is_coco, read_coco, "COCO: its folder, or an instances .json"),
+    "yolo": Format(is_yolo, read_yolo, "YOLO: its data.yaml, or a folder of its pictures"),
+    "cvat": Format(_suffix(".xml"), read_cvat, "CVAT for images: its .xml"),
+    "metadata.csv": _metadata("metadata.csv", read_csv),
+    "metadata.jsonl": _metadata("metadata.jsonl", read_jsonl),
+    "labelme": Format(is_labelme, read_labelme, "LabelMe: a folder of .json files and pictures"),
+    "folder": Format(is_folder, read_folder, "a folder with a folder for each tag"),
 }
-
-EXPECTED = """give one of
-  - a .csv or .jsonl file with file_name and tags (separated by ';'), or a Hugging Face folder
-    with such a metadata file
-  - a folder with a folder for each tag
-  - VOC: VOC2012/, one of its lists (ImageSets/Segmentation/val.txt) or a cls_labels.npy in it
-  - COCO: its folder, or an instances .json
-  - exports: YOLO data.yaml, CVAT .xml, a folder of LabelMe .json files beside the pictures"""
 
 
 def find_format(path: Path) -> str:
@@ -60,10 +58,11 @@ def find_format(path: Path) -> str:
         raise DataError(
             f"{path}: no such file or folder; if it has moved, give its new place (--data, --val)"
         )
-    for name, (accepts, _) in FORMATS.items():
-        if accepts(path):
+    for name, form in FORMATS.items():
+        if form.accepts(path):
             return name
-    raise DataError(f"{path}: not a data set; {EXPECTED}")
+    forms = "".join(f"\n  - {form.what}" for form in FORMATS.values())
+    raise DataError(f"{path}: not a data set; give one of{forms}")
 
 
 def read_rows(path: Path, outlines: bool = False) -> Rows:

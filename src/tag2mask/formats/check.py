@@ -3,7 +3,6 @@
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from difflib import SequenceMatcher
 from functools import partial
@@ -30,7 +29,7 @@ from tag2mask.formats.rows import (
 from tag2mask.photos.images import reading, upright_rgb
 from tag2mask.photos.masks import Truth, true_photos
 from tag2mask.photos.table import IGNORE, Photo, Table
-from tag2mask.processes import cores
+from tag2mask.processes import cores, parallel_map
 from tag2mask.progress import track
 
 MIN_SIDE = 32  # pixels: two patches of a ViT
@@ -208,23 +207,22 @@ def picture_findings(sets: Sequence[Rows], facts: Facts) -> Iterator[Finding]:
     """Pictures that are unreadable, duplicate (also in training and validation set), or unusual."""
     rows = [(row, i) for i, of_set in enumerate(sets) for row in of_set.rows]
     first: dict[str, tuple[Row, int]] = {}
-    with ThreadPoolExecutor(cores()) as pool:
-        looks = pool.map(partial(_picture, facts), (row.path for row, _ in rows))
-        for (row, i), picture in zip(rows, track(looks, "check pictures", len(rows)), strict=True):
-            if isinstance(picture, str):
-                do = "replace the picture, or delete the row"
-                yield Finding("unreadable picture", row.where, picture, do)
-                continue
-            yield from _shape_findings(row.where, picture)
-            other, j = first.setdefault(picture.pixels, (row, i))
-            same = f"the same picture as {other.where}"
-            if i != j:
-                what = f"{same} of the training set"
-                yield warning("leak", row.where, what, "delete it from one of them")
-            elif other is not row:
-                if set(other.tags) != set(row.tags):
-                    same += f", but the tags are {_listed(row.tags)}, there {_listed(other.tags)}"
-                yield warning("duplicate", row.where, same, "keep one, with all its tags")
+    looks = parallel_map(partial(_picture, facts), [row.path for row, _ in rows], cores())
+    for (row, i), picture in zip(rows, track(looks, "check pictures", len(rows)), strict=True):
+        if isinstance(picture, str):
+            do = "replace the picture, or delete the row"
+            yield Finding("unreadable picture", row.where, picture, do)
+            continue
+        yield from _shape_findings(row.where, picture)
+        other, j = first.setdefault(picture.pixels, (row, i))
+        same = f"the same picture as {other.where}"
+        if i != j:
+            what = f"{same} of the training set"
+            yield warning("leak", row.where, what, "delete it from one of them")
+        elif other is not row:
+            if set(other.tags) != set(row.tags):
+                same += f", but the tags are {_listed(row.tags)}, there {_listed(other.tags)}"
+            yield warning("duplicate", row.where, same, "keep one, with all its tags")
 
 
 def _picture(facts: Facts, path: Path) -> _Picture | str:
@@ -274,9 +272,8 @@ def mask_findings(table: Table, folder: Path, numbering: str, facts: Facts) -> I
     if missing := sorted({photo.name for photo in table.photos} - {photo.name for photo in photos}):
         what = f"photos without a mask: {len(missing)} of {len(table)}, such as {missing[0]}.png"
         yield warning("missing mask", str(folder), what, "they are not scored")
-    with ThreadPoolExecutor(cores()) as pool:
-        looks = pool.map(partial(_mask_finding, truth, table, facts), photos)
-        yield from (finding for finding in track(looks, "check masks", len(photos)) if finding)
+    looks = parallel_map(partial(_mask_finding, truth, table, facts), photos, cores())
+    yield from (finding for finding in track(looks, "check masks", len(photos)) if finding)
 
 
 def _mask_finding(truth: Truth, table: Table, facts: Facts, photo: Photo) -> Finding | None:

@@ -183,6 +183,8 @@ def _add(rows: Rows, value: dict[str, Any], where: str) -> None:
     where = f"{where} ({name})"
     texts = [tags] if isinstance(tags, str) else tags
     if not isinstance(texts, list) or not all(isinstance(tag, str) for tag in texts):
-        rows.error("format", where, f"tags must be a text or a list of texts, not {tags!r}")
+        rows.error(
+            "format", where, f"tags must be a text or a list of texts, not {json.dumps(tags)}"
+        )
         return
     rows.rows.append(Row(picture_path(name, rows.source.parent), split_tags(tags), where))

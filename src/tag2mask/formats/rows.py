@@ -5,6 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import cached_property
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -50,6 +51,11 @@ class Rows:
     tags: tuple[str, ...] | None = None  # the ordered tags, where the format has a list of them
     findings: list[Finding] = field(default_factory=list)
     no_tags: Finding | None = None  # the file has no place for tags; training photos need them
+
+    @cached_property
+    def names(self) -> list[str]:
+        """The photos' names, see `photo_names`; asked for when all rows are read."""
+        return photo_names([row.path for row in self.rows])
 
     def error(self, kind: str, where: str, what: str, do: str = "") -> None:
         """Note a fault."""
@@ -106,10 +112,9 @@ def to_table(rows: Rows, tags: Sequence[str] | None = None, untagged: bool = Fal
 def as_table(rows: Rows, tags: Sequence[str]) -> Table:
     """The table of rows that may have faults: tags that are not in `tags` are left out."""
     order = {tag: i for i, tag in enumerate(tags)}
-    names = photo_names([row.path for row in rows.rows])
     photos = (
         Photo(name, row.path, tuple(sorted(order.keys() & row.tags, key=order.__getitem__)))
-        for name, row in zip(names, rows.rows, strict=True)
+        for name, row in zip(rows.names, rows.rows, strict=True)
     )
     return Table(tuple(tags), tuple(photos), str(rows.source))
 
@@ -160,8 +165,7 @@ def _picture_faults(rows: Rows) -> Iterator[Finding]:
         yield Finding("missing picture", str(rows.source), what, do)
         return
     seen: dict[Path, str] = {}
-    names = photo_names([row.path for row in rows.rows])
-    for row, name, there in zip(rows.rows, names, exists, strict=True):
+    for row, name, there in zip(rows.rows, rows.names, exists, strict=True):
         where = row.where
         first = seen.setdefault(absolute(row.path), where)
         if not there:

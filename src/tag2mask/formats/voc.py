@@ -17,15 +17,11 @@ from tag2mask.formats.rows import PICTURES, Row, Rows, split_tags
 from tag2mask.photos.classes import VOC
 from tag2mask.progress import log
 
-LISTS = (  # the training list, best first
-    "ImageSets/Segmentation/train_aug.txt",
-    "ImageSets/Segmentation/trainaug.txt",
-    "ImageSets/SegmentationAug/train_aug.txt",
-    "ImageSets/Segmentation/train.txt",
-    "ImageSets/Main/train.txt",
-    "ImageSets/Segmentation/default.txt",
-    "ImageSets/Main/default.txt",
-)
+LISTS = [  # the training list, best first
+    f"ImageSets/{folder}/{name}.txt"
+    for name in ("train_aug", "trainaug", "train", "default")
+    for folder in ("Segmentation", "SegmentationAug", "Main")
+]
 
 
 def voc_root(path: Path) -> Path | None:

@@ -1,4 +1,4 @@
-"""Pseudo masks: patch scores of photos to palette PNGs, photo by photo, memory flat in their number."""
+"""Pseudo masks: patch scores of photos to palette PNGs, photo by photo."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -107,8 +107,8 @@ class MaskMaker:
         (C, h, w), 0 for other tags.
 
         Of each tag the mean of the two, each over its largest in the photo, and background where no
-        tag reaches its threshold, as in the pseudo masks. The segmenter's background is not used: it
-        learned from masks that miss parts of objects, and would miss more.
+        tag reaches its threshold, as in the pseudo masks. The segmenter's background is not used:
+        it learned from masks that miss parts of objects, and would miss more.
         """
         present = self.present(photo)
         segmenter = relative(torch.from_numpy(probs[present]))

@@ -1,4 +1,7 @@
-"""Patch scores to score maps of the photo's tags. C classes (background 0), h x w patches, H x W pixels."""
+"""Patch scores to score maps of a photo's tags.
+
+C classes (background 0), h x w patches, H x W pixels.
+"""
 
 from collections.abc import Callable
 
@@ -11,9 +14,8 @@ from tag2mask.config import MaskSettings
 from tag2mask.masks.affinity import affinity, spread
 from tag2mask.photos.table import BACKGROUND
 
-# Photos (B, 3, S, S) and labels (B, num_tags) to patch scores (B, C, h, w) and centered feature maps
-# [(B, h_l, w_l, D_l)] for the affinity. The scores are a softmax, or logits: 0 or more, 0 for
-# background.
+# Photos (B, 3, S, S) and labels (B, num_tags) to patch scores (B, C, h, w), a softmax or positive
+# logits (0 for background), and centered feature maps [(B, h_l, w_l, D_l)].
 Scorer = Callable[[Tensor, Tensor], tuple[Tensor, list[Tensor]]]
 
 
@@ -53,10 +55,9 @@ def tag_scores(scores: Tensor, settings: MaskSettings, overall: float | None = N
 
     `softmax` and `softmax_of_tags` keep Z as it is. `max_norm` divides each class by its largest
     score in the photo, background too: a tag with low scores everywhere (1e-6 at least) still gets
-    its best patches. `logits` have no score for background: after the same division, background is
-    where no tag reaches its threshold. That is `settings.threshold`, a number, or the mean of Otsu's
-    threshold in this photo and `overall`, that of many photos: alone the first would part an animal
-    that fills the photo.
+    its best patches. `logits` have none for background: after the same division, background is
+    where no tag reaches its threshold. That is `settings.threshold`, or the mean of Otsu's in this
+    photo and `overall`, that of many photos: the first alone would part an animal that fills it.
     """
     # Differs from CPC, which takes Z as it is: max_norm is what ViT-PCM's code does.
     z = relative(scores) if settings.scores in ("max_norm", "logits") else scores

@@ -17,8 +17,7 @@ from tag2mask.formats import read_rows
 from tag2mask.formats.rows import to_table
 from tag2mask.photos.masks import Truth, true_photos
 from tag2mask.photos.table import Photo, Table
-from tag2mask.processes import cores
-from tag2mask.progress import console, log, track
+from tag2mask.progress import console, track
 from tag2mask.runs.folder import CLUSTERS, METRICS, MODEL, PAGE, RunFolder
 
 if TYPE_CHECKING:
@@ -164,12 +163,10 @@ class Run:
 
     @cached_property
     def device(self) -> "torch.device":
-        """The GPU of this process if there is one, else the CPU; logs which."""
+        """The GPU of this process if there is one, else the CPU."""
         import torch
 
-        gpu = torch.cuda.is_available()
-        log.info(f"device: {torch.cuda.get_device_name() if gpu else f'CPU, {cores()} cores'}")
-        return torch.device("cuda" if gpu else "cpu")
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     @cached_property
     def segmenter(self) -> "DeepLabV2":

@@ -81,7 +81,7 @@ def classifier(run: Run, folder: Path) -> Counts:
 
     from tag2mask.classifier import save_classifier, train_classifier
 
-    config, table, _ = run.config, run.table, run.device
+    config, table = run.config, run.table
     M = membership(run.clusters, table.tags)
     vectors = torch.from_numpy(np.asarray(cluster_vector(table.multi_hot, M)))
     model = train_classifier(
@@ -99,8 +99,8 @@ def masks(run: Run, folder: Path) -> Counts:
 
     settings, table, maker = run.config.masks, run.table, mask_maker(run)
     maker.overall = maker.measure(table.photos)
-    mine = Table(table.tags, table.photos[rank() :: ranks()], table.source)
-    make_masks(mine, maker, folder, cores())
+    share = Table(table.tags, table.photos[rank() :: ranks()], table.source)
+    make_masks(share, maker, folder, cores())
     barrier()
     if rank() > 0:
         return {}
@@ -126,7 +126,7 @@ def mask_maker(run: Run) -> "MaskMaker":
         model = load_classifier(run.files.result("classifier", MODEL)).to(run.device)
         return model, membership(run.clusters, run.table.tags)
 
-    def score(images: "Tensor", labels: "Tensor") -> "tuple[Tensor, Tensor]":
+    def score(images: "Tensor", labels: "Tensor") -> "tuple[Tensor, list[Tensor]]":
         model, M = network()
         u = cluster_vector(labels, M).to(run.device)
         return model.scores(images.to(run.device), u, logits=settings.scores == "logits")
@@ -168,7 +168,7 @@ def segmenter(run: Run, folder: Path) -> Counts:
     from tag2mask.segmenter.deeplab import load_segmenter, save_segmenter
     from tag2mask.segmenter.train import train_segmenter
 
-    config, rounds, _ = run.config, run.config.segmenter.rounds, run.device
+    config, rounds = run.config, run.config.segmenter.rounds
     first, maker = run.files.result("masks"), mask_maker(run)
 
     def with_tags(photo: Photo, probs: np.ndarray) -> np.ndarray:
@@ -205,8 +205,8 @@ def _predict(
     from tag2mask.segmenter.predict import predict_photos
 
     network = load_segmenter(model).to(run.device)
-    mine = table.photos[rank() :: ranks()]
-    todo = [photo for photo in mine if not (folder / f"{photo.name}.png").exists()]
+    share = table.photos[rank() :: ranks()]
+    todo = [photo for photo in share if not (folder / f"{photo.name}.png").exists()]
     predictions = predict_photos(network, todo, run.config.segmenter, decide=decide)
     done = len(table) - len(todo)
     for photo, prediction in track(predictions, "predictions", total=len(table), done=done):
@@ -293,13 +293,13 @@ def shown_scores(run: Run) -> Callable[[Photo], np.ndarray | None]:
 
     maker, folder = mask_maker(run), run.files.result("masks")
 
-    def scores(photo: Photo) -> np.ndarray | None:
+    def read(photo: Photo) -> np.ndarray | None:
         if not (folder / f"{photo.name}.npz").exists():
             return None
         maps = read_maps(folder, photo)
-        shown = np.zeros((run.table.num_classes, *maps.shape[1:]), np.float32)
+        scores = np.zeros((run.table.num_classes, *maps.shape[1:]), np.float32)
         is_logits = run.config.masks.scores == "logits"
-        shown[maker.present(photo)] = relative(maps) if is_logits else maps
-        return shown
+        scores[maker.present(photo)] = relative(maps) if is_logits else maps
+        return scores
 
-    return scores
+    return read

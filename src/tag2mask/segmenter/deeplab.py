@@ -1,6 +1,5 @@
 """DeepLabV2 (Chen et al. 2018): a CNN at output stride 8 or 16 and four dilated heads, summed."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -64,10 +63,9 @@ def save_segmenter(model: DeepLabV2, path: Path) -> None:
 
 def load_segmenter(path: Path) -> DeepLabV2:
     """A file of `save_segmenter` to the network, in eval mode. Raises RunError."""
-
-    def build(
-        settings: SegmenterSettings, shifts: list[float], metadata: dict[str, str]
-    ) -> DeepLabV2:
-        return DeepLabV2(settings, json.loads(metadata["classes"]), shifts)
-
-    return load_network(path, "segmenter", SegmenterSettings, build)
+    return load_network(
+        path,
+        "segmenter",
+        SegmenterSettings,
+        lambda settings, about: DeepLabV2(settings, about["classes"], about["shifts"]),
+    )

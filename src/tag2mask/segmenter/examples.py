@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +17,14 @@ from tag2mask.photos.table import BACKGROUND, IGNORE, Photo, Table
 from tag2mask.photos.tensors import LIGHT, seeded, to_tensor
 
 from torchvision import tv_tensors  # isort: skip  behind transforms, which imports torchvision safely
+
+
+Mask = TypeVar("Mask", np.ndarray, Tensor)
+
+
+def is_object(mask: Mask) -> Mask:
+    """Which pixels of a mask are neither background nor ignored."""
+    return (mask != BACKGROUND) & (mask != IGNORE)
 
 
 class PseudoMasked:
@@ -33,11 +42,12 @@ class PseudoMasked:
     ):
         self.table, self.folder, self.settings, self.side = table, folder, settings, side
         self.mean = mean.reshape(3, 1, 1)
-        missing = [photo.name for photo in table.photos if not self.mask_path(photo).is_file()]
+        names = [photo.name for photo in table.photos]
+        missing = [name for name in names if not (folder / f"{name}.png").is_file()]
         if missing:
-            names = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+            some = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
             raise DataError(
-                f"{folder}: no mask for {len(missing)} of {len(table)} photos: {names}; "
+                f"{folder}: no mask for {len(missing)} of {len(table)} photos: {some}; "
                 "run `tag2mask masks` first"
             )
 
@@ -58,24 +68,19 @@ class PseudoMasked:
         target[top : top + height, left : left + width] = numbers
         return image, target
 
-    def mask_path(self, photo: Photo) -> Path:
-        """Where the mask of a photo lies."""
-        return self.folder / f"{photo.name}.png"
-
     def read_mask(self, photo: Photo) -> np.ndarray:
         """The mask of a photo: (H, W) uint8. Raises DataError if it does not fit."""
-        path = self.mask_path(photo)
-        mask = read_mask(path)
-        width, height = image_size(photo.path)
+        path = self.folder / f"{photo.name}.png"
+        mask, (width, height) = read_mask(path), image_size(photo.path)
         if mask.shape != (height, width):
             raise DataError(
-                f"{path}: {mask.shape[1]} x {mask.shape[0]}, but {photo.path} is {width} x {height} "
-                "(width x height)"
+                f"{path} is {mask.shape[1]} x {mask.shape[0]} pixels, "
+                f"but {photo.path} is {width} x {height}"
             )
         largest = int(mask.max(initial=0, where=mask != IGNORE))
         if largest >= self.table.num_classes:
             raise DataError(
-                f"{path}: holds class {largest}, but the classes are "
+                f"{path} holds class {largest}, but the classes are "
                 f"0 to {self.table.num_classes - 1}, and 255"
             )
         return mask
@@ -84,7 +89,7 @@ class PseudoMasked:
         """Of up to `photos` masks, evenly spread: share of object pixels, number of masks that have
         any, number of masks."""
         masks = map(self.read_mask, self.table.photos[:: math.ceil(len(self) / photos)])
-        shares = [float(((m != BACKGROUND) & (m != IGNORE)).mean()) for m in masks]
+        shares = [float(is_object(mask).mean()) for mask in masks]
         return float(np.mean(shares)), int(np.count_nonzero(shares)), len(shares)
 
     def _cut(self, photo: Photo, mask: np.ndarray) -> tuple[Tensor, Tensor, tuple[int, int]]:

@@ -74,7 +74,7 @@ class Prediction:
 def predict(
     model: DeepLabV2, image: Image.Image, settings: SegmenterSettings | None = None
 ) -> Prediction:
-    """An RGB photo to its Prediction. `settings` (sizes, scales, mirror, CRF): default the model's."""
+    """An RGB photo to its Prediction. `settings` (sizes, scales, CRF): default the model's."""
     settings = settings or model.settings
     small = reduced(image, settings.image_size)
     probs = _probabilities(model, small, settings)
@@ -92,9 +92,9 @@ def predict_photos(
 ) -> Iterator[tuple[Photo, Prediction]]:
     """Photos to their Predictions, in order. Threads read files and run the CRF beside the network.
 
-    At most two predictions a thread are in memory. A file that is no photo goes to `on_error` and is
-    skipped; without `on_error` it raises DataError when its turn comes. `decide`: a photo and its
-    probabilities (C, h, w) to what the CRF gets, for photos with known tags; default `object_first`.
+    At most two predictions a thread are in memory. A file that is no photo goes to `on_error` and
+    is skipped; without `on_error` it raises DataError. `decide`: a photo and its probabilities
+    (C, h, w) to what the CRF gets, for photos with known tags; default: `object_first`.
     """
     settings = settings or model.settings
     threads = threads or cores()
@@ -147,8 +147,8 @@ def _object_first(probs: np.ndarray, settings: SegmenterSettings) -> np.ndarray:
     """Probabilities (C, h, w) to a decision: all that is not background goes to the likeliest other
     class of each pixel.
 
-    A pixel is background only where an object is less likely, not wherever several classes share the
-    object: cow or sheep, but surely no background.
+    A pixel is background only where an object is less likely, not wherever several classes share
+    it: cow or sheep, but surely no background.
     """
     if not settings.object_first:
         return probs

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from tag2mask.config import SegmenterSettings
 from tag2mask.errors import TrainingError
 from tag2mask.loop import Phase, fit
-from tag2mask.photos.table import BACKGROUND, IGNORE, Table
+from tag2mask.photos.table import BACKGROUND, Table
 from tag2mask.photos.tensors import seeded
 from tag2mask.segmenter.deeplab import DeepLabV2
-from tag2mask.segmenter.examples import PseudoMasked
+from tag2mask.segmenter.examples import PseudoMasked, is_object
 from tag2mask.segmenter.losses import segmentation_loss
 
 MASKS_READ = 500  # masks whose object pixels are counted before training
@@ -32,9 +32,8 @@ def train_segmenter(
     """
     with seeded(seed):
         model = DeepLabV2(settings, table.classes)
-    backbone = model.backbone
-    side = backbone.side(settings.crop_size)
-    examples = PseudoMasked(table, masks, settings, side, backbone.mean.clone())
+    side, mean = model.backbone.side(settings.crop_size), model.backbone.mean.clone()
+    examples = PseudoMasked(table, masks, settings, side, mean)
     guard = BackgroundGuard(examples)
 
     def loss(network: nn.Module, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
@@ -64,21 +63,18 @@ def train_segmenter(
 
 
 def optimizer(model: DeepLabV2, settings: SegmenterSettings) -> torch.optim.SGD:
-    """SGD as in deeplab-pytorch: heads ten times as fast, their biases twenty times; no weight decay
-    on biases and norms."""
+    """SGD as in deeplab-pytorch: heads ten times as fast, their biases twenty times; biases and
+    norms without weight decay."""
     lr, trained = settings.lr, [p for p in model.backbone.parameters() if p.requires_grad]
-    no_decay = {"weight_decay": 0.0}
     groups = [
         {"params": [p for p in trained if p.ndim > 1], "lr": lr},
-        {"params": [p for p in trained if p.ndim <= 1], "lr": lr, **no_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "lr": lr, "weight_decay": 0.0},
         {"params": [head.weight for head in model.heads], "lr": 10 * lr},
-        {"params": [head.bias for head in model.heads], "lr": 20 * lr, **no_decay},
+        {"params": [head.bias for head in model.heads], "lr": 20 * lr, "weight_decay": 0.0},
     ]
+    groups = [group for group in groups if group["params"]]
     return torch.optim.SGD(
-        [group for group in groups if group["params"]],
-        lr,
-        momentum=settings.momentum,
-        weight_decay=settings.weight_decay,
+        groups, lr, momentum=settings.momentum, weight_decay=settings.weight_decay
     )
 
 
@@ -112,11 +108,10 @@ class BackgroundGuard:
     @torch.inference_mode()
     def check(self, model: DeepLabV2) -> None:
         """Try the trained network on training crops that hold objects."""
-        device = next(model.parameters()).device
-        tried = 0
+        device, tried = next(model.parameters()).device, 0
         for index in range(len(self.examples)):
             image, mask = self.examples[index, index]
-            if not ((mask != BACKGROUND) & (mask != IGNORE)).any():
+            if not is_object(mask).any():
                 continue
             logits = model(image[None].to(device))
             if not logits.isfinite().all():  # the last step can do this, after a finite loss
@@ -134,18 +129,16 @@ class BackgroundGuard:
 
     def _stop(self, where: str) -> None:
         settings = self.examples.settings
-        balanced = "" if settings.balanced else "--segmenter.balanced"
+        balanced = "" if settings.balanced else "; --segmenter.balanced may help"
         if self.share < 0.03:
             advice = f"That is very little: look at the masks in {self.examples.folder}"
-            advice += f"; if they are right, try {balanced}" if balanced else ""
         else:
             advice = (
-                f"That is enough to learn from: the learning rate ({settings.lr:g}) is too low or too "
-                f"high, there are too few steps ({settings.steps}), or the weights of "
-                f"{settings.backbone} do not fit; try --segmenter.lr {settings.lr * 4:g}, "
-                f"{settings.lr / 4:g}{balanced and f', or {balanced}'}"
+                f"That is enough to learn from. The learning rate ({settings.lr:g}) may be wrong, "
+                f"the steps ({settings.steps}) too few, or the weights unfit; "
+                f"try --segmenter.lr {settings.lr * 4:g} or {settings.lr / 4:g}"
             )
         raise TrainingError(
             f"the segmenter predicts background for {where}. {self.share:.1%} of the masks' pixels "
-            f"are objects ({self.with_objects} of {self.read} masks hold any). {advice}"
+            f"are objects ({self.with_objects} of {self.read} masks hold any). {advice}{balanced}"
         )
