@@ -265,7 +265,7 @@ def segment(task: Task, options: argparse.Namespace) -> None:
         prediction.save(folder / "predictions" / f"{photo.name}.png")
     context = {"split": "val", "labels": "none", "crf": True}
     metrics = figures(folder / "predictions", val, options.data, **context)
-    finish(task, [{"masks": VAL_MASKS, **metrics}], model.weights_used, start, options)
+    finish(task, [{"masks": VAL_MASKS, **metrics}], model.backbone.weights_used, start, options)
 
 
 def best_threshold(task: Task, options: argparse.Namespace) -> float:
