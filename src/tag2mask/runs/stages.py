@@ -135,7 +135,7 @@ def mask_maker(job: Job) -> Any:
 def shown_scores(job: Job) -> Callable[[Photo], np.ndarray | None]:
     """What the report shows of a photo's patch scores, from the masks stage: (C, h, w) in 0-1, None where there are none yet.
 
-    Z itself; with scores = logits, which has no upper end, each tag's evidence relative to its highest in the photo.
+    Z itself; with scores = logits, which has no upper end, each tag's logits relative to their highest in the photo.
     """
     from tag2mask.masks import read_maps
     from tag2mask.masks.scores import relative
