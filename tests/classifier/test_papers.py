@@ -162,7 +162,7 @@ def similarity(a, b):
 
 
 def test_gradient_of_pce_is_that_of_the_double_sum():
-    """Eqs. 4 to 6 in float64, pair by pair, over the classes of each photo; nothing is learned from Z."""
+    """Eqs. 4 to 6 in float64, pair by pair, over the classes of each photo, with Z fixed."""
     torch.manual_seed(3)
     features = torch.randn(2, 14, 6).requires_grad_()
     scores = (torch.randn(2, 14, 3) * 6).softmax(-1).requires_grad_()
