@@ -1,6 +1,6 @@
 """A floor for quality: scenes of six tags, the wheel's weights, some hundred seconds on one core.
 
-The figures below, for the seeds given: python tests/test_floor.py 0 1 2 3
+The figures below, for these seeds: python tests/test_floor.py 0 1 2 3
 """
 
 import json
@@ -69,7 +69,7 @@ def figures(folder: Path, seed: int) -> dict[str, float]:
 
     ours = run("ours", ("clusters", "classifier", "masks", "segmenter", "evaluate"))
     metrics = read_json(ours / "evaluate/metrics.json")
-    found = {
+    miou = {
         "pseudo masks": 100 * metrics["pseudo"]["miou"],
         "segmenter": 100 * metrics["segmenter"]["miou"],
         "all background": score("tags.csv", None),
@@ -81,7 +81,7 @@ def figures(folder: Path, seed: int) -> dict[str, float]:
             "tags.csv", run("cam", ("clusters", "classifier", "masks"), PLAIN, BARE) / "masks"
         ),
     }
-    return {name: round(value, 1) for name, value in found.items()}
+    return {name: round(value, 1) for name, value in miou.items()}
 
 
 # 2026-11-26, seeds 0 to 3, on the scenes before they had four kinds of background: mIoU [%] of the
@@ -96,17 +96,19 @@ MEASURED = {
     "untrained": (34.9, 11.0, 23.3, 23.0),
     "CAM": (62.9, 57.5, 61.9, 55.9),
 }
-MARGIN = 10  # of mIoU [%] below the smallest difference of the seeds: processors round otherwise, and few steps make much of it
+# mIoU [%] below the smallest difference of the seeds: after few steps processors differ much
+MARGIN = 10
 
 
 @pytest.mark.slow
 def test_what_is_learned_is_well_above_what_is_not(tmp_path):
     """Each by the smallest difference of four seeds, less ten points.
 
-    Eighty steps on 64 scenes do not beat CAM: 58.5 against 59.6 in the mean. What is held here is that we do not fall far below it; that we
+    Eighty steps on 64 scenes do not beat CAM: 58.5 against 59.6 in the mean. What is held here is
+    that we do not fall far below it; that we
     are above it on photos is measured in benchmarks/, not here.
     """
-    found = figures(tmp_path, seed=0)
+    miou = figures(tmp_path, seed=0)
     for better, worse in (
         ("pseudo masks", "all background"),
         ("pseudo masks", "untrained"),
@@ -114,7 +116,7 @@ def test_what_is_learned_is_well_above_what_is_not(tmp_path):
         ("segmenter", "all background, val"),
     ):
         least = min(a - b for a, b in zip(MEASURED[better], MEASURED[worse], strict=True))
-        assert found[better] - found[worse] > least - MARGIN, f"{better} against {worse}: {found}"
+        assert miou[better] - miou[worse] > least - MARGIN, f"{better} against {worse}: {miou}"
 
 
 if __name__ == "__main__":

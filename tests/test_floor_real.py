@@ -1,6 +1,7 @@
-"""A floor for quality on real photos: cats, dogs and horses, the wheel's weights, some 85 seconds on one core, beside CAM as published.
+"""A floor for quality on real photos: cats, dogs and horses, the wheel's weights, some 85 seconds
+on one core, beside CAM as published.
 
-The figures below, for the seeds given: python tests/test_floor_real.py 0 1 2 3
+The figures below, for these seeds: python tests/test_floor_real.py 0 1 2 3
 """
 
 import csv
@@ -36,7 +37,8 @@ CAM = {  # as in benchmarks/methods.py
 
 
 def figures(photos: Path, folder: Path, seed: int) -> dict[str, float]:
-    """mIoU [%] of pseudo masks and of what they must be better than, over background and the three tags."""
+    """mIoU [%] of pseudo masks and of what they must be better than, over background and the three
+    tags."""
     listed = set((photos / "train_seg.txt").read_text().split())
     rows = list(csv.DictReader((photos / "train.csv").open()))
     clear = {
@@ -85,17 +87,20 @@ def figures(photos: Path, folder: Path, seed: int) -> dict[str, float]:
         ]
         return 100 * evaluate_masks(pairs, table.classes).miou
 
-    found = {
+    miou = {
         "pseudo masks": score(run("ours")),
         "CAM": score(run("cam", CAM)),
         "all object": score(None),
     }
-    return {name: round(value, 1) for name, value in found.items()}
+    return {name: round(value, 1) for name, value in miou.items()}
 
 
-# 2026-11-26, seeds 0 to 3: mIoU [%] of masks of 48 training photos, made by the command above on a processor.
-# All object: each photo is its tag from edge to edge. With seed 0, broken on purpose, pseudo masks and CAM: scores not spread 42.1 and
-# 47.2, a classifier that never learns 36.1 and 25.0, the next photo's tags in training 26.4 and 18.3; by these figures each misses a bound.
+# 2026-11-26, seeds 0 to 3: mIoU [%] of masks of 48 training photos, made by the command above on a
+# processor.
+# All object: each photo is its tag from edge to edge. With seed 0, broken on purpose, pseudo masks
+# and CAM: scores not spread 42.1 and
+# 47.2, a classifier that never learns 36.1 and 25.0, the next photo's tags in training 26.4 and
+# 18.3; by these figures each misses a bound.
 MEASURED = {
     "pseudo masks": (52.9, 53.3, 49.2, 40.6),
     "CAM": (47.2, 42.3, 42.6, 42.1),
@@ -112,15 +117,14 @@ MARGINS = {
 def test_masks_of_photos_are_as_far_above_others_as_they_were(shared, tmp_path):
     """By the difference that the same seed, and so the same photos, had, less the margin.
 
-    Not "above CAM": with seed 3's photos we are 1.5 below it, in the mean of the four 5.5 above. Forty steps on 48 photos are too few for
+    Not "above CAM": with seed 3's photos we are 1.5 below it, in the mean of the four 5.5 above.
+    Forty steps on 48 photos are too few for
     that; it is measured in benchmarks/.
     """
-    found = figures(shared / "voc-animals", tmp_path, seed=0)
+    miou = figures(shared / "voc-animals", tmp_path, seed=0)
     for worse, margin in MARGINS.items():
         least = MEASURED["pseudo masks"][0] - MEASURED[worse][0] - margin
-        assert found["pseudo masks"] - found[worse] > least, (
-            f"pseudo masks against {worse}: {found}"
-        )
+        assert miou["pseudo masks"] - miou[worse] > least, f"pseudo masks against {worse}: {miou}"
 
 
 if __name__ == "__main__":

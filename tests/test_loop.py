@@ -1,4 +1,5 @@
-"""The training loop: same numbers however often it is stopped, whoever reads the pictures; NaN is explained."""
+"""The training loop: same numbers however often it is stopped, whoever reads the pictures; NaN is
+explained."""
 
 import json
 import os
@@ -182,7 +183,8 @@ def linear(folder, batch_size):
 
 @pytest.mark.slow
 def test_two_processes_learn_what_one_does(tmp_path):
-    """A batch of five is three and two: the gradient is that of the five. A batch of one is not enough for two."""
+    """A batch of five is three and two: the gradient is that of the five. A batch of one is not
+    enough for two."""
     script = tmp_path / "two.py"
     script.write_text(
         """

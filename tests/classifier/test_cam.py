@@ -1,4 +1,5 @@
-"""With token and mixer off, mean pooling is CAM: the logit maps equal those of another implementation."""
+"""With token and mixer off, mean pooling is CAM: the logit maps equal those of another
+implementation."""
 
 import torch
 from torch import nn
@@ -9,7 +10,8 @@ from tag2mask.config import ClassifierSettings
 
 
 class PooledClassifier(nn.Module):
-    """The same network as image classifiers have it: maps (B, D, h, w), global average, one layer."""
+    """The same network as image classifiers have it: maps (B, D, h, w), global average, one
+    layer."""
 
     def __init__(self, net: PatchClassifier):
         super().__init__()

@@ -144,8 +144,8 @@ def test_hv_bilstm_is_as_exact_under_autocast():
     torch.manual_seed(0)
     mixer, x = HVBiLSTM(8), torch.randn(1, 4, 5, 8)
     with torch.autocast("cpu", torch.bfloat16):
-        found = mixer(x)
-    assert torch.equal(found, mixer(x))
+        mixed = mixer(x)
+    assert torch.equal(mixed, mixer(x))
 
 
 def test_residual_hv_bilstm_starts_as_identity():

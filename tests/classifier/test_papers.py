@@ -1,6 +1,8 @@
-"""The papers' formulas, written anew from their text with plain loops, against what the product computes.
+"""The papers' formulas, written anew from their text with plain loops, against what the product
+computes.
 
-F_v patch tokens, F_c cluster token, F_in their concatenation, F_out behind the HV-BiLSTM, Z patch scores: PPC II and CPC 3 name them so.
+F_v patch tokens, F_c cluster token, F_in their concatenation, F_out behind the HV-BiLSTM, Z patch
+scores: PPC II and CPC 3 name them so.
 """
 
 import math
@@ -27,7 +29,8 @@ def sigmoid(x):
 
 
 def lstm(x, weights, suffix):
-    """One direction of an LSTM (Hochreiter and Schmidhuber, with a forget gate) over x (T, D): (T, units). PyTorch's order of gates."""
+    """One direction of an LSTM (Hochreiter and Schmidhuber, with a forget gate) over x (T, D): (T,
+    units). PyTorch's order of gates."""
     W, R, bias = (
         weights[f"weight_ih_l0{suffix}"],
         weights[f"weight_hh_l0{suffix}"],
@@ -63,18 +66,19 @@ def hv_bilstm(mixer, x):
 def test_hv_bilstm_is_two_lstms_over_rows_and_two_over_columns():
     torch.manual_seed(0)
     mixer, x = HVBiLSTM(16), torch.randn(2, 3, 5, 16)
-    found = mixer(x).detach().numpy()
-    for image, got in zip(x.double().numpy(), found, strict=True):
+    refined = mixer(x).detach().numpy()
+    for image, got in zip(x.double().numpy(), refined, strict=True):
         np.testing.assert_allclose(got, hv_bilstm(mixer, image), atol=1e-6)
 
 
 def test_scores_of_a_photo_from_its_tokens_on():
-    """Eq. 1, the concatenation, the HV-BiLSTM and eq. 2: F_c = u^T G beside each of s patch tokens, Z = softmax(F_out W)."""
+    """Eq. 1, the concatenation, the HV-BiLSTM and eq. 2: F_c = u^T G beside each of s patch tokens,
+    Z = softmax(F_out W)."""
     torch.manual_seed(0)
     net = PatchClassifier(ClassifierSettings(**SMALL, mixer="hv_bilstm"), 4, 3).eval()
     image, u = torch.rand(1, 3, 48, 80), torch.tensor([[1.0, 0, 1]])
     with torch.inference_mode():
-        found = net.scores(image, u)[0][0].numpy()
+        scores = net.scores(image, u)[0][0].numpy()
         tokens = (
             net.backbone.net.forward_features((image - net.backbone.mean) / net.backbone.std)[0]
             .double()
@@ -96,11 +100,12 @@ def test_scores_of_a_photo_from_its_tokens_on():
     for row in range(3):
         for column in range(5):
             e = [math.exp(W[c] @ F_out[row, column]) for c in range(4)]
-            np.testing.assert_allclose(found[:, row, column], np.array(e) / sum(e), atol=1e-6)
+            np.testing.assert_allclose(scores[:, row, column], np.array(e) / sum(e), atol=1e-6)
 
 
 def bicubic(table, size):
-    """A square table (n, n, D) at size (h, w): cubic convolution (Keys 1981), widened where it reduces."""
+    """A square table (n, n, D) at size (h, w): cubic convolution (Keys 1981), widened where it
+    reduces."""
 
     def kernel(x, a=-0.5):
         x = abs(x)
@@ -158,7 +163,7 @@ def similarity(a, b):
 
 
 def test_gradient_of_pce_is_that_of_the_double_sum():
-    """Eqs. 4 to 6 in float64, pair by pair, over the classes of each photo; Z is given, and not learnt from."""
+    """Eqs. 4 to 6 in float64, pair by pair, over the classes of each photo, with Z fixed."""
     torch.manual_seed(3)
     features = torch.randn(2, 14, 6).requires_grad_()
     scores = (torch.randn(2, 14, 3) * 6).softmax(-1).requires_grad_()
@@ -189,7 +194,8 @@ def test_gradient_of_pce_is_that_of_the_double_sum():
 
 @pytest.mark.parametrize(("side", "k"), [(384, 6), (192, 2)])
 def test_the_overall_loss_of_cpc(side, k):
-    """Eqs. 3, 7 and 8 by sorting and summing: k = 6 of 24 x 24 patches, background's label 1, lambda 0.01."""
+    """Eqs. 3, 7 and 8 by sorting and summing: k = 6 of 24 x 24 patches, background's label 1,
+    lambda 0.01."""
     torch.manual_seed(0)
     settings = load_recipe("cpc").classifier.model_copy(update=SMALL)
     net = PatchClassifier(settings, 4, 3).eval()
@@ -217,7 +223,8 @@ def test_the_overall_loss_of_cpc(side, k):
 
 
 def test_learning_rates_of_cpc(monkeypatch, tmp_path):
-    """1e-3 for two epochs, the backbone frozen; then 1e-4, with the last 5 blocks and the norm; Adam; batches of 16; 50 epochs."""
+    """1e-3 for two epochs, the backbone frozen; then 1e-4, with the last 5 blocks and the norm;
+    Adam; batches of 16; 50 epochs."""
     seen = {}
 
     def fit(model, loss, examples, phases, folder, *, batch_size, **rest):

@@ -153,10 +153,10 @@ def test_the_backbone_is_frozen_at_first_then_its_last_blocks_learn_slowly(
         lr_decay=decay,
         trained_blocks=1,
     )
-    given = {}
+    captured = {}
 
     def fit(model, loss, examples, phases, folder, **options):
-        given.update(options, phases=phases)
+        captured.update(options, phases=phases)
         return model
 
     monkeypatch.setattr(loop, "fit", fit)
@@ -166,8 +166,11 @@ def test_the_backbone_is_frozen_at_first_then_its_last_blocks_learn_slowly(
         id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]
     }
     new = {name for name, _ in model.named_parameters() if not name.startswith("backbone.")}
-    frozen, rest = given["phases"]
-    assert (frozen.end, rest.end) == (2 * 2, 6 * 2) and (given["seed"], given["batch_size"]) == (
+    frozen, rest = captured["phases"]
+    assert (frozen.end, rest.end) == (2 * 2, 6 * 2) and (
+        captured["seed"],
+        captured["batch_size"],
+    ) == (
         5,
         3,
     )  # 6 photos, 3 a step

@@ -11,7 +11,8 @@ from tag2mask.masks.affinity import affinity, spread
 
 
 def test_by_hand():
-    """Three patches: cosines 1, 0.6 and 0 to the first, in one map; roots, then rows that sum to 1."""
+    """Three patches: cosines 1, 0.6 and 0 to the first, in one map; roots, then rows that sum to
+    1."""
     features = torch.tensor([[[[2.0, 0.0], [0.6, 0.8], [0.0, 3.0]]]])  # (1, 1, 3, 2)
     weights = affinity([features], (1, 3))[0]
     a, b = 0.6**0.5, 0.8**0.5

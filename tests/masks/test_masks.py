@@ -96,7 +96,8 @@ def test_otsu_parts_two_groups():
 
 
 def test_flip_and_scales_are_averaged_in_place():
-    """A scorer that returns the picture's own brightness must give it back: mirrored scores are mirrored back, sizes brought together."""
+    """A scorer that returns the picture's own brightness must give it back: mirrored scores are
+    mirrored back, sizes brought together."""
 
     def score(images, labels):
         return torch.nn.functional.avg_pool2d(images, 16), []
@@ -104,74 +105,63 @@ def test_flip_and_scales_are_averaged_in_place():
     picture = torch.zeros(1, 3, 64, 64)
     picture[..., :32] = 1
 
-    def load(side):
-        return torch.nn.functional.interpolate(picture, (side, side))
-
-    settings = MaskSettings(image_size=64, scales=(1.0, 2.0), flip=True, affinity=False)
-    scores = mean_scores(score, load, torch.ones(1, 1), settings, int)
+    images = [torch.nn.functional.interpolate(picture, (side, side)) for side in (64, 128)]
+    settings = MaskSettings(flip=True, affinity=False)
+    scores = mean_scores(score, images, torch.ones(1, 1), settings)
     assert scores.shape == (1, 3, 4, 4)
     assert torch.allclose(scores[0, 0], torch.tensor([1.0, 1, 0, 0]).expand(4, 4), atol=0.13)
     assert scores[0, 0, 0, 0] > 0.9 and scores[0, 0, 0, 3] < 0.1
     asked = []
 
     def left_of_the_largest(images, labels):
-        """1 in the left half for each scale by itself: mirrored or not, as an LSTM or any network that knows left from right."""
+        """1 in the left half for each scale by itself: mirrored or not, as an LSTM or any network
+        that knows left from right."""
         asked.append((images.shape[-1], float(labels.sum())))
         return torch.cat([torch.ones(1, 1, 2, 2), torch.zeros(1, 1, 2, 2)], -1) * len(asked), []
 
-    one = mean_scores(
-        left_of_the_largest, load, torch.full((1, 1), 3.0), settings, lambda side: int(side) + 1
-    )
-    assert asked == [
-        (65, 3),
-        (65, 3),
-        (129, 3),
-        (129, 3),
-    ]  # straight and mirrored: 1 and 2, 3 and 4
-    assert one[0, 0].tolist() == [[1.0, 1.0, 1.5, 1.5]] * 2
+    mean = mean_scores(left_of_the_largest, images, torch.full((1, 1), 3.0), settings)
+    # straight and mirrored: 1 and 2, 3 and 4
+    assert asked == [(64, 3), (64, 3), (128, 3), (128, 3)]
+    assert mean[0, 0].tolist() == [[1.0, 1.0, 1.5, 1.5]] * 2
     of_size = {64: torch.zeros(1, 1, 1, 4), 128: torch.tensor([[[[0.0, 4.0]]]])}
-    both = mean_scores(
-        lambda images, labels: (of_size[images.shape[-1]], []),
-        load,
-        None,
-        settings.model_copy(update={"flip": False}),
-        int,
-    )
+    straight = settings.model_copy(update={"flip": False})
+    both = mean_scores(lambda x, labels: (of_size[x.shape[-1]], []), images, None, straight)
     assert both[0, 0].tolist() == [[0, 0.5, 1.5, 2]]  # bilinear
 
 
 def test_a_cell_is_a_square_of_pixels():
-    """Scores are those of the cells' middles: two cells over four pixels, the middles between the first two and the last two."""
+    """Scores are those of the cells' middles: two cells over four pixels, the middles between the
+    first two and the last two."""
     scores = torch.tensor([[[0.0, 1.0]], [[1.0, 0.0]]])
-    found = to_pixels(scores, 3, 4)
-    assert found.dtype == np.float32
-    assert found.tolist() == [[[0, 0.25, 0.75, 1]] * 3, [[1, 0.75, 0.25, 0]] * 3]
+    pixels = to_pixels(scores, 3, 4)
+    assert pixels.dtype == np.float32
+    assert pixels.tolist() == [[[0, 0.25, 0.75, 1]] * 3, [[1, 0.75, 0.25, 0]] * 3]
     assert to_pixels(scores.mT, 4, 1)[0].tolist() == [[0], [0.25], [0.75], [1]]
 
 
 @pytest.fixture
 def photos(tmp_path):
     """Two photos, red on the left and blue on the right, of odd sizes."""
-    made = []
+    photos = []
     for name, size in (("a/one", (41, 23)), ("two", (30, 57))):
         pixels = np.zeros((size[1], size[0], 3), np.uint8)
         pixels[:, : size[0] // 2, 0] = pixels[:, size[0] // 2 :, 2] = 255
         path = tmp_path / "photos" / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(path)
-        made.append(Photo(name, path, ("red",)))
-    return Table(("blue", "red"), tuple(made))
+        photos.append(Photo(name, path, ("red",)))
+    return Table(("blue", "red"), tuple(photos))
 
 
-def colours(images, labels):
-    """Scores that are the colours: background where neither is strong."""
+def colors(images, labels):
+    """Scores that are the colors: background where neither is strong."""
     pooled = torch.nn.functional.avg_pool2d(images, 16)
     return torch.stack([0.3 + 0 * pooled[:, 0], pooled[:, 2], pooled[:, 0]], 1).softmax(1), []
 
 
 def test_masks_have_the_photos_size_and_only_given_tags(photos, tmp_path):
     maker = MaskMaker(
-        colours, int, photos.tags, PLAIN.model_copy(update={"scores": "softmax_of_tags"})
+        colors, int, photos.tags, PLAIN.model_copy(update={"scores": "softmax_of_tags"})
     )
     assert make_masks(photos, maker, tmp_path / "out", 2) == 2
     one = read_mask(tmp_path / "out" / "a" / "one.png")
@@ -183,10 +173,16 @@ def test_masks_have_the_photos_size_and_only_given_tags(photos, tmp_path):
         assert saved["scores"].shape == (2, 2, 2) and saved["classes"].tolist() == [0, 2]
     (stored,) = maker.maps(photos.photos[1:])
     assert torch.allclose(read_maps(tmp_path / "out", photos.photos[1]), stored, atol=1e-3)
-    plain = MaskMaker(colours, int, photos.tags, PLAIN.model_copy(update={"scores": "softmax"}))
+    plain = MaskMaker(colors, int, photos.tags, PLAIN.model_copy(update={"scores": "softmax"}))
     assert set(
         np.unique(plain.mask(photos.photos[0], plain.scores(plain.maps(photos.photos[:1])[0])))
     ) == {1, 2}
+
+
+def test_photos_are_read_at_every_scale(photos):
+    settings = PLAIN.model_copy(update={"scales": (1.0, 2.0)})
+    maker = MaskMaker(colors, lambda side: int(side) + 1, photos.tags, settings)
+    assert [x.shape for x in maker.read(photos.photos)] == [(2, 3, 33, 33), (2, 3, 65, 65)]
 
 
 def test_the_crf_works_on_a_reduced_photo_and_the_mask_has_its_size(tmp_path, monkeypatch):
@@ -196,28 +192,30 @@ def test_the_crf_works_on_a_reduced_photo_and_the_mask_has_its_size(tmp_path, mo
         "tag2mask.masks.make.dense_crf",
         lambda image, probs, params: seen.append((image.shape, probs.shape)) or probs,
     )
-    made = MaskMaker(None, None, ("x",), MaskSettings(mask_size=100))
+    maker = MaskMaker(None, None, ("x",), MaskSettings(mask_size=100))
     scores = torch.tensor([[[0.1], [0.9]], [[0.9], [0.1]]])  # the tag above, background below
-    mask = made.mask(photo, scores)
+    mask = maker.mask(photo, scores)
     assert seen == [((100, 40, 3), (2, 100, 40))]
     assert mask.shape == (300, 120) and (mask[:150] == 1).all() and (mask[150:] == 0).all()
 
 
 def bilinear(z, size):
-    """(K, h, w) at (W, H): each pixel's middle lies between the middles of four cells, beyond the outermost it has theirs."""
-    found = z
+    """(K, h, w) at (W, H): each pixel's middle lies between the middles of four cells, beyond the
+    outermost it has theirs."""
+    scores = z
     for axis, pixels in ((1, size[1]), (2, size[0])):
-        cells = found.shape[axis]
+        cells = scores.shape[axis]
         at = np.clip((np.arange(pixels) + 0.5) * cells / pixels - 0.5, 0, cells - 1)
         low = np.minimum(at.astype(int), cells - 2)
         share = (at - low).reshape((-1, 1) if axis == 1 else -1)
-        found = np.take(found, low, axis) * (1 - share) + np.take(found, low + 1, axis) * share
-    return found
+        scores = np.take(scores, low, axis) * (1 - share) + np.take(scores, low + 1, axis) * share
+    return scores
 
 
 @pytest.mark.parametrize("backbone", ["test_vit", "tf_efficientnet_lite0"])
 def test_a_mask_is_the_argmax_of_z_interpolated_to_the_photo(backbone, tmp_path):
-    """PPC II.D, CPC 3.5 without the CRF: the photo as a square, Z, bilinear interpolation, argmax over all classes."""
+    """PPC II.D, CPC 3.5 without the CRF: the photo as a square, Z, bilinear interpolation, argmax
+    over all classes."""
     torch.manual_seed(0)
     net = PatchClassifier(
         ClassifierSettings(backbone=backbone, weights="none" if backbone == "test_vit" else "auto"),
@@ -235,7 +233,7 @@ def test_a_mask_is_the_argmax_of_z_interpolated_to_the_photo(backbone, tmp_path)
         PLAIN.model_copy(update={"image_size": 130, "scores": "softmax"}),
     )
     photo = Photo("a", tmp_path / "a.png", ("cat",))
-    found = maker.mask(photo, maker.scores(maker.maps([photo])[0]))
+    mask = maker.mask(photo, maker.scores(maker.maps([photo])[0]))
     square = (
         np.asarray(scene.resize((128, 128), Image.Resampling.BILINEAR), np.float32).transpose(
             2, 0, 1
@@ -248,8 +246,8 @@ def test_a_mask_is_the_argmax_of_z_interpolated_to_the_photo(backbone, tmp_path)
     Z = bilinear((e / e.sum(-1, keepdims=True)).transpose(2, 0, 1), scene.size)
     second, first = np.sort(Z, 0)[-2:]
     sure = first - second > 1e-4
-    assert found.shape == (97, 151) and sure.mean() > 0.99 and len(np.unique(found)) > 1
-    assert (found == Z.argmax(0))[sure].all()
+    assert mask.shape == (97, 151) and sure.mean() > 0.99 and len(np.unique(mask)) > 1
+    assert (mask == Z.argmax(0))[sure].all()
 
 
 def lying():
@@ -294,7 +292,8 @@ def test_measured_photos_are_not_scored_again(photos, tmp_path, monkeypatch):
 
 
 def test_classifier_and_segmenter_count_alike(photos):
-    """By hand: red's logits are 1 on the left half, 0 on the right; the segmenter's probabilities of
+    """By hand: red's logits are 1 on the left half, 0 on the right; the segmenter's probabilities
+    of
     it are 0.1 and 0.2 there, and much background."""
     photo = photos.photos[0]
     probs = np.zeros((3, 2, 2), np.float32)
@@ -317,7 +316,7 @@ def test_masks_that_exist_are_kept(photos, tmp_path):
 
     def counting(images, labels):
         asked.append(len(images))
-        return colours(images, labels)
+        return colors(images, labels)
 
     maker = MaskMaker(counting, int, photos.tags, SOFTMAX)
     make_masks(photos, maker, tmp_path / "out", 1)
@@ -329,7 +328,7 @@ def test_masks_that_exist_are_kept(photos, tmp_path):
 
 
 def test_an_error_in_a_thread_is_raised(photos, tmp_path):
-    maker = MaskMaker(colours, int, photos.tags, SOFTMAX)
+    maker = MaskMaker(colors, int, photos.tags, SOFTMAX)
     photos.photos[1].path.write_bytes(b"no picture any more")
     with pytest.raises(Exception, match="two"):
         make_masks(photos, maker, tmp_path / "out", 1)
@@ -337,7 +336,8 @@ def test_an_error_in_a_thread_is_raised(photos, tmp_path):
 
 @pytest.mark.parametrize("affine", [False, True])
 def test_the_stage_asks_the_classifier_with_each_photos_clusters(photos, tmp_path, affine):
-    """Tags, clusters, affinity: what the maps of a run are made of is what its settings and files say."""
+    """Tags, clusters, affinity: what the maps of a run are made of is what its settings and files
+    say."""
     settings = {
         "classifier": {
             "backbone": "test_vit",

@@ -63,11 +63,15 @@ def test_probs_are_the_softmax_of_the_logits_whatever_decides(model, settings, c
 
 
 def test_object_first_gives_the_object_to_its_likeliest_class(model, settings):
-    """0.4 background, 0.35 cow, 0.25 sheep: background is the likeliest class, but the pixel is more likely an object."""
+    """0.4 background, 0.35 cow, 0.25 sheep: background is the likeliest class, but the pixel is
+    more likely an object."""
     probs = np.array([[0.4, 0.6], [0.35, 0.1], [0.25, 0.3]], np.float32)[..., None]
-    found = _object_first(probs, settings)
-    assert np.allclose(found[..., 0], [[0.4, 0.6], [0.6, 0], [0, 0.4]])
-    assert probs.argmax(0).ravel().tolist() == [0, 0] and found.argmax(0).ravel().tolist() == [1, 0]
+    decision = _object_first(probs, settings)
+    assert np.allclose(decision[..., 0], [[0.4, 0.6], [0.6, 0], [0, 0.4]])
+    assert probs.argmax(0).ravel().tolist() == [0, 0] and decision.argmax(0).ravel().tolist() == [
+        1,
+        0,
+    ]
     image, likeliest = noise(49, 65), settings.model_copy(update={"object_first": False})
     objects = 1 - predict(model, image, likeliest).probs[0] > 0.5
     assert np.array_equal(predict(model, image, settings).mask > 0, objects)
@@ -166,7 +170,8 @@ def test_stream_works_on_few_photos_at_a_time(model, settings, tmp_path):
 
 
 def test_crf_follows_the_edges(settings):
-    """A square on a plain ground, probabilities that reach over its edge: the CRF brings them back to it."""
+    """A square on a plain ground, probabilities that reach over its edge: the CRF brings them back
+    to it."""
     pixels = np.full((48, 48, 3), 30, np.uint8)
     pixels[12:36, 12:36] = (220, 40, 40)
     probs = np.full((4, 48, 48), 1e-3, np.float32)

@@ -148,8 +148,8 @@ def test_heads_learn_ten_times_as_fast_and_biases_do_not_decay(settings):
 def test_the_learning_rate_follows_the_poly_schedule(settings, data, tmp_path, monkeypatch):
     phases = []
 
-    def fit(model, loss, examples, made, folder, **options):
-        phases.extend(made)
+    def fit(model, loss, examples, all_phases, folder, **options):
+        phases.extend(all_phases)
         return model
 
     monkeypatch.setattr(train, "fit", fit)
@@ -190,7 +190,7 @@ def test_it_learns_a_few_pictures(settings, data, tmp_path):
 
 
 @pytest.mark.parametrize("balanced", [False, True])
-def test_killed_and_gone_on_is_the_same(settings, data, tmp_path, monkeypatch, balanced):
+def test_killed_and_resumed_is_the_same(settings, data, tmp_path, monkeypatch, balanced):
     table, masks = data
     settings = settings.model_copy(update={"balanced": balanced})
     monkeypatch.setattr(
@@ -247,12 +247,13 @@ def test_a_network_that_ends_at_background_is_an_error(settings, data, tmp_path)
     settings = settings.model_copy(update={"steps": 60, "lr": 0.02, "scale_range": (1.0, 1.0)})
     with pytest.raises(
         TrainingError,
-        match=r"every pixel of the 6 training crops.* 0.2% of .* \(6 of 6 masks hold any\).*--segmenter.balanced",
+        match=r"every pixel of the 6 training crops.* 0.2% of .* \(6 of 6 masks hold any\)"
+        r".*--segmenter.balanced",
     ):
         train_segmenter(table, masks, settings, tmp_path / "run", seed=1, workers=0)
 
 
-def test_the_guard_tells_little_to_learn_from_too_little_learning(settings, data):
+def test_the_guard_tells_few_objects_from_bad_training(settings, data):
     table, masks = data
     model = DeepLabV2(settings, table.classes).eval()
     guard = BackgroundGuard(PseudoMasked(table, masks, settings, 49, MEAN))
@@ -288,7 +289,8 @@ def test_background_for_long_stops_it(settings, data):
         guard.step(torch.tensor(0.0))
     with pytest.raises(
         TrainingError,
-        match=r"1000 training steps in a row. 0.1% of the masks' pixels are objects \(6 of 6 .*balanced",
+        match=r"1000 training steps in a row. 0.1% of the masks' pixels are objects \(6 of 6 "
+        r".*balanced",
     ):
         guard.step(torch.tensor(0.0))
 

@@ -77,25 +77,22 @@ class MaskMaker:
         ):
             yield from zip(batch, self.maps(batch, images), strict=True)
 
-    def read(self, photos: Sequence[Photo]) -> dict[int, Tensor]:
-        """Photos at every scale: side of the square [pixels] to (B, 3, side, side)."""
+    def read(self, photos: Sequence[Photo]) -> list[Tensor]:
+        """Photos as squares at every scale: (B, 3, S, S) each."""
         sizes = [self.settings.image_size * scale for scale in self.settings.scales]
         images = [photo.open(at_least=int(max(sizes))) for photo in photos]
-        return {
-            side: torch.stack([to_square(image, side) for image in images])
-            for side in set(map(self.grid, sizes))
-        }
+        return [
+            torch.stack([to_square(image, side) for image in images])
+            for side in map(self.grid, sizes)
+        ]
 
-    def maps(
-        self, photos: Sequence[Photo], images: dict[int, Tensor] | None = None
-    ) -> list[Tensor]:
+    def maps(self, photos: Sequence[Photo], images: list[Tensor] | None = None) -> list[Tensor]:
         """The patch scores of each photo's background and tags: (len(present), h, w) each.
 
         images: what `read` returned for these photos, if they have been read.
         """
-        photos_at = (images or self.read(photos)).__getitem__
         labels = torch.from_numpy(Table(self.tags, tuple(photos)).multi_hot)
-        scores = mean_scores(self.score, photos_at, labels, self.settings, self.grid)
+        scores = mean_scores(self.score, images or self.read(photos), labels, self.settings)
         return [z[self.present(photo)].float() for z, photo in zip(scores, photos, strict=True)]
 
     def scores(self, maps: Tensor) -> Tensor:

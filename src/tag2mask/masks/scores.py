@@ -3,7 +3,7 @@
 C classes (background 0), h x w patches, H x W pixels.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -21,30 +21,22 @@ Scorer = Callable[[Tensor, Tensor], tuple[Tensor, list[Tensor]]]
 
 @torch.inference_mode()
 def mean_scores(
-    score: Scorer,
-    photos_at: Callable[[int], Tensor],
-    labels: Tensor,
-    settings: MaskSettings,
-    side: Callable[[float], int],
+    score: Scorer, images: Sequence[Tensor], labels: Tensor, settings: MaskSettings
 ) -> Tensor:
-    """Mean of the patch scores over scales and mirror: (B, C, h, w), h x w of the first scale.
+    """Photos (B, 3, S, S) at each scale and labels (B, num_tags) to the mean patch scores over
+    scales and mirror: (B, C, h, w), h x w of the first scale."""
 
-    photos_at: side of the square [pixels] -> photos (B, 3, side, side) in 0-1. side: a number of
-    pixels -> the nearest side that the backbone takes.
-    """
-
-    def scored(images: Tensor) -> Tensor:
-        z, maps = score(images, labels)
+    def scored(photos: Tensor) -> Tensor:
+        z, maps = score(photos, labels)
         if settings.affinity:
             z = spread(z, affinity(maps, (z.shape[2], z.shape[3])))
         return z.cpu()
 
     maps = []
-    for scale in settings.scales:
-        images = photos_at(side(settings.image_size * scale))
-        maps.append(scored(images))
+    for photos in images:
+        maps.append(scored(photos))
         if settings.flip:
-            maps.append(scored(images.flip(-1)).flip(-1))
+            maps.append(scored(photos.flip(-1)).flip(-1))
     size = maps[0].shape[-2:]
     same = [m if m.shape[-2:] == size else F.interpolate(m, size, mode="bilinear") for m in maps]
     return torch.stack(same).mean(0)
