@@ -1,4 +1,4 @@
-"""What README.md and the recipes' headers tell people to type, run word for word in their order on small folders, at a reduced size."""
+"""Run the commands of README.md and of the recipes' headers word for word, on small folders."""
 
 import hashlib
 import io
@@ -61,7 +61,7 @@ def test_the_python_example_runs(scenes, small, tmp_path, monkeypatch):  # noqa:
     assert names["mask"].shape == (96, 96) and names["run"].report.exists()
 
 
-# ---- README.md, from its first step to its last command -----------------------------------------------------------------------------
+# ---- README.md, from its first step to its last command
 
 # Words that stand for a file or folder of the reader's, and what they are here.
 PLACES = {
@@ -171,7 +171,7 @@ def test_the_readme_from_its_first_step_to_its_last_command(photos, small, capfd
     assert metrics["segmenter"]["images"] == 4 and len(metrics["segmenter"]["iou"]) > 2
 
 
-# ---- recipes -------------------------------------------------------------------------------------------------------------------------
+# ---- recipes
 
 
 def packed(folder, name):

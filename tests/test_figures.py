@@ -1,4 +1,4 @@
-"""README's figures are cells of benchmarks/results.md, and its tables are what benchmarks/results/*.json say."""
+"""README's figures are cells of benchmarks/results.md; its tables agree with results/*.json."""
 
 import re
 from pathlib import Path
@@ -38,7 +38,7 @@ def test_readme_says_what_the_table_says():
 
     headline = rows(
         TABLES["headline"]
-    )  # name, pseudo masks, seeds, times CAM spread, times bare CAM, segmenter, seeds, times true masks'
+    )  # name, pseudo masks, seeds, times CAM spread, times bare CAM, segmenter, seeds, times truth
     assert rows(MEASURED) == [
         [name, with_seeds(*cells[:2]), with_seeds(*cells[4:6])] for name, *cells in headline
     ]
@@ -51,7 +51,7 @@ def test_readme_says_what_the_table_says():
 
 
 def test_no_figure_of_readme_stands_elsewhere():
-    """A figure in per cent or a ratio is in the block that is checked; the papers' are named as theirs."""
+    """Figures stand in the checked block; the papers' figures are named as theirs."""
     rest = README.replace(MEASURED, "")
     assert set(re.findall(r"(?<![\d.])\d+\.\d+(?![\d.])", rest)) <= {
         "75.7",

@@ -87,7 +87,8 @@ def figures(folder: Path, seed: int) -> dict[str, float]:
 # 2026-11-26, seeds 0 to 3, on the scenes before they had four kinds of background: mIoU [%] of the
 # masks of 64 training scenes and of 24 validation scenes, made by the command above.
 # On today's scenes, seed 0: pseudo masks 62.7, segmenter 44.4, all background 11.5 and 11.5,
-# untrained 34.5, CAM 59.8. The differences are within the bounds; seeds 1 to 3 are not measured yet.
+# untrained 34.5, CAM 59.8. The differences are within the bounds; seeds 1 to 3 are not
+# measured yet.
 MEASURED = {
     "pseudo masks": (72.2, 46.5, 54.2, 60.9),
     "segmenter": (39.1, 36.3, 39.7, 43.6),

@@ -18,11 +18,11 @@ from safetensors.torch import load_file
 
 import tag2mask
 import tag2mask.cli
+from tag2mask.config import STAGE_NAMES as STAGES
 from tag2mask.config_files import load_recipe, make_config, merged
 from tag2mask.demo.scenes import make_scenes
 from tag2mask.errors import ConfigError, DataError, RunError, Tag2MaskError, TrainingError
 from tag2mask.photos.masks import write_mask
-from tag2mask.runs import STAGES
 from tag2mask.runs.folder import RunFolder
 from tag2mask.runs.run import Run
 from tag2mask.vision import torchvision  # noqa: F401  before timm

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tag2mask.config import Config
+from tag2mask.config import STAGE_NAMES, Config
 from tag2mask.config_files import (
     base_config,
     changed_config,
@@ -17,7 +17,6 @@ from tag2mask.errors import ConfigError, RunError
 from tag2mask.files import write_text
 from tag2mask.processes import rank
 from tag2mask.progress import log, start_log
-from tag2mask.runs import STAGES
 from tag2mask.runs.pipeline import in_words, leaves, run_stages
 from tag2mask.runs.run import Run
 
@@ -40,7 +39,7 @@ def load(folder: Path | str) -> Run:
     return Run(folder)
 
 
-def run_config(config: Config, names: Sequence[str] = STAGES) -> Run:
+def run_config(config: Config, names: Sequence[str] = STAGE_NAMES) -> Run:
     """Run these stages with these settings, and keep the settings in the run folder.
 
     Raises RunError if another command is at work there.

@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image, ImageOps
 
-from tag2mask.config import Config
+from tag2mask.config import STAGE_NAMES, Config
 from tag2mask.files import read_json, write_text, writing
 from tag2mask.photos.colors import color, overlay
 from tag2mask.photos.masks import read_mask
@@ -29,7 +29,6 @@ from tag2mask.report.pictures import (
     picture_width,
 )
 
-STAGES = ("clusters", "classifier", "masks", "segmenter", "evaluate")  # folders of the run
 MEASURED = {"pseudo": "masks", "segmenter": "segmenter"}  # entry of metrics.json: its stage
 Groups = list[tuple[str, list[Strip]]]
 
@@ -50,7 +49,7 @@ def write_report(
     `scores(photo)`: score maps (C, h, w) float in 0-1, or None if there are none yet.
     `truth(photo)`: ground truth (H, W) uint8, or None.
     """
-    files = {stage: run_dir / stage / "done.json" for stage in STAGES}
+    files = {stage: run_dir / stage / "done.json" for stage in STAGE_NAMES[1:-1]}
     done = {stage: read_json(file) for stage, file in files.items() if file.exists()}
     metrics = _read(run_dir / "evaluate" / "metrics.json") or {}
     masks = config.pseudo_masks(run_dir) if "segmenter" in done else run_dir / "masks"

@@ -15,13 +15,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tag2mask.config import Config, Settings
+from tag2mask.config import STAGE_NAMES, Config, Settings
 from tag2mask.errors import RunError
 from tag2mask.files import versions
 from tag2mask.formats.check import checked_state
 from tag2mask.processes import barrier, rank
 from tag2mask.progress import log
-from tag2mask.runs import STAGES as NAMES
 from tag2mask.runs import stages
 from tag2mask.runs.folder import CLUSTERS, FINDINGS, MASKS, METRICS, MODEL, PAGE
 from tag2mask.runs.run import PREDICTION_SETTINGS, Run
@@ -29,7 +28,7 @@ from tag2mask.runs.run import PREDICTION_SETTINGS, Run
 Inputs = dict[str, Any]  # what a stage reads, by a name for messages: hashes and settings, as JSON
 LONGEST = 60  # characters of a value in a message
 DEFAULTS = Config()
-FEEDING = NAMES[1:-1]  # stages whose results others read
+FEEDING = STAGE_NAMES[1:-1]  # stages whose results others read
 
 
 @dataclass(frozen=True)
@@ -113,7 +112,7 @@ def run_stages(run: Run, names: Sequence[str]) -> None:
     Raises RunError if a stage that is not among them is done, but would now read something else.
     """
     for name in names:
-        for earlier in NAMES[: NAMES.index(name)]:
+        for earlier in STAGE_NAMES[: STAGE_NAMES.index(name)]:
             unchecked = earlier in FEEDING and earlier not in names
             if unchecked and (changes := _out_of_date(run, earlier)):
                 raise RunError(
