@@ -89,7 +89,7 @@ def log_of(run):
 
 
 def test_a_vit_whose_mean_is_pooled_is_warned_of(finished):
-    assert "test_vit is a ViT" in log_of(finished) and "start from --recipe cpc" in log_of(finished)
+    assert "test_vit is a ViT" in log_of(finished) and "Use --recipe cpc" in log_of(finished)
 
 
 def test_every_artefact_is_there_and_says_what_it_is(finished):
