@@ -25,7 +25,7 @@ from tag2mask.cli.arguments import (
 from tag2mask.config import ClusterSettings, Config, CRFSettings
 from tag2mask.config_files import base_config, changed_config
 from tag2mask.errors import ClusterError, ConfigError, DataError
-from tag2mask.files import write_json, write_text
+from tag2mask.files import write_json
 
 PathOption = Annotated[Path | None, arg(metavar="PATH")]
 ClusterFile = Annotated[Positional[Path], arg(help="A cluster file (JSON).")]
@@ -272,21 +272,15 @@ def _make_clusters(argv: list[str]) -> None:
     parse(with_options(make, make_options(ClusterSettings())), "clusters make", argv)
 
 
-def _show_clusters(file: ClusterFile, picture: PathOption = None) -> None:
-    """Print the clusters of a file, and their stability if a language model made them.
-
-    Args:
-        picture: SVG file to draw the clusters into.
-    """
-    from tag2mask.clusters import drawing, load_clusters
+def _show_clusters(file: ClusterFile) -> None:
+    """Print the clusters of a file, and their stability if a language model made them."""
+    from tag2mask.clusters import load_clusters
     from tag2mask.clusters.show import cluster_tree
 
     clusters = load_clusters(file)
     _print(cluster_tree(clusters))
     if tags := clusters.given_away():
         _print(f"Tags with a cluster vector of their own: {', '.join(tags)}")
-    if picture:
-        write_text(picture, drawing.picture(clusters))
     if clusters.transcript and (file.parent / clusters.transcript).exists():
         _cluster_stability(file)
     elif clusters.transcript:
@@ -295,14 +289,16 @@ def _show_clusters(file: ClusterFile, picture: PathOption = None) -> None:
 
 def _replay_clusters(file: ClusterFile) -> None:
     """Make the clusters of a file again from its stored answers, offline, and compare them."""
-    from tag2mask.clusters.files import replay_file
+    from tag2mask.clusters import load_clusters
+    from tag2mask.clusters.refine import replay
     from tag2mask.clusters.show import cluster_tree
 
-    clusters, answers, same = replay_file(file)
+    clusters, votings = replay(file)
     _print(cluster_tree(clusters))
-    if not same:
+    if clusters != load_clusters(file):
         raise ClusterError(f"{file} is not what its transcript gives, which is shown above")
-    _print(f"{file}: the same, bit for bit, from {answers} stored answers")
+    answers = sum(len(voting.answers) for voting in votings)
+    _print(f"{file}: the same clusters again, from {answers} stored answers")
 
 
 def _cluster_stability(file: ClusterFile) -> None:

@@ -1,9 +1,8 @@
-"""Files of `tag2mask clusters`: a list of tags to a cluster file, and a cluster file checked."""
+"""The list of tags for `tag2mask clusters make`."""
 
 import csv
 from pathlib import Path
 
-from tag2mask.clusters.membership import Clusters
 from tag2mask.errors import ClusterError
 from tag2mask.photos.table import clean_tag
 
@@ -34,21 +33,3 @@ def read_tags(path: Path) -> tuple[str, ...]:
     if not any(tags):
         raise ClusterError(f"{path}: no tags in this file")
     return tuple(dict.fromkeys(tag for tag in tags if tag))
-
-
-def replay_file(file: Path) -> tuple[Clusters, int, bool]:
-    """A cluster file made again from its transcript, offline.
-
-    Returns its clusters, the number of answers, and whether the file is the same bit for bit.
-    Raises ClusterError if no language model made it or the transcript is missing.
-    """
-    from tag2mask.clusters.refine import replay
-
-    clusters, votings = replay(file)
-    again = file.with_name(f".{file.name}.replay")
-    try:
-        clusters.save(again)
-        same = again.read_bytes() == file.read_bytes()
-    finally:
-        again.unlink(missing_ok=True)
-    return clusters, sum(len(voting.answers) for voting in votings), same

@@ -23,11 +23,5 @@ def stability_table(voting: Voting) -> Table:
     columns = ("R", "winner's share", "distinct", "adjusted Rand", "same winner as all")
     table = Table(*columns, title=Text(str(voting)), title_justify="left")
     for row in stability(voting.answers):
-        table.add_row(
-            str(row.queries),
-            f"{row.share:.2f}",
-            f"{row.distinct:.1f}",
-            f"{row.adjusted_rand:.3f}",
-            f"{row.same_winner:.2f}",
-        )
+        table.add_row(*map(format, row, ("", ".2f", ".1f", ".3f", ".2f")))
     return table
