@@ -1,7 +1,4 @@
-"""Clusters of a list of tags from where the user says.
-
-Sources: a file, a preset, a language model, embeddings, or a control arm.
-"""
+"""Clusters of tags from a file, a preset, a language model, embeddings, or a control arm."""
 
 import math
 import random
@@ -16,7 +13,7 @@ from tag2mask.errors import ClusterError
 from tag2mask.progress import log
 
 PRESETS = {path.stem: path for path in sorted((Path(__file__).parent / "presets").glob("*.json"))}
-AUTO = ("demo", "voc", "coco")
+AUTO = ("demo", "voc", "coco")  # smallest first
 SUPERCATEGORIES = ("voc-supercategories", "coco-supercategories")
 NONE = Clusters((), (), "none: no cluster token")
 
@@ -71,10 +68,9 @@ def make_clusters(
 
 
 def _preset(tags: tuple[str, ...], names: Sequence[str]) -> Clusters | None:
-    """The smallest of these presets that knows every tag."""
+    """The first of these presets that knows every tag."""
     presets = (load_clusters(PRESETS[name]) for name in names)
-    fitting = [clusters for clusters in presets if set(tags) <= set(clusters.tags)]
-    return min(fitting, key=lambda clusters: len(clusters.tags), default=None)
+    return next((clusters for clusters in presets if set(tags) <= set(clusters.tags)), None)
 
 
 def _auto(tags: tuple[str, ...], seed: int) -> Clusters:
@@ -86,8 +82,7 @@ def _auto(tags: tuple[str, ...], seed: int) -> Clusters:
     # Not `onehot`: it tells the network the very tags that it has to find.
     log.info(
         "clusters: no preset knows all the tags, so this run has no clusters. To have some: write "
-        "a cluster file, use a language model (clusters.llm), or "
-        "pip install 'tag2mask[offline]'"
+        "a cluster file, use a language model (clusters.llm), or pip install 'tag2mask[offline]'"
     )
     return NONE
 
@@ -105,11 +100,6 @@ def _random(tags: tuple[str, ...], seed: int) -> Clusters:
     return Clusters(names, members, source)
 
 
-def _supercategories(tags: tuple[str, ...], seed: int) -> Clusters:
-    clusters = _preset(tags, SUPERCATEGORIES)
-    return clusters or load_clusters(PRESETS["coco-supercategories"])  # tags are missing in both
-
-
 ARMS: dict[str, Callable[[tuple[str, ...], int], Clusters]] = {
     "auto": _auto,
     "offline": lambda tags, seed: embed_clusters(tags),
@@ -120,5 +110,7 @@ ARMS: dict[str, Callable[[tuple[str, ...], int], Clusters]] = {
         "onehot: a cluster per tag, a control arm that tells the network the tags",
     ),
     "random": _random,
-    "supercategories": _supercategories,
+    "supercategories": lambda tags, seed: (
+        _preset(tags, SUPERCATEGORIES) or load_clusters(PRESETS[SUPERCATEGORIES[-1]])
+    ),
 }
