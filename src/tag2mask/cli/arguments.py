@@ -107,8 +107,7 @@ class Named:
 
 def named_settings(argv: list[str]) -> Named:
     """The arguments that say which settings the others change. The rest is ignored."""
-    named, _ = tyro.cli(Named, args=argv, return_unknown_args=True, add_help=False)
-    return named
+    return tyro.cli(Named, args=argv, return_unknown_args=True, add_help=False)[0]
 
 
 def parse_config(argv: list[str], command: str = "run") -> Config:

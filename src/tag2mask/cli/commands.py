@@ -3,7 +3,7 @@
 What takes long to import is imported by the command that needs it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from glob import glob, has_magic
@@ -22,7 +22,7 @@ from tag2mask.cli.arguments import (
     parse_config,
     with_options,
 )
-from tag2mask.config import ClusterSettings, Config, CRFSettings
+from tag2mask.config import STAGE_NAMES, ClusterSettings, Config
 from tag2mask.config_files import base_config, changed_config
 from tag2mask.errors import ClusterError, ConfigError, DataError
 from tag2mask.files import write_json
@@ -44,19 +44,10 @@ def _print(*lines: RenderableType) -> None:
 # ---- commands that run stages --------------------------------------------------------------------
 
 
-def _run(argv: list[str]) -> None:
+def _stages(name: str, stages: Sequence[str], argv: list[str]) -> None:
     from tag2mask.api import run_config
 
-    run_config(parse_config(argv))
-
-
-def _stages(*names: str) -> Callable[[list[str]], None]:
-    def command(argv: list[str]) -> None:
-        from tag2mask.api import run_config
-
-        run_config(parse_config(argv, names[-1]), names)
-
-    return command
+    run_config(parse_config(argv, name), stages)
 
 
 def _demo(argv: list[str]) -> None:
@@ -113,8 +104,7 @@ def _evaluate(argv: list[str]) -> None:
         split = names.stem if names else truth.name
         protocol = {"split": split, "labels": labels, "list_hash": list_hash(scored)}
         _print(result_table(result, f"mIoU {100 * result.miou:.2f} %"))
-        texts = [f"{result.images} images", *(f"{key} {value}" for key, value in protocol.items())]
-        _print(", ".join(texts))
+        _print(", ".join([f"{result.images} images", *map(" ".join, protocol.items())]))
         if out:
             write_json(out, result.summary(**protocol))
 
@@ -210,7 +200,7 @@ def _download(
 
 
 def _crf(argv: list[str]) -> None:
-    from tag2mask.crf import PRESETS, backend
+    from tag2mask.crf import PRESETS, CRFParams, backend
     from tag2mask.crf.files import refine_file
 
     def crf(
@@ -230,19 +220,18 @@ def _crf(argv: list[str]) -> None:
             preset: Parameters of published work, the defaults of those below: {presets}.
             labels: Class numbers that may win. Without it: all.
         """
-        params = type(PRESETS[preset])(**asdict(options))
-        refined = refine_file(image, scores, out, params, labels)
-        classes, height, width = refined.shape
-        shares = [float((refined.argmax(0) == i).mean()) for i in range(classes)]
-        text = ", ".join(f"{i}: {share:.1%}" for i, share in enumerate(shares) if share)
-        _print(f"{out}: {width} x {height}, pixels by class {text} (dense CRF in {backend()})")
+        refined = refine_file(image, scores, out, CRFParams(**asdict(options)), labels)
+        mask = refined.argmax(0)
+        shares = {i: float((mask == i).mean()) for i in range(len(refined))}
+        text = ", ".join(f"{i}: {share:.1%}" for i, share in shares.items() if share)
+        size = f"{mask.shape[1]} x {mask.shape[0]}"
+        _print(f"{out}: {size}, pixels by class {text} (dense CRF in {backend()})")
 
     preset = named_settings(argv).preset
     if preset not in PRESETS:
         raise ConfigError(f"no CRF preset {preset!r}; there are {', '.join(PRESETS)}")
     crf.__doc__ = (crf.__doc__ or "").format(presets=", ".join(PRESETS))
-    values = {name: getattr(PRESETS[preset], name) for name in CRFSettings.model_fields}
-    parse(with_options(crf, make_options(CRFSettings(**values))), "crf", argv)
+    parse(with_options(crf, make_options(PRESETS[preset])), "crf", argv)
 
 
 # ---- commands on cluster files -------------------------------------------------------------------
@@ -310,14 +299,14 @@ def _cluster_stability(file: ClusterFile) -> None:
 
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
-    "run": _run,
+    "run": partial(_stages, "run", STAGE_NAMES),
     "demo": _demo,
     "predict": partial(parse, _predict, "predict"),
     "check": partial(parse, _check, "check"),
     "convert": partial(parse, _convert, "convert"),
     "download": partial(parse, _download, "download"),
-    **{name: _stages(name) for name in STAGE_READS},
-    "classifier": _stages("check", "classifier"),  # training takes hours: check the data first
+    **{name: partial(_stages, name, [name]) for name in STAGE_READS},
+    "classifier": partial(_stages, "classifier", ["check", "classifier"]),  # before hours of it
     "evaluate": _evaluate,
     "clusters make": _make_clusters,
     "clusters show": partial(parse, _show_clusters, "clusters show"),
