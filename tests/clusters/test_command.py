@@ -3,7 +3,7 @@ from chat_server import ChatServer, Say, answer
 
 from tag2mask.cli import main
 from tag2mask.clusters import PRESETS, Clusters
-from tag2mask.clusters.files import read_tags
+from tag2mask.clusters.make import read_tags
 from tag2mask.errors import ClusterError
 
 A, B = answer("cat dog", "car bus"), answer("cat dog bus", "car")

@@ -16,7 +16,8 @@ import sys
 from pathlib import Path
 from tag2mask.clusters import make_clusters
 from tag2mask.config import ClusterSettings
-make_clusters(("cat", "dog", "car"), ClusterSettings(llm="fake", llm_url=sys.argv[1]), transcript=Path(sys.argv[2]))
+settings = ClusterSettings(llm="fake", llm_url=sys.argv[1])
+make_clusters(("cat", "dog", "car"), settings, transcript=Path(sys.argv[2]))
 """
 
 

@@ -65,7 +65,7 @@ def make_options(settings: Settings, names: Sequence[str] | None = None, start: 
     They are not validated here, but later as settings, whose errors are sentences.
     """
     fields = []
-    hints = get_type_hints(type(settings))
+    hints = get_type_hints(type(settings))  # without the limits
     for name, info in type(settings).model_fields.items():
         inner = [n.partition(".")[2] for n in names or () if n.partition(".")[0] == name]
         if names is not None and not inner:

@@ -8,10 +8,12 @@ from dataclasses import asdict
 from functools import partial
 from glob import glob, has_magic
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from rich.console import Console, RenderableType
+from rich.table import Table
 from rich.text import Text
+from rich.tree import Tree
 from tyro.conf import Positional, arg
 
 from tag2mask.cli.arguments import (
@@ -26,6 +28,9 @@ from tag2mask.config import STAGE_NAMES, ClusterSettings, Config
 from tag2mask.config_files import base_config, changed_config
 from tag2mask.errors import ClusterError, ConfigError, DataError
 from tag2mask.files import write_json
+
+if TYPE_CHECKING:
+    from tag2mask.clusters import Clusters
 
 PathOption = Annotated[Path | None, arg(metavar="PATH")]
 ClusterFile = Annotated[Positional[Path], arg(help="A cluster file (JSON).")]
@@ -237,6 +242,14 @@ def _crf(argv: list[str]) -> None:
 # ---- commands on cluster files -------------------------------------------------------------------
 
 
+def _cluster_tree(clusters: "Clusters") -> Tree:
+    count = f"{clusters.num_clusters} clusters of {len(clusters.tags)} tags"
+    tree = Tree(Text(f"{count}: {clusters.source}"))
+    for name, tags in clusters.as_mapping.items():
+        tree.add(Text(f"{name} ({len(tags)})", style="bold")).add(Text(", ".join(tags)))
+    return tree
+
+
 def _make_clusters(argv: list[str]) -> None:
     def make(
         tags: Path, out: Path = Path("clusters.json"), seed: int = 0, options: Any = None
@@ -249,14 +262,13 @@ def _make_clusters(argv: list[str]) -> None:
             seed: Seed of the control arm `random`.
         """
         from tag2mask.clusters import make_clusters
-        from tag2mask.clusters.files import read_tags
-        from tag2mask.clusters.show import cluster_tree
+        from tag2mask.clusters.make import read_tags
         from tag2mask.clusters.transcript import transcript_beside
 
         settings = changed_config(Config(), {"clusters": asdict(options)}).clusters
         clusters = make_clusters(read_tags(tags), settings, seed, transcript_beside(out))
         clusters.save(out)
-        _print(cluster_tree(clusters))
+        _print(_cluster_tree(clusters))
 
     parse(with_options(make, make_options(ClusterSettings())), "clusters make", argv)
 
@@ -264,10 +276,9 @@ def _make_clusters(argv: list[str]) -> None:
 def _show_clusters(file: ClusterFile) -> None:
     """Print the clusters of a file, and their stability if a language model made them."""
     from tag2mask.clusters import load_clusters
-    from tag2mask.clusters.show import cluster_tree
 
     clusters = load_clusters(file)
-    _print(cluster_tree(clusters))
+    _print(_cluster_tree(clusters))
     if tags := clusters.given_away():
         _print(f"Tags with a cluster vector of their own: {', '.join(tags)}")
     if clusters.transcript and (file.parent / clusters.transcript).exists():
@@ -280,10 +291,9 @@ def _replay_clusters(file: ClusterFile) -> None:
     """Make the clusters of a file again from its stored answers, offline, and compare them."""
     from tag2mask.clusters import load_clusters
     from tag2mask.clusters.refine import replay
-    from tag2mask.clusters.show import cluster_tree
 
     clusters, votings = replay(file)
-    _print(cluster_tree(clusters))
+    _print(_cluster_tree(clusters))
     if clusters != load_clusters(file):
         raise ClusterError(f"{file} is not what its transcript gives, which is shown above")
     answers = sum(len(voting.answers) for voting in votings)
@@ -293,9 +303,14 @@ def _replay_clusters(file: ClusterFile) -> None:
 def _cluster_stability(file: ClusterFile) -> None:
     """Print how far the answers behind a file agree, for 2, 6 and 10 queries (CPC Table 5)."""
     from tag2mask.clusters.refine import replay
-    from tag2mask.clusters.show import stability_table
+    from tag2mask.clusters.vote import stability
 
-    _print(*map(stability_table, replay(file)[1]))
+    for voting in replay(file)[1]:
+        columns = ("R", "winner's share", "distinct", "adjusted Rand", "same winner as all")
+        table = Table(*columns, title=Text(str(voting)), title_justify="left")
+        for row in stability(voting.answers):
+            table.add_row(*map(format, row, ("", ".2f", ".1f", ".3f", ".2f")))
+        _print(table)
 
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
