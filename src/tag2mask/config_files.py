@@ -32,8 +32,13 @@ OLD_NAMES = {
     "segmenter.test_size": "segmenter.image_size",
     "report.photos": "report.photos_per_split",
 }
-OLD_VALUES = {
-    "masks.labels": {"plain": "softmax", "mask": "softmax_of_tags", "evidence": "logits"},
+OLD_VALUES = {"plain": "softmax", "mask": "softmax_of_tags", "evidence": "logits"}  # masks.labels
+# Words of pydantic to ours, in this order.
+SHORTER = {
+    "greater than or equal to": "at least",
+    "less than or equal to": "at most",
+    "a valid ": "a ",
+    "a integer": "an integer",
 }
 
 Stored = TypeVar("Stored", bound=Settings)
@@ -61,8 +66,8 @@ def load_recipe(name: str) -> Config:
     values = _read_toml(path)
     base = values.get("recipe", name)
     if values.keys() >= SECTIONS.keys():  # the config.toml of a run holds every setting
-        return read_config(path).model_copy(update={"recipe": name})
-    if isinstance(base, str) and base != name:
+        values = _with_new_names(values)
+    elif isinstance(base, str) and base != name:
         if base.endswith(".toml"):
             raise ConfigError(
                 f"{path}: recipe = {base!r}: a recipe file can start from {', '.join(recipes())}, "
@@ -78,26 +83,22 @@ def read_config(path: Path) -> Config:
 
 
 def base_config(out: Path | None, recipe: str | None = None) -> Config:
-    """The settings that others are given over.
+    """The settings to start from: the recipe's, else the run folder's, else those of `photos`.
 
-    They are those of the recipe; without one, those of the run folder if it has settings,
-    else those of `photos`. Raises ConfigError.
+    Raises ConfigError.
     """
-    stored = out / "config.toml" if out else None
-    if recipe is None and stored and stored.exists():
-        return read_config(stored)
+    if recipe is None and out and (out / "config.toml").exists():
+        return read_config(out / "config.toml")
     return load_recipe(recipe or "photos")
 
 
 def changed_config(base: Config, changes: dict[str, Any], source: str = "") -> Config:
     """`base` with nested `changes`. Raises ConfigError, also if a change would have no effect."""
     config = make_config(merged(base.model_dump(), changes), source)
-    clusters, before = config.clusters, base.clusters
-    if clusters.llm or clusters.source == "llm":
+    if config.clusters.llm or config.clusters.source == "llm":
         return config
-    for name in type(clusters).model_fields:
-        value = getattr(clusters, name)
-        if name not in ("source", "llm") and value != getattr(before, name):
+    for name, value in config.clusters:
+        if name not in ("source", "llm") and value != getattr(base.clusters, name):
             raise ConfigError(
                 f"clusters.{name} = {value!r} has no effect: only a language model reads it, "
                 "and none is asked; give --clusters.llm NAME too"
@@ -162,9 +163,9 @@ def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 def setting_names(settings: Settings, start: str = "") -> Iterator[str]:
     """Names of all settings, with their sections: "masks", "masks.crf", "masks.crf.iterations"."""
-    for name in type(settings).model_fields:
+    for name, value in settings:
         yield f"{start}{name}"
-        if isinstance(value := getattr(settings, name), Settings):
+        if isinstance(value, Settings):
             yield from setting_names(value, f"{start}{name}.")
 
 
@@ -184,20 +185,17 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 
 def _with_new_names(values: dict[str, Any]) -> dict[str, Any]:
-    """Settings that tag2mask 0.1 may have stored, with the names and values of this version."""
-    values = {k: dict(v) if isinstance(v, dict) else v for k, v in values.items()}
+    """Change settings that tag2mask 0.1 may have stored to the names and values of this version."""
     for old, new in OLD_NAMES.items():
-        section, _, name = old.partition(".")
+        section, name = old.split(".")
         settings = values.get(section)
         if isinstance(settings, dict) and name in settings:
-            value = settings.pop(name)
-            settings[new.partition(".")[2]] = _new_value(old, value)
+            settings[new.split(".")[1]] = _new_value(old, settings.pop(name))
     return values
 
 
 def _new_value(old_name: str, value: Any) -> Any:
-    names = OLD_VALUES.get(old_name, {})
-    return names.get(value, value) if isinstance(value, str) else value
+    return OLD_VALUES.get(str(value), value) if old_name == "masks.labels" else value
 
 
 def faults(error: ValidationError) -> list[str]:
@@ -227,12 +225,9 @@ def faults(error: ValidationError) -> list[str]:
 def _limit(message: str) -> str:
     """Pydantic's "Input should be greater than or equal to 1" as "at least 1"."""
     limit = message.removeprefix("Input should be ").split(", unable")[0]
-    for long, short in (
-        ("greater than or equal to", "at least"),
-        ("less than or equal to", "at most"),
-    ):
-        limit = limit.replace(long, short)
-    return limit.replace("a valid ", "a ").replace("a integer", "an integer")
+    for words, shorter in SHORTER.items():
+        limit = limit.replace(words, shorter)
+    return limit
 
 
 def _unknown(key: str, value: Any) -> str:

@@ -65,7 +65,7 @@ def make_options(settings: Settings, names: Sequence[str] | None = None, start: 
     They are not validated here, but later as settings, whose errors are sentences.
     """
     fields = []
-    hints = get_type_hints(type(settings))
+    hints = get_type_hints(type(settings))  # without the limits
     for name, info in type(settings).model_fields.items():
         inner = [n.partition(".")[2] for n in names or () if n.partition(".")[0] == name]
         if names is not None and not inner:
@@ -107,8 +107,7 @@ class Named:
 
 def named_settings(argv: list[str]) -> Named:
     """The arguments that say which settings the others change. The rest is ignored."""
-    named, _ = tyro.cli(Named, args=argv, return_unknown_args=True, add_help=False)
-    return named
+    return tyro.cli(Named, args=argv, return_unknown_args=True, add_help=False)[0]
 
 
 def parse_config(argv: list[str], command: str = "run") -> Config:

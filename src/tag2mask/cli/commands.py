@@ -3,15 +3,17 @@
 What takes long to import is imported by the command that needs it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from glob import glob, has_magic
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from rich.console import Console, RenderableType
+from rich.table import Table
 from rich.text import Text
+from rich.tree import Tree
 from tyro.conf import Positional, arg
 
 from tag2mask.cli.arguments import (
@@ -22,10 +24,13 @@ from tag2mask.cli.arguments import (
     parse_config,
     with_options,
 )
-from tag2mask.config import ClusterSettings, Config, CRFSettings
+from tag2mask.config import STAGE_NAMES, ClusterSettings, Config
 from tag2mask.config_files import base_config, changed_config
 from tag2mask.errors import ClusterError, ConfigError, DataError
-from tag2mask.files import write_json, write_text
+from tag2mask.files import write_json
+
+if TYPE_CHECKING:
+    from tag2mask.clusters import Clusters
 
 PathOption = Annotated[Path | None, arg(metavar="PATH")]
 ClusterFile = Annotated[Positional[Path], arg(help="A cluster file (JSON).")]
@@ -44,19 +49,10 @@ def _print(*lines: RenderableType) -> None:
 # ---- commands that run stages --------------------------------------------------------------------
 
 
-def _run(argv: list[str]) -> None:
+def _stages(name: str, stages: Sequence[str], argv: list[str]) -> None:
     from tag2mask.api import run_config
 
-    run_config(parse_config(argv))
-
-
-def _stages(*names: str) -> Callable[[list[str]], None]:
-    def command(argv: list[str]) -> None:
-        from tag2mask.api import run_config
-
-        run_config(parse_config(argv, names[-1]), names)
-
-    return command
+    run_config(parse_config(argv, name), stages)
 
 
 def _demo(argv: list[str]) -> None:
@@ -113,8 +109,7 @@ def _evaluate(argv: list[str]) -> None:
         split = names.stem if names else truth.name
         protocol = {"split": split, "labels": labels, "list_hash": list_hash(scored)}
         _print(result_table(result, f"mIoU {100 * result.miou:.2f} %"))
-        texts = [f"{result.images} images", *(f"{key} {value}" for key, value in protocol.items())]
-        _print(", ".join(texts))
+        _print(", ".join([f"{result.images} images", *map(" ".join, protocol.items())]))
         if out:
             write_json(out, result.summary(**protocol))
 
@@ -210,7 +205,7 @@ def _download(
 
 
 def _crf(argv: list[str]) -> None:
-    from tag2mask.crf import PRESETS, backend
+    from tag2mask.crf import PRESETS, CRFParams, backend
     from tag2mask.crf.files import refine_file
 
     def crf(
@@ -230,22 +225,29 @@ def _crf(argv: list[str]) -> None:
             preset: Parameters of published work, the defaults of those below: {presets}.
             labels: Class numbers that may win. Without it: all.
         """
-        params = type(PRESETS[preset])(**asdict(options))
-        refined = refine_file(image, scores, out, params, labels)
-        classes, height, width = refined.shape
-        shares = [float((refined.argmax(0) == i).mean()) for i in range(classes)]
-        text = ", ".join(f"{i}: {share:.1%}" for i, share in enumerate(shares) if share)
-        _print(f"{out}: {width} x {height}, pixels by class {text} (dense CRF in {backend()})")
+        refined = refine_file(image, scores, out, CRFParams(**asdict(options)), labels)
+        mask = refined.argmax(0)
+        shares = {i: float((mask == i).mean()) for i in range(len(refined))}
+        text = ", ".join(f"{i}: {share:.1%}" for i, share in shares.items() if share)
+        size = f"{mask.shape[1]} x {mask.shape[0]}"
+        _print(f"{out}: {size}, pixels by class {text} (dense CRF in {backend()})")
 
     preset = named_settings(argv).preset
     if preset not in PRESETS:
         raise ConfigError(f"no CRF preset {preset!r}; there are {', '.join(PRESETS)}")
     crf.__doc__ = (crf.__doc__ or "").format(presets=", ".join(PRESETS))
-    values = {name: getattr(PRESETS[preset], name) for name in CRFSettings.model_fields}
-    parse(with_options(crf, make_options(CRFSettings(**values))), "crf", argv)
+    parse(with_options(crf, make_options(PRESETS[preset])), "crf", argv)
 
 
 # ---- commands on cluster files -------------------------------------------------------------------
+
+
+def _cluster_tree(clusters: "Clusters") -> Tree:
+    count = f"{clusters.num_clusters} clusters of {len(clusters.tags)} tags"
+    tree = Tree(Text(f"{count}: {clusters.source}"))
+    for name, tags in clusters.as_mapping.items():
+        tree.add(Text(f"{name} ({len(tags)})", style="bold")).add(Text(", ".join(tags)))
+    return tree
 
 
 def _make_clusters(argv: list[str]) -> None:
@@ -260,33 +262,25 @@ def _make_clusters(argv: list[str]) -> None:
             seed: Seed of the control arm `random`.
         """
         from tag2mask.clusters import make_clusters
-        from tag2mask.clusters.files import read_tags
-        from tag2mask.clusters.show import cluster_tree
+        from tag2mask.clusters.make import read_tags
         from tag2mask.clusters.transcript import transcript_beside
 
         settings = changed_config(Config(), {"clusters": asdict(options)}).clusters
         clusters = make_clusters(read_tags(tags), settings, seed, transcript_beside(out))
         clusters.save(out)
-        _print(cluster_tree(clusters))
+        _print(_cluster_tree(clusters))
 
     parse(with_options(make, make_options(ClusterSettings())), "clusters make", argv)
 
 
-def _show_clusters(file: ClusterFile, picture: PathOption = None) -> None:
-    """Print the clusters of a file, and their stability if a language model made them.
-
-    Args:
-        picture: SVG file to draw the clusters into.
-    """
-    from tag2mask.clusters import drawing, load_clusters
-    from tag2mask.clusters.show import cluster_tree
+def _show_clusters(file: ClusterFile) -> None:
+    """Print the clusters of a file, and their stability if a language model made them."""
+    from tag2mask.clusters import load_clusters
 
     clusters = load_clusters(file)
-    _print(cluster_tree(clusters))
+    _print(_cluster_tree(clusters))
     if tags := clusters.given_away():
         _print(f"Tags with a cluster vector of their own: {', '.join(tags)}")
-    if picture:
-        write_text(picture, drawing.picture(clusters))
     if clusters.transcript and (file.parent / clusters.transcript).exists():
         _cluster_stability(file)
     elif clusters.transcript:
@@ -295,33 +289,39 @@ def _show_clusters(file: ClusterFile, picture: PathOption = None) -> None:
 
 def _replay_clusters(file: ClusterFile) -> None:
     """Make the clusters of a file again from its stored answers, offline, and compare them."""
-    from tag2mask.clusters.files import replay_file
-    from tag2mask.clusters.show import cluster_tree
+    from tag2mask.clusters import load_clusters
+    from tag2mask.clusters.refine import replay
 
-    clusters, answers, same = replay_file(file)
-    _print(cluster_tree(clusters))
-    if not same:
+    clusters, votings = replay(file)
+    _print(_cluster_tree(clusters))
+    if clusters != load_clusters(file):
         raise ClusterError(f"{file} is not what its transcript gives, which is shown above")
-    _print(f"{file}: the same, bit for bit, from {answers} stored answers")
+    answers = sum(len(voting.answers) for voting in votings)
+    _print(f"{file}: the same clusters again, from {answers} stored answers")
 
 
 def _cluster_stability(file: ClusterFile) -> None:
     """Print how far the answers behind a file agree, for 2, 6 and 10 queries (CPC Table 5)."""
     from tag2mask.clusters.refine import replay
-    from tag2mask.clusters.show import stability_table
+    from tag2mask.clusters.vote import stability
 
-    _print(*map(stability_table, replay(file)[1]))
+    for voting in replay(file)[1]:
+        columns = ("R", "winner's share", "distinct", "adjusted Rand", "same winner as all")
+        table = Table(*columns, title=Text(str(voting)), title_justify="left")
+        for row in stability(voting.answers):
+            table.add_row(*map(format, row, ("", ".2f", ".1f", ".3f", ".2f")))
+        _print(table)
 
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
-    "run": _run,
+    "run": partial(_stages, "run", STAGE_NAMES),
     "demo": _demo,
     "predict": partial(parse, _predict, "predict"),
     "check": partial(parse, _check, "check"),
     "convert": partial(parse, _convert, "convert"),
     "download": partial(parse, _download, "download"),
-    **{name: _stages(name) for name in STAGE_READS},
-    "classifier": _stages("check", "classifier"),  # training takes hours: check the data first
+    **{name: partial(_stages, name, [name]) for name in STAGE_READS},
+    "classifier": partial(_stages, "classifier", ["check", "classifier"]),  # before hours of it
     "evaluate": _evaluate,
     "clusters make": _make_clusters,
     "clusters show": partial(parse, _show_clusters, "clusters show"),

@@ -3,7 +3,7 @@
 import difflib
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Annotated
 from unicodedata import normalize
@@ -61,42 +61,34 @@ def read_answer(
     except ValidationError as error:
         places = [(".".join(map(str, e["loc"])) or "the top", e["msg"]) for e in error.errors()]
         raise BadAnswerError(*(f"At {place}: {text}." for place, text in places[:5])) from None
-    if faults := [*_cluster_faults(answer.clusters), *_tag_faults(answer.clusters, tags, overlap)]:
+    if faults := list(_faults(answer.clusters, tags, overlap)):
         raise BadAnswerError(*faults)
     return {cluster.name: tuple(cluster.tags) for cluster in answer.clusters}
 
 
-def _cluster_faults(clusters: list[Cluster]) -> list[str]:
+def _faults(clusters: list[Cluster], tags: Sequence[str], overlap: bool) -> Iterator[str]:
     names = Counter(cluster.name for cluster in clusters)
     sets = Counter(frozenset(cluster.tags) for cluster in clusters if cluster.tags)
-    faults = ["A cluster has an empty name."] * any(not name.strip() for name in names)
-    faults += [f"{n} clusters are called {name!r}." for name, n in names.items() if n > 1]
-    faults += [f"The cluster {c.name!r} is empty." for c in clusters if not c.tags]
-    faults += [
-        f"{n} clusters hold the same categories: {', '.join(sorted(tags))}."
-        for tags, n in sets.items()
-        if n > 1
-    ]
-    return faults
-
-
-def _tag_faults(clusters: list[Cluster], tags: Sequence[str], overlap: bool) -> list[str]:
     counts = Counter(tag for cluster in clusters for tag in set(cluster.tags))
     missing = [tag for tag in tags if tag not in counts]
-    faults = [f"Missing: {tag!r}." for tag in missing]
-    for tag in counts:
-        if tag not in tags:
-            near = difflib.get_close_matches(tag, missing, 1)
-            advice = f"; write {near[0]!r}" if near else ""
-            faults.append(f"{tag!r} is not one of the categories{advice}.")
-    faults += [
-        f"{tag!r} is {n} times in the cluster {cluster.name!r}."
-        for cluster in clusters
-        for tag, n in Counter(cluster.tags).items()
-        if n > 1
-    ]
-    if not overlap:
-        faults += [
-            f"{tag!r} is in {n} clusters." for tag, n in counts.items() if n > 1 and tag in tags
-        ]
-    return faults
+    if not all(name.strip() for name in names):
+        yield "A cluster has an empty name."
+    yield from (f"{n} clusters are called {name!r}." for name, n in names.items() if n > 1)
+    yield from (
+        f"The cluster {cluster.name!r} is empty." for cluster in clusters if not cluster.tags
+    )
+    for members, n in sets.items():
+        if n > 1:
+            yield f"{n} clusters hold the same categories: {', '.join(sorted(members))}."
+    yield from (f"Missing: {tag!r}." for tag in missing)
+    for tag in (tag for tag in counts if tag not in tags):
+        near = difflib.get_close_matches(tag, missing, 1)
+        advice = f"; write {near[0]!r}" if near else ""
+        yield f"{tag!r} is not one of the categories{advice}."
+    for cluster in clusters:
+        for tag, n in Counter(cluster.tags).items():
+            if n > 1:
+                yield f"{tag!r} is {n} times in the cluster {cluster.name!r}."
+    for tag in tags if not overlap else ():
+        if counts[tag] > 1:
+            yield f"{tag!r} is in {counts[tag]} clusters."

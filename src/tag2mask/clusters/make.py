@@ -1,8 +1,6 @@
-"""Clusters of a list of tags from where the user says.
+"""Clusters of tags from a file, a preset, a language model, embeddings, or a control arm."""
 
-Sources: a file, a preset, a language model, embeddings, or a control arm.
-"""
-
+import csv
 import math
 import random
 from collections.abc import Callable, Sequence
@@ -13,10 +11,11 @@ from tag2mask.clusters.membership import Clusters, load_clusters, membership
 from tag2mask.clusters.offline import embed_clusters
 from tag2mask.config import ClusterSettings
 from tag2mask.errors import ClusterError
+from tag2mask.photos.table import clean_tag
 from tag2mask.progress import log
 
 PRESETS = {path.stem: path for path in sorted((Path(__file__).parent / "presets").glob("*.json"))}
-AUTO = ("demo", "voc", "coco")
+AUTO = ("demo", "voc", "coco")  # smallest first
 SUPERCATEGORIES = ("voc-supercategories", "coco-supercategories")
 NONE = Clusters((), (), "none: no cluster token")
 
@@ -70,11 +69,38 @@ def make_clusters(
     return clusters
 
 
+def read_tags(path: Path) -> tuple[str, ...]:
+    """The tags in the column `tags` of a CSV file (sorted), or in the lines of a text file.
+
+    Raises ClusterError.
+    """
+    if path.suffix.lower() in (".json", ".jsonl"):
+        raise ClusterError(
+            f"{path}: tags are read from a CSV file with a column `tags`, "
+            "or from a text file with one tag per line"
+        )
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            if path.suffix.lower() != ".csv":
+                tags = [clean_tag(line) for line in stream]
+            else:
+                rows = csv.DictReader(stream)
+                rows.fieldnames = [name.strip() for name in rows.fieldnames or ()]
+                if "tags" not in rows.fieldnames:
+                    raise ClusterError(f"{path}: the column `tags` is missing")
+                cells = [row["tags"] or "" for row in rows]
+                tags = sorted({clean_tag(tag) for cell in cells for tag in cell.split(";")})
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ClusterError(f"{path}: cannot read tags from this file ({error})") from None
+    if not any(tags):
+        raise ClusterError(f"{path}: no tags in this file")
+    return tuple(dict.fromkeys(tag for tag in tags if tag))
+
+
 def _preset(tags: tuple[str, ...], names: Sequence[str]) -> Clusters | None:
-    """The smallest of these presets that knows every tag."""
+    """The first of these presets that knows every tag."""
     presets = (load_clusters(PRESETS[name]) for name in names)
-    fitting = [clusters for clusters in presets if set(tags) <= set(clusters.tags)]
-    return min(fitting, key=lambda clusters: len(clusters.tags), default=None)
+    return next((clusters for clusters in presets if set(tags) <= set(clusters.tags)), None)
 
 
 def _auto(tags: tuple[str, ...], seed: int) -> Clusters:
@@ -86,8 +112,7 @@ def _auto(tags: tuple[str, ...], seed: int) -> Clusters:
     # Not `onehot`: it tells the network the very tags that it has to find.
     log.info(
         "clusters: no preset knows all the tags, so this run has no clusters. To have some: write "
-        "a cluster file, use a language model (clusters.llm), or "
-        "pip install 'tag2mask[offline]'"
+        "a cluster file, use a language model (clusters.llm), or pip install 'tag2mask[offline]'"
     )
     return NONE
 
@@ -105,11 +130,6 @@ def _random(tags: tuple[str, ...], seed: int) -> Clusters:
     return Clusters(names, members, source)
 
 
-def _supercategories(tags: tuple[str, ...], seed: int) -> Clusters:
-    clusters = _preset(tags, SUPERCATEGORIES)
-    return clusters or load_clusters(PRESETS["coco-supercategories"])  # tags are missing in both
-
-
 ARMS: dict[str, Callable[[tuple[str, ...], int], Clusters]] = {
     "auto": _auto,
     "offline": lambda tags, seed: embed_clusters(tags),
@@ -120,5 +140,7 @@ ARMS: dict[str, Callable[[tuple[str, ...], int], Clusters]] = {
         "onehot: a cluster per tag, a control arm that tells the network the tags",
     ),
     "random": _random,
-    "supercategories": _supercategories,
+    "supercategories": lambda tags, seed: (
+        _preset(tags, SUPERCATEGORIES) or load_clusters(PRESETS[SUPERCATEGORIES[-1]])
+    ),
 }

@@ -53,11 +53,8 @@ class Clusters:
 
     def of(self, tags: Sequence[str]) -> "Clusters":
         """The same clusters with these tags only, in this order. Empty clusters are removed."""
-        clusters = {
-            name: [tag for tag in tags if tag in members]
-            for name, members in self.as_mapping.items()
-        }
-        clusters = {name: members for name, members in clusters.items() if members}
+        members = [[tag for tag in tags if tag in members] for members in self.members]
+        clusters = {name: tags for name, tags in zip(self.names, members, strict=True) if tags}
         return Clusters.from_mapping(clusters, self.source, self.transcript)
 
     def given_away(self) -> list[str]:
@@ -96,8 +93,8 @@ def load_clusters(path: Path) -> Clusters:
         if not isinstance(content.get(key, ""), str):
             problems.append(f"{key!r} is not a text")
     if problems:
-        count = f"{len(problems)} problem{'s' * (len(problems) > 1)}"
-        raise ClusterError("\n  - ".join([f"{path}: {count}", *problems]))
+        count = f"{path}: {len(problems)} problem{'s' * (len(problems) > 1)}"
+        raise ClusterError("\n  - ".join([count, *problems]))
     clusters = {name: [normalize("NFC", tag) for tag in tags] for name, tags in clusters.items()}
     source = content.get("source", f"the file {path.name}")
     return Clusters.from_mapping(clusters, source, content.get("transcript", ""))

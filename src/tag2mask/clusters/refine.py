@@ -27,7 +27,6 @@ Named = Mapping[str, tuple[str, ...]]  # cluster name -> its tags
 
 REPAIRS = 3  # times that a query is asked again because its answer cannot be used
 TAGS_PER_ANSWER = 150  # longer lists go in rounds
-EXAMPLES = 8  # tags that the model sees of each group, in the rounds of a long list
 STORED = ("queries", "refinements", "overlap", "temperature", "structured")
 
 
@@ -65,24 +64,11 @@ class SelfRefine:
     votings: list[Voting] = field(default_factory=list)
 
     def clusters(self, tags: Sequence[str]) -> Clusters:
-        """Clusters of the tags. A long list is split; parts are clustered, then their clusters.
+        """Clusters of the tags.
 
         Raises ClusterError if a list gets no usable answer, or rounds do not make it shorter.
         """
-        groups: Named = {tag: (tag,) for tag in tags}
-        number = 0
-        while len(groups) > TAGS_PER_ANSWER:
-            number += 1
-            shorter = self._round(number, groups)
-            if len(shorter) >= len(groups):
-                raise ClusterError(
-                    f"{self.settings.llm} makes {len(shorter)} clusters of {len(groups)}; "
-                    "a list this long needs a model that groups"
-                )
-            groups = shorter
-        kind = "tags" if len(groups) == len(tags) else f"groups of {len(tags)} tags"
-        clusters = _tags_of(self._algorithm_1("", f"{len(groups)} {kind}", groups), groups)
-        s = self.settings
+        clusters, s = self._clusters(tags), self.settings
         source = (
             f"{s.llm} at {s.llm_url or 'OpenAI'}, temperature {s.temperature}, "
             f"{'overlapping clusters (PPC)' if s.overlap else 'a partition (CPC)'}; "
@@ -90,29 +76,37 @@ class SelfRefine:
         )
         return Clusters.from_mapping(clusters, source, self.transcript.path.name).of(tags)
 
-    def _round(self, number: int, groups: Named) -> Named:
-        names = list(groups)
+    def _clusters(self, names: Sequence[str], number: int = 1) -> Named:
+        """Clusters of the names. Of a long list parts are clustered, then their clusters."""
         parts = -(-len(names) // TAGS_PER_ANSWER)
+        if parts <= 1:
+            kind = "tags" if number == 1 else "groups of tags"
+            return self._algorithm_1("", f"{len(names)} {kind}", names)
         message = "clusters: %d names are too many for one answer: round %d, %d parts"
         log.info(message, len(names), number, parts)
-        clusters: dict[str, tuple[str, ...]] = {}
+        groups: dict[str, tuple[str, ...]] = {}
         for part in range(parts):
             first, last = part * len(names) // parts, (part + 1) * len(names) // parts
-            some = {name: groups[name] for name in names[first:last]}
             what = f"round {number}, {first + 1}-{last} of {len(names)}"
-            answer = self._algorithm_1(f"round {number} part {part + 1} ", what, some)
-            for name, tags in _tags_of(answer, some).items():
-                n, free = 1, name
-                while free in clusters:
-                    n += 1
-                    free = f"{name} ({n})"
-                clusters[free] = tags
-        return clusters
+            scope = f"round {number} part {part + 1} "
+            for name, members in self._algorithm_1(scope, what, names[first:last]).items():
+                while name in groups:
+                    name += f" ({part + 1})"
+                groups[name] = members
+        if len(groups) >= len(names):
+            raise ClusterError(
+                f"{self.settings.llm} makes {len(groups)} clusters of {len(names)}; "
+                "a list this long needs a model that groups"
+            )
+        return {
+            name: tuple(dict.fromkeys(tag for group in members for tag in groups[group]))
+            for name, members in self._clusters(list(groups), number + 1).items()
+        }
 
-    def _algorithm_1(self, scope: str, what: str, groups: Named) -> Named:
-        """Clusters of the names in `groups`. A name is a tag, or stands for a group of tags."""
+    def _algorithm_1(self, scope: str, what: str, names: Sequence[str]) -> Named:
+        """Clusters of names that fit into one answer."""
         # Differs from CPC, where every answer can be used: an answer that cannot does not vote.
-        answers = self._queries(scope, what, groups)  # lines 2-5
+        answers = self._queries(scope, what, names)  # lines 2-5
         usable = [answer for answer in answers if answer]
         if not usable:
             raise ClusterError(
@@ -121,19 +115,19 @@ class SelfRefine:
             )
         configurations = tuple(map(canonical, usable))
         z = usable[configurations.index(vote(configurations))]  # line 6: z_0
-        z, refinements, settled = self._refine(scope, z, groups)  # lines 7-11
+        z, refinements, settled = self._refine(scope, z, names)  # lines 7-11
         failed = len(answers) - len(usable)
         self.votings.append(Voting(what, configurations, failed, refinements, settled))
         log.info("clusters: %s", self.votings[-1])
         return z
 
-    def _queries(self, scope: str, what: str, groups: Named) -> list[Named | None]:
+    def _queries(self, scope: str, what: str, names: Sequence[str]) -> list[Named | None]:
         """Lines 2-5: R answers to p_gen, asked at once. None for a query without a usable one."""
-        data = {"categories": _categories(groups)}
+        data = {"categories": names}
         R = self.settings.queries
         with ThreadPoolExecutor(R) as pool:
             jobs = [
-                pool.submit(self._query, f"{scope}initial {r + 1}", "initial", data, groups)
+                pool.submit(self._query, f"{scope}initial {r + 1}", "initial", data)
                 for r in range(R)
             ]
             try:
@@ -144,7 +138,7 @@ class SelfRefine:
                 raise
         return [job.result() for job in jobs]
 
-    def _refine(self, scope: str, z: Named, groups: Named) -> tuple[Named, int, bool]:
+    def _refine(self, scope: str, z: Named, names: Sequence[str]) -> tuple[Named, int, bool]:
         """Lines 7-11: (z_t, uses of p_refine, whether three configurations in a row were equal)."""
         # Differs from CPC, which refines until three are equal: an unusable answer or the set
         # number of refinements ends it too. PPC's "unchanged after multiple iterations" is read
@@ -152,8 +146,8 @@ class SelfRefine:
         history = [canonical(z)]
         for t in range(self.settings.refinements):
             clusters = [{"name": name, "tags": tags} for name, tags in z.items()]
-            data = {"categories": _categories(groups), "clusters": clusters}
-            answer = self._query(f"{scope}refine {t + 1}", "refine", data, groups)  # line 8
+            data = {"categories": names, "clusters": clusters}
+            answer = self._query(f"{scope}refine {t + 1}", "refine", data)  # line 8
             if answer is None:
                 return z, t, False
             z = answer
@@ -162,44 +156,27 @@ class SelfRefine:
                 return z, t + 1, True
         return z, self.settings.refinements, False
 
-    def _query(self, name: str, prompt: str, data: dict[str, Any], groups: Named) -> Named | None:
+    def _query(self, name: str, prompt: str, data: dict[str, Any]) -> Named | None:
         """M(prompt || data): a usable answer, after repairs if needed; None if there is none."""
-        of_groups = isinstance(data["categories"], dict)
-        system = system_message(getattr(self.prompts, prompt), self.settings.overlap, of_groups)
+        names, overlap = data["categories"], self.settings.overlap
         messages = [
-            {"role": "system", "content": system},
+            {"role": "system", "content": system_message(getattr(self.prompts, prompt), overlap)},
             {"role": "user", "content": json.dumps(data, ensure_ascii=False)},
         ]
         for _ in range(REPAIRS + 1):
             reply = self.transcript.reply(name, messages, self.ask)
             try:
-                return read_answer(reply.text, reply.finish, list(groups), self.settings.overlap)
+                return read_answer(reply.text, reply.finish, names, overlap)
             except BadAnswerError as error:
                 faults = error.args
             log.info("clusters: %s: unusable answer: %s", name, " ".join(faults[:3]))
             messages = [
                 *messages,
                 {"role": "assistant", "content": reply.text or "(nothing)"},
-                {"role": "user", "content": repair_message(faults, len(groups))},
+                {"role": "user", "content": repair_message(faults, len(names))},
             ]
         log.info("clusters: %s: given up after %d unusable answers", name, REPAIRS + 1)
         return None
-
-
-def _categories(groups: Named) -> list[str] | dict[str, tuple[str, ...]]:
-    """What the model reads of the list: the tags, or the groups with some of their tags."""
-    if all(tags == (name,) for name, tags in groups.items()):
-        return list(groups)
-    return {name: tags[:EXAMPLES] for name, tags in groups.items()}
-
-
-def _tags_of(answer: Named, groups: Named) -> Named:
-    """Clusters of groups to clusters of tags. Of two with the same tags the first stays."""
-    clusters: dict[frozenset[str], tuple[str, tuple[str, ...]]] = {}
-    for name, members in answer.items():
-        tags = tuple(dict.fromkeys(tag for member in members for tag in groups[member]))
-        clusters.setdefault(frozenset(tags), (name, tags))
-    return dict(clusters.values())
 
 
 def ask_clusters(tags: Sequence[str], settings: ClusterSettings, path: Path) -> Clusters:

@@ -1,7 +1,7 @@
 """Every question and raw answer, kept on disk as they arrive, to resume and to replay offline.
 
-A transcript is a JSONL file that only grows, so a kill loses at most the line being written. A
-header line holds settings and tags. Every line after it holds one question and its answer.
+A transcript is a JSONL file that only grows: a kill loses at most the line being written. A header
+line holds settings and tags, every other line a question and its answer.
 """
 
 import json
@@ -91,9 +91,8 @@ class Transcript:
         Raises ClusterError if there is none and `ask` is None.
         """
         key = self._key(query, messages)
-        with self._lock:
-            if key in self._replies:
-                return self._replies[key]
+        if key in self._replies:
+            return self._replies[key]
         if ask is None:
             raise ClusterError(
                 f"{self.path} has no answer to {query!r}: the run that wrote it did not finish, or "

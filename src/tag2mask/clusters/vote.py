@@ -3,10 +3,10 @@
 import random
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations
 from math import comb
+from typing import NamedTuple
 
 import numpy as np
 
@@ -70,8 +70,7 @@ def _together(configuration: Configuration, tags: Sequence[str]) -> np.ndarray:
     return (M @ M.T)[np.triu_indices(len(tags), 1)].astype(np.int64)
 
 
-@dataclass(frozen=True)
-class Stability:
+class Stability(NamedTuple):
     """How far R answers agree (CPC Table 5): means over the ways to draw R of all answers."""
 
     queries: int  # R
@@ -85,10 +84,10 @@ def stability(
     answers: Sequence[Configuration], queries: Sequence[int] = (2, 6, 10)
 ) -> list[Stability]:
     """The rows of CPC Table 5 from one set of answers. Rows that need more answers are left out."""
-    return [_row(answers, R) for R in queries if len(answers) >= R]
+    return [_stability(answers, R) for R in queries if len(answers) >= R]
 
 
-def _row(answers: Sequence[Configuration], R: int) -> Stability:
+def _stability(answers: Sequence[Configuration], R: int) -> Stability:
     draws: Iterable[Sequence[Configuration]] = combinations(answers, R)
     if comb(len(answers), R) > SUBSETS:
         rng = random.Random(0)
