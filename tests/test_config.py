@@ -132,3 +132,22 @@ def test_a_section_is_merged_setting_by_setting():
         "masks": {"flip": True, "crf": {"iterations": 0, "gaussian_sxy": 1}},
         "seed": 1,
     }
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"val": 5}, "val = 5: it should be a path"),
+        ({"segmenter": {"scale_range": [1.0]}}, "scale_range = [1.0]: it should be a list of more"),
+        ({"segmenter": {"scale_range": [1, 2, 3]}}, "it should be a list of fewer values"),
+        ({"segmenter": {"scale_range": [0, 1]}}, "scale_range = 0: it should be greater than 0"),
+        ({"segmenter": {"scale_range": [1.5, 0.5]}}, "give the smaller scale first"),
+        ({"masks": {"scales": "a"}}, "masks.scales = a: it should be a list"),
+        ({"classifier": {"lr": float("inf")}}, "classifier.lr = inf: it should be a finite number"),
+        ({"classifier": {"epochs": 1.5}}, "it should be an integer, or 'auto'"),
+    ],
+)
+def test_what_is_wrong_with_a_setting_is_said_in_plain_words(changes, message):
+    with pytest.raises(ConfigError) as caught:
+        make_config(changes)
+    assert message in str(caught.value) and "valid" not in str(caught.value)

@@ -688,6 +688,23 @@ def test_no_data_and_bad_data_stop_before_any_training(tmp_path):
     assert not (tmp_path / "r" / "classifier").exists()
 
 
+@pytest.mark.parametrize(
+    ("section", "setting", "message"),
+    [
+        ("clusters", {"source": "absent.json"}, "absent.json"),
+        ("segmenter", {"weights": "absent.pth"}, "no such weights"),
+        ("segmenter", {"backbone": "resnt18"}, "timm has no model"),
+    ],
+)
+def test_a_setting_that_cannot_work_is_not_kept(scenes, tmp_path, section, setting, message):
+    """Nor is anything trained before the error: not the classifier if the segmenter is wrong."""
+    settings = {**SETTINGS, section: {**SETTINGS[section], **setting}}
+    with pytest.raises(Tag2MaskError, match=message):
+        tag2mask.run(scenes / "tags.csv", tmp_path / "r", **settings)
+    assert not (tmp_path / "r" / "config.toml").exists()
+    assert not list((tmp_path / "r").glob("*cl*"))
+
+
 COMMAND = f"""
 import sys, tag2mask.loop
 from tag2mask.cli import main

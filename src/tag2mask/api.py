@@ -67,10 +67,21 @@ def run_config(config: Config, names: Sequence[str] = STAGE_NAMES) -> Run:
                 log.info(run.summary())
             if "evaluate" in names:
                 run.check_evaluation()
+            _check_networks(run, names)
         _run_with_settings(run, [name for name in names if name != "check"])
     if "report" in names:
         log.info(f"The report page: {run.report}")
     return run
+
+
+def _check_networks(run: Run, names: Sequence[str]) -> None:
+    """A wrong backbone or weights file is an error before hours of training, not after them."""
+    if todo := [n for n in ("classifier", "segmenter") if n in names and not run.files.done(n)]:
+        from tag2mask.weights import check_source
+
+        for name in todo:
+            settings = getattr(run.config, name)
+            check_source(settings.backbone, settings.weights)
 
 
 def _run_with_settings(run: Run, names: Sequence[str]) -> None:
@@ -88,7 +99,9 @@ def _run_with_settings(run: Run, names: Sequence[str]) -> None:
     try:
         run_stages(run, names)
     except BaseException as error:
-        if rank() == 0 and before and not run.begun:
+        if rank() == 0 and before is None and not run.begun:
+            path.unlink()
+        elif rank() == 0 and before and not run.begun:
             write_text(path, before)
             if isinstance(error, KeyboardInterrupt):
                 log.info(f"nothing to resume yet: {path} keeps the settings of before")

@@ -15,11 +15,15 @@ from tag2mask.errors import ConfigError
 # The stages of a run, in their order. Each has a folder of this name in the run folder.
 STAGE_NAMES = ("check", "clusters", "classifier", "masks", "segmenter", "evaluate", "report")
 
+Positive = Annotated[float, Field(gt=0)]
+
 
 class Settings(BaseModel):
     """Settings that cannot be changed once made. A key that does not exist is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
 
 class DataSettings(Settings):
@@ -127,21 +131,23 @@ class ClassifierSettings(Settings):
 class CRFSettings(Settings):
     """Dense CRF of Krähenbühl and Koltun (2011); the defaults are ViT-PCM's and deeplab-pytorch's.
 
-    The names mean what they mean in pydensecrf. Below half a pixel the smoothness kernel sees no
-    neighbor; the other bounds are those within which float32 can place a pixel.
+    The names are those of pydensecrf.
     """
+
+    # Below half a pixel the smoothness kernel sees no neighbor; the other bounds are those within
+    # which float32 can place a pixel.
 
     iterations: int = Field(10, ge=0, le=1000)
     """Mean-field steps; 0: no CRF."""
-    gaussian_sxy: float = Field(1, ge=0.5, le=1e6, allow_inf_nan=False)
+    gaussian_sxy: float = Field(1, ge=0.5, le=1e6)
     """Reach of the smoothness kernel [pixels]."""
-    gaussian_weight: float = Field(3, ge=0, le=1e6, allow_inf_nan=False)
+    gaussian_weight: float = Field(3, ge=0, le=1e6)
     """Weight of the smoothness kernel."""
-    bilateral_sxy: float = Field(67, ge=0.5, le=1e6, allow_inf_nan=False)
+    bilateral_sxy: float = Field(67, ge=0.5, le=1e6)
     """Reach of the appearance kernel [pixels]."""
-    bilateral_srgb: float = Field(3, ge=0.1, le=1e6, allow_inf_nan=False)
+    bilateral_srgb: float = Field(3, ge=0.1, le=1e6)
     """Color reach of the appearance kernel [0-255]."""
-    bilateral_weight: float = Field(4, ge=0, le=1e6, allow_inf_nan=False)
+    bilateral_weight: float = Field(4, ge=0, le=1e6)
     """Weight of the appearance kernel."""
 
 
@@ -150,7 +156,7 @@ class MaskSettings(Settings):
 
     image_size: int = Field(448, ge=32)
     """Photos are resized to a square of this side to compute their scores [pixels]."""
-    scales: tuple[Annotated[float, Field(gt=0)], ...] = Field((1.0,), min_length=1)
+    scales: tuple[Positive, ...] = Field((1.0,), min_length=1)
     """Scores are averaged over these multiples of image_size."""
     flip: bool = True
     """Average with the scores of the mirrored photo."""
@@ -186,7 +192,7 @@ class SegmenterSettings(Settings):
     suits all backbones. 0: not scaled."""
     crop_size: int = Field(225, ge=33)
     """Side of the training crop [pixels]."""
-    scale_range: tuple[float, float] = (0.5, 1.5)
+    scale_range: tuple[Positive, Positive] = (0.5, 1.5)
     """Smallest and largest random scale in training."""
     batch_size: int = Field(10, ge=1)
     """Crops per step, over all devices together."""
@@ -207,7 +213,7 @@ class SegmenterSettings(Settings):
     """Average the loss over background and over objects separately (class-balanced)."""
     precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
     """Arithmetic of the network, as for the classifier."""
-    test_scales: tuple[Annotated[float, Field(gt=0)], ...] = Field((1.0,), min_length=1)
+    test_scales: tuple[Positive, ...] = Field((1.0,), min_length=1)
     """Predictions are averaged over these scales."""
     image_size: int = Field(385, ge=33)
     """Larger photos are reduced to this longer side, in training too [pixels]. A mask always has
@@ -261,7 +267,11 @@ class Config(Settings):
 
     @model_validator(mode="after")
     def _check_combinations(self) -> "Config":
-        scores = self.masks.scores
+        scores, (smallest, largest) = self.masks.scores, self.segmenter.scale_range
+        if smallest > largest:
+            raise ConfigError(
+                f"segmenter.scale_range = {smallest}, {largest}: give the smaller scale first"
+            )
         if self.classifier.tag_loss == "mean" and scores != "logits":
             raise ConfigError(
                 f"masks.scores = {scores!r} needs a softmax with background, "

@@ -33,7 +33,14 @@ OLD_NAMES = {
     "report.photos": "report.photos_per_split",
 }
 OLD_VALUES = {"plain": "softmax", "mask": "softmax_of_tags", "evidence": "logits"}  # masks.labels
-# Words of pydantic to ours, in this order.
+# What pydantic expects, in our words: by the kind of fault, or word by word in this order.
+LIMITS = {
+    "path_type": "a path",
+    "missing": "a list of more values",
+    "too_long": "a list of fewer values",
+    "tuple_type": "a list",
+    "int_from_float": "an integer",
+}
 SHORTER = {
     "greater than or equal to": "at least",
     "less than or equal to": "at most",
@@ -216,7 +223,8 @@ def faults(error: ValidationError) -> list[str]:
         elif isinstance(setting, Settings):
             sentences.append(f"{key} = {value}: {key} is a section of settings")
         elif fault["type"] != "too_short":
-            limits.setdefault(f"{key} = {value}", []).append(_limit(fault["msg"]))
+            limit = LIMITS.get(fault["type"]) or _limit(fault["msg"])
+            limits.setdefault(f"{key} = {value}", []).append(limit)
         elif len(error.errors()) == 1:
             sentences.append(f"{key}: at least one value is needed")
     return [*sentences, *(f"{s}: it should be {', or '.join(limits[s])}" for s in limits)]

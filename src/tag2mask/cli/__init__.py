@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
         print_error(str(error))
         return 2
     except KeyboardInterrupt:
-        resume = "; run it again to resume" if argv[0] in RESUMED else ""
+        resume = "; give the same command again to resume" if argv[0] in RESUMED else ""
         print(f"\ntag2mask: stopped{resume}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # `tag2mask ... | head`

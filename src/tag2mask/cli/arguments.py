@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, make_dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_type_hints
 
@@ -52,6 +53,9 @@ def parse(target: Any, command: str, argv: list[str], about: str | None = None) 
             print_error("a GPU is used if there is one; CUDA_VISIBLE_DEVICES= selects the CPU")
         if stop.code and command in ("run", "check", "convert", *ABOUT) and argv[0][0] != "-":
             print_error(f"give photos by name: tag2mask {command} --data {argv[0]}")
+        for option, word in pairwise(argv if stop.code else ()):
+            if word in ("true", "false") and option.startswith("--"):
+                print_error(f"write {option} or its opposite, --no-...; they take no value")
         sections = {word[2:].partition(".")[0] for word in argv if word.startswith("--")}
         for section in sections & ABOUT.keys() if stop.code and command in ABOUT else ():
             if section not in STAGE_READS[command]:

@@ -244,6 +244,8 @@ def _out_of_date(run: Run, name: str) -> str:
 
 def _changes(run: Run, then: Inputs, now: Inputs) -> str:
     """What changed, in words a person can act on."""
+    if then.keys() - now.keys() and now.keys() - then.keys():
+        return "another version of tag2mask made it"
     before, after = leaves(then), leaves(_settled(now, then))
     texts = []
     for key in dict.fromkeys([*before, *after]):

@@ -17,7 +17,7 @@ from tag2mask.clusters import cluster_vector, make_clusters, membership
 from tag2mask.errors import DataError
 from tag2mask.files import read_json, write_json
 from tag2mask.formats.check import check as check_data
-from tag2mask.formats.findings import count, shorten
+from tag2mask.formats.findings import count, problems, shorten
 from tag2mask.photos.masks import look_at_mask
 from tag2mask.photos.table import BACKGROUND, IGNORE, Photo, Table
 from tag2mask.processes import barrier, cores, parallel_map, rank, ranks
@@ -53,10 +53,10 @@ def check(run: Run, folder: Path) -> Counts:
     write_json(folder / FINDINGS, [asdict(finding) for finding in findings])
     for finding in shorten(finding for finding in findings if finding.severity == "warning"):
         log.info(f"warning: {finding}")
-    if errors := [str(finding) for finding in findings if finding.severity == "error"]:
+    if errors := [finding for finding in findings if finding.severity == "error"]:
         if run.files.facts.exists():  # else no picture was looked at, and a new folder is removed
             log.info(f"check: {count(findings)}, see {folder / FINDINGS}")
-        raise DataError(errors, data)
+        raise DataError(problems(errors), None if config.val or config.val_masks else data)
     return {"findings": count(findings)}
 
 
