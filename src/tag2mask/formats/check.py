@@ -61,7 +61,8 @@ def check(
     true masks, with class numbers in `numbering`. Each picture and mask is opened once; those that
     `facts` knows are not opened.
     """
-    findings, facts = list[Finding](), facts or Facts()
+    findings: list[Finding] = []
+    facts = facts or Facts()
     train = _read(data, read, findings)
     tested = _read(val, read, findings) if val else None
     tags = known_tags(train) if train else ()

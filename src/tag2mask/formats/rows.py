@@ -121,8 +121,7 @@ def as_table(rows: Rows, tags: Sequence[str]) -> Table:
 
 def known_tags(rows: Rows, tags: Sequence[str] | None = None) -> tuple[str, ...]:
     """The ordered tags: `tags`, or the format's own list, or all that occur, sorted."""
-    if tags is None:
-        tags = rows.tags
+    tags = rows.tags if tags is None else tags
     return tuple(sorted({tag for row in rows.rows for tag in row.tags}) if tags is None else tags)
 
 
@@ -157,7 +156,6 @@ def row_findings(
 
 
 def _picture_faults(rows: Rows) -> Iterator[Finding]:
-    """Pictures that are missing, duplicate, or have a name that cannot be written."""
     exists = [is_file(row.path) for row in rows.rows]
     if len(exists) > 1 and not any(exists):
         what = f"none of the {len(exists)} pictures exists; the first should be {rows.rows[0].path}"
@@ -166,8 +164,7 @@ def _picture_faults(rows: Rows) -> Iterator[Finding]:
         return
     seen: dict[Path, str] = {}
     for row, name, there in zip(rows.rows, rows.names, exists, strict=True):
-        where = row.where
-        first = seen.setdefault(absolute(row.path), where)
+        first = seen.setdefault(absolute(row.path), where := row.where)
         if not there:
             do = "correct the name or delete the row"
             yield Finding("missing picture", where, f"no such file: {row.path}", do)
@@ -183,10 +180,9 @@ def _picture_faults(rows: Rows) -> Iterator[Finding]:
 
 
 def _untagged(rows: Rows) -> Iterator[Finding]:
-    """Rows without tags; one finding if all are."""
     if len(rows.rows) > 1 and not any(row.tags for row in rows.rows):
-        what, do = f"none of the {len(rows.rows)} pictures has a tag", "write what is in them"
-        yield Finding("no tags", str(rows.source), what, do)
+        what = f"none of the {len(rows.rows)} pictures has a tag"
+        yield Finding("no tags", str(rows.source), what, "write what is in them")
         return
     do = "write what is in the picture, or delete the row"
     yield from (Finding("no tags", row.where, "no tags", do) for row in rows.rows if not row.tags)

@@ -1,7 +1,6 @@
 """Outlines that people drew (COCO, YOLO, LabelMe, CVAT) to masks."""
 
 from collections.abc import Iterable, Mapping
-from functools import cache
 from math import isfinite
 from types import ModuleType
 from typing import Any
@@ -33,9 +32,8 @@ def draw(row: Row, numbers: Mapping[str, int]) -> np.ndarray:
             tag = shape.tag
             if shape.outline:  # else it is a tag or a box: the object's edge is not known
                 code = _run_lengths(coder, shape.outline, scale, height, width)
-                codes.append(
-                    (float(coder.area(code)) if shape.area is None else shape.area, code, tag)
-                )
+                area = float(coder.area(code)) if shape.area is None else shape.area
+                codes.append((area, code, tag))
         # The stable sort, read backward: of equal areas the first is on top.
         for _, code, tag in reversed(sorted(codes, key=lambda entry: entry[0])):  # noqa: C413
             mask[_decoded(coder, code)] = numbers[tag]
@@ -60,7 +58,6 @@ def polygon(numbers: Iterable[Any]) -> list[float]:
     return corners
 
 
-@cache
 def rle_coder() -> ModuleType:
     """pycocotools' run-length coder. Raises DataError if it is not installed."""
     try:
