@@ -97,7 +97,8 @@ def to_voc(table: Table, masks: Masks, out: Path) -> Path:
     root = out / "VOC2012"
     names = _flat_names(table)
     for photo in track(table.photos, "copy"):
-        file = _copy(photo, root / "JPEGImages", name := names[photo.name])
+        name = names[photo.name]
+        file = _copy(photo, root / "JPEGImages", name)
         write_text(root / "Annotations" / f"{name}.xml", _voc_xml(file.name, photo))
     used = _used_tags(table)
     numbers = _renumbered(table, VOC if set(used) <= set(VOC) else used)  # as `read_voc` decides

@@ -164,7 +164,8 @@ def _picture_faults(rows: Rows) -> Iterator[Finding]:
         return
     seen: dict[Path, str] = {}
     for row, name, there in zip(rows.rows, rows.names, exists, strict=True):
-        first = seen.setdefault(absolute(row.path), where := row.where)
+        where = row.where
+        first = seen.setdefault(absolute(row.path), where)
         if not there:
             do = "correct the name or delete the row"
             yield Finding("missing picture", where, f"no such file: {row.path}", do)

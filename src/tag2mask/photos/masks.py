@@ -139,9 +139,7 @@ class Truth:
         """
         path, mask = self.path(photo), self.look(photo)
         if mask["size"] != list(size):
-            sizes = (
-                f"{mask['size'][0]} x {mask['size'][1]}, but {photo.path} is {size[0]} x {size[1]}"
-            )
+            sizes = "{} x {}, but {} is {} x {}".format(*mask["size"], photo.path, *size)
             return f"{path}: {sizes} (width x height)"
         unknown = [number for number in mask["numbers"] if self._numbers[number] < 0]
         what = f'{path}: has {unknown}, which are not in numbering "{self.numbering}"'
@@ -161,9 +159,10 @@ class Truth:
             except DataError:
                 continue  # `read` will say why
         do = f"give --photos.numbering (--numbering in check and convert): {', '.join(numberings)}"
+        unclear = "cannot tell which class the numbers in the masks mean"
         if not sample:
-            what = "cannot tell which class the numbers in the masks mean: none of the photos"
-            raise DataError(f"{self.folder}: {what} with a readable mask has tags; {do}")
+            what = "none of the photos with a readable mask has tags"
+            raise DataError(f"{self.folder}: {unclear}: {what}; {do}")
         agree = dict.fromkeys(numberings, 0)
         for name, classes in numberings.items():
             numbers = _to_table(classes, table.tags)
@@ -178,11 +177,10 @@ class Truth:
             for photo, values in sample
             if values
         ]
-        counts = [f"{name} {count}" for name, count in agree.items()]
+        counts = ", ".join(f"{name} {count}" for name, count in agree.items())
         raise DataError(
-            f"{self.folder}: cannot tell which class the numbers in the masks mean. Masks and tags "
-            f"of {len(sample)} photos agree in this many: {', '.join(counts)}; "
-            f"{'; '.join(examples[:3])}. To choose, {do}"
+            f"{self.folder}: {unclear}. Masks and tags of {len(sample)} photos agree in this many: "
+            f"{counts}; {'; '.join(examples[:3])}. To choose, {do}"
         )
 
 
