@@ -265,7 +265,7 @@ def mask_findings(table: Table, folder: Path, numbering: str, facts: Facts) -> I
         what = f"photos without a mask: {len(missing)} of {len(table)}, such as {missing[0]}.png"
         yield warning("missing mask", str(folder), what, "they are not scored")
     looks = parallel_map(partial(_mask_finding, truth, table, facts), photos, cores())
-    yield from (finding for finding in track(looks, "check masks", len(photos)) if finding)
+    yield from filter(None, track(looks, "check masks", len(photos)))
 
 
 def _mask_finding(truth: Truth, table: Table, facts: Facts, photo: Photo) -> Finding | None:

@@ -43,7 +43,16 @@ def convert(
         raise DataError(f'unknown form "{to}"; use one of {", ".join(WRITERS)}')
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(f"{out}: exists; give a new folder, nothing is overwritten")
-    table, readers = _load(data, masks, numbering)
+    rows = read_rows(data, outlines=masks is None)
+    table = to_table(rows)
+    readers: Masks = {}
+    if masks is not None:
+        truth = Truth(masks, table, numbering)
+        readers = {photo.name: partial(truth.read, photo) for photo in truth.photos_with_truth}
+    numbers = {tag: i for i, tag in enumerate(table.tags, 1)}
+    for photo, row in zip(table.photos, rows.rows, strict=True):
+        if any(shape.outline for shape in row.shapes):  # there are none if masks are given
+            readers[photo.name] = partial(draw, row, numbers)
     if to in ("masks", "yolo") and not readers:
         what = "this form needs masks, but the data set has no outlines"
         raise DataError(f"{what}; give a folder of masks with --masks")
@@ -52,20 +61,6 @@ def convert(
     except BaseException:  # Ctrl-C too: half of the files would be in the way of the next try
         shutil.rmtree(out, ignore_errors=True)
         raise
-
-
-def _load(data: Path, masks: Path | None, numbering: str) -> tuple[Table, Masks]:
-    rows = read_rows(data, outlines=masks is None)
-    table = to_table(rows)
-    if masks is not None:
-        truth = Truth(masks, table, numbering)
-        return table, {photo.name: partial(truth.read, photo) for photo in truth.photos_with_truth}
-    numbers = {tag: i for i, tag in enumerate(table.tags, 1)}
-    return table, {
-        photo.name: partial(draw, row, numbers)
-        for photo, row in zip(table.photos, rows.rows, strict=True)
-        if any(shape.outline for shape in row.shapes)
-    }
 
 
 def to_csv(table: Table, masks: Masks, out: Path) -> Path:

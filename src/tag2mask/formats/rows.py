@@ -19,6 +19,8 @@ UNREAD = {".heic", ".heif", ".avif", ".jxl"}  # pictures that Pillow does not op
 MAX_NAME = 238  # bytes; the mask's temporary file, .NAME.png.4194304.tmp, may have 255
 MAX_TAGS = 254  # masks are 8-bit: 0 is background, 255 is ignore
 
+is_file = os.path.isfile  # Path.is_file raises an error if a name is too long
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -235,11 +237,3 @@ def _spelling_faults(rows: Sequence[Row], known: Sequence[str]) -> Iterator[Find
 
 def _first(rows: Sequence[Row], tag: str) -> str:
     return next((row.where for row in rows if tag in row.tags), f'tag "{tag}"')
-
-
-def is_file(path: Path) -> bool:
-    """Whether a file exists; none exists under a name that is too long."""
-    try:
-        return path.is_file()
-    except OSError:
-        return False

@@ -123,7 +123,9 @@ def read_cls_labels(path: Path) -> dict[str, np.ndarray]:
     if not vectors or any(np.shape(vector) != (len(VOC),) for vector in vectors):
         what = f"not a dictionary from picture names to vectors of {len(VOC)} labels"
         raise DataError(f"{path}: {what}")
-    return {_voc_name(name): np.asarray(vector) for name, vector in labels.items()}
+    # IRN's keys are integers: 2007000032 -> "2007_000032".
+    names = (re.sub(r"^(\d{4})(\d{6})$", r"\1_\2", str(name)) for name in labels)
+    return dict(zip(names, map(np.asarray, vectors), strict=True))
 
 
 # The functions that pickles of arrays and of their single values call; their module varies.
@@ -145,9 +147,3 @@ class _ArrayUnpickler(pickle.Unpickler):
         if (module, name) == ("_codecs", "encode"):  # how protocol 2 writes bytes
             return lambda text, encoding: text.encode("latin1")
         raise pickle.UnpicklingError(f"it holds {module}.{name}, which is code")
-
-
-def _voc_name(name: Any) -> str:
-    """IRN's integer keys to VOC's names: 2007000032 -> "2007_000032"."""
-    text = str(name)
-    return f"{text[:4]}_{text[4:]}" if re.fullmatch(r"\d{10}", text) else text

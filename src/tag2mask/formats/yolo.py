@@ -75,10 +75,8 @@ def _training_folder(file: Path, values: dict[str, Any]) -> Path:
 
 def _label_file(picture: Path) -> Path:
     """images/train/a.jpg -> labels/train/a.txt; the last folder called images changes."""
-    parts = list(picture.parts)
-    if "images" in parts:
-        parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
-    return Path(*parts).with_name(picture.stem + ".txt")
+    path = re.sub("(.*/|^)images/", r"\1labels/", picture.as_posix(), count=1)
+    return Path(path).with_suffix(".txt")
 
 
 def _shapes(labels: Path, names: dict[int, str], rows: Rows) -> list[Shape]:
