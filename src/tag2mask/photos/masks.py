@@ -56,6 +56,18 @@ def write_mask(path: Path, mask: np.ndarray) -> None:
         image.save(temporary, "PNG")
 
 
+def count_pixels(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Two masks (H, W) uint8 to pixels per pair of numbers: (256 true, 256 predicted) int64.
+
+    255 is counted like every other number. Raises DataError if the sizes differ.
+    """
+    if predicted.shape != truth.shape:
+        size, true_size = (" x ".join(map(str, mask.shape[::-1])) for mask in (predicted, truth))
+        raise DataError(f"the mask is {size}, the ground truth {true_size} (width x height)")
+    pairs = truth.astype(np.uint16) << 8 | predicted
+    return np.bincount(pairs.ravel(), minlength=1 << 16).reshape(256, 256)
+
+
 def true_photos(table: Table, val: Table | None, folder: Path) -> Table:
     """The training photos whose true masks may be in `folder`; none if none has a mask of its own.
 
