@@ -211,9 +211,9 @@ def _flat_names(table: Table) -> dict[str, str]:
     """Unique names without folders, for forms that have all pictures in one folder."""
     flat: dict[str, str] = {}  # flat name -> name
     for photo in table.photos:
-        name = plain = photo.name.removesuffix(photo.path.suffix).replace("/", "__")
+        name = photo.name.removesuffix(photo.path.suffix).replace("/", "__")
         while name in flat:
-            name = f"{plain}-{len(flat)}"
+            name += f"-{len(flat)}"
         flat[name] = photo.name
     return {name: short for short, name in flat.items()}
 
