@@ -20,8 +20,7 @@ import numpy as np
 
 from tag2mask.errors import DataError
 from tag2mask.evaluate.boundary import boundary_counts
-from tag2mask.photos.counts import count_pixels
-from tag2mask.photos.masks import read_mask
+from tag2mask.photos.masks import count_pixels, read_mask
 from tag2mask.photos.table import IGNORE
 from tag2mask.processes import cores, parallel_map
 from tag2mask.progress import track

@@ -10,20 +10,20 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tag2mask.errors import DataError
-from tag2mask.formats.coco import is_coco, read_coco
+from tag2mask.formats.coco import instances_file, read_coco
 from tag2mask.formats.cvat import read_cvat
 from tag2mask.formats.labelme import is_labelme, read_labelme
 from tag2mask.formats.plain import is_folder, read_csv, read_folder, read_jsonl
 from tag2mask.formats.rows import Rows, to_table
 from tag2mask.formats.voc import is_voc, read_voc
-from tag2mask.formats.yolo import is_yolo, read_yolo
+from tag2mask.formats.yolo import read_yolo, yolo_file
 from tag2mask.photos.table import Table
 
 
 class Format(NamedTuple):
     """One form in which people have tags."""
 
-    accepts: Callable[[Path], bool]  # whether a path that exists has this format
+    accepts: Callable[[Path], object]  # true if a path that exists has this format
     read: Callable[[Path], Rows]
     what: str  # how to name it with --data
 
@@ -42,8 +42,8 @@ FORMATS: dict[str, Format] = {
     "csv": Format(_suffix(".csv"), read_csv, "a .csv file: file_name,tags (separated by ';')"),
     "jsonl": Format(_suffix(".jsonl"), read_jsonl, "a .jsonl file: file_name and tags"),
     "voc": Format(is_voc, read_voc, "VOC: VOC2012/, a list in it (val.txt), or its cls_labels.npy"),
-    "coco": Format(is_coco, read_coco, "COCO: its folder, or an instances .json"),
-    "yolo": Format(is_yolo, read_yolo, "YOLO: its data.yaml, or a folder of its pictures"),
+    "coco": Format(instances_file, read_coco, "COCO: its folder, or an instances .json"),
+    "yolo": Format(yolo_file, read_yolo, "YOLO: its data.yaml, or a folder of its pictures"),
     "cvat": Format(_suffix(".xml"), read_cvat, "CVAT for images: its .xml"),
     "metadata.csv": _metadata("metadata.csv", read_csv),
     "metadata.jsonl": _metadata("metadata.jsonl", read_jsonl),

@@ -3,7 +3,7 @@
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from difflib import SequenceMatcher
 from functools import partial
 from itertools import combinations
@@ -151,7 +151,6 @@ def tag_findings(rows: Rows, tags: Sequence[str]) -> Iterator[Finding]:
 def _rare_tags(
     rows: Rows, tagged: Sequence[set[str]], count: Counter[str], misspelled: set[str]
 ) -> Iterator[Finding]:
-    """Tags of few photos, and of few compared with others."""
     for tag, n in sorted(count.items(), key=lambda item: item[1]):
         if n == 1 and tag not in misspelled:
             where = rows.rows[next(i for i, own in enumerate(tagged) if tag in own)].where
@@ -193,16 +192,6 @@ def cluster_findings(
             yield Finding("cluster", f'cluster "{cluster}"', what, nearest_tag(tag, tags))
 
 
-@dataclass(frozen=True)
-class _Picture:
-    """What `check` knows of a picture."""
-
-    size: tuple[int, int]
-    pixels: str  # hash
-    flat: bool
-    frames: int
-
-
 def picture_findings(sets: Sequence[Rows], facts: Facts) -> Iterator[Finding]:
     """Pictures that are unreadable, duplicate (also in training and validation set), or unusual."""
     rows = [(row, i) for i, of_set in enumerate(sets) for row in of_set.rows]
@@ -214,7 +203,7 @@ def picture_findings(sets: Sequence[Rows], facts: Facts) -> Iterator[Finding]:
             yield Finding("unreadable picture", row.where, picture, do)
             continue
         yield from _shape_findings(row.where, picture)
-        other, j = first.setdefault(picture.pixels, (row, i))
+        other, j = first.setdefault(picture["pixels"], (row, i))
         same = f"the same picture as {other.where}"
         if i != j:
             what = f"{same} of the training set"
@@ -225,38 +214,41 @@ def picture_findings(sets: Sequence[Rows], facts: Facts) -> Iterator[Finding]:
             yield warning("duplicate", row.where, same, "keep one, with all its tags")
 
 
-def _picture(facts: Facts, path: Path) -> _Picture | str:
-    """What is known of a picture, or why it cannot be read, which is tried again each time."""
+def _picture(facts: Facts, path: Path) -> dict[str, Any] | str:
+    """`_look`, or why the picture cannot be read, which is tried again each time."""
     try:
-        return _Picture(**facts.of(path, "picture", _look))
+        picture: dict[str, Any] = facts.of(path, "picture", _look)
+        return picture
     except DataError as error:
         return str(error).removeprefix(f"{path}: ")
 
 
 def _look(path: Path) -> dict[str, Any]:
+    """The size (width, height), a hash of the pixels, whether all are equal, and the frames."""
     with reading(path) as file:
         image = upright_rgb(file)
         frames = getattr(file, "n_frames", 1)
     pixels = hashlib.sha256(repr(image.size).encode() + image.tobytes()).hexdigest()
-    return asdict(_Picture(image.size, pixels, image.getcolors(1) is not None, frames))
+    flat = image.getcolors(1) is not None
+    return {"size": image.size, "pixels": pixels, "flat": flat, "frames": frames}
 
 
-def _shape_findings(where: str, picture: _Picture) -> Iterator[Finding]:
-    width, height = picture.size
-    size = f"{width} x {height} pixels"
-    if min(picture.size) < MIN_SIDE:
+def _shape_findings(where: str, picture: dict[str, Any]) -> Iterator[Finding]:
+    short, long = sorted(picture["size"])
+    size = "{} x {} pixels".format(*picture["size"])
+    if short < MIN_SIDE:
         do = f"use pictures of at least {MIN_SIDE} pixels"
         yield warning("tiny picture", where, f"only {size}", do)
-    if max(picture.size) > MAX_ASPECT * min(picture.size):
+    if long > MAX_ASPECT * short:
         what = f"{size}: distorted when it is resized to a square"
         yield warning("extreme shape", where, what, "crop it to the part that matters")
-    if width * height > MAX_PIXELS:
+    if short * long > MAX_PIXELS:
         do = "make it smaller: networks see less than a megapixel"
         yield warning("huge picture", where, f"{size}: slow, and needs much memory", do)
-    if picture.flat:
+    if picture["flat"]:
         yield warning("blank picture", where, "only one color", "delete it")
-    if picture.frames > 1:
-        yield warning("animation", where, f"{picture.frames} frames; only the first is used")
+    if (frames := picture["frames"]) > 1:
+        yield warning("animation", where, f"{frames} frames; only the first is used")
 
 
 def mask_findings(table: Table, folder: Path, numbering: str, facts: Facts) -> Iterator[Finding]:
@@ -273,7 +265,7 @@ def mask_findings(table: Table, folder: Path, numbering: str, facts: Facts) -> I
         what = f"photos without a mask: {len(missing)} of {len(table)}, such as {missing[0]}.png"
         yield warning("missing mask", str(folder), what, "they are not scored")
     looks = parallel_map(partial(_mask_finding, truth, table, facts), photos, cores())
-    yield from (finding for finding in track(looks, "check masks", len(photos)) if finding)
+    yield from filter(None, track(looks, "check masks", len(photos)))
 
 
 def _mask_finding(truth: Truth, table: Table, facts: Facts, photo: Photo) -> Finding | None:
@@ -281,7 +273,7 @@ def _mask_finding(truth: Truth, table: Table, facts: Facts, photo: Photo) -> Fin
     if isinstance(picture, str):
         return None  # the picture is an error already
     try:
-        fault = truth.fault(photo, picture.size)
+        fault = truth.fault(photo, picture["size"])
         if truth.look(photo)["numbers"] == [IGNORE]:
             return warning("empty mask", where, "only ignore (255): nothing to score")
     except DataError as error:

@@ -22,13 +22,8 @@ ENTRIES: dict[str, dict[str, Any]] = {
 }
 
 
-def is_coco(path: Path) -> bool:
-    """An instances JSON, or a folder with one."""
-    return instances_file(path) is not None
-
-
 def instances_file(path: Path) -> Path | None:
-    """The instances JSON: the path itself, or in that folder, the training split's first.
+    """The instances JSON: the path itself, or the one in that folder, the training split's first.
 
     Raises DataError if the folder has several training splits.
     """

@@ -43,26 +43,24 @@ def convert(
         raise DataError(f'unknown form "{to}"; use one of {", ".join(WRITERS)}')
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(f"{out}: exists; give a new folder, nothing is overwritten")
-    table, readers = _load(data, masks, numbering)
+    rows = read_rows(data, outlines=masks is None)
+    table = to_table(rows)
+    readers: Masks = {}
+    if masks is not None:
+        truth = Truth(masks, table, numbering)
+        readers = {photo.name: partial(truth.read, photo) for photo in truth.photos_with_truth}
+    numbers = {tag: i for i, tag in enumerate(table.tags, 1)}
+    for photo, row in zip(table.photos, rows.rows, strict=True):
+        if any(shape.outline for shape in row.shapes):  # there are none if masks are given
+            readers[photo.name] = partial(draw, row, numbers)
+    if to in ("masks", "yolo") and not readers:
+        what = "this form needs masks, but the data set has no outlines"
+        raise DataError(f"{what}; give a folder of masks with --masks")
     try:
         return WRITERS[to](table, readers, out)
     except BaseException:  # Ctrl-C too: half of the files would be in the way of the next try
         shutil.rmtree(out, ignore_errors=True)
         raise
-
-
-def _load(data: Path, masks: Path | None, numbering: str) -> tuple[Table, Masks]:
-    rows = read_rows(data, outlines=masks is None)
-    table = to_table(rows)
-    if masks is not None:
-        truth = Truth(masks, table, numbering)
-        return table, {photo.name: partial(truth.read, photo) for photo in truth.photos_with_truth}
-    numbers = {tag: i for i, tag in enumerate(table.tags, 1)}
-    return table, {
-        photo.name: partial(draw, row, numbers)
-        for photo, row in zip(table.photos, rows.rows, strict=True)
-        if any(shape.outline for shape in row.shapes)
-    }
 
 
 def to_csv(table: Table, masks: Masks, out: Path) -> Path:
@@ -83,7 +81,6 @@ def to_jsonl(table: Table, masks: Masks, out: Path) -> Path:
 
 def to_masks(table: Table, masks: Masks, out: Path) -> Path:
     """OUT/NAME.png alone, in the numbers of the data set (COCO: 1 to 80, as in the papers)."""
-    _require(masks)
     numbers = ", ".join(f"{i} {tag}" for i, tag in enumerate(table.tags, 1))
     log.info(f"class numbers in the masks: {numbers}")
     _write_masks(masks, out, np.arange(256, dtype=np.uint8))
@@ -132,7 +129,6 @@ def to_coco(table: Table, masks: Masks, out: Path) -> Path:
 
 def to_yolo(table: Table, masks: Masks, out: Path) -> Path:
     """OUT/data.yaml, images/train, labels/train: a polygon for each connected part of a mask."""
-    _require(masks)
     names = _flat_names(table)
     for photo in track(table.photos, "convert"):
         name = names[photo.name]
@@ -146,19 +142,9 @@ def to_yolo(table: Table, masks: Masks, out: Path) -> Path:
 
 
 WRITERS: dict[str, Callable[[Table, Masks, Path], Path]] = {
-    "csv": to_csv,
-    "jsonl": to_jsonl,
-    "masks": to_masks,
-    "voc": to_voc,
-    "coco": to_coco,
-    "yolo": to_yolo,
+    writer.__name__.removeprefix("to_"): writer
+    for writer in (to_csv, to_jsonl, to_masks, to_voc, to_coco, to_yolo)
 }
-
-
-def _require(masks: Masks) -> None:
-    if not masks:
-        what = "this form needs masks, but the data set has no outlines"
-        raise DataError(f"{what}; give a folder of masks with --masks")
 
 
 def _write_table(path: Path, text: str, table: Table, masks: Masks) -> Path:
@@ -180,9 +166,8 @@ def _used_tags(table: Table) -> tuple[str, ...]:
 def _renumbered(table: Table, tags: Sequence[str]) -> np.ndarray:
     """The table's class number -> the number in `tags`: (256,) uint8; ignore if it is not there."""
     numbers = np.full(256, IGNORE, np.uint8)
-    numbers[BACKGROUND] = BACKGROUND
-    for number, tag in enumerate(table.tags, 1):
-        numbers[number] = tags.index(tag) + 1 if tag in tags else IGNORE
+    order = {"background": BACKGROUND} | {tag: i for i, tag in enumerate(tags, 1)}
+    numbers[: table.num_classes] = [order.get(name, IGNORE) for name in table.classes]
     return numbers
 
 
@@ -191,12 +176,9 @@ def _coco_shapes(table: Table, photo: Photo, mask: np.ndarray) -> Iterator[dict[
     coder, classes = rle_coder(), _classes(mask)
     for number in classes:
         code = coder.encode(np.asfortranarray(mask == number))
-        yield {
-            "category_id": number,
-            "segmentation": {"size": code["size"], "counts": code["counts"].decode()},
-            "area": int(coder.area(code)),
-            "bbox": coder.toBbox(code).tolist(),
-        }
+        outline = {"size": code["size"], "counts": code["counts"].decode()}
+        area, box = int(coder.area(code)), coder.toBbox(code).tolist()
+        yield {"category_id": number, "segmentation": outline, "area": area, "bbox": box}
     for number in (table.tags.index(tag) + 1 for tag in photo.tags):
         if number not in classes:
             yield {"category_id": number, "segmentation": [], "area": 0, "bbox": [0.0] * 4}
@@ -229,15 +211,14 @@ def _flat_names(table: Table) -> dict[str, str]:
     """Unique names without folders, for forms that have all pictures in one folder."""
     flat: dict[str, str] = {}  # flat name -> name
     for photo in table.photos:
-        name = plain = photo.name.removesuffix(photo.path.suffix).replace("/", "__")
+        name = photo.name.removesuffix(photo.path.suffix).replace("/", "__")
         while name in flat:
-            name = f"{plain}-{len(flat)}"
+            name += f"-{len(flat)}"
         flat[name] = photo.name
     return {name: short for short, name in flat.items()}
 
 
 def _copy(photo: Photo, folder: Path, name: str) -> Path:
-    """Copy the photo's file to `folder` under `name` plus its extension; returns the new path."""
     file = folder / f"{name}{photo.path.suffix}"
     file.parent.mkdir(parents=True, exist_ok=True)
     shutil.copy2(photo.path, file)
@@ -245,5 +226,4 @@ def _copy(photo: Photo, folder: Path, name: str) -> Path:
 
 
 def _from(folder: Path, photo: Photo) -> str:
-    """The photo's path relative to a folder."""
     return Path(os.path.relpath(photo.path, folder)).as_posix()

@@ -7,11 +7,9 @@ import errno
 import hashlib
 import http.client
 import shutil
-import tarfile
 import time
 import urllib.error
 import urllib.request
-import zipfile
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -105,59 +103,57 @@ def fetch(archive: Archive, folder: Path, instructions: str) -> Path:
     log.info(f"check {file.name}")
     with file.open("rb") as stream:
         sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
-    if sha256 != archive.sha256 and file == path:  # put there by hand, perhaps not complete yet
+    if sha256 == archive.sha256:
+        return file.replace(path)
+    source, do = archive.url, "it was deleted"
+    if file == path:  # put there by hand, perhaps not complete yet
+        source = str(path)
         do = f"wait until it is complete, delete it, or rename it to {part.name} to resume it"
-        raise DataError(f"{path}: not the official file (sha256 {sha256}); {do}.\n{instructions}")
-    if sha256 != archive.sha256:
+    else:
         part.unlink()
-        what = f"not the official file (sha256 {sha256}); it was deleted"
-        raise DataError(f"{archive.url}: {what}.\n{instructions}")
-    file.replace(path)
-    return path
+    what = f"not the official file (sha256 {sha256})"
+    raise DataError(f"{source}: {what}; {do}.\n{instructions}")
 
 
 def _fetch_part(archive: Archive, part: Path, instructions: str) -> None:
     """The whole archive to `part`, in as many connections as it takes. Raises DataError."""
+    what = "the connection fails repeatedly; run it again later to resume"
     failures = 0
-    while not _fetch_some(archive, part, before := _size(part), instructions):
-        if failures == TRIES:
-            do = "run it again later to resume"
-            what = f"{archive.url}: the connection fails repeatedly"
-            raise DataError(f"{what}; {do}.\n{instructions}")
-        failures = 0 if _size(part) > before else failures + 1
+    while failures <= TRIES:
         time.sleep(PAUSE * failures)
+        before = _size(part)
+        try:
+            if _fetch_rest(archive, part, before):
+                return
+        except urllib.error.HTTPError as error:
+            if error.code == 416:  # nothing is left to send
+                return
+            what = f"the server answers {error.code} {error.reason}"
+            break
+        except (OSError, http.client.HTTPException) as error:
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                do = "free some space and run it again to resume"
+                raise DataError(f"no space left to write {part}; {do}") from None
+            log.info(f"{archive.name}: {error}")
+        failures = 0 if _size(part) > before else failures + 1
+    raise DataError(f"{archive.url}: {what}.\n{instructions}")
 
 
-def _fetch_some(archive: Archive, part: Path, size: int, instructions: str) -> bool:
-    """Append the bytes of one connection to `part`, which has `size`; true if it is complete.
-
-    Raises DataError if the server refuses.
-    """
+def _fetch_rest(archive: Archive, part: Path, size: int) -> bool:
+    """Append the bytes of one connection to `part`, which has `size`; true if it is complete."""
     headers = {"Range": f"bytes={size}-"} if size else {}
     request = urllib.request.Request(archive.url, headers=headers)
-    try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
-            if answer.status != 206:
-                size = 0  # the server cannot resume: it sends all again
-            length = answer.headers.get("Content-Length")
-            total = size + int(length) if length else None
-            megabytes = None if total is None else -(-total // CHUNK)
-            chunks = iter(partial(answer.read, CHUNK), b"")
-            with part.open("ab" if size else "wb") as file:
-                for chunk in track(chunks, f"{archive.name} [MB]", megabytes, size // CHUNK):
-                    file.write(chunk)
-        return total is None or _size(part) >= total
-    except urllib.error.HTTPError as error:
-        if error.code == 416:  # nothing is left to send
-            return True
-        what = f"the server answers {error.code} {error.reason}"
-        raise DataError(f"{archive.url}: {what}.\n{instructions}") from None
-    except (OSError, http.client.HTTPException) as error:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            do = "free some space and run it again to resume"
-            raise DataError(f"no space left to write {part}; {do}") from None
-        log.info(f"{archive.name}: {error}")
-        return False
+    with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
+        if answer.status != 206:
+            size = 0  # the server cannot resume: it sends all again
+        length = answer.headers.get("Content-Length")
+        total = size + int(length) if length else None
+        megabytes = None if total is None else -(-total // CHUNK)
+        chunks = iter(partial(answer.read, CHUNK), b"")
+        with part.open("ab" if size else "wb") as file:
+            for chunk in track(chunks, f"{archive.name} [MB]", megabytes, size // CHUNK):
+                file.write(chunk)
+    return total is None or _size(part) >= total
 
 
 def _size(path: Path) -> int:
@@ -169,12 +165,8 @@ def unpack(archive: Path, out: Path) -> None:
     log.info(f"unpack {archive.name}")
     temporary = out / f".{archive.name}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
-    if archive.suffix == ".zip":
-        with zipfile.ZipFile(archive) as file:
-            file.extractall(temporary)
-    else:
-        with tarfile.open(archive) as file:
-            file.extractall(temporary, filter="data")  # nothing outside, no devices
+    # Nothing is written outside the folder: "data" is for tar, for zip it is always so.
+    shutil.unpack_archive(archive, temporary, filter=None if archive.suffix == ".zip" else "data")
     for entry in temporary.iterdir():
         # annotations/ is in the archives of COCO 2014 and 2017
         same = (out / entry.name).exists() and entry.is_dir()

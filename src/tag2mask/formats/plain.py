@@ -86,10 +86,9 @@ def read_folder(path: Path) -> Rows:
     Folders in these folders belong to the same tag.
     """
     kinds = (".csv", ".jsonl")
-    tables = sorted(file.name for file in path.iterdir() if file.suffix.lower() in kinds)
-    if tables:  # else its images/ and masks/ would become tags
-        names = ", ".join(tables)
-        raise DataError(f"{path}: has {names}; give the file to read, not the folder")
+    if tables := sorted(file.name for file in path.iterdir() if file.suffix.lower() in kinds):
+        what = f"has {', '.join(tables)}"  # its images/ and masks/ would become tags
+        raise DataError(f"{path}: {what}; give the file to read, not the folder")
     rows = Rows(path)
     for file in pictures_below(path):
         relative = file.relative_to(path)
@@ -110,11 +109,8 @@ def pictures_below(folder: Path, kinds: Container[str] = PICTURES) -> list[Path]
     seen: set[str] = set()
     for place, subfolders, names in os.walk(folder, followlinks=True):
         seen.add(os.path.realpath(place))
-        subfolders[:] = [
-            name
-            for name in subfolders
-            if not name.startswith(".") and os.path.realpath(Path(place, name)) not in seen
-        ]
+        visible = [name for name in subfolders if not name.startswith(".")]
+        subfolders[:] = [n for n in visible if os.path.realpath(Path(place, n)) not in seen]
         files += [Path(place, name) for name in names if not name.startswith(".")]
     return sorted(file for file in files if file.suffix.lower() in kinds and file.is_file())
 
@@ -144,6 +140,7 @@ def _header_fault(header: Sequence[str], file: Path) -> tuple[str, str] | None:
     """
     if len(header) == 1 and (separator := next((c for c in ";\t" if c in header[0]), "")):
         return f"the columns are separated by {separator!r}", "save the file with commas"
+    columns = f"the columns are {_listed(COLUMNS)}"
     missing = [name for name in COLUMNS if name not in header]
     unknown = [name for name in header if name not in COLUMNS and file.stem != "metadata"]
     if "file_name" in missing or (missing and unknown):
@@ -154,16 +151,14 @@ def _header_fault(header: Sequence[str], file: Path) -> tuple[str, str] | None:
             if len(near) == 1:
                 others.remove(near[0])
                 renames.append(f'"{near[0]}" to "{name}"')
-        do = (
-            f"rename {' and '.join(renames)}?" if renames else f"the columns are {_listed(COLUMNS)}"
-        )
+        rename = f"rename {' and '.join(renames)}?"
         names = " and ".join(f'"{name}"' for name in missing)
         s = "s" if len(missing) > 1 else ""
-        return f"no column{s} {names} among {_listed(header)}", do
+        return f"no column{s} {names} among {_listed(header)}", rename if renames else columns
     if unknown:
         s = "s" if len(unknown) > 1 else ""
         names = ", ".join(f'"{name}"' for name in unknown)
-        return f"unknown column{s} {names}", f"the columns are {_listed(COLUMNS)}"
+        return f"unknown column{s} {names}", columns
     if duplicate := [name for name in COLUMNS if header.count(name) > 1]:
         return f'duplicate column "{duplicate[0]}"', "keep one of them"
     return None
@@ -182,9 +177,8 @@ def _add(rows: Rows, value: dict[str, Any], where: str) -> None:
     name = name.strip()
     where = f"{where} ({name})"
     texts = [tags] if isinstance(tags, str) else tags
-    if not isinstance(texts, list) or not all(isinstance(tag, str) for tag in texts):
-        rows.error(
-            "format", where, f"tags must be a text or a list of texts, not {json.dumps(tags)}"
-        )
-        return
-    rows.rows.append(Row(picture_path(name, rows.source.parent), split_tags(tags), where))
+    if isinstance(texts, list) and all(isinstance(tag, str) for tag in texts):
+        rows.rows.append(Row(picture_path(name, rows.source.parent), split_tags(tags), where))
+    else:
+        what = f"tags must be a text or a list of texts, not {json.dumps(tags)}"
+        rows.error("format", where, what)

@@ -30,12 +30,8 @@ def _loops(region: np.ndarray) -> list[np.ndarray]:
     """The closed edges of a region: (P, 2) int x, y of corners; clockwise, around holes reverse."""
     padded = np.pad(region, 1)
     here = padded[1:-1, 1:-1]
-    above, below, left, right = (
-        padded[:-2, 1:-1],
-        padded[2:, 1:-1],
-        padded[1:-1, :-2],
-        padded[1:-1, 2:],
-    )
+    above, below = padded[:-2, 1:-1], padded[2:, 1:-1]
+    left, right = padded[1:-1, :-2], padded[1:-1, 2:]
     sides = ((above, 0, 0), (right, 1, 0), (below, 1, 1), (left, 0, 1))  # and where its edge starts
     edges: dict[tuple[int, int], set[int]] = {}
     for direction, (other, dx, dy) in enumerate(sides):

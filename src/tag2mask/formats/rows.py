@@ -19,6 +19,8 @@ UNREAD = {".heic", ".heif", ".avif", ".jxl"}  # pictures that Pillow does not op
 MAX_NAME = 238  # bytes; the mask's temporary file, .NAME.png.4194304.tmp, may have 255
 MAX_TAGS = 254  # masks are 8-bit: 0 is background, 255 is ignore
 
+is_file = os.path.isfile  # Path.is_file raises an error if a name is too long
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -121,8 +123,7 @@ def as_table(rows: Rows, tags: Sequence[str]) -> Table:
 
 def known_tags(rows: Rows, tags: Sequence[str] | None = None) -> tuple[str, ...]:
     """The ordered tags: `tags`, or the format's own list, or all that occur, sorted."""
-    if tags is None:
-        tags = rows.tags
+    tags = rows.tags if tags is None else tags
     return tuple(sorted({tag for row in rows.rows for tag in row.tags}) if tags is None else tags)
 
 
@@ -157,7 +158,6 @@ def row_findings(
 
 
 def _picture_faults(rows: Rows) -> Iterator[Finding]:
-    """Pictures that are missing, duplicate, or have a name that cannot be written."""
     exists = [is_file(row.path) for row in rows.rows]
     if len(exists) > 1 and not any(exists):
         what = f"none of the {len(exists)} pictures exists; the first should be {rows.rows[0].path}"
@@ -183,10 +183,9 @@ def _picture_faults(rows: Rows) -> Iterator[Finding]:
 
 
 def _untagged(rows: Rows) -> Iterator[Finding]:
-    """Rows without tags; one finding if all are."""
     if len(rows.rows) > 1 and not any(row.tags for row in rows.rows):
-        what, do = f"none of the {len(rows.rows)} pictures has a tag", "write what is in them"
-        yield Finding("no tags", str(rows.source), what, do)
+        what = f"none of the {len(rows.rows)} pictures has a tag"
+        yield Finding("no tags", str(rows.source), what, "write what is in them")
         return
     do = "write what is in the picture, or delete the row"
     yield from (Finding("no tags", row.where, "no tags", do) for row in rows.rows if not row.tags)
@@ -238,11 +237,3 @@ def _spelling_faults(rows: Sequence[Row], known: Sequence[str]) -> Iterator[Find
 
 def _first(rows: Sequence[Row], tag: str) -> str:
     return next((row.where for row in rows if tag in row.tags), f'tag "{tag}"')
-
-
-def is_file(path: Path) -> bool:
-    """Whether a file exists; none exists under a name that is too long."""
-    try:
-        return path.is_file()
-    except OSError:
-        return False

@@ -1,7 +1,6 @@
 """Outlines that people drew (COCO, YOLO, LabelMe, CVAT) to masks."""
 
 from collections.abc import Iterable, Mapping
-from functools import cache
 from math import isfinite
 from types import ModuleType
 from typing import Any
@@ -33,12 +32,14 @@ def draw(row: Row, numbers: Mapping[str, int]) -> np.ndarray:
             tag = shape.tag
             if shape.outline:  # else it is a tag or a box: the object's edge is not known
                 code = _run_lengths(coder, shape.outline, scale, height, width)
-                codes.append(
-                    (float(coder.area(code)) if shape.area is None else shape.area, code, tag)
-                )
+                area = float(coder.area(code)) if shape.area is None else shape.area
+                codes.append((area, code, tag))
         # The stable sort, read backward: of equal areas the first is on top.
         for _, code, tag in reversed(sorted(codes, key=lambda entry: entry[0])):  # noqa: C413
-            mask[_decoded(coder, code)] = numbers[tag]
+            region = coder.decode(code)
+            if region.sum() != coder.area(code):  # the rest is undefined memory
+                raise ValueError("its run lengths do not fill the picture")
+            mask[region.astype(bool)] = numbers[tag]
     except (ValueError, TypeError, LookupError, OverflowError) as error:
         what = f"the outline of a {tag} cannot be drawn ({error})"
         raise DataError(f"{row.where}: {what}") from None
@@ -60,7 +61,6 @@ def polygon(numbers: Iterable[Any]) -> list[float]:
     return corners
 
 
-@cache
 def rle_coder() -> ModuleType:
     """pycocotools' run-length coder. Raises DataError if it is not installed."""
     try:
@@ -89,14 +89,3 @@ def _run_lengths(
     if (length := sum(outline["counts"])) != height * width:
         raise ValueError(f"its run lengths cover {length} pixels of {height * width}")
     return coder.frPyObjects(outline, height, width)
-
-
-def _decoded(coder: ModuleType, code: Any) -> np.ndarray:
-    """Run lengths to (H, W) bool. Raises ValueError if they end early.
-
-    pycocotools leaves undefined memory after their end.
-    """
-    region = coder.decode(code)
-    if region.sum() != coder.area(code):
-        raise ValueError("its run lengths do not fill the picture")
-    return region.astype(bool)

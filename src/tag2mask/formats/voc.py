@@ -6,7 +6,7 @@ Tags come from the XML files, or from the field's cls_labels*.npy files.
 import pickle
 import re
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -57,18 +57,18 @@ def read_voc(path: Path) -> Rows:
     labels = _label_file(path, root, listed)
     tags = read_cls_labels(labels) if labels else None
     list_name = listed.name if listed else "all pictures"
-    log.info(
-        f"{root.name}: {list_name}, tags from {labels.name if labels else 'Annotations/*.xml'}"
-    )
+    source = labels.name if labels else "Annotations/*.xml"
+    log.info(f"{root.name}: {list_name}, tags from {source}")
     rows = Rows(path)
     for number, name in enumerate(names, 1):
         where = f"{list_name} line {number} ({name})" if listed else name
         picture = pictures.get(name, root / "JPEGImages" / f"{name}.jpg")
         if tags is not None:
-            own = tuple(VOC[i] for i in np.flatnonzero(tags.get(name, ())))
+            own: tuple[str, ...] | None = tuple(VOC[i] for i in np.flatnonzero(tags.get(name, ())))
+        else:
+            own = _xml_tags(root / "Annotations" / f"{name}.xml", where, rows)
+        if own is not None:
             rows.rows.append(Row(picture, own, where))
-        elif (named := _xml_tags(root / "Annotations" / f"{name}.xml", where, rows)) is not None:
-            rows.rows.append(Row(picture, named, where))
     if all(tag in VOC for row in rows.rows for tag in row.tags):
         rows.tags = VOC
     return rows
@@ -109,7 +109,9 @@ def read_cls_labels(path: Path) -> dict[str, np.ndarray]:
     """
     try:
         with path.open("rb") as file:
-            labels = _ArrayUnpickler(_after_header(file), encoding="latin1").load().item()
+            np.lib.format.read_magic(file)
+            np.lib.format.read_array_header_1_0(file)
+            labels = _ArrayUnpickler(file, encoding="latin1").load().item()
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except Exception as error:  # a hostile pickle may raise anything
@@ -121,18 +123,16 @@ def read_cls_labels(path: Path) -> dict[str, np.ndarray]:
     if not vectors or any(np.shape(vector) != (len(VOC),) for vector in vectors):
         what = f"not a dictionary from picture names to vectors of {len(VOC)} labels"
         raise DataError(f"{path}: {what}")
-    return {_voc_name(name): np.asarray(vector) for name, vector in labels.items()}
-
-
-def _from_buffer(values: Any, dtype: np.dtype, shape: tuple[int, ...], order: Any) -> np.ndarray:
-    return np.frombuffer(values, dtype).reshape(shape, order=order)
+    # IRN's keys are integers: 2007000032 -> "2007_000032".
+    names = (re.sub(r"^(\d{4})(\d{6})$", r"\1_\2", str(name)) for name in labels)
+    return dict(zip(names, map(np.asarray, vectors), strict=True))
 
 
 # The functions that pickles of arrays and of their single values call; their module varies.
 ARRAYS = {
     "_reconstruct": np.zeros(0).__reduce__()[0],
     "scalar": np.float64(0).__reduce__()[0],
-    "_frombuffer": _from_buffer,
+    "_frombuffer": np.zeros(0).__reduce_ex__(5)[0],
 }
 
 
@@ -147,19 +147,3 @@ class _ArrayUnpickler(pickle.Unpickler):
         if (module, name) == ("_codecs", "encode"):  # how protocol 2 writes bytes
             return lambda text, encoding: text.encode("latin1")
         raise pickle.UnpicklingError(f"it holds {module}.{name}, which is code")
-
-
-def _after_header(file: BinaryIO) -> BinaryIO:
-    """The file, read up to the pickle that it must hold."""
-    npy = np.lib.format
-    first = npy.read_magic(file) == (1, 0)
-    shape, _, dtype = (npy.read_array_header_1_0 if first else npy.read_array_header_2_0)(file)
-    if shape != () or dtype != np.dtype(object):
-        raise ValueError(f"an array of {dtype} with shape {shape}")
-    return file
-
-
-def _voc_name(name: Any) -> str:
-    """IRN's integer keys to VOC's names: 2007000032 -> "2007_000032"."""
-    text = str(name)
-    return f"{text[:4]}_{text[4:]}" if re.fullmatch(r"\d{10}", text) else text

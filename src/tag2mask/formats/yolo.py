@@ -17,13 +17,8 @@ from tag2mask.photos.table import tag_key
 NAMES = re.compile(r"""^["']?names["']?\s*:""", re.MULTILINE)
 
 
-def is_yolo(path: Path) -> bool:
-    """A YAML file, a folder with one that has class names, or a folder below that."""
-    return yolo_file(path) is not None
-
-
 def yolo_file(path: Path) -> Path | None:
-    """The YAML file of a data set: the path itself, in that folder, or above that folder."""
+    """The path itself, or the YAML file with class names in that folder or above it."""
     if path.suffix.lower() in (".yaml", ".yml"):
         return path
     folders = [path, *path.absolute().parents[:2]] if path.is_dir() else []
@@ -80,10 +75,8 @@ def _training_folder(file: Path, values: dict[str, Any]) -> Path:
 
 def _label_file(picture: Path) -> Path:
     """images/train/a.jpg -> labels/train/a.txt; the last folder called images changes."""
-    parts = list(picture.parts)
-    if "images" in parts:
-        parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
-    return Path(*parts).with_name(picture.stem + ".txt")
+    path = re.sub("(.*/|^)images/", r"\1labels/", picture.as_posix(), count=1)
+    return Path(path).with_suffix(".txt")
 
 
 def _shapes(labels: Path, names: dict[int, str], rows: Rows) -> list[Shape]:

@@ -1,6 +1,7 @@
 """The one palette, and how a mask is drawn on its photo: in mask files, overlays and the report."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import lru_cache, reduce
 
 import numpy as np
@@ -76,7 +77,6 @@ def _shifted(mask: np.ndarray, reach: int) -> Iterator[np.ndarray]:
 
 
 def _grown(region: np.ndarray) -> np.ndarray:
-    """A region and the pixels that touch it."""
     return reduce(np.logical_or, _shifted(region, 1), region)
 
 
@@ -119,47 +119,21 @@ def overlay(photo: Image.Image, mask: np.ndarray, classes: Sequence[str]) -> Ima
     return picture.convert("RGB")
 
 
-def legend(classes: Sequence[str], numbers: Iterable[int], width: int) -> Image.Image:
-    """The color and name of these class numbers: a white RGB picture, `width` pixels wide."""
-    size, gap = 15, 10
-    ruler = ImageDraw.Draw(Image.new("RGB", (1, 1)))
-    entries, x, y = [], gap, gap
-    for number in numbers:
-        text, font = _writable(classes[number], number, size)
-        needed = int(ruler.textlength(text, font)) + size + 3 * gap
-        if x + needed > width and x > gap:
-            x, y = gap, y + size + gap
-        entries.append((x, y, number, text, font))
-        x += needed
-    picture = Image.new("RGB", (width, y + size + gap), "white")
-    draw = ImageDraw.Draw(picture)
-    for x, y, number, text, font in entries:
-        draw.rounded_rectangle((x, y, x + size, y + size), 4, fill=color(number))
-        draw.text((x + size + gap // 2, y + size / 2), text, (30, 30, 34), font, anchor="lm")
-    return picture
-
-
 def _writable(name: str, number: int, size: int) -> tuple[str, ImageFont.FreeTypeFont]:
-    """A class name and a font that can write it.
-
-    If no font can, the font that can write most of it, and that part; else the class number.
-    """
-    parts = [
-        ("".join(c for c in name if c.isspace() or _knows(font, c)).strip(), font)
-        for font in _fonts(size)
-    ]
-    text, font = max(parts, key=lambda part: len(part[0]))  # the first of equals
-    return text or f"#{number}", font
+    """A class name and the first font that has its characters; else the class number."""
+    fonts = _fonts(size)
+    for font in fonts:
+        if all(character.isspace() or _knows(font, character) for character in name):
+            return name, font
+    return f"#{number}", fonts[-1]
 
 
 @lru_cache
 def _fonts(size: int) -> list[ImageFont.FreeTypeFont]:
-    fonts = []
+    fonts: list[ImageFont.FreeTypeFont] = []
     for name in FONTS:
-        try:
+        with suppress(OSError):
             fonts.append(ImageFont.truetype(name, size))
-        except OSError:
-            continue
     return [*fonts, ImageFont.load_default(size)]  # type: ignore[list-item]
 
 

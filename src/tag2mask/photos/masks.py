@@ -56,6 +56,18 @@ def write_mask(path: Path, mask: np.ndarray) -> None:
         image.save(temporary, "PNG")
 
 
+def count_pixels(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Two masks (H, W) uint8 to pixels per pair of numbers: (256 true, 256 predicted) int64.
+
+    255 is counted like every other number. Raises DataError if the sizes differ.
+    """
+    if predicted.shape != truth.shape:
+        size, true_size = (" x ".join(map(str, mask.shape[::-1])) for mask in (predicted, truth))
+        raise DataError(f"the mask is {size}, the ground truth {true_size} (width x height)")
+    pairs = truth.astype(np.uint16) << 8 | predicted
+    return np.bincount(pairs.ravel(), minlength=1 << 16).reshape(256, 256)
+
+
 def true_photos(table: Table, val: Table | None, folder: Path) -> Table:
     """The training photos whose true masks may be in `folder`; none if none has a mask of its own.
 
@@ -139,9 +151,7 @@ class Truth:
         """
         path, mask = self.path(photo), self.look(photo)
         if mask["size"] != list(size):
-            sizes = (
-                f"{mask['size'][0]} x {mask['size'][1]}, but {photo.path} is {size[0]} x {size[1]}"
-            )
+            sizes = "{} x {}, but {} is {} x {}".format(*mask["size"], photo.path, *size)
             return f"{path}: {sizes} (width x height)"
         unknown = [number for number in mask["numbers"] if self._numbers[number] < 0]
         what = f'{path}: has {unknown}, which are not in numbering "{self.numbering}"'
@@ -161,9 +171,10 @@ class Truth:
             except DataError:
                 continue  # `read` will say why
         do = f"give --photos.numbering (--numbering in check and convert): {', '.join(numberings)}"
+        unclear = "cannot tell which class the numbers in the masks mean"
         if not sample:
-            what = "cannot tell which class the numbers in the masks mean: none of the photos"
-            raise DataError(f"{self.folder}: {what} with a readable mask has tags; {do}")
+            what = "none of the photos with a readable mask has tags"
+            raise DataError(f"{self.folder}: {unclear}: {what}; {do}")
         agree = dict.fromkeys(numberings, 0)
         for name, classes in numberings.items():
             numbers = _to_table(classes, table.tags)
@@ -178,11 +189,10 @@ class Truth:
             for photo, values in sample
             if values
         ]
-        counts = [f"{name} {count}" for name, count in agree.items()]
+        counts = ", ".join(f"{name} {count}" for name, count in agree.items())
         raise DataError(
-            f"{self.folder}: cannot tell which class the numbers in the masks mean. Masks and tags "
-            f"of {len(sample)} photos agree in this many: {', '.join(counts)}; "
-            f"{'; '.join(examples[:3])}. To choose, {do}"
+            f"{self.folder}: {unclear}. Masks and tags of {len(sample)} photos agree in this many: "
+            f"{counts}; {'; '.join(examples[:3])}. To choose, {do}"
         )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import torch
@@ -14,10 +15,6 @@ from tag2mask.vision import torchvision  # noqa: F401  before its parts, see the
 from torchvision.transforms import v2  # isort: skip
 
 
-def _transposed(image: Tensor) -> Tensor:  # no lambda: it is sent to worker processes
-    return image.transpose(-1, -2)
-
-
 LIGHT = v2.Compose(
     [v2.RandomHorizontalFlip(), v2.ColorJitter(brightness=0.3, contrast=0.3, saturation=0.3)]
 )
@@ -26,7 +23,8 @@ VIT_PCM = v2.Compose(
     [
         v2.RandomHorizontalFlip(),
         v2.RandomVerticalFlip(),
-        v2.RandomApply([v2.Lambda(_transposed)], p=0.5),
+        # No lambda: it is sent to worker processes.
+        v2.RandomApply([v2.Lambda(partial(torch.transpose, dim0=-1, dim1=-2))], p=0.5),
         v2.ColorJitter(contrast=(0.5, 2.0), saturation=(0.5, 1.5), hue=0.1),
         v2.RandomGrayscale(0.1),
     ]

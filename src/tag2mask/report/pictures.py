@@ -10,8 +10,7 @@ import numpy as np
 from PIL import Image
 
 from tag2mask.photos.colors import label_places, mask_layer
-from tag2mask.photos.counts import count_pixels
-from tag2mask.photos.masks import read_mask
+from tag2mask.photos.masks import count_pixels, read_mask
 from tag2mask.photos.table import BACKGROUND, IGNORE, Photo
 from tag2mask.progress import track
 from tag2mask.report.draw import heatmap
