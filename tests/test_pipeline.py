@@ -586,14 +586,14 @@ def test_python_keeps_the_settings_of_a_run_as_the_command_line_does(finished, s
     assert again.config.classifier == finished.config.classifier
     last = log_lines(folder, 10)
     assert sum("done already" in line for line in last) == 7
-    assert any("settings other than recipe photos" in line for line in last)
+    assert any("settings that differ from recipe photos" in line for line in last)
 
 
 def test_a_run_does_not_put_masks_among_the_photos(tmp_path):
     (tmp_path / "cat").mkdir()
     Image.new("RGB", (40, 40)).save(tmp_path / "cat" / "a.jpg")
     for out in (tmp_path, tmp_path / "runs/a"):
-        with pytest.raises(RunError, match="lies in the folder of photos"):
+        with pytest.raises(RunError, match="is inside the folder of photos"):
             tag2mask.run(tmp_path, out)
     assert [p.name for p in tmp_path.iterdir()] == ["cat"]
 
