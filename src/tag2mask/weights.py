@@ -121,7 +121,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
 
 
 def _load(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:
-    """Load the tensors that the model has; others in `state` (a classification head) are ignored."""
+    """Load the tensors that the model has; others (a classification head) are ignored."""
     adapt = getattr(import_module(type(model).__module__), "checkpoint_filter_fn", None)
     if adapt and hasattr(model, "patch_embed"):
         state = adapt(state, model)  # timm's: resizes position embeddings

@@ -27,7 +27,7 @@ from tag2mask.processes import cores, parallel_map
 from tag2mask.progress import track
 
 Mask = Path | np.ndarray | Callable[[], np.ndarray]
-AHEAD = 16  # pairs in flight for each thread: memory does not grow with the number of masks
+AHEAD = 16  # pairs in memory per thread: memory use does not grow with the number of masks
 
 
 def check_mean_over(mean_over: Sequence[str], classes: Sequence[str]) -> None:
@@ -117,7 +117,7 @@ class Result:
     def summary(self, **stated: Any) -> dict[str, Any]:
         """The entry of metrics.json: metrics in 0-1, None for NaN, and `stated`.
 
-        `stated` is what a metric means nothing without: split, labels ("given", "predicted",
+        `stated`: facts that must be reported with a metric: split, labels ("given", "predicted",
         "none"), crf, weights, seed, list_hash (`list_hash` of the photos' names).
         """
         summary = {

@@ -1,4 +1,4 @@
-"""Two folders of masks, of any tool, to metrics."""
+"""Two folders of masks, made by any tool, to metrics."""
 
 import hashlib
 from collections.abc import Iterable, Sequence

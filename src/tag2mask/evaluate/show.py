@@ -8,9 +8,9 @@ from tag2mask.evaluate.confusion import Result
 
 
 def result_table(result: Result, title: str) -> Grid:
-    """Metrics of each class and their mean, in percent, for `rich` to print.
+    """Metrics of each class and their mean, in percent, as a table for `rich`.
 
-    The caption says what the mean does not show.
+    The caption adds absent classes, predicted 255, and the largest confusions.
     """
     columns = {"IoU": result.iou, "precision": result.precision, "recall": result.recall}
     if result.boundary_iou is not None:
