@@ -247,7 +247,7 @@ def test_a_network_that_ends_at_background_is_an_error(settings, data, tmp_path)
     settings = settings.model_copy(update={"steps": 60, "lr": 0.02, "scale_range": (1.0, 1.0)})
     with pytest.raises(
         TrainingError,
-        match=r"every pixel of the 6 training crops.* 0.2% of .* \(6 of 6 masks have some\)"
+        match=r"every pixel of 6 training crops.* 0.2% of .* \(6 of 6 masks have some\)"
         r".*--segmenter.balanced",
     ):
         train_segmenter(table, masks, settings, tmp_path / "run", seed=1, workers=0)

@@ -13,7 +13,7 @@ WIDTH = 0.02  # of the picture's diagonal, as in the paper
 def boundary_counts(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Two masks (H, W) uint8 to the intersection and union of their bands: (2, 256) int64 pixels.
 
-    Ground truth 255 is skipped.
+    Pixels that are 255 in the true mask are skipped.
     """
     width = max(1, round(WIDTH * float(np.hypot(*truth.shape))))
     scored = truth != IGNORE

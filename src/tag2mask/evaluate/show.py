@@ -34,7 +34,7 @@ def _caption(result: Result) -> str:
     absent = [result.classes[i] for i in np.flatnonzero(result.matrix.sum(1) == 0)]
     lines = [f"{result.images} images"]
     if absent:
-        lines.append(f"not in the ground truth, so in no mean: {', '.join(absent)}")
+        lines.append(f"in no true mask, so in no mean: {', '.join(absent)}")
     if result.predicted_ignore:
         share = _percent(result.predicted_ignore)
         lines.append(f"predicted 255 (ignore), counted as wrong: {share} % of the pixels")

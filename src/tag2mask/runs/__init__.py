@@ -1,4 +1,4 @@
-"""One run: its folder, which of its stages run, and what each does."""
+"""One run: its folder, which of its stages run, and what each stage does."""
 
-# In their order. A stage has this one name as a command, as a folder and as a section of settings.
+# In order. Each name is also a command, a folder of the run, and, except check, a settings section.
 STAGES = ("check", "clusters", "classifier", "masks", "segmenter", "evaluate", "report")
