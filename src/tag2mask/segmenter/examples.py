@@ -16,7 +16,7 @@ from tag2mask.photos.masks import read_mask
 from tag2mask.photos.table import BACKGROUND, IGNORE, Photo, Table
 from tag2mask.photos.tensors import LIGHT, seeded, to_tensor
 
-from torchvision import tv_tensors  # isort: skip  behind transforms, which imports torchvision safely
+from torchvision import tv_tensors  # isort: skip  after transforms, see vision.py
 
 
 Mask = TypeVar("Mask", np.ndarray, Tensor)
