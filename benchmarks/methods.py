@@ -4,7 +4,7 @@ Sets (`SETS`) differ in photos and training. In one set, every method trains the
 from the same weights on the same photos, at the same size, for the same epochs. The methods
 `photos` and `best` are `tag2mask run` with that recipe.
 
-A fixed threshold for background is chosen on the ground truth, in favor of the control: `cam` shows
+A fixed threshold for background is chosen with true masks, in favor of the control: `cam` shows
 the best of six after the CRF. The methods of tag2mask use none.
 """
 
@@ -75,7 +75,7 @@ METHODS |= ARMS
 def views(method: str, bench: Bench) -> dict[str, dict[str, Any]]:
     """Ways to make masks from a classifier's scores: name -> changes to the recipe's mask settings.
 
-    The method's own way comes first. The threshold "best" is chosen on the ground truth.
+    The method's own way comes first. The threshold "best" is chosen with true masks.
     """
     size, recipe = bench.size, METHODS[method][0]
     plain = {"scales": [1.0], "flip": True, "affinity": False, "image_size": size}

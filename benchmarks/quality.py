@@ -183,7 +183,7 @@ def main() -> None:
         default=[],
         choices=["photos", "truth", *METHODS],
         metavar="NAME",
-        help="segmenters trained on the masks of these methods, or on the ground truth: truth",
+        help="segmenters trained on the masks of these methods, or on true masks: truth",
     )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--jobs", type=int, default=1, help="processes at the same time")

@@ -34,7 +34,7 @@ HEADLINE = (
     ("recipe `photos`", "photos", SPREAD, "own"),
     ("recipe `best`, last round", "best", "last round", ""),
     ("CAM, spread and thresholds as in `photos`", "cam", SPREAD, SPREAD),
-    ("CAM at its best threshold, chosen on the truth", "cam", "320 px", "320 px"),
+    ("CAM at its best threshold, chosen with true masks", "cam", "320 px", "320 px"),
     ("true masks", "truth", "", "true"),
 )
 
@@ -294,7 +294,7 @@ def measured(results: Results) -> list[str]:
             f"{ratio(photos, spread)} times the mIoU of class activation maps (CAM) with the same "
             "spreading and thresholds, and",
             f"{ratio(photos, bare)} times that of bare CAM at its best threshold, which was chosen "
-            "on the ground truth.",
+            "with true masks.",
         ]
         if ratio(best, spread) != "-":
             lines.append(

@@ -116,7 +116,7 @@ def test_help_is_printed_at_once_and_loads_nothing_heavy():
         (["demo", "--recipe=bset"], "did you mean 'best'?"),
         (["demo", "--data", "X/tags.csv"], "the demo makes its own photos"),
         (["run", "--data", "X/absent.csv", "--out", "X/typo.toml"], "exists"),
-        (["run", "--out", "X/r"], "which photos?"),
+        (["run", "--out", "X/r"], "no training photos given"),
         (["run", "--data", "X/absent.csv", "--out", "X/r"], "no such file"),
         (["predict", "X", "X/*.jpg", "--out", "X/o"], "no file matches "),
         (["evaluate", "--pred", "X/masks"], "give both --pred and --truth"),

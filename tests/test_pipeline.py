@@ -390,7 +390,7 @@ def test_what_goes_in_and_empty_masks_are_logged(finished):
     assert "20 photos, 14 tags (" in log
     assert "; 4 validation photos; true masks of 20 training and 4 validation photos" in log
     masks = [np.array(Image.open(path)) for path in (finished.folder / "masks").glob("*.png")]
-    assert f"masks: {sum(not mask.any() for mask in masks)} of 20 show nothing" in log
+    assert f"masks: {sum(not mask.any() for mask in masks)} of 20 are all background" in log
     assert ", on CPU" in log and "null" not in log
 
 
@@ -500,7 +500,7 @@ def test_a_stage_folder_is_no_link(finished, scenes, tmp_path):
     folder = copy_of(finished, tmp_path)
     (folder / "masks").rename(tmp_path / "elsewhere")
     (folder / "masks").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(RunError, match=r"masks is a link.*link the whole"):
+    with pytest.raises(RunError, match=r"masks is a link.*a link instead"):
         rerun(folder, scenes)
 
 
@@ -586,14 +586,14 @@ def test_python_keeps_the_settings_of_a_run_as_the_command_line_does(finished, s
     assert again.config.classifier == finished.config.classifier
     last = log_lines(folder, 10)
     assert sum("done already" in line for line in last) == 7
-    assert any("settings other than recipe photos" in line for line in last)
+    assert any("settings that differ from recipe photos" in line for line in last)
 
 
 def test_a_run_does_not_put_masks_among_the_photos(tmp_path):
     (tmp_path / "cat").mkdir()
     Image.new("RGB", (40, 40)).save(tmp_path / "cat" / "a.jpg")
     for out in (tmp_path, tmp_path / "runs/a"):
-        with pytest.raises(RunError, match="lies in the folder of photos"):
+        with pytest.raises(RunError, match="is inside the folder of photos"):
             tag2mask.run(tmp_path, out)
     assert [p.name for p in tmp_path.iterdir()] == ["cat"]
 
@@ -602,7 +602,7 @@ def test_two_commands_do_not_share_a_run_folder(finished, scenes, tmp_path):
     folder = copy_of(finished, tmp_path)
     with (
         RunFolder(folder).opened(),
-        pytest.raises(RunError, match="another tag2mask command is at work"),
+        pytest.raises(RunError, match="another tag2mask command is running"),
     ):
         rerun(folder, scenes, ["report"])
     rerun(folder, scenes, ["report"])
@@ -613,7 +613,7 @@ def test_masks_are_never_written_over_pictures_or_each_other(finished, tmp_path)
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (30, 20), "green").save(tmp_path / name)
     before = (tmp_path / "pngs/x.png").read_bytes()
-    with pytest.raises(DataError, match=r"x\.png: the mask would be written over this picture"):
+    with pytest.raises(DataError, match=r"x\.png: the mask would overwrite this photo"):
         finished.predict_to([tmp_path / "pngs/x.png"], tmp_path / "pngs")
     assert (tmp_path / "pngs/x.png").read_bytes() == before
     for pictures, names in (
@@ -628,10 +628,10 @@ def test_masks_are_never_written_over_pictures_or_each_other(finished, tmp_path)
     assert finished.predict_to(twice, tmp_path / "once") == 1 and (tmp_path / "once/1.png").exists()
     for _ in range(2):  # the second time does not take the masks of the first for pictures
         assert finished.predict_to([tmp_path / "deep"], tmp_path / "deep/masks") == 1
-    with pytest.raises(DataError, match="deep: the masks would lie among these pictures"):
+    with pytest.raises(DataError, match="deep: the masks would be among these photos"):
         finished.predict_to([tmp_path / "deep"], tmp_path / "deep")
     (tmp_path / "empty").mkdir()
-    for pictures, said in (([tmp_path / "empty"], "no pictures below"), ([], "which pictures")):
+    for pictures, said in (([tmp_path / "empty"], "no photos in"), ([], "no photos given")):
         with pytest.raises(DataError, match=said):
             finished.predict_to(pictures, tmp_path / "out")
 

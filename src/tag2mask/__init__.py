@@ -1,6 +1,6 @@
 """tag2mask turns image tags into a segmentation model.
 
-`run` on photos and tags, `load` an earlier run, `Run.predict` on any picture.
+`run` trains on photos and tags, `load` opens an earlier run, `Run.predict` makes a photo's mask.
 """
 
 import os
@@ -21,7 +21,7 @@ def __dir__() -> list[str]:
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for when it is asked for: `import tag2mask` alone stays instant."""
+    """Import the API on first use, so that `import tag2mask` alone is fast."""
     if name in ("Run", "load", "run"):
         from tag2mask import api
 

@@ -26,8 +26,8 @@ DEMO_SCENES = {"num_train": 480, "num_val": 120, "size": 192}
 def run(data: Path | str, out: Path | str, recipe: str | None = None, **settings: Any) -> Run:
     """All stages on a data set; resumes where an earlier call stopped.
 
-    `settings` as in a recipe: `classifier={"epochs": 5}`, `seed=1`. Without a recipe, a run folder
-    keeps its settings, and a new one gets those of the recipe `photos`.
+    `settings`: as in a recipe, for example `classifier={"epochs": 5}`, `seed=1`. Without a recipe,
+    an existing run keeps its settings; a new run gets the settings of the recipe `photos`.
     """
     base = base_config(Path(out), recipe)
     changes = {"data": Path(data), "out": Path(out), **settings}
@@ -42,25 +42,25 @@ def load(folder: Path | str) -> Run:
 def run_config(config: Config, names: Sequence[str] = STAGE_NAMES) -> Run:
     """Run these stages with these settings, and keep the settings in the run folder.
 
-    Raises RunError if another command is at work there.
+    Raises RunError if another command is running there.
     """
     if getattr(multiprocessing.current_process(), "_inheriting", False):
-        # A process that reads photos imports the script that started it.
+        # The processes that read photos import the script that started them.
         raise RunError(
-            'put `if __name__ == "__main__":` before what your script does: '
-            "its reading processes import it"
+            'put the code of your script below `if __name__ == "__main__":`. '
+            "The processes that read photos import the script, and must not run it"
         )
     config = with_whole_paths(config)
     run, data = Run(config.out, config), config.data
     if data and data.is_dir() and config.out.resolve().is_relative_to(data.resolve()):
         raise RunError(
-            f"{config.out} lies in the folder of photos {data}, where masks would be taken for "
+            f"{config.out} is inside the folder of photos {data}, so its masks would be read as "
             "photos; give another --out"
         )
     with run.files.opened():
         run.files.require_own(names)
         if "check" in names:
-            # Its errors come before the settings of an earlier run are written over.
+            # First: if the data has errors, the settings of an earlier run are not replaced.
             run_stages(run, ["check"])
         if rank() == 0 and tuple(names) != ("check",):
             if "check" in names:
@@ -85,17 +85,17 @@ def _check_networks(run: Run, names: Sequence[str]) -> None:
 
 
 def _run_with_settings(run: Run, names: Sequence[str]) -> None:
-    """Keep the settings in config.toml and run these stages.
+    """Write the settings to config.toml and run these stages.
 
-    If none of them got far enough to resume, config.toml is left as it was.
+    If no stage has written anything that can be resumed, config.toml is restored.
     """
     path = run.files.config
     before = path.read_text(encoding="utf-8") if path.exists() else None
     if rank() == 0:
         if changed := _changed_settings(run.config):
-            log.info(f"settings other than recipe {run.config.recipe}, kept in {path}: {changed}")
+            log.info(f"settings that differ from recipe {run.config.recipe} ({path}): {changed}")
         write_config(run.config, path)
-    run.begun = False  # the check needs none of them
+    run.begun = False  # ignore what the check wrote: it reads no settings
     try:
         run_stages(run, names)
     except BaseException as error:
@@ -104,7 +104,7 @@ def _run_with_settings(run: Run, names: Sequence[str]) -> None:
         elif rank() == 0 and before and not run.begun:
             write_text(path, before)
             if isinstance(error, KeyboardInterrupt):
-                log.info(f"nothing to resume yet: {path} keeps the settings of before")
+                log.info(f"nothing to resume yet: {path} has its earlier settings again")
         raise
 
 
@@ -121,7 +121,7 @@ def _changed_settings(config: Config) -> str:
 
 
 def run_demo(config: Config) -> Run:
-    """The whole path on scenes made by code: no download, exact masks to measure against."""
+    """All stages on generated scenes with exact true masks; nothing is downloaded."""
     from tag2mask.demo.scenes import make_scenes
 
     scenes = config.out / "scenes"

@@ -14,17 +14,19 @@ from tag2mask.weights import create_backbone
 class Backbone(nn.Module):
     """Photos (B, 3, H, W), RGB in 0-1, to patch tokens (B, h, w, D) and a class token (B, D).
 
-    A ViT gives the tokens behind its final norm; its position table is resized to the photo. A CNN
-    gives its last map at `stride`, and the mean of that map as class token. Photos are normalized
-    here with the mean and std of the weights. Batch norms keep their statistics: batches are small.
+    ViT: the tokens are the output of its final norm; its position embedding is resized to the
+    photo. CNN: the tokens are its last feature map at `stride`, the class token is the mean of that
+    map. Photos are normalized here with the mean and std of the weights. Batch norms keep their
+    statistics, because batches are small.
 
-    H and W are sides that `side` gives. Cell (i, j) then looks at the middle of its square of
-    stride x stride pixels. With `on_pixels`, for CNNs only, it looks at pixel (stride i, stride j):
-    `interpolate(..., align_corners=True)` brings it there.
+    H and W must be values that `side` returns. Cell (i, j) is then centered on its square of
+    stride x stride pixels; with `on_pixels` (CNNs only), on pixel (stride i, stride j), as
+    `interpolate(..., align_corners=True)` expects.
 
-    The maps of a CNN do not lie there by themselves: padding of even sides and dilation move them.
-    `shifts` [cells of each map] says how far; they are measured unless they are given. The photo is
-    padded and the maps are cut accordingly. Raises ConfigError for a model that cannot do this.
+    By itself a CNN does not align its maps like this: padding of even sides and dilation shift
+    them. `shifts` [cells of each map] are the distances; None: they are measured. To correct them,
+    the photo is padded and the maps are cropped. Raises ConfigError for a model that cannot do
+    this.
     """
 
     net: Any
@@ -47,12 +49,12 @@ class Backbone(nn.Module):
             if shifts is None and not self.is_vit:
                 shifts = self._measure_shifts()
         except (TypeError, NotImplementedError, AssertionError) as error:
-            # The errors with which timm's models refuse arguments and sizes.
+            # timm's models raise these for arguments and sizes that they do not support.
             some = "a CNN like resnet, efficientnet, mobilenetv3, regnet or convnext"
             some = some if on_pixels else f"a ViT, DeiT or EVA of timm, or {some}"
             raise ConfigError(
-                f"backbone {name} cannot give features of photos of any size at a chosen stride "
-                f"({str(error) or 'its stride is fixed'}); take {some}"
+                f"backbone {name} cannot compute features of photos of any size at a given stride "
+                f"({str(error) or 'its stride is fixed'}); use {some}"
             ) from None
         self.dim = self.dims[-1]
         self.shifts = list(shifts or [0.0] * len(self.depths))
@@ -67,7 +69,7 @@ class Backbone(nn.Module):
             values = torch.tensor(self.net.pretrained_cfg[key]).view(1, 3, 1, 1)
             self.register_buffer(key, values, persistent=False)
         if self.is_vit:
-            self.stride = self.net.patch_embed.feat_ratio()  # of a hybrid: its stem's times its own
+            self.stride = self.net.patch_embed.feat_ratio()  # hybrid: stem x patches
             blocks = len(self.net.blocks)
             self.depths = sorted({max(0, blocks * third // 3 - 1) for third in (1, 2, 3)})
             strides, dims = [self.stride] * blocks, [self.net.embed_dim] * blocks
@@ -81,12 +83,12 @@ class Backbone(nn.Module):
         self.dims, self.strides = [dims[i] for i in self.depths], [strides[i] for i in self.depths]
 
     def side(self, pixels: float) -> int:
-        """The nearest side of a photo that is whole cells, with `on_pixels` and one [pixels]."""
+        """The nearest allowed side of a photo [pixels]: n x stride; with `on_pixels`, plus 1."""
         extra = int(self.on_pixels)
         return max(1, round((pixels - extra) / self.stride)) * self.stride + extra
 
     def train(self, mode: bool = True) -> "Backbone":
-        """Training mode for all but the batch norms."""
+        """Set the training mode, except for batch norms, which stay in eval mode."""
         super().train(mode)
         for norm in self.batch_norms():
             norm.eval()
@@ -97,7 +99,7 @@ class Backbone(nn.Module):
         return [m for m in self.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
 
     def last_parameters(self, blocks: int) -> list[nn.Parameter]:
-        """Parameters of the last `blocks` blocks or CNN stages and a ViT's final norm; 0: all."""
+        """Parameters of the last `blocks` ViT blocks and the final norm, or CNN stages; 0: all."""
         if not blocks:
             return list(self.net.parameters())
         parts = self.net.blocks if hasattr(self.net, "blocks") else self.net.children()
@@ -113,22 +115,22 @@ class Backbone(nn.Module):
     def maps(self, image: Tensor) -> tuple[list[Tensor], Tensor]:
         """Photos (B, 3, H, W) to maps [(B, h_l, w_l, D_l)], deepest last, and class token (B, D).
 
-        Of a ViT the tokens after a third, two thirds and all of its blocks. Of a CNN the stages at
-        half the stride and at the stride; with `on_pixels` the last alone.
+        ViT: the tokens after one third, two thirds and all of its blocks. CNN: the stages at half
+        the stride and at the stride; with `on_pixels` only the last.
         """
         x = (image - self.mean) / self.std
         if self.is_vit:
             return self._vit_maps(x)
         moved = [round(shift * s) for shift, s in zip(self.shifts, self.strides, strict=True)]
-        before = max(0, -min(moved))  # pixels: enough for every map, and whole cells of the last
-        before += (-moved[-1] - before) % self.stride
+        before = max(0, -min(moved))  # [pixels]: enough for every map
+        before += (-moved[-1] - before) % self.stride  # a whole number of cells of the last map
         after = max(0, max(moved))
         after += (-before - after) % self.stride
         extra, maps = int(self.on_pixels), []
         outputs = self._raw_maps(F.pad(x, [before, after] * 2))
         for features, pixels, stride in zip(outputs, moved, self.strides, strict=True):
             first, between = divmod(2 * (before + pixels) // stride, 2)
-            if between:  # half a cell aside: the mean of two neighbors looks at their middle
+            if between:  # off by half a cell: the mean of two neighbors is centered between them
                 features = F.avg_pool2d(features, 2, 1)
             rows, columns = (
                 slice(first, first + (side - extra) // stride + extra) for side in image.shape[-2:]
@@ -145,7 +147,7 @@ class Backbone(nn.Module):
             intermediates_only=True,
             return_prefix_tokens=True,
         )
-        # timm gives maps alone where there is no class token
+        # timm returns only the maps if there is no class token
         pairs = [output if isinstance(output, tuple) else (output, None) for output in outputs]
         maps = [tokens.permute(0, 2, 3, 1) for tokens, _ in pairs]
         prefix = pairs[-1][1]
@@ -153,19 +155,20 @@ class Backbone(nn.Module):
         return maps, prefix[:, 0] if has_class_token else maps[-1].mean((1, 2))
 
     def _raw_maps(self, x: Tensor) -> list[Tensor]:
-        """A CNN's maps where they lie: normalized photos (B, 3, H, W) to [(B, D_l, h_l, w_l)]."""
+        """A CNN's maps, not aligned: normalized photos (B, 3, H, W) to [(B, D_l, h_l, w_l)]."""
         outputs = self.net(x.contiguous(memory_format=torch.channels_last))
         return [outputs[depth] for depth in self.depths]
 
     @torch.inference_mode()
     def _measure_shifts(self) -> list[float]:
-        """How far a CNN's maps lie right of and below what they show, in cells of each map.
+        """How far a CNN's maps are shifted right and down, in cells of each map.
 
-        The middle of a photo is exchanged: the change on the map has its center of mass beside the
-        middle. The photo turned by 180 degrees gives the same shift with the patch's own center on
-        the other side: the mean of both is the map's alone. It is measured with the weights, which
-        may make up for the geometry of their layers: those of TensorFlow's EfficientNets do.
-        Rounded to half cells, with `on_pixels` to 4 pixels: what `maps` can move.
+        The middle of a photo is replaced, and the shift is the distance from the middle of the map
+        to the center of mass of the change. The new patch has a center of mass of its own; in the
+        photo turned by 180 degrees it is on the opposite side, so the mean of both measurements has
+        only the shift of the map. The trained weights are used, because they can compensate for the
+        geometry of their layers, as those of TensorFlow's EfficientNets do. Rounded to half cells,
+        with `on_pixels` to 4 pixels: the steps in which `maps` can correct it.
         """
         self.eval()
         side = self.side(320)

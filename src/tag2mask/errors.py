@@ -49,4 +49,4 @@ class TrainingError(Tag2MaskError):
 
 
 class RunError(Tag2MaskError):
-    """A run folder without what a stage needs, or a full disk."""
+    """A run folder that does not have what a stage needs, or a full disk."""

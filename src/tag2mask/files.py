@@ -1,4 +1,4 @@
-"""Files written whole or not at all, facts about files, and hashes of their contents."""
+"""Files that are written completely or not at all, stored facts about files, content hashes."""
 
 import errno
 import hashlib
@@ -20,7 +20,7 @@ from tag2mask.processes import rank
 
 @contextmanager
 def writing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, renamed to it when the block ends well, else removed.
+    """A temporary path beside `path`, renamed to `path` if the block succeeds, else removed.
 
     Raises RunError if the disk is full.
     """
@@ -35,7 +35,7 @@ def writing(path: Path) -> Iterator[Path]:
         full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
         if full or "No space left" in str(error) or shutil.disk_usage(path.parent).free < 1 << 20:
             raise RunError(
-                f"no space left to write {path}; free some and run it again to resume"
+                f"no disk space left to write {path}; free some space and run it again to resume"
             ) from error
         raise
     finally:
@@ -56,13 +56,13 @@ def _remove(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `path` whole or not at all."""
+    """Write `path` completely or not at all."""
     with writing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON, whole or not at all."""
+    """Write `value` as indented JSON, completely or not at all."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
@@ -98,25 +98,26 @@ def read_list(path: Path) -> list[str]:
 
 
 class Facts:
-    """What is known about files, kept in the file `path` so that it need not be found out again.
+    """Facts about files, stored in the file `path` so that they are not computed again.
 
-    A fact holds while its file has the same path, size and time of change, as for make, rsync and
-    git. Files below the folder of `path` are kept relative to it: the whole folder may move.
+    A fact is valid while its file has the same path, size and modification time, the rule of make,
+    rsync and git. Paths below the folder of `path` are stored relative to it, so that the folder
+    can be moved.
     """
 
     def __init__(self, path: Path | None = None):
         self.path, self._lock = path, Lock()
         self._folder = f"{os.path.abspath(path.parent)}{os.sep}" if path else ""  # noqa: PTH100
-        self._known: dict[str, list[Any]] = {}  # what and file: size, time of change, fact
+        self._known: dict[str, list[Any]] = {}  # "what file": size, mtime, fact
         if path and path.exists():
             for line in path.read_text(encoding="utf-8").splitlines():
-                with suppress(ValueError):  # a kill can leave half a line
+                with suppress(ValueError):  # a killed process can leave an incomplete line
                     key, *fact = json.loads(line)
                     self._known[key] = fact
 
     def of(self, file: Path | str, what: str, find: Callable[[Path], Any]) -> Any:
-        """`find(file)` as JSON holds it, found out if it is not known. Its errors are not kept."""
-        stat = os.stat(file)  # noqa: PTH116  os: Path takes longer than reading a small file
+        """`find(file)` as a JSON value, called only if no fact is stored. Errors are not stored."""
+        stat = os.stat(file)  # noqa: PTH116  pathlib takes longer than reading a small file
         key = f"{what} {os.path.abspath(file).removeprefix(self._folder)}"  # noqa: PTH100
         fact = self._known.get(key)
         if fact is None or fact[:2] != [stat.st_size, stat.st_mtime_ns]:
@@ -132,14 +133,14 @@ class Facts:
     def _stream(self) -> TextIO:
         assert self.path
         lines = (json.dumps([key, *fact]) + "\n" for key, fact in self._known.items())
-        write_text(self.path, "".join(lines))  # without lines that are out of date
+        write_text(self.path, "".join(lines))  # without outdated lines
         return self.path.open("a", buffering=1, encoding="utf-8")
 
 
 def fingerprint(path: Path, pattern: str = "*", facts: Facts | None = None) -> str:
-    """Hash of the contents of a file, or of a folder's files that match, hidden ones left out.
+    """Hash of the contents of a file, or of the files in a folder that match, without hidden files.
 
-    `facts` keeps the hashes of single files.
+    `facts` stores the hashes of single files.
     """
     facts = facts or Facts()
     files = [path]
@@ -159,6 +160,6 @@ def _sha256(file: Path) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what decides a result."""
+    """Versions of the packages that affect results."""
     names = ("tag2mask", "torch", "timm", "numpy", "pillow")
     return {"python": platform.python_version()} | {name: version(name) for name in names}

@@ -33,7 +33,7 @@ from tag2mask.progress import console, log, track
 
 CHECKPOINT_SECONDS = 60.0
 LOG_SECONDS = 30.0
-METRICS_STEPS = 10  # steps of which metrics.jsonl gets the mean
+METRICS_STEPS = 10  # a line of metrics.jsonl is the mean over these steps
 
 N = TypeVar("N", bound=nn.Module)
 
@@ -56,7 +56,7 @@ class Examples(Protocol):
 
 @dataclass(frozen=True)
 class Draws:
-    """Steps first..last of an endless training to this rank's part of each batch: (index, key)s."""
+    """The (index, key) pairs of this rank's part of each batch, for the steps first to last - 1."""
 
     size: int
     batch_size: int
@@ -84,19 +84,19 @@ def _key(*numbers: int) -> int:
 
 
 def accelerator(precision: str) -> Accelerator:
-    """auto, no, bf16 or fp16 to an Accelerator. auto is bf16 on a GPU that has it, else float32."""
+    """auto, no, bf16 or fp16 to an Accelerator. auto: bf16 if the GPU supports it, else float32."""
     if precision == "auto":
         cuda = torch.cuda.is_available()
         bf16 = cuda and torch.cuda.is_bf16_supported(including_emulation=False)
         precision = "bf16" if bf16 else "no"
     # the class token's part of a ViT may have no gradient
     ddp = DistributedDataParallelKwargs(find_unused_parameters=True)
-    AcceleratorState._reset_state()  # it holds one precision, and the two networks may have two
+    AcceleratorState._reset_state()  # it stores one precision, but each network has its own
     return Accelerator(mixed_precision=precision, cpu=on_cpus(), kwargs_handlers=[ddp])
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep the memory that a training step frees: up to a quarter of a step on a CPU."""
+    """Make glibc keep freed memory: saves up to a quarter of a training step's time on a CPU."""
     if sys.platform == "linux" and not torch.cuda.is_available():
         with contextlib.suppress(OSError, AttributeError):  # another C library
             glibc = ctypes.CDLL("libc.so.6")
@@ -105,7 +105,7 @@ def keep_freed_memory() -> None:
 
 
 def loader_workers(workers: int) -> int:
-    """The setting photos.workers to a number of processes."""
+    """The number of processes that read examples, from the setting photos.workers."""
     return workers if workers >= 0 else (0 if cores() <= 2 else min(16, cores()))
 
 
@@ -138,7 +138,7 @@ def fit(
         raise ConfigError(
             f"{what}: batch_size = {batch_size} is less than one for each of the {ranks} processes"
         )
-    # the ranks' gradients are averaged as if all had equal parts of the batch
+    # gradients are averaged over the ranks as if all had equal parts of the batch
     share = len(range(number, batch_size, ranks)) * ranks / batch_size
     checkpoints, total = folder / "checkpoint", phases[-1].end
     first, start = 0, _newest(checkpoints)
@@ -171,7 +171,7 @@ def fit(
         )
         saved = time.monotonic()
         wrapped.train()
-        # only a terminal gets a bar; the log has the progress, too
+        # a progress bar only in a terminal; the log shows the progress too
         bar = track(batches, what, total, done=first) if console.is_terminal else batches
         for step, batch in enumerate(bar, first):
             for group, lr in zip(optimizer.param_groups, rates, strict=True):
@@ -194,7 +194,7 @@ def fit(
 
 
 def _agreed(acc: Accelerator, here: bool) -> bool:
-    """`here` of rank 0: clocks differ, and all ranks must save at the same step."""
+    """Rank 0's `here`, on all ranks: clocks differ, but all ranks must save at the same step."""
     if acc.num_processes == 1:
         return here
     return bool(broadcast(torch.tensor([here], dtype=torch.uint8, device=acc.device)).item())
@@ -206,8 +206,8 @@ def _newest(folder: Path) -> int:
 
 
 def _save(acc: Accelerator, folder: Path, step: int) -> None:
-    # Not as safetensors: Accelerate then keeps only one of the tensors that share memory, as all
-    # weights of an LSTM do on a GPU.
+    # Not as safetensors: for these, Accelerate saves only one of the tensors that share memory, and
+    # on a GPU all weights of an LSTM do.
     if acc.num_processes > 1:  # each rank adds its random state, then rank 0 renames
         temporary = folder / f".{step:08d}.tmp"
         acc.save_state(str(temporary), safe_serialization=False)
@@ -231,7 +231,7 @@ def _weights(folder: Path) -> dict[str, Tensor]:
 
 
 class _Metrics:
-    """metrics.jsonl, a line for ten steps with the means of the loss and its parts; and the log."""
+    """Writes the mean loss and its parts: a line of metrics.jsonl for ten steps, and the log."""
 
     def __init__(self, path: Path, start: int, what: str, total: int, steps_per_epoch: float):
         self.path, self.what, self.total, self.epoch = path, what, total, steps_per_epoch
@@ -240,7 +240,7 @@ class _Metrics:
         self.clock = self.logged = time.monotonic()
         if rank() == 0:
             lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-            lines = [line for line in lines if line.endswith("\n")]  # a kill can leave half a line
+            lines = [line for line in lines if line.endswith("\n")]  # the last may be cut off
             lines = [line for line in lines if json.loads(line)["step"] <= start]
             write_text(path, "".join(lines))
 

@@ -1,4 +1,4 @@
-"""The processes that share a run, the cores of each, and work on threads."""
+"""Processes that share a run, the cores of each process, and threads."""
 
 import os
 import sys
@@ -15,11 +15,11 @@ B = TypeVar("B")
 def parallel_map(
     function: Callable[[A], B], items: Iterable[A], threads: int, depth: int | None = None
 ) -> Iterator[B]:
-    """`map` on threads, in order. Items are drawn as they are needed, so memory stays bounded.
+    """`map` on threads, in order. Items are read when they are needed, so memory use is limited.
 
-    Up to `depth` results (as many as threads, unless given) are worked on while the caller uses
-    one. An error of `function` is raised when the turn of its item comes. In each thread PyTorch
-    works alone; left to itself it would start as many threads again as there are cores.
+    Up to `depth` results (default: the number of threads) are computed while the caller uses one.
+    An error of `function` is raised in place of the result of its item. PyTorch uses one core in
+    each of these threads; by default it would use all cores in each.
     """
     torch = sys.modules.get("torch")
     before = torch.get_num_threads() if torch else 0
@@ -35,7 +35,7 @@ def parallel_map(
     finally:
         pool.shutdown(cancel_futures=True)
         if torch:
-            torch.set_num_threads(before)  # new threads begin with what was last set in any
+            torch.set_num_threads(before)  # new threads inherit the last number set in any
 
 
 def _one_thread() -> None:
@@ -44,13 +44,13 @@ def _one_thread() -> None:
 
 
 def cores() -> int:
-    """Processor cores for this process: its share where several on this machine share a run."""
+    """Processor cores for this process: its share if other processes of the run are here too."""
     free = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, free // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
 
 
 def rank() -> int:
-    """Number of this process among those of torchrun or accelerate; 0 is the one that writes."""
+    """Rank of this process under torchrun or accelerate; rank 0 writes the results."""
     return int(os.environ.get("RANK", 0))
 
 
@@ -64,12 +64,12 @@ def barrier() -> None:
     if ranks() > 1:
         from accelerate import PartialState
 
-        # The first call sets how long the others wait for rank 0, which checks the data alone.
+        # The first call sets how long the others wait for rank 0; only rank 0 checks the data.
         PartialState(cpu=on_cpus(), timeout=timedelta(days=7)).wait_for_everyone()
 
 
 def on_cpus() -> bool:
-    """Whether several processes share this run without a GPU, which Accelerate must be told."""
+    """Whether several processes share this run without a GPU; Accelerate needs to know this."""
     import torch
 
     return ranks() > 1 and not torch.cuda.is_available()

@@ -18,7 +18,7 @@ console = Console(stderr=True)
 
 
 def start_log(folder: Path | None = None, quiet: bool = False) -> None:
-    """Log to the terminal and to log.txt of the folder, if there is one; nowhere if quiet."""
+    """Log to the terminal, and to log.txt in `folder` if given; `quiet`: log nothing."""
     for handler in list(log.handlers):
         log.removeHandler(handler)
         handler.close()
@@ -42,7 +42,7 @@ class _Terminal(logging.Handler):
 def track(items: Iterable[T], what: str, total: int | None = None, done: int = 0) -> Iterator[T]:
     """`items`, with a progress bar, a count and the time left.
 
-    Without a terminal, a line every half minute. `total` counts the `done` ones too.
+    Without a terminal, a line every 30 seconds. `total` includes the `done` items.
     """
     if total is None and isinstance(items, Sequence):
         total = len(items) + done

@@ -1,9 +1,9 @@
-"""torchvision, imported so that it also works beside a CPU-only PyTorch.
+"""torchvision, imported so that it also works with a CPU-only PyTorch.
 
-PyPI's torchvision for Linux is a CUDA build. Its compiled operators do not load beside a PyTorch
+PyPI's torchvision for Linux is a CUDA build. Its compiled operators do not load with a PyTorch
 without CUDA: importing it raises `RuntimeError: operator torchvision::nms does not exist`. None of
-these operators is used here. On that error the two names that the import looks up are declared,
-without code, and the import is repeated. Import this module before torchvision and before timm.
+these operators is used here. So after this error, the two operators that the import looks up are
+declared without code, and the import is repeated. Import this module before torchvision and timm.
 """
 
 import sys

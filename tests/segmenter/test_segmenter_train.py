@@ -231,7 +231,7 @@ def test_empty_masks_stop_it_before_it_starts(settings, data, tmp_path):
     for photo in table.photos:
         write_mask(masks / f"{photo.name}.png", np.zeros((60, 80), np.uint8))
     with pytest.raises(
-        TrainingError, match=r"none of the 6 masks read in .*masks holds an object pixel"
+        TrainingError, match=r"none of the 6 masks read in .*masks has an object pixel"
     ):
         train_segmenter(table, masks, settings, tmp_path / "run", seed=0, workers=0)
     assert not (tmp_path / "run").exists()
@@ -247,7 +247,7 @@ def test_a_network_that_ends_at_background_is_an_error(settings, data, tmp_path)
     settings = settings.model_copy(update={"steps": 60, "lr": 0.02, "scale_range": (1.0, 1.0)})
     with pytest.raises(
         TrainingError,
-        match=r"every pixel of the 6 training crops.* 0.2% of .* \(6 of 6 masks hold any\)"
+        match=r"every pixel of 6 training crops.* 0.2% of .* \(6 of 6 masks have some\)"
         r".*--segmenter.balanced",
     ):
         train_segmenter(table, masks, settings, tmp_path / "run", seed=1, workers=0)
@@ -269,7 +269,7 @@ def test_the_guard_tells_few_objects_from_bad_training(settings, data):
     guard.check(model)
     with torch.no_grad():
         model.heads[0].bias[1] = torch.nan
-    with pytest.raises(TrainingError, match="not numbers; lower its learning rate"):
+    with pytest.raises(TrainingError, match="NaN or infinite; lower its learning rate"):
         guard.check(model)
 
 

@@ -1,15 +1,17 @@
-"""HV-BiLSTM: each row and column of the patch grid, read in both directions (ViT-PCM; PPC II.A, CPC
-3.3). B images, h x w patches, D width."""
+"""HV-BiLSTM: LSTMs over the rows and columns of the patch grid, in both directions.
+
+ViT-PCM; PPC II.A, CPC 3.3. B images, h x w patches, D width.
+"""
 
 import torch
 from torch import Tensor, nn
 
 
 class HVBiLSTM(nn.Module):
-    """Patch tokens to tokens that know their row and column: (B, h, w, D) -> (B, h, w, D).
+    """Patch tokens to tokens with the context of their row and column: (B, h, w, D) -> the same.
 
     One bidirectional LSTM is shared by all rows, another by all columns. Each has D / 4 units per
-    direction: the two concatenated outputs have the width of the input, as the papers ask. No
+    direction, so the two outputs, concatenated, have the width of the input, as in the papers. No
     residual, no norm, no projection.
     """
 
@@ -21,7 +23,7 @@ class HVBiLSTM(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         B, h, w, D = x.shape
-        # PyTorch runs cuDNN's LSTMs in fp16 under bf16 too, where small gradients become 0
+        # PyTorch runs cuDNN's LSTMs in fp16 also under bf16; in fp16 small gradients become 0
         with torch.autocast(x.device.type, enabled=False):
             x = x.float()
             rows, _ = self.rows(x.reshape(B * h, w, D))  # (B*h, w, D/2)
@@ -31,9 +33,10 @@ class HVBiLSTM(nn.Module):
 
 
 class ResidualHVBiLSTM(nn.Module):
-    """HV-BiLSTM added to its input by a gate per channel that starts at 0: (B, h, w, D) -> same.
+    """HV-BiLSTM added to its input through a gate per channel, initially 0: (B, h, w, D) -> same.
 
-    # Differs from CPC: its HV-BiLSTM must encode every token anew, too much for a thousand photos.
+    # Differs from CPC: there the HV-BiLSTM replaces every token, which a thousand photos are too
+    few to learn.
     """
 
     def __init__(self, dim: int):

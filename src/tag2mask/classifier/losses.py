@@ -9,22 +9,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-SHORTEST = 1e-3  # a patch vector that still has a direction; those of an HV-BiLSTM are some 1 long
+SHORTEST = 1e-3  # shorter vectors have no reliable direction; an HV-BiLSTM's are about 1 long
 
 
 def top_k_pool(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Patch logits (B, N, C) to log p and log (1 - p), (B, C) each. p is the mean of a class's k
     largest patch scores (PPC, CPC eq. 3); the scores are the softmax over classes (eq. 2).
 
-    Logarithms never round to 0 or 1, where the gradient would end: a tag that lies far behind in
-    every patch has most to learn. k = 1 is ViT-PCM's max pooling.
+    In logarithms, a p that would round to 0 or 1 keeps its gradient: a tag with very small scores
+    in all patches needs it most. k = 1 is ViT-PCM's max pooling.
     """
     logits = logits.float()
     total = logits.logsumexp(-1, keepdim=True)
     log_z = logits - total
     first = logits.argmax(-1, keepdim=True)
-    # Only the likeliest class can have a score near 1, where 1 - z is inexact: there it is the sum
-    # of the others.
+    # Only the most likely class can have a score near 1, where 1 - z is inexact. For that class,
+    # 1 - z is computed as the sum of the other scores.
     others = logits.scatter(-1, first, -torch.inf).logsumexp(-1, keepdim=True) - total
     log_not_z = torch.log1p(-log_z.scatter(-1, first, -torch.inf).exp()).scatter(-1, first, others)
     best = log_z.topk(min(k, logits.shape[1]), dim=1)
@@ -35,7 +35,8 @@ def top_k_pool(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
 def mce(log_p: Tensor, log_not_p: Tensor, labels: Tensor) -> Tensor:
     """Multi-label classification error: mean BCE over images and classes (PPC eq. 4, CPC eq. 7).
 
-    The two of `top_k_pool` and labels, all (B, C), to a scalar. Background's label is always 1.
+    log_p and log_not_p of `top_k_pool` and labels, all (B, C), to a scalar. The label of background
+    is always 1.
     """
     return -(labels * log_p + (1 - labels) * log_not_p).mean()
 
@@ -50,8 +51,8 @@ def pce(features: Tensor, scores: Tensor, labels: Tensor, threshold: float = 0.8
     sum_{m, n} f_m.f_n = (sum f_high).(sum f_low).
     A vector shorter than 1e-3 is divided by 1e-3, which bounds the gradient.
 
-    # Differs from CPC: only the classes of the image are summed, with background. Of an absent
-    class nearly every patch is low, and a high one is a mistake that MCE already punishes.
+    # Differs from CPC: only the classes of the image and background are summed. For an absent
+    class, nearly every patch is low, and a high patch is a mistake that MCE already penalizes.
     """
     f = F.normalize(features.float(), dim=-1, eps=SHORTEST)
     z = scores.detach().float()
@@ -73,10 +74,10 @@ def pce(features: Tensor, scores: Tensor, labels: Tensor, threshold: float = 0.8
 
 def mean_logit_bce(logits: Tensor, labels: Tensor) -> Tensor:
     """Multi-label BCE on the mean logit of each tag over all patches, the loss of CAM (Zhou et al.
-    2016): (B, N, C), (B, C) -> scalar. Background takes no part.
+    2016): (B, N, C), (B, C) -> scalar. Without background.
 
-    # Differs from CPC: neither paper has this loss. Eq. 3 looks at k patches; the mean charges all
-    patches for the tags that a photo does not have. Both: docs/research/what-holds-masks-back.md.
+    # Differs from CPC: neither paper has this loss. Eq. 3 trains only k patches per class; the mean
+    lowers absent tags in all patches. Both together: docs/research/what-holds-masks-back.md.
     """
     return F.binary_cross_entropy_with_logits(logits[..., 1:].float().mean(1), labels[:, 1:])
 
@@ -85,6 +86,6 @@ def equivariance(scores: Tensor, target: Tensor) -> Tensor:
     """Cross-entropy of the scores of a transformed view against the transformed scores of the first
     (ViT-PCM's ET loss): (B, h, w, C), (B, h, w, C) -> scalar.
 
-    The target is masked by the photo's labels; nothing is learned from it.
+    The target is masked by the photo's labels and has no gradient.
     """
     return -(target * scores.float().clamp(min=1e-6).log()).sum(-1).mean()

@@ -23,7 +23,7 @@ MIXERS = {
 
 class PatchClassifier(nn.Module):
     """Photos (B, 3, H, W) and cluster vectors (B, L) to patch logits (B, h, w, C) and refined
-    tokens (B, h, w, D). `shifts`: the backbone's, measured unless given."""
+    tokens (B, h, w, D). `shifts`: as in `Backbone`."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class PatchClassifier(nn.Module):
         self.token = settings.token if num_clusters or settings.token != "cluster" else "none"
         extra = {"cluster": settings.token_width, "class": self.backbone.dim, "none": 0}[self.token]
         dim = self.backbone.dim + extra
-        if self.token == "cluster":  # G; the papers do not say how it starts
+        if self.token == "cluster":  # G; initialization not in the papers
             self.cluster_embedding = nn.Parameter(torch.randn(num_clusters, extra) * 0.02)
         self.mixer = MIXERS[settings.mixer](dim)
         self.dropout = nn.Dropout(settings.dropout)
@@ -52,7 +52,7 @@ class PatchClassifier(nn.Module):
         return self._classify(tokens, class_token, u)
 
     def _classify(self, tokens: Tensor, class_token: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-        if self.token != "none":  # tokens (B, h, w, e); the class token (B, e) is of PPC Table III
+        if self.token != "none":  # class token (B, e): PPC Table III
             token = self.cluster_token(u) if self.token == "cluster" else class_token
             everywhere = token[:, None, None].expand(*tokens.shape[:3], -1)
             tokens = torch.cat([tokens, everywhere], -1)
@@ -65,12 +65,12 @@ class PatchClassifier(nn.Module):
 
     @property
     def map_means(self) -> list[Tensor]:
-        """Means of the backbone's maps over the training photos, of `measure_maps`: (D_l,) each."""
+        """Means of the backbone's maps over training photos, set by `measure_maps`: (D_l,) each."""
         return [self.get_buffer(f"map_mean_{depth}") for depth in range(len(self.backbone.dims))]
 
     @torch.inference_mode()
     def measure_maps(self, images: Iterable[Tensor]) -> None:
-        """Set the means of the backbone's maps from photos, (3, H, W) each."""
+        """Compute `map_means` from photos, (3, H, W) each."""
         means = [
             [features.float().mean((0, 1, 2)) for features in self.backbone.maps(image[None])[0]]
             for image in images
@@ -84,7 +84,7 @@ class PatchClassifier(nn.Module):
         """Photos (B, 3, H, W) and cluster vectors (B, L) to patch scores Z (B, C, h, w), summing to
         1 over classes, and the backbone's maps [(B, h_l, w_l, D_l)], centered by `map_means`.
 
-        `logits`: in place of Z the positive logits of the tags, 0 for background.
+        `logits`: instead of Z, return the positive logits of the tags, with 0 for background.
         """
         maps, class_token = self.backbone.maps(image)
         patch_logits = self._classify(maps[-1], class_token, u)[0]

@@ -18,8 +18,8 @@ from tag2mask.photos.tensors import AUGMENTATIONS, seeded, to_square
 from tag2mask.processes import cores, parallel_map
 from tag2mask.progress import log
 
-PAPER_PATCHES = 24 * 24  # the grid for which k is given
-MEASURED = 256  # photos from which the means of the feature maps are taken
+PAPER_PATCHES = 24 * 24  # the grid for which the papers give k
+MEASURED = 256  # number of photos over which the feature maps are averaged
 
 
 class TaggedPhotos:
@@ -51,8 +51,8 @@ def train_classifier(
 ) -> PatchClassifier:
     """Photos with tags and cluster vectors (N, L) to a trained classifier in eval mode.
 
-    Resumes from the newest checkpoint in `folder`. Raises ConfigError for a grid of patches that
-    the equivariance loss cannot halve.
+    Resumes from the newest checkpoint in `folder`. Raises ConfigError for an odd patch grid if the
+    equivariance loss is on.
     """
     torch.manual_seed(seed)
     model = PatchClassifier(settings, table.num_classes, cluster_vectors.shape[1])
@@ -88,7 +88,7 @@ def train_classifier(
 
 
 def _phases(model: PatchClassifier, settings: ClassifierSettings, photos: int) -> list[loop.Phase]:
-    """`frozen_epochs` at `frozen_lr`, then all other epochs at `lr`."""
+    """`frozen_epochs` at `frozen_lr`, then the other epochs at `lr`."""
     per_epoch = math.ceil(photos / settings.batch_size)
     epochs = settings.num_epochs(photos)
     frozen, total = per_epoch * min(settings.frozen_epochs, epochs), per_epoch * epochs
@@ -107,8 +107,8 @@ def _phases(model: PatchClassifier, settings: ClassifierSettings, photos: int) -
             return 1.0
         return 0.5 * (1 + math.cos(math.pi * (step - frozen) / max(1, total - frozen)))
 
-    # Differs from CPC, which gives the rates alone: the backbone is frozen at first, then its last
-    # blocks learn, under a fresh Adam, as in ViT-PCM's code.
+    # Differs from CPC, which gives only the learning rates: first the backbone is frozen, then its
+    # last blocks train with a new Adam, as in ViT-PCM's code.
     frozen_phase = loop.Phase(frozen, lambda: adam([], settings.frozen_lr, 1.0))
     rest = loop.Phase(total, lambda: adam(last, settings.lr, settings.head_lr_factor), decay)
     return [phase for phase, start in ((frozen_phase, 0), (rest, frozen)) if phase.end > start]
@@ -117,7 +117,7 @@ def _phases(model: PatchClassifier, settings: ClassifierSettings, photos: int) -
 def classifier_loss(
     net: nn.Module, batch: tuple[Tensor, Tensor, Tensor], settings: ClassifierSettings
 ) -> dict[str, Tensor]:
-    """The overall loss (CPC eq. 8) and its parts, of photos (B, 3, S, S), labels (B, num_tags) and
+    """The total loss (CPC eq. 8) and its parts, from photos (B, 3, S, S), labels (B, num_tags) and
     cluster vectors (B, L)."""
     images, tags, u = batch
     labels = torch.cat([torch.ones_like(tags[:, :1]), tags], 1)  # background is in every photo
@@ -128,8 +128,8 @@ def classifier_loss(
     flat = scores.flatten(1, 2)
     parts: dict[str, Tensor] = {}
     if settings.tag_loss != "mean":
-        # Differs from CPC: it gives k for 24 x 24 patches; another grid has its share. k = 1,
-        # ViT-PCM's maximum, stays 1.
+        # Differs from CPC, which gives k for 24 x 24 patches: k is scaled with the number of
+        # patches. k = 1, ViT-PCM's max pooling, stays 1.
         k = max(1, round(settings.top_k * flat.shape[1] / PAPER_PATCHES))
         pooled = top_k_pool(logits.flatten(1, 2), 1 if settings.top_k == 1 else k)
         parts["mce"] = mce(*pooled, labels)
@@ -142,7 +142,7 @@ def classifier_loss(
     if settings.equivariance_weight:
         target = scores * labels[:, None, None]
         views, targets = second_view(images, target / target.sum(-1, keepdim=True).clamp(min=1e-6))
-        # A tile shows four photos: it has the clusters of all of them.
+        # A tile shows four photos, so it has the clusters of all four.
         four = torch.arange(len(views) * 4, device=u.device) % len(u)
         tiled = u[four].view(len(views), 4, -1).amax(1)
         parts["equivariance"] = equivariance(patch_scores(net(views, tiled)[0]), targets.detach())

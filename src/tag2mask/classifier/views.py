@@ -16,12 +16,13 @@ def second_view(images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     (B // 4, h, h, C).
 
     Each photo is mirrored, transposed, cropped on the patch grid with probability 0.3, changed in
-    contrast, and reduced to a quarter of a tile; its scores follow. Fewer than 4 are repeated.
+    contrast, and reduced to a quarter of a tile; its scores change with it. A batch of fewer than
+    4 photos is repeated.
     """
     B, _, S, _ = images.shape
     h = targets.shape[1]
     targets = targets.permute(0, 3, 1, 2)  # (B, C, h, h)
-    order = range(max(4, B // 4 * 4))  # a list of numbers: a GPU need not wait for an index tensor
+    order = range(max(4, B // 4 * 4))  # Python numbers: an index tensor would make a GPU wait
     parts = [_transform(images[i % B], targets[i % B], S, h) for i in order]
     photos, scores = (torch.stack(part) for part in zip(*parts, strict=True))
     return _tile(photos), _tile(scores).permute(0, 2, 3, 1)

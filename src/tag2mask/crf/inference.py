@@ -23,7 +23,7 @@ except ImportError:  # installed without a compiler
     _core = None
 
 MAX_PIXELS = (2**31 - 1) // 6  # a pixel touches up to six lattice points, numbered in 31 bits
-TOLERANCE = 1e-4  # how far rounding may take a probability outside 0..1
+TOLERANCE = 1e-4  # a probability may be outside 0..1 by this much, from rounding
 
 
 def backend() -> str:
@@ -41,7 +41,8 @@ def dense_crf(
 
     image: (H, W, 3) uint8, RGB.
     probs: (C, H, W) floating, each in 0..1. They are clipped to 1e-5 and need not sum to 1: a
-        factor common to all labels of a pixel has no effect. On a GPU tensor, PyTorch runs there.
+        factor common to all labels of a pixel has no effect. For a GPU tensor, PyTorch runs on that
+        GPU.
     params: `CRFParams`, one of `PRESETS`, or the CRF settings of a run. The default is ViT-PCM's.
     labels: the class numbers that can be in the image (its tags and background). Only these
         compete, which takes less time; every other class gets 0. Default: all classes compete.
@@ -67,9 +68,9 @@ def dense_crf_many(
 ) -> Iterator[np.ndarray]:
     """`dense_crf` of each (image, probs) pair, in order, on `workers` threads with one image each.
 
-    `labels`: the labels of each pair, or None for all. Pairs are read as they are needed; at most
-    `workers` + 1 are held, with the results that wait for their turn. Raises what `dense_crf`
-    raises, when the turn of that pair comes.
+    `labels`: the labels of each pair, or None for all. Pairs are read when they are needed; at most
+    `workers` + 1 pairs and results are in memory. An error of `dense_crf` is raised in place of the
+    result of its pair.
     """
     work = zip(pairs, repeat(None)) if labels is None else zip(pairs, labels, strict=True)
     yield from parallel_map(lambda job: dense_crf(*job[0], params, job[1]), work, workers)

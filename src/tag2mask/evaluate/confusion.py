@@ -2,9 +2,9 @@
 
 The protocol:
 - Every metric comes from the matrix of all photos. None is a mean over photos.
-- Ground truth 255 (ignore) is skipped.
+- Pixels that are 255 (ignore) in the true mask are skipped.
 - A predicted 255 is wrong, and its share is reported.
-- A class that the ground truth never shows has no IoU and is in no mean.
+- A class that is in no true mask has no IoU and is in no mean.
 
 C is the number of classes; background is 0.
 """
@@ -26,7 +26,7 @@ from tag2mask.processes import cores, parallel_map
 from tag2mask.progress import track
 
 Mask = Path | np.ndarray | Callable[[], np.ndarray]
-AHEAD = 16  # pairs in flight for each thread: memory does not grow with the number of masks
+AHEAD = 16  # pairs in memory per thread: memory use does not grow with the number of masks
 
 
 def check_mean_over(mean_over: Sequence[str], classes: Sequence[str]) -> None:
@@ -40,7 +40,7 @@ def check_mean_over(mean_over: Sequence[str], classes: Sequence[str]) -> None:
 class Result:
     """A confusion matrix and the metrics that follow from it.
 
-    `mean_over`: the classes that mIoU is the mean of; empty: all that the ground truth shows.
+    `mean_over`: the classes over which mIoU is the mean; empty: all classes in the true masks.
     """
 
     classes: tuple[str, ...]  # by number, background first
@@ -60,7 +60,7 @@ class Result:
 
     @property
     def iou(self) -> np.ndarray:
-        """Intersection over union: (C,) in 0-1, NaN for classes not in the ground truth."""
+        """Intersection over union: (C,) in 0-1, NaN for classes that are in no true mask."""
         hits, true, predicted = self._pixels()
         return self._ratio(hits, true + predicted - hits)
 
@@ -89,16 +89,16 @@ class Result:
 
     @property
     def miou(self) -> float:
-        """Mean IoU in 0-1; NaN if the ground truth shows no class of the mean."""
+        """Mean IoU in 0-1; NaN if no class of the mean is in the true masks."""
         return self.mean(self.iou)
 
     @property
     def predicted_ignore(self) -> float:
-        """Share of the scored pixels with a predicted 255, in 0-1."""
+        """Share of the evaluated pixels with a predicted 255, in 0-1."""
         return float(self.matrix[:, -1].sum() / max(int(self.matrix.sum()), 1))
 
     def mean(self, values: np.ndarray) -> float:
-        """(C,) values to their mean over the classes of the mean."""
+        """(C,) values to their mean over the classes in `in_mean`."""
         return float(values[self.in_mean].mean()) if self.in_mean.any() else float("nan")
 
     def confusions(self, top: int = 5) -> list[tuple[str, str, float]]:
@@ -116,7 +116,7 @@ class Result:
     def summary(self, **stated: Any) -> dict[str, Any]:
         """The entry of metrics.json: metrics in 0-1, None for NaN, and `stated`.
 
-        `stated` is what a metric means nothing without: split, labels ("given", "predicted",
+        `stated`: facts that must be reported with a metric: split, labels ("given", "predicted",
         "none"), crf, weights, seed, list_hash (`list_hash` of the photos' names).
         """
         summary = {
@@ -156,7 +156,7 @@ def evaluate_masks(
     boundary: bool = False,
     mean_over: Sequence[str] = (),
 ) -> Result:
-    """Pairs of masks (predicted, ground truth) to their metrics. Threads read them.
+    """Pairs of masks (predicted, true) to their metrics. Threads read them.
 
     A mask is a PNG file, an array (H, W) uint8, or a function that returns one, such as
     `partial(truth.read, photo)`.
@@ -211,11 +211,11 @@ def _read(mask: Mask) -> np.ndarray:
 
 def _check_numbers(counts: np.ndarray, num_classes: int) -> None:
     """Raises DataError if a (256, 256) count has class numbers that do not exist."""
-    for axis, what in ((0, "mask"), (1, "ground truth")):
+    for axis, what in ((0, "mask"), (1, "true mask")):
         numbers = np.flatnonzero(counts.sum(axis))
         unknown = numbers[(numbers >= num_classes) & (numbers != IGNORE)]
         if len(unknown):
             raise DataError(
-                f"the {what} holds {', '.join(map(str, unknown))}; "
+                f"the {what} has {', '.join(map(str, unknown))}; "
                 f"class numbers are 0 to {num_classes - 1}, and 255 for ignore"
             )

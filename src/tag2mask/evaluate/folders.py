@@ -1,4 +1,4 @@
-"""Two folders of masks, of any tool, to metrics."""
+"""Two folders of masks, made by any tool, to metrics."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -21,7 +21,7 @@ def evaluate_folders(
     workers: int | None = None,
     mean_over: Sequence[str] = (),
 ) -> tuple[Result, list[str]]:
-    """Two folders of NAME.png to their metrics and the names that were scored.
+    """Two folders of NAME.png to their metrics and the names of the evaluated masks.
 
     `names`: a file with one name a line; None: every mask in `truth`.
     `classes`: "voc", "coco", or a file with one class name a line; None: class numbers.
@@ -48,7 +48,7 @@ def evaluate_folders(
 
 
 def list_hash(names: Iterable[str]) -> str:
-    """A hash of which photos were scored. It is the same for the same names in any order."""
+    """A hash of the names of the evaluated photos. Their order has no effect."""
     return hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()[:12]
 
 

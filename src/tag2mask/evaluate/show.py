@@ -8,9 +8,9 @@ from tag2mask.evaluate.confusion import Result
 
 
 def result_table(result: Result, title: str) -> Grid:
-    """Metrics of each class and their mean, in percent, for `rich` to print.
+    """Metrics of each class and their mean, in percent, as a table for `rich`.
 
-    The caption says what the mean does not show.
+    The caption adds absent classes, predicted 255, and the largest confusions.
     """
     columns = {"IoU": result.iou, "precision": result.precision, "recall": result.recall}
     if result.boundary_iou is not None:
@@ -34,7 +34,7 @@ def _caption(result: Result) -> str:
     absent = [result.classes[i] for i in np.flatnonzero(result.matrix.sum(1) == 0)]
     lines = [f"{result.images} images"]
     if absent:
-        lines.append(f"not in the ground truth, so in no mean: {', '.join(absent)}")
+        lines.append(f"in no true mask, so in no mean: {', '.join(absent)}")
     if result.predicted_ignore:
         share = _percent(result.predicted_ignore)
         lines.append(f"predicted 255 (ignore), counted as wrong: {share} % of the pixels")

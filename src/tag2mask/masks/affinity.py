@@ -1,11 +1,11 @@
-"""Affinity: scores are spread over the patches that look alike.
+"""Affinity: scores are spread over patches with similar features.
 
 B images, C classes, h x w patches, N = h * w, D width of a feature map.
 
 # Differs from CPC: neither paper has this step. It is the pixel correlation module of SEAM (Wang et
-al., CVPR 2020) with nothing to learn, over feature maps of several depths. A classifier is content
-with the telling parts of an object. The features of its other parts resemble those of the telling
-ones, in the shallow maps (same fur) and in the deep ones (same animal) at once.
+al., CVPR 2020) without learned weights, on feature maps of several depths. A classifier gives high
+scores only to the typical parts of an object, such as a face. The other parts have similar
+features, both in shallow maps (same fur) and in deep maps (same animal).
 """
 
 from collections.abc import Sequence
@@ -18,9 +18,9 @@ from torch import Tensor
 def affinity(maps: Sequence[Tensor], grid: tuple[int, int]) -> Tensor:
     """Feature maps [(B, h_l, w_l, D_l)] to weights between patches (B, N, N), rows summing to 1.
 
-    A_ij is the product over maps of the root of relu(cos(f_i, f_j)): patches must agree in all of
-    them. N = h * w of `grid`. The maps are centered, over the data: features share a large common
-    part, without which all cosines would be near 1.
+    A_ij is the product over maps of sqrt(relu(cos(f_i, f_j))): patches must be similar in all maps.
+    N = h * w of `grid`. The maps must be centered (their mean over the data subtracted): otherwise
+    a large part common to all features brings all cosines close to 1.
     """
     product: Tensor | float = 1.0
     for features in maps:
@@ -32,5 +32,5 @@ def affinity(maps: Sequence[Tensor], grid: tuple[int, int]) -> Tensor:
 
 
 def spread(scores: Tensor, weights: Tensor) -> Tensor:
-    """Weighted means of the patches' scores: (B, C, h, w), weights (B, N, N) -> (B, C, h, w)."""
+    """Weighted means of patch scores: (B, C, h, w) and weights (B, N, N) to (B, C, h, w)."""
     return torch.einsum("bij,bcj->bci", weights, scores.flatten(2)).view_as(scores)

@@ -20,14 +20,15 @@ from tag2mask.processes import parallel_map
 from tag2mask.progress import track
 
 READERS = 4  # threads that read photos for the network
-MEASURED = 64  # photos from which the common threshold of background is taken
+MEASURED = 64  # number of photos from which the common background threshold is computed
 
 
 class MaskMaker:
     """Photos with tags to masks.
 
-    score: the classifier. grid: a number of pixels to the nearest side that the backbone takes.
-    overall: background's threshold over many photos, set by `measure`; if None, that of each photo.
+    score: the patch classifier. grid: a side [pixels] to the nearest side that the backbone
+    accepts. overall: the background threshold over many photos, which `measure` returns; it is
+    averaged with the threshold of each photo. None: only the threshold of each photo.
     """
 
     overall: float | None = None
@@ -45,30 +46,30 @@ class MaskMaker:
         self._measured: dict[Photo, Tensor] = {}
 
     def present(self, photo: Photo) -> list[int]:
-        """The classes that may appear in the mask: background and the photo's tags; with
-        scores = softmax all."""
-        # Differs from CPC: it writes an argmax over all classes. ViT-PCM's code sets those that the
-        # photo does not have to 0.
+        """The classes that may appear in the mask: background and the photo's tags, or all classes
+        with scores = softmax."""
+        # Differs from CPC, which writes an argmax over all classes. ViT-PCM's code sets the scores
+        # of absent classes to 0.
         if self.settings.scores == "softmax":
             return list(range(len(self.tags) + 1))
         return [0, *sorted(self.tags.index(tag) + 1 for tag in photo.tags)]
 
     def measure(self, photos: Sequence[Photo]) -> float | None:
-        """Otsu's threshold over the logits of all tags of some of these photos; None where the
-        settings need none. `make_masks` does not score these photos again."""
+        """Otsu's threshold over the logits of all tags of some of these photos; None if the
+        settings do not use it. `make_masks` does not score these photos again."""
         if self.settings.scores != "logits" or self.settings.threshold != "otsu":
             return None
         some = photos[:: math.ceil(len(photos) / MEASURED)]
-        self._measured = dict(track(self.all_maps(some), "background's threshold", total=len(some)))
+        self._measured = dict(track(self.all_maps(some), "background threshold", total=len(some)))
         return otsu(torch.cat([relative(maps[1:]).flatten() for maps in self._measured.values()]))
 
     def batches(self, photos: Sequence[Photo]) -> Iterator[Sequence[Photo]]:
-        """Photos of one forward pass each."""
+        """The photos, divided into batches for one forward pass each."""
         for i in range(0, len(photos), self.settings.batch_size):
             yield photos[i : i + self.settings.batch_size]
 
     def all_maps(self, photos: Sequence[Photo]) -> Iterator[tuple[Photo, Tensor]]:
-        """Each photo with its `maps`; photos are read in threads ahead of the network."""
+        """Each photo with its score maps (`maps`); threads read photos ahead of the network."""
         yield from ((photo, self._measured[photo]) for photo in photos if photo in self._measured)
         batches = self.batches([photo for photo in photos if photo not in self._measured])
         self.grid(0)  # loads the network here, before several threads do at once
@@ -87,7 +88,7 @@ class MaskMaker:
         ]
 
     def maps(self, photos: Sequence[Photo], images: list[Tensor] | None = None) -> list[Tensor]:
-        """The patch scores of each photo's background and tags: (len(present), h, w) each.
+        """Each photo's score maps, of background and its tags: (len(present), h, w) each.
 
         images: what `read` returned for these photos, if they have been read.
         """
@@ -96,16 +97,16 @@ class MaskMaker:
         return [z[self.present(photo)].float() for z, photo in zip(scores, photos, strict=True)]
 
     def scores(self, maps: Tensor) -> Tensor:
-        """`maps` of one photo to scores that sum to 1: (K, h, w) to the same, see `tag_scores`."""
+        """Score maps of one photo to scores that sum to 1: (K, h, w) both. See `tag_scores`."""
         return tag_scores(maps, self.settings, self.overall)
 
     def with_segmenter(self, photo: Photo, maps: Tensor, probs: np.ndarray) -> np.ndarray:
-        """`maps` of a photo and the segmenter's probabilities (C, h, w) to scores of both together:
-        (C, h, w), 0 for other tags.
+        """Score maps of a photo and the segmenter's probabilities (C, h, w) to combined scores:
+        (C, h, w), 0 for absent tags.
 
-        Of each tag the mean of the two, each over its largest in the photo, and background where no
-        tag reaches its threshold, as in the pseudo masks. The segmenter's background is not used:
-        it learned from masks that miss parts of objects, and would miss more.
+        Both are divided by their largest value in the photo, for each tag, and averaged. Background
+        is where no tag reaches its threshold, as in the pseudo masks. The segmenter's background is
+        not used: it was trained on masks that miss parts of objects, and would remove more.
         """
         present = self.present(photo)
         segmenter = relative(torch.from_numpy(probs[present]))
@@ -127,11 +128,11 @@ class MaskMaker:
 
 
 def make_masks(table: Table, maker: MaskMaker, folder: Path, workers: int) -> int:
-    """Write `folder`/NAME.png for every photo that has none; returns how many there are. The CRF
-    runs in threads beside the network.
+    """Write `folder`/NAME.png for every photo without one; returns the number of photos. The CRF
+    runs in threads, in parallel with the network.
 
-    Beside each lies NAME.npz: `scores`, the `maps` of the photo (K, h, w) float16, and `classes`,
-    their numbers (K,).
+    Also writes NAME.npz: `scores`, the photo's score maps (K, h, w) float16, and `classes`, their
+    class numbers (K,).
     """
     todo = [
         photo
@@ -154,6 +155,6 @@ def make_masks(table: Table, maker: MaskMaker, folder: Path, workers: int) -> in
 
 
 def read_maps(folder: Path, photo: Photo) -> Tensor:
-    """The `maps` that `make_masks` stored for a photo: (K, h, w) float32."""
+    """The score maps that `make_masks` stored for a photo: (K, h, w) float32."""
     with np.load(folder / f"{photo.name}.npz", allow_pickle=False) as stored:
         return torch.from_numpy(stored["scores"].astype(np.float32))

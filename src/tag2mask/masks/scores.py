@@ -1,4 +1,4 @@
-"""Patch scores to score maps of a photo's tags.
+"""Patch scores to score maps of a photo's tags, and Otsu's threshold.
 
 C classes (background 0), h x w patches, H x W pixels.
 """
@@ -45,11 +45,12 @@ def mean_scores(
 def tag_scores(scores: Tensor, settings: MaskSettings, overall: float | None = None) -> Tensor:
     """Patch scores (K, h, w) of background and a photo's tags to the same, each patch summing to 1.
 
-    `softmax` and `softmax_of_tags` keep Z as it is. `max_norm` divides each class by its largest
-    score in the photo, background too: a tag with low scores everywhere (1e-6 at least) still gets
-    its best patches. `logits` have none for background: after the same division, background is
-    where no tag reaches its threshold. That is `settings.threshold`, or the mean of Otsu's in this
-    photo and `overall`, that of many photos: the first alone would part an animal that fills it.
+    `softmax` and `softmax_of_tags` do not change Z. `max_norm` divides each class, also background,
+    by its largest score in the photo: a tag with low scores everywhere (at least 1e-6) still gets
+    its best patches. `logits` has no score for background: after the same division, background is
+    where no tag reaches its threshold. This is `settings.threshold`; with "otsu", the mean of
+    Otsu's threshold in this photo and `overall`, that of many photos. The first alone would split
+    an animal that fills its photo.
     """
     # Differs from CPC, which takes Z as it is: max_norm is what ViT-PCM's code does.
     z = relative(scores) if settings.scores in ("max_norm", "logits") else scores
@@ -73,11 +74,11 @@ def relative(scores: Tensor) -> Tensor:
 
 
 def otsu(values: Tensor) -> float:
-    """The threshold that parts values into two groups with the largest variance between them (Otsu
+    """The threshold that splits values into two groups with the largest variance between them (Otsu
     1979): any shape in 0-1 -> 0.05-1.
 
-    A fixed threshold would have to be tuned on ground truth, and differs between data sets: 0.3 is
-    best for photos of animals, 0.4 for the demo's scenes.
+    A fixed threshold would have to be tuned on true masks, and the best one depends on the data
+    set: 0.3 for photos of animals, 0.4 for the demo's scenes.
     """
     v = values.flatten().double().sort().values
     n, total = len(v), v.cumsum(0)

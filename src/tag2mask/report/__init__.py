@@ -1,4 +1,4 @@
-"""Numbers and pictures to one self-contained page, and a model card beside the model."""
+"""Metrics and pictures to one self-contained page, and a model card in the segmenter's folder."""
 
 from tag2mask.report.card import write_card
 from tag2mask.report.page import write_report

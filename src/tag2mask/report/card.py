@@ -1,4 +1,4 @@
-"""The model card: what someone needs to know who gets the segmenter without the run folder."""
+"""The model card: the facts that users of the segmenter need if they do not have the run folder."""
 
 import json
 import shlex
@@ -14,7 +14,7 @@ from tag2mask.files import write_text
 from tag2mask.photos.table import Table
 
 LABELS = {
-    "given": "tags given: a photo's mask may show only what it is tagged with",
+    "given": "tags given: a mask can show only the tags of its photo",
     "predicted": "tags predicted by the classifier",
     "none": "no tags given",
 }
@@ -22,12 +22,12 @@ YES_NO: dict[bool | None, str] = {True: "yes", False: "no"}
 
 
 def percent(share: float | None, digits: int = 1) -> str:
-    """0.6523 to "65.2 %"; None, where nothing could be measured, to a dash."""
+    """0.6523 to "65.2 %"; None (not measured) to a dash."""
     return "–" if share is None else f"{100 * share:.{digits}f} %"
 
 
 def protocol(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """An entry of metrics.json to what must stand beside its mIoU: (what, value) pairs."""
+    """An entry of metrics.json to the facts that must be reported with its mIoU: (what, value)."""
     split, images = metrics.get("split") or "not stated", metrics.get("images")
     stated = {"split": split if images is None else f"{split}, {images:,} photos"}
     if "mean_over" in metrics:
@@ -55,7 +55,7 @@ def write_card(
 ) -> Path:
     """A trained segmenter to its model card, segmenter/README.md; returns its path.
 
-    `metrics` is the "segmenter" entry of evaluate/metrics.json. The front matter is the one that
+    `metrics` is the "segmenter" entry of evaluate/metrics.json. The front matter has the form that
     model hubs read.
     """
     environment = Environment(
@@ -84,5 +84,5 @@ def write_card(
 
 
 def _cell(text: str) -> str:
-    """Anything a user wrote as plain text in a Markdown table."""
+    """A user's text, escaped for a Markdown table."""
     return "".join(f"&#{ord(c)};" if c in "<>&|`*_[]\\#\n\r" else c for c in text)

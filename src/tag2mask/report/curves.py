@@ -24,7 +24,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Chart:
-    """Lines over training steps, and the ticks of both axes as (place, label)."""
+    """Lines over training steps, and the ticks of both axes as (position, label)."""
 
     lines: list[Line]
     x_ticks: list[tuple[float, str]]
@@ -38,7 +38,7 @@ class Chart:
 def read_chart(path: Path) -> Chart | None:
     """metrics.jsonl to a chart; None if the file is missing or has fewer than two lines.
 
-    A part of the loss that is always 0 is off and left out.
+    A part of the loss that is always 0 is turned off; it is left out.
     """
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     rows = [json.loads(line) for line in lines]
@@ -72,7 +72,7 @@ def read_chart(path: Path) -> Chart | None:
 
 
 def _running_mean(values: np.ndarray) -> np.ndarray:
-    """Each value's mean with its neighbors, a twentieth of the training; fewer at both ends."""
+    """The mean of each value and its neighbors, over 1/20 of the training; less at both ends."""
     place = np.arange(len(values))
     near = np.minimum(len(values) // 40, np.minimum(place, place[::-1]))
     sums = np.concatenate([[0], np.cumsum(values)])

@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image, ImageColor
 
-# Ten points of the inferno color map (CC0), lightness rising evenly; linear between them.
+# Ten points of the inferno color map (CC0), with linear interpolation between them.
 INFERNO = (
     *("#000004", "#1b0c41", "#4a0c6b", "#781c6d", "#a52c60"),
     *("#cf4446", "#ed6925", "#fb9b06", "#f7d13d", "#fcffa4"),

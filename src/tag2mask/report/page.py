@@ -47,7 +47,7 @@ def write_report(
     `out`: None means the run's report/. Writes `out`/picture.jpg too, and the model card if there
     is a model. The page says which stages are missing.
     `scores(photo)`: score maps (C, h, w) float in 0-1, or None if there are none yet.
-    `truth(photo)`: ground truth (H, W) uint8, or None.
+    `truth(photo)`: true mask (H, W) uint8, or None.
     """
     files = {stage: run_dir / stage / "done.json" for stage in STAGE_NAMES[1:-1]}
     done = {stage: read_json(file) for stage, file in files.items() if file.exists()}
@@ -146,9 +146,9 @@ def _hero(train_groups: Groups, val_groups: Groups) -> tuple[Strip | None, Strip
 
 
 def _per_class(metrics: Mapping[str, Any], classes: Sequence[str]) -> list[dict[str, Any]]:
-    """Rows of the per-class table, best first, those outside the mean last.
+    """Rows of the per-class table, best first, classes outside the mean last.
 
-    Classes that no ground truth shows are left out.
+    Classes that are in no true mask are left out.
     """
     entries = {key: metrics.get(key) or {} for key in MEASURED}
     counted = {name for entry in entries.values() for name in entry.get("mean_over", classes)}
@@ -181,14 +181,14 @@ def _settings(config: Config) -> list[tuple[str, str | None]]:
 
 
 def _toml(value: Any) -> str:
-    """Text, a number, a yes or no, or a list of them, in TOML: JSON writes these the same way."""
+    """A string, number, boolean, or list of these in TOML: the same as in JSON."""
     return "not set" if value is None else json.dumps(value, ensure_ascii=False)
 
 
 def _write_picture(
     path: Path, classes: Sequence[str], photos: Sequence[Photo], masks: Path, scores: Scores
 ) -> None:
-    """One picture to share, a column a photo: photo, score map of its first tag, pseudo mask."""
+    """A picture to share, with a column per photo: photo, score map of one tag, pseudo mask."""
     columns = []
     for photo in photos:
         if not mask_path(masks, photo).exists():

@@ -1,4 +1,4 @@
-"""Which photos the page shows, and each of them as a strip: the photo, its score maps and masks."""
+"""Which photos the page shows, and the strip of each: the photo, its score maps and its masks."""
 
 import base64
 import io
@@ -15,7 +15,7 @@ from tag2mask.photos.table import BACKGROUND, IGNORE, Photo
 from tag2mask.progress import track
 from tag2mask.report.draw import heatmap
 
-MOST_COMPARED = 1000  # photos whose masks are compared with the ground truth to rank them
+MOST_COMPARED = 1000  # photos whose masks are compared with the true masks to rank them
 MOST_HEATMAPS = 4  # of one photo
 PIXELS = 12e6  # of all pictures of the page together: about 3 MB
 WIDEST = 400
@@ -26,7 +26,7 @@ Scores = Callable[[Photo], np.ndarray | None]
 
 @dataclass(frozen=True)
 class Choice:
-    """A photo for the page, and the IoU of its mask if it has ground truth."""
+    """A photo for the page, and the IoU of its mask if it has a true mask."""
 
     photo: Photo
     iou: float | None = None
@@ -34,7 +34,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Panel:
-    """What lies over a photo: a picture (data URI), and class names at x, y [percent]."""
+    """What is drawn over a photo: a picture (data URI), and class names at x, y [percent]."""
 
     kind: str  # "heat" or "mask"
     caption: str
@@ -60,11 +60,11 @@ def mask_path(folder: Path, photo: Photo) -> Path:
 
 
 def photo_iou(truth: np.ndarray, mask: np.ndarray) -> float | None:
-    """Ground truth and mask of one photo, (H, W) uint8 each, to the mean IoU of its objects in 0-1.
+    """True mask and mask of one photo, (H, W) uint8 each, to the mean IoU of its objects in 0-1.
 
-    The mean is over the classes that either of them shows. Background counts only where there is
-    nothing else, so that a missed object is worth 0. Ground truth 255 is skipped; None if it is
-    everywhere. Of a photo of more than a megapixel, every second, third ... row and column counts.
+    The mean is over the classes in either mask. Background counts only if there is no other class,
+    so that a missed object counts 0. Pixels that are 255 in the true mask are skipped; None if all
+    are. For photos of more than a megapixel, only every second, third ... row and column is used.
     """
     step = 1 + int((mask.size / 1e6) ** 0.5)
     counts = count_pixels(mask[::step, ::step], truth[::step, ::step])[:IGNORE]
@@ -77,7 +77,7 @@ def photo_iou(truth: np.ndarray, mask: np.ndarray) -> float | None:
 
 
 def spread(photos: Sequence[Photo], count: int) -> list[Photo]:
-    """`count` of the photos, at even distances."""
+    """`count` of the photos, evenly spaced."""
     places = np.linspace(0, len(photos) - 1, min(count, len(photos))).astype(int)
     return [photos[i] for i in np.unique(places)]
 
@@ -87,8 +87,8 @@ def choose(
 ) -> list[tuple[str, list[Choice]]]:
     """Photos to groups for the page: (heading, choices).
 
-    The best, the middle and the worst by `photo_iou`; an even spread where fewer than three photos
-    have ground truth. `what` names the masks on the progress bar.
+    The best, the middle and the worst by `photo_iou`; evenly spaced photos if fewer than three have
+    true masks. `what` names the masks in the progress bar.
     """
     with_mask = [photo for photo in photos if mask_path(masks, photo).exists()]
     ranked = []
@@ -125,12 +125,12 @@ def _varied(choices: Sequence[Choice], count: int) -> list[Choice]:
 
 
 def picture_width(panels: int) -> int:
-    """The width of every picture [pixels], so that a page with `panels` of them stays small."""
+    """The width of each picture [pixels] that keeps a page with `panels` pictures small."""
     return int(min(WIDEST, (PIXELS / max(panels, 1) * 4 / 3) ** 0.5))
 
 
 def count_panels(photo: Photo) -> int:
-    """How many pictures of a photo's strip take space; masks take little."""
+    """How many pictures in a photo's strip need much space in the file; masks need little."""
     return 1 + min(len(photo.tags), MOST_HEATMAPS)
 
 
@@ -143,14 +143,14 @@ def make_strip(
     scores: Scores | None,
     truth: Truth,
 ) -> Strip:
-    """A photo to its strip: score maps of its tags, its mask in `folder`, its ground truth.
+    """A photo to its strip: score maps of its tags, its mask in `folder`, its true mask.
 
-    What does not exist is left out. `caption`: that of the mask.
+    What does not exist is left out. `caption`: the caption of the mask.
     """
     photo = choice.photo
     picture = photo.open(at_least=width)
     ratio = picture.width / picture.height
-    wide = width * min(1.0, 4 * ratio)  # WebP has no picture as tall as some screenshots
+    wide = width * min(1.0, 4 * ratio)  # WebP limits the height; some screenshots exceed it
     size = (max(1, round(wide)), max(1, round(wide / ratio)))
     picture = picture.resize(size, Image.Resampling.LANCZOS)
     numbers = [classes.index(tag) for tag in photo.tags]
@@ -161,7 +161,7 @@ def make_strip(
             panels.append(Panel("heat", classes[number], heat))
     path = mask_path(folder, photo)
     mask = read_mask(path) if path.exists() else None
-    for title, numbered in ((caption, mask), ("ground truth", truth(photo))):
+    for title, numbered in ((caption, mask), ("true mask", truth(photo))):
         if numbered is not None:
             layer = _data_uri(mask_layer(numbered, size), lossless=True)
             labels = [(number, 100 * x, 100 * y) for number, x, y in label_places(numbered)]

@@ -1,1 +1,1 @@
-"""One run: its folder, which of its stages run, and what each does."""
+"""One run: its folder, which of its stages run, and what each stage does."""

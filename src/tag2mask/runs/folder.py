@@ -1,7 +1,7 @@
-"""The files of a run folder: where each lies, which stages are done, who may write.
+"""The run folder: its files, which stages are done, and its lock.
 
-config.toml     the settings last asked for
-STAGE/          what a finished stage wrote; its done.json says from what
+config.toml     the settings of the last command
+STAGE/          the result of a finished stage; its done.json has the inputs of the stage
 .STAGE.part/    what an unfinished stage has written so far; renamed to STAGE/ when it is done
 clusters.transcript.jsonl, log.txt, .facts.jsonl, .lock
 """
@@ -27,13 +27,13 @@ PREDICTIONS = "predictions"
 
 
 class RunFolder:
-    """A run folder, which need not exist yet."""
+    """A run folder. It does not have to exist yet."""
 
     def __init__(self, path: Path):
-        self.path = path.absolute()  # a notebook may change its folder
+        self.path = path.absolute()  # a notebook may change directory
         self.config = self.path / "config.toml"
         self.facts = self.path / ".facts.jsonl"
-        # Not in the stage's folder: the answers are paid for, and serve with other settings too.
+        # Not in the stage's folder: the answers cost money, and other settings can use them too.
         self.transcript = self.path / "clusters.transcript.jsonl"
 
     def part(self, stage: str) -> Path:
@@ -41,9 +41,9 @@ class RunFolder:
         return self.path / f".{stage}.part"
 
     def result(self, stage: str, *names: str) -> Path:
-        """A file of what a stage wrote when it was last done, or the folder of all."""
+        """A file in the last result of a stage, or the folder of the result."""
         folder, part = self.path / stage, self.part(stage)
-        # A kill between the two renames of `_replace` leaves it under the other name.
+        # After a kill between the two renames of `_replace`, the result still has the other name.
         between = not folder.exists() and (part / DONE).exists()
         return (part if between else folder).joinpath(*names)
 
@@ -59,42 +59,42 @@ class RunFolder:
         return path
 
     def done(self, stage: str) -> dict[str, Any] | None:
-        """Of a finished stage: inputs, counts, seconds, resumed, versions."""
+        """done.json of a finished stage: inputs, counts, seconds, resumed, versions."""
         return _read(self.result(stage, DONE))
 
     def started(self, stage: str) -> dict[str, Any] | None:
-        """Of an unfinished stage: inputs."""
+        """started.json of an unfinished stage: inputs."""
         return _read(self.part(stage) / STARTED)
 
     def resumable(self, stage: str) -> bool:
-        """Whether an unfinished stage has anything from which it can resume."""
+        """Whether an unfinished stage has files from which it can resume."""
         useless = (STARTED, TRAINING_METRICS, FINDINGS)
         files = self.part(stage).rglob("*")
         return any(path.is_file() and path.name not in useless for path in files)
 
     def begin(self, stage: str, inputs: dict[str, Any]) -> None:
-        """Let a stage write, beside what it has."""
+        """Start a stage; files that it has already written are kept."""
         write_json(self.part(stage) / STARTED, {"inputs": inputs})
 
     def discard(self, stage: str) -> None:
-        """Delete what an unfinished stage wrote; a kill on the way leaves nothing half deleted."""
+        """Delete what an unfinished stage wrote. A kill never leaves a part of it in use."""
         if self.part(stage).exists():
             self.part(stage).rename(self._cleared(stage))
         self._cleared(stage)
 
     def finish(self, stage: str, done: dict[str, Any]) -> None:
-        """What a stage wrote becomes its result, in place of the one before."""
+        """Make what a stage wrote its result, which replaces the earlier result."""
         write_json(self.part(stage) / DONE, done)
         self._replace(stage)
 
     def reopen(self, stage: str) -> None:
-        """Take a result of which files are gone as unfinished: the others are kept."""
+        """Make a result with missing files unfinished again; the remaining files are kept."""
         self.discard(stage)
         (self.path / stage).rename(self.part(stage))
         (self.part(stage) / DONE).unlink()
 
     def repair(self, stage: str) -> None:
-        """Complete what a kill in `finish` or `discard` cut short."""
+        """Complete a `finish` or `discard` during which the process was killed."""
         if (self.part(stage) / DONE).exists():
             self._replace(stage)
         self._cleared(stage)
@@ -108,18 +108,18 @@ class RunFolder:
         self._cleared(stage)
 
     def _cleared(self, stage: str) -> Path:
-        """Where a folder lies while it is deleted; empties it."""
+        """The path to which a folder is moved before it is deleted; deletes what is there."""
         old = self.path / f".{stage}.trash"
         shutil.rmtree(old, ignore_errors=True)
         return old
 
     def require_own(self, stages: Sequence[str]) -> None:
-        """Raises RunError if the folder of one of these stages is a link or not a run's own."""
+        """Raises RunError if the folder of one of these stages is a link or no run made it."""
         for folder in (self.path / stage for stage in stages):
             if folder.is_symlink():
                 raise RunError(
                     f"{folder} is a link, and a stage replaces its folder; "
-                    f"link the whole of {self.path} instead"
+                    f"make {self.path} a link instead"
                 )
             own = (folder / STARTED).exists() or (folder / DONE).exists()
             if not own and any(not path.name.startswith(".") for path in folder.glob("*")):
@@ -130,20 +130,20 @@ class RunFolder:
 
     @contextmanager
     def opened(self) -> Iterator[None]:
-        """Log here and keep other commands out. A new folder is removed if nothing was begun in it.
+        """Log to this folder and lock it. A new folder is removed if no stage started in it.
 
-        Raises RunError if another command is at work here.
+        Raises RunError if another command is running here.
         """
         new = not self.path.exists()
         start_log(self.path, quiet=rank() > 0)
-        # The system drops the lock with the process: a kill leaves nothing locked.
+        # The operating system releases the lock when the process ends, also when it is killed.
         lock = FileLock(self.path / ".lock", timeout=0)
         try:
             if rank() == 0:
                 lock.acquire()
         except Timeout:
             raise RunError(
-                f"another tag2mask command is at work in {self.path}; "
+                f"another tag2mask command is running in {self.path}; "
                 "wait for it, or give another --out"
             ) from None
         except (OSError, NotImplementedError) as error:

@@ -1,8 +1,8 @@
 """Whether a stage runs, resumes or is skipped.
 
-A stage is skipped while its done.json names just what it would read now. Otherwise it makes a new
-result; the one before stays in use until that is done. A stage that was stopped resumes if it would
-still read the same.
+A stage is skipped if its inputs are the same as those in its done.json. Otherwise it makes a new
+result; the earlier result stays in use until the new one is done. A stage that was stopped resumes
+if its inputs are still the same.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ from tag2mask.runs import stages
 from tag2mask.runs.folder import CLUSTERS, FINDINGS, MASKS, METRICS, MODEL, PAGE
 from tag2mask.runs.run import PREDICTION_SETTINGS, Run
 
-Inputs = dict[str, Any]  # what a stage reads, by a name for messages: hashes and settings, as JSON
+Inputs = dict[str, Any]  # a stage's inputs as JSON, hashes and settings; the keys are for messages
 LONGEST = 60  # characters of a value in a message
 DEFAULTS = Config()
 FEEDING = STAGE_NAMES[1:-1]  # stages whose results others read
@@ -56,7 +56,7 @@ def _model(stage: str, run: Run) -> str:
 
 
 def _result(stage: str, run: Run) -> str | None:
-    """Hash of a done.json, times left out: a result that was made again may be the same."""
+    """Hash of a done.json without times: running a stage again may give the same result."""
     done = run.files.done(stage) or {}
     return (
         _hash({k: v for k, v in done.items() if k not in ("seconds", "resumed")}) if done else None
@@ -64,7 +64,7 @@ def _result(stage: str, run: Run) -> str | None:
 
 
 READS: dict[str, Callable[[Run], Any]] = {
-    "data": _data,  # names, tags, each file's size and time of change: no picture is opened
+    "data": _data,  # names, tags, file sizes and modification times: no photo is opened
     "tags": lambda run: list(run.table.tags),
     "photos": lambda run: run.table.fingerprint,
     "validation photos": lambda run: run.val and run.val.fingerprint,
@@ -107,9 +107,9 @@ STAGES: dict[str, Stage] = {
 
 
 def run_stages(run: Run, names: Sequence[str]) -> None:
-    """Run these stages in order, skipping what is done.
+    """Run these stages in order; skip those that are done.
 
-    Raises RunError if a stage that is not among them is done, but would now read something else.
+    Raises RunError if an earlier stage that is not among them is out of date.
     """
     for name in names:
         for earlier in STAGE_NAMES[: STAGE_NAMES.index(name)]:
@@ -123,7 +123,7 @@ def run_stages(run: Run, names: Sequence[str]) -> None:
 
 
 def run_stage(run: Run, name: str) -> None:
-    """Run one stage, unless what it would read is what its result was made from."""
+    """Run one stage, unless its result is up to date."""
     stage, files = STAGES[name], run.files
     barrier()
     if rank() == 0:
@@ -168,7 +168,7 @@ def _complete(run: Run, name: str) -> bool:
 
 
 def _prepare(run: Run, name: str, inputs: Inputs, current: bool) -> bool:
-    """Let a stage write: from what it has, or from nothing; says which, and whether it resumes."""
+    """Start a stage with its unfinished files or with none, and log it; whether it resumes."""
     files = run.files
     if current:
         files.reopen(name)
@@ -187,7 +187,7 @@ def _prepare(run: Run, name: str, inputs: Inputs, current: bool) -> bool:
 
 
 def _inputs(run: Run, name: str) -> Inputs:
-    """What a stage would read now."""
+    """The current inputs of a stage."""
     values = {
         key: READS[key](run) if key in READS else _settings(run, name, key)
         for key in STAGES[name].reads
@@ -197,7 +197,7 @@ def _inputs(run: Run, name: str) -> Inputs:
 
 
 def _settings(run: Run, stage: str, section: str) -> Inputs:
-    """Settings that a stage reads; a file is named with the hash of its contents."""
+    """Settings that a stage reads; a path is replaced by the file's name and content hash."""
     unread = {"clusters": {"timeout"}, "masks": {"batch_size"}}.get(section, set())
     settings: Settings = getattr(run.config, section)
     if section == "segmenter":
@@ -212,14 +212,14 @@ def _settings(run: Run, stage: str, section: str) -> Inputs:
 
 
 def _same(then: dict[str, Any], now: Inputs) -> bool:
-    """Whether a stage would read what its done.json or started.json names."""
+    """Whether the inputs of a stage are the same as in its done.json or started.json."""
     return bool(_settled(now, then["inputs"]) == then["inputs"])
 
 
 def _settled(now: Any, then: Any, defaults: Any = DEFAULTS) -> Any:
-    """`now`, without settings that `then` is too old to know and that have their defaults.
+    """`now`, without settings that did not exist when `then` was written and have their defaults.
 
-    A file that is gone counts as what it was.
+    A file that does not exist any more counts as unchanged.
     """
     if isinstance(now, dict) and isinstance(then, dict):
         old = defaults.model_dump(mode="json") if isinstance(defaults, Settings) else {}
@@ -233,17 +233,17 @@ def _settled(now: Any, then: Any, defaults: Any = DEFAULTS) -> Any:
 
 
 def _out_of_date(run: Run, name: str) -> str:
-    """What a finished stage would now read otherwise; nothing if it is up to date, or not done."""
+    """The changed inputs of a finished stage, as text; "" if it is up to date or not done."""
     done = run.files.done(name)
     try:
         now = _inputs(run, name) if done else {}
     except RunError:
-        return ""  # something that it read is gone
+        return ""  # an input does not exist any more
     return _changes(run, done["inputs"], now) if done and not _same(done, now) else ""
 
 
 def _changes(run: Run, then: Inputs, now: Inputs) -> str:
-    """What changed, in words a person can act on."""
+    """The changed inputs, as text for the user."""
     if then.keys() - now.keys() and now.keys() - then.keys():
         return "another version of tag2mask made it"
     before, after = leaves(then), leaves(_settled(now, then))
@@ -267,7 +267,7 @@ def _changes(run: Run, then: Inputs, now: Inputs) -> str:
 
 
 def _changed_photos(run: Run, fingerprint: str | None) -> str:
-    """How many photos are new and gone, where the masks of the former ones still tell."""
+    """How many photos are new and removed, if the masks of the earlier photos still show it."""
     done, folder = run.files.done("masks"), run.files.result("masks")
     if not done or done["inputs"].get("photos") != fingerprint:
         return "photos changed"
@@ -290,7 +290,7 @@ def leaves(value: Any, at: str = "") -> dict[str, Any]:
 
 
 def in_words(value: Any) -> str:
-    """A setting as a person writes it; nothing for hashes, long lists, and None."""
+    """A setting as text for the user; "" for hashes, long lists, and None."""
     if isinstance(value, list | tuple):
         text = ", ".join(map(in_words, value)) or "none"
     elif isinstance(value, bool):

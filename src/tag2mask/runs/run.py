@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     from tag2mask.segmenter.deeplab import DeepLabV2
     from tag2mask.segmenter.predict import Prediction
 
-# Of the segmenter. They act after its training, and inside only where it learns from its own masks
-# (rounds > 1); object_first not even there.
+# Settings of the segmenter that are used after its training. Its training also uses them, without
+# object_first, if it learns from its own masks (rounds > 1).
 PREDICTION_SETTINGS = {"test_scales", "flip", "object_first", "crf"}
 MOST_TAGS = 20  # in one line of the log
 
 
 class Run:
-    """A run folder, finished or not. Raises RunError if it is none, unless `config` begins one."""
+    """A run, finished or not. Without `config`, raises RunError if `folder` is not a run folder."""
 
     def __init__(self, folder: Path | str, config: Config | None = None):
         self.files = RunFolder(Path(folder))
@@ -49,12 +49,12 @@ class Run:
 
     @property
     def folder(self) -> Path:
-        """The run folder, from the root."""
+        """The run folder, as an absolute path."""
         return self.files.path
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """Metrics of the pseudo masks and of the segmenter; None where there were no true masks."""
+        """Metrics of the pseudo masks and of the segmenter; None for those without true masks."""
         metrics: dict[str, Any] = read_json(self.files.need("evaluate", METRICS))
         return metrics
 
@@ -69,11 +69,11 @@ class Run:
 
     @property
     def data(self) -> Path:
-        """Where the training photos are named. Raises ConfigError if no setting says it."""
+        """The setting `data`, the training photos. Raises ConfigError if it is not set."""
         if self.config.data is None:
             raise ConfigError(
-                "which photos? Give --data FILE.csv (columns file_name, tags), a .jsonl, "
-                "or a folder with one folder per tag"
+                "no training photos given. Give --data FILE.csv (columns file_name, tags), "
+                "a .jsonl, or a folder with one folder per tag"
             )
         return self.config.data
 
@@ -91,12 +91,12 @@ class Run:
 
     @property
     def clusters(self) -> Clusters:
-        """What the clusters stage wrote."""
+        """The clusters that the stage `clusters` wrote."""
         return load_clusters(self.files.need("clusters", CLUSTERS))
 
     @cached_property
     def truths(self) -> dict[str, Truth | None]:
-        """True masks of the training ("train") and of the validation photos ("val")."""
+        """True masks of the training photos ("train") and of the validation photos ("val")."""
         return {"train": self._truth(self.table), "val": self._truth(self.val)}
 
     def _truth(self, table: Table | None) -> Truth | None:
@@ -111,9 +111,9 @@ class Run:
 
     @cached_property
     def pseudo_photos(self) -> tuple[Photo, ...]:
-        """Training photos whose pseudo masks are scored.
+        """Training photos whose pseudo masks are evaluated.
 
-        Raises DataError if there are true masks, but none of a photo on photos.pseudo_list.
+        Raises DataError if there are true masks, but none for the photos of photos.pseudo_list.
         """
         truth, listed = self.truths["train"], self.config.photos.pseudo_list
         photos = truth.photos_with_truth if truth else ()
@@ -123,21 +123,21 @@ class Run:
         if not (scored := tuple(photo for photo in photos if photo.name in names)):
             raise DataError(
                 f"none of its {len(names)} names is a training photo with a true mask; "
-                f"these are named like {photos[0].name}",
+                f"such photos are named like {photos[0].name}",
                 listed,
             )
         return scored
 
     @property
     def last_masks(self) -> Path:
-        """The folder of the pseudo masks from which the segmenter's last round learned."""
+        """The folder of the pseudo masks on which the segmenter's last round was trained."""
         rounds = self.config.segmenter.rounds
         if rounds == 1:
             return self.files.need("masks")
         return self.files.need("segmenter", f"round-{rounds - 1}", "masks")
 
     def check_evaluation(self) -> None:
-        """Raises the DataError with which the evaluate stage would end."""
+        """Raises now the DataError that the stage `evaluate` would raise at the end of the run."""
         from tag2mask.evaluate import check_mean_over
 
         check_mean_over(self.config.evaluate.mean_over, self.table.classes)
@@ -145,7 +145,7 @@ class Run:
             self.pseudo_photos  # noqa: B018
 
     def summary(self) -> str:
-        """What goes in, in one line: photos, tags with counts, validation photos, true masks."""
+        """The input in one line: photos, tags with counts, validation photos, true masks."""
         counts = Counter(tag for photo in self.table.photos for tag in photo.tags).most_common()
         tags = ", ".join(f"{tag} {count}" for tag, count in counts[:MOST_TAGS])
         more = f" and {len(counts) - MOST_TAGS} more" if len(counts) > MOST_TAGS else ""
@@ -177,16 +177,16 @@ class Run:
 
     @property
     def _settings(self) -> SegmenterSettings:
-        """Those that the segmenter was trained with, and the run's own for prediction."""
+        """The settings that the segmenter was trained with; for prediction, those of the run."""
         settings = self.config.segmenter
         chosen = {name: getattr(settings, name) for name in PREDICTION_SETTINGS}
         return self.segmenter.settings.model_copy(update=chosen)
 
     def predict(self, picture: Path | str | Image.Image) -> "Prediction":
-        """A picture to its mask.
+        """A photo to its mask.
 
-        Gives `.mask` (H, W) uint8, `.classes`, `.probs` (C, h, w) softmax, `.overlay()`.
-        Raises DataError for a picture that cannot be read.
+        The result has `.mask` (H, W) uint8, `.classes`, `.probs` (C, h, w) softmax, `.overlay()`.
+        Raises DataError for a photo that cannot be read.
         """
         from tag2mask.photos.images import open_image, upright_rgb
         from tag2mask.segmenter.predict import predict
@@ -200,10 +200,10 @@ class Run:
     def predict_to(
         self, pictures: Sequence[Path | str] | Path | str, out: Path | str, overlay: bool = False
     ) -> int:
-        """Pictures, and those below folders, to masks `out`/NAME.png; returns how many.
+        """Photos, and all photos in folders, to masks `out`/NAME.png; returns the number of masks.
 
-        Raises DataError naming pictures that cannot be read, after all others are done; before any
-        if a mask would be written over a picture.
+        Raises DataError at the end if photos could not be read, and at the start if a mask would
+        overwrite a photo.
         """
         from tag2mask.segmenter.predict import predict_photos
 
@@ -231,16 +231,16 @@ class Run:
 
 
 def _photos(paths: Sequence[Path], out: Path, suffixes: Sequence[str]) -> list[Photo]:
-    """Pictures, and those below folders but not below `out`, named by their path below the folder.
+    """Photos, and those in folders but not in `out`, named by their path relative to the folder.
 
-    Raises DataError if there are none, or if `out`/NAME + suffix would replace one of them.
+    Raises DataError if there are none, or if `out`/NAME + suffix would overwrite one of them.
     """
     from tag2mask.formats.plain import pictures_below, unread_pictures
     from tag2mask.formats.rows import photo_names
 
     if not paths:
-        raise DataError("which pictures? Give files or folders")
-    if missing := [f"{path}: no such picture or folder" for path in paths if not path.exists()]:
+        raise DataError("no photos given. Give files or folders")
+    if missing := [f"{path}: no such photo or folder" for path in paths if not path.exists()]:
         raise DataError(missing)
     places: dict[Path, tuple[Path, str]] = {}
     for path in paths:
@@ -249,7 +249,7 @@ def _photos(paths: Sequence[Path], out: Path, suffixes: Sequence[str]) -> list[P
             continue
         if path.resolve() == out.resolve():
             raise DataError(
-                f"{path}: the masks would lie among these pictures and be taken for some; "
+                f"{path}: the masks would be among these photos and be read as photos; "
                 "give another --out"
             )
         for file in pictures_below(path):
@@ -259,12 +259,12 @@ def _photos(paths: Sequence[Path], out: Path, suffixes: Sequence[str]) -> list[P
         for finding in unread_pictures(path):
             console.print(str(finding), highlight=False, markup=False, soft_wrap=True)
     if not places:
-        raise DataError(f"no pictures below {', '.join(map(str, paths))}")
+        raise DataError(f"no photos in {', '.join(map(str, paths))}")
     files, names = map(list, zip(*places.values(), strict=True))
     if len(set(names)) < len(names):
         names = photo_names(files)
     targets = {(out / f"{name}{suffix}").resolve() for name in names for suffix in suffixes}
     if covered := [file for file in files if file.resolve() in targets]:
-        text = "the mask would be written over this picture; give another --out"
+        text = "the mask would overwrite this photo; give another --out"
         raise DataError([f"{file}: {text}" for file in covered])
     return [Photo(name, file, ()) for name, file in zip(names, files, strict=True)]

@@ -1,6 +1,7 @@
-"""What each stage does: read the results of others, and write its own into a folder.
+"""What each stage does: read the results of other stages, and write its own into a folder.
 
-Rooms do not know each other: what one needs of another is handed over here.
+The folders of tag2mask (clusters, classifier ...) do not import each other: this module passes what
+one of them needs from another.
 """
 
 import shutil
@@ -31,13 +32,13 @@ if TYPE_CHECKING:
     from tag2mask.classifier.net import PatchClassifier
     from tag2mask.masks import MaskMaker
 
-Counts = dict[str, Any]  # what came out, for done.json
+Counts = dict[str, Any]  # facts about the result, for done.json
 
 
 def check(run: Run, folder: Path) -> Counts:
-    """Write findings.json, all that is wrong with the data; log warnings, raise errors: DataError.
+    """Write findings.json, all faults of the data. Warnings are logged, errors raise DataError.
 
-    Pictures and masks that are as they were when last looked at are not opened again.
+    Photos and masks that have not changed since they were last checked are not opened again.
     """
     if rank() > 0:
         return {}
@@ -54,20 +55,20 @@ def check(run: Run, folder: Path) -> Counts:
     for finding in shorten(finding for finding in findings if finding.severity == "warning"):
         log.info(f"warning: {finding}")
     if errors := [finding for finding in findings if finding.severity == "error"]:
-        if run.files.facts.exists():  # else no picture was looked at, and a new folder is removed
+        if run.files.facts.exists():  # else no photo was checked, and a new folder is removed
             log.info(f"check: {count(findings)}, see {folder / FINDINGS}")
         raise DataError(problems(errors), None if config.val or config.val_masks else data)
     return {"findings": count(findings)}
 
 
 def clusters(run: Run, folder: Path) -> Counts:
-    """Write clusters.json for the tags of the training photos, and the transcript it rests on."""
+    """Write clusters.json for the tags of the training photos, and the transcript behind them."""
     if rank() > 0:
-        return {}  # one process asks the language model, for all
+        return {}  # only one process asks the language model
     transcript, settings = run.files.transcript, run.config.clusters
     before = run.files.result("clusters", transcript.name)
     if before.exists() and not transcript.exists():
-        shutil.copy(before, transcript)  # of tag2mask 0.1
+        shutil.copy(before, transcript)  # written by tag2mask 0.1
     result = make_clusters(run.table.tags, settings, run.config.seed, transcript)
     if result.transcript == transcript.name and transcript.exists():
         shutil.copy(transcript, folder / transcript.name)
@@ -115,7 +116,7 @@ def masks(run: Run, folder: Path) -> Counts:
 
 
 def mask_maker(run: Run) -> "MaskMaker":
-    """Photos with tags to masks. The classifier is read when the first photo is scored."""
+    """The run's MaskMaker. The classifier is loaded when the first photo is scored."""
     from tag2mask.classifier import load_classifier
     from tag2mask.masks import MaskMaker
 
@@ -141,7 +142,7 @@ def mask_maker(run: Run) -> "MaskMaker":
 
 
 def _count_empty(table: Table, folder: Path) -> int:
-    """How many masks of photos with tags show nothing; logs it, and which tags are missed most."""
+    """How many masks of photos with tags are all background; logs it with the most missed tags."""
     photos = [photo for photo in table.photos if photo.tags]
     tagged = Counter(tag for photo in photos for tag in photo.tags)
     missed: Counter[str] = Counter()
@@ -156,14 +157,14 @@ def _count_empty(table: Table, folder: Path) -> int:
     worst = sorted(missed, key=lambda tag: -missed[tag] / tagged[tag])[:10]
     text = ", ".join(f"{tag} in {missed[tag]} of {tagged[tag]}" for tag in worst)
     log.info(
-        f"masks: {empty} of {len(photos)} show nothing"
+        f"masks: {empty} of {len(photos)} are all background"
         + (f"; a tag of the photo is missing: {text}" if text else "")
     )
     return empty
 
 
 def segmenter(run: Run, folder: Path) -> Counts:
-    """Write model.safetensors; of earlier rounds round-N/ with such a file and masks/NAME.png."""
+    """Write model.safetensors; for each earlier round, round-N/ with its model and masks."""
     from tag2mask.masks import read_maps
     from tag2mask.segmenter.deeplab import load_segmenter, save_segmenter
     from tag2mask.segmenter.train import train_segmenter
@@ -200,7 +201,7 @@ def _predict(
     folder: Path,
     decide: Callable[[Photo, np.ndarray], np.ndarray] | None = None,
 ) -> None:
-    """Write `folder`/NAME.png for every photo of `table` that has none yet."""
+    """Write `folder`/NAME.png for every photo of `table` that has no mask there yet."""
     from tag2mask.segmenter.deeplab import load_segmenter
     from tag2mask.segmenter.predict import predict_photos
 
@@ -242,7 +243,7 @@ def evaluate(run: Run, folder: Path) -> Counts:
 def _score(
     run: Run, truths: str, photos: tuple[Photo, ...], folder: Path, about: dict[str, Any]
 ) -> dict[str, Any] | None:
-    """Masks in a folder to their metrics, as in metrics.json; None where there is no true mask."""
+    """Masks in a folder to their metrics, as in metrics.json; None if there are no true masks."""
     from tag2mask.evaluate import evaluate_masks, list_hash, result_table
 
     truth = run.truths[truths]
@@ -269,7 +270,7 @@ def report(run: Run, folder: Path) -> Counts:
 
     readers = {
         photo.path: partial(truth.read, photo)
-        for truth in reversed(run.truths.values())  # of training photos last: they win
+        for truth in reversed(run.truths.values())  # training last: it wins
         if truth
         for photo in truth.photos_with_truth
     }
@@ -283,10 +284,10 @@ def report(run: Run, folder: Path) -> Counts:
 
 
 def shown_scores(run: Run) -> Callable[[Photo], np.ndarray | None]:
-    """A photo to the patch scores that the report shows: (C, h, w) in 0-1, None if there are none.
+    """A photo to the score maps that the report shows: (C, h, w) in 0-1, None if there are none.
 
-    Z itself; with masks.scores = logits, which have no upper end, each tag's relative to its
-    highest in the photo.
+    With masks.scores = logits, which have no upper limit, the score map of each tag is divided by
+    its maximum in the photo.
     """
     from tag2mask.masks import read_maps
     from tag2mask.masks.scores import relative

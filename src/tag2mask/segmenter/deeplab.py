@@ -18,10 +18,10 @@ class DeepLabV2(nn.Module):
     """Photos (B, 3, H, W), RGB in 0-1, to logits (B, C, h, w); cell (i, j) is centered on pixel
     (stride i, stride j).
 
-    H and W are sides that `backbone.side` gives: `interpolate(..., align_corners=True)` then brings
-    every logit to its own pixel. `classes` are the names by number, background first. Batch norms
-    are frozen, statistics and factors, as in DeepLab: batches are small. `shifts`: the backbone's,
-    measured unless given. Raises ConfigError if the backbone cannot have this stride.
+    H and W must be values that `backbone.side` returns: `interpolate(..., align_corners=True)` then
+    places every logit at its own pixel. `classes`: names by number, background first. Batch norms
+    are frozen, both statistics and weights, as in DeepLab: batches are small. `shifts`: as in
+    `Backbone`. Raises ConfigError if the backbone cannot have this stride.
     """
 
     def __init__(
@@ -48,9 +48,10 @@ class DeepLabV2(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         features = self.backbone(image)[0].permute(0, 3, 1, 2)
-        # Differs from DeepLab: the heads' largest stable learning rate goes down with the square of
-        # the features' length, which differs by tens between backbones. It is 2,400 for
-        # EfficientNet-Lite0's linear last layer: training diverges from a rate of 1e-3 on.
+        # Differs from DeepLab: the largest stable learning rate of the heads decreases with the
+        # square of the length of the features, and lengths vary widely between backbones. For
+        # EfficientNet-Lite0, whose last layer is linear, the square is 2,400: training diverges at
+        # learning rates from 1e-3 on.
         if self.settings.feature_length:
             features = self.settings.feature_length * F.normalize(features.float(), dim=1)
         return torch.stack([head(features) for head in self.heads]).sum(0)

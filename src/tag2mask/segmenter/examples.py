@@ -31,10 +31,10 @@ class PseudoMasked:
     """Photos and their masks in `folder` (NAME.png): [index, key] -> (3, S, S) RGB in 0-1 and
     (S, S) class numbers, uint8. S is `side`.
 
-    A photo whose longer side is over `image_size` is reduced to that, as in prediction. Then random
-    scale, random place, mirror and light color changes. Outside the photo lie `mean` (3 numbers in
-    0-1, the backbone's mean color) and 255. Raises DataError for photos without a mask, and when a
-    mask that is read has another size or a number that is no class.
+    A photo with a side longer than `image_size` is reduced to it, as in prediction. Then random
+    scale, random place, mirror and light color changes. Pixels outside the photo get `mean` (3
+    numbers in 0-1, the backbone's mean color), and 255 in the mask. Raises DataError for photos
+    without a mask, and when a mask that is read has another size or an unknown class number.
     """
 
     def __init__(
@@ -86,22 +86,22 @@ class PseudoMasked:
         return mask
 
     def share_of_objects(self, photos: int) -> tuple[float, int, int]:
-        """Of up to `photos` masks, evenly spread: share of object pixels, number of masks that have
-        any, number of masks."""
+        """The share of object pixels in up to `photos` masks, evenly spaced; the number of masks
+        with objects; the number of masks."""
         masks = map(self.read_mask, self.table.photos[:: math.ceil(len(self) / photos)])
         shares = [float(is_object(mask).mean()) for mask in masks]
         return float(np.mean(shares)), int(np.count_nonzero(shares)), len(shares)
 
     def _cut(self, photo: Photo, mask: np.ndarray) -> tuple[Tensor, Tensor, tuple[int, int]]:
-        """The part of the photo at a random scale that a crop at a random place holds, of the photo
-        and of the mask, and where in the crop it lies (left, top)."""
+        """A random part of the photo at a random scale, the same part of the mask, and its position
+        in the crop (left, top)."""
         height, width = mask.shape
         low, high = self.settings.scale_range
         scale = min(1.0, self.settings.image_size / max(width, height))
         scale *= low + (high - low) * float(torch.rand(()))
         scaled = [max(1, round(side * scale)) for side in (width, height)]
         room = [side - self.side for side in scaled]
-        # Where the crop begins on the scaled photo: inside a larger photo, before a smaller one.
+        # Where the crop begins on the scaled photo; negative if the photo is smaller than the crop.
         starts = [int(torch.randint(min(0, r), max(0, r) + 1, ())) for r in room]
         first = [max(0, start) for start in starts]
         last = [min(side, start + self.side) for side, start in zip(scaled, starts, strict=True)]

@@ -7,15 +7,17 @@ from tag2mask.photos.table import BACKGROUND, IGNORE
 
 
 def segmentation_loss(logits: Tensor, mask: Tensor, balanced: bool = False) -> Tensor:
-    """Cross-entropy of logits (B, C, h, w) with class numbers (B, H, W), H and W odd, where these
-    are not ignored -> scalar; 0 if all are.
+    """Cross-entropy of logits (B, C, h, w) and class numbers (B, H, W), H and W odd, over pixels
+    that are not ignored -> scalar; 0 if all pixels are ignored.
 
     `balanced`: the average of the mean over background and the mean over object pixels.
 
-    Differs from DSRG: the two are averaged, not added: one learning rate serves both losses.
+    Differs from DSRG: the two means are averaged, not added, so that one learning rate suits both
+    losses.
 
-    Differs from DeepLab: every second pixel of every second row counts. Logits that change over 8
-    pixels say nothing new in between, and (B, C, H, W), the largest tensor, becomes a quarter.
+    Differs from DeepLab: only every second pixel of every second row is used. There is one logit
+    per 8 or 16 pixels, so the others add little, and (B, C, H, W), the largest tensor, has a
+    quarter of the size.
     """
     target = mask[:, ::2, ::2].long()
     size = target.shape[1:]

@@ -1,5 +1,7 @@
-"""Any photos to masks: multi-scale, mirrored, refined by the dense CRF on request, as a stream of
-bounded memory."""
+"""Any photos to masks: several scales, mirrored, with the dense CRF if the settings have it.
+
+The memory in use does not grow with the number of photos.
+"""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -23,19 +25,19 @@ from tag2mask.photos.tensors import enlarge, likeliest, reduced, to_tensor
 from tag2mask.processes import cores, parallel_map
 from tag2mask.segmenter.deeplab import DeepLabV2
 
-# Differs from DeepLab: classes that nowhere reach this probability stay out of the CRF, which costs
-# time per class
+# Differs from DeepLab: classes that do not reach this probability in any pixel are left out of the
+# CRF, because each class takes time
 CRF_LEAST = 0.05
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the segmenter sees in one photo.
+    """The segmenter's output for one photo.
 
-    `probs` are the network's softmax, the mean over scales and mirror, at the size at which it
-    worked. `decision` is what `object_first` and the CRF make of them. Its values say only which
-    class wins: `object_first` gives all that is not background to one class, and the CRF drives
-    every pixel towards 0 or 1.
+    `probs`: the network's softmax, averaged over scales and mirror, at the size of its input.
+    `decision`: `probs` after `object_first` and the CRF. Its values show only which class wins:
+    `object_first` gives the total probability of all objects to one class, and the CRF moves every
+    value close to 0 or 1.
     """
 
     probs: np.ndarray  # (C, h, w) float32 in 0-1, summing to 1
@@ -60,7 +62,7 @@ class Prediction:
         return tuple(self.classes[n] for n in np.unique(self.mask) if n != BACKGROUND)
 
     def overlay(self) -> Image.Image:
-        """The photo with every object tinted, outlined and named in its class's color: RGB."""
+        """The photo with objects tinted, outlined and named in the color of their class: RGB."""
         image = self.image
         if image.size != self.size:
             image = image.resize(self.size, Image.Resampling.BILINEAR)
@@ -74,7 +76,7 @@ class Prediction:
 def predict(
     model: DeepLabV2, image: Image.Image, settings: SegmenterSettings | None = None
 ) -> Prediction:
-    """An RGB photo to its Prediction. `settings` (sizes, scales, CRF): default the model's."""
+    """An RGB photo to its Prediction. `settings` (sizes, scales, CRF); None: the model's."""
     settings = settings or model.settings
     small = reduced(image, settings.image_size)
     probs = _probabilities(model, small, settings)
@@ -90,11 +92,12 @@ def predict_photos(
     on_error: Callable[[DataError], None] | None = None,
     decide: Callable[[Photo, np.ndarray], np.ndarray] | None = None,
 ) -> Iterator[tuple[Photo, Prediction]]:
-    """Photos to their Predictions, in order. Threads read files and run the CRF beside the network.
+    """Photos to their Predictions, in order. Threads read files and run the CRF.
 
-    At most two predictions a thread are in memory. A file that is no photo goes to `on_error` and
-    is skipped; without `on_error` it raises DataError. `decide`: a photo and its probabilities
-    (C, h, w) to what the CRF gets, for photos with known tags; default: `object_first`.
+    At most two predictions per thread are in memory. If a file is not a photo, `on_error` is called
+    and the file is skipped; without `on_error`, DataError is raised. `decide`: a photo and its
+    probabilities (C, h, w) to the input of the CRF, for photos with known tags; default:
+    `object_first`.
     """
     settings = settings or model.settings
     threads = threads or cores()
@@ -113,7 +116,7 @@ def predict_photos(
         decision = decide(photo, probs) if decide else _object_first(probs, settings)
         decision = _refine(small, decision, settings)
         prediction = Prediction(probs, decision, image_size(photo.path), small, model.classes)
-        prediction.mask  # noqa: B018  enlarged here, in a thread
+        prediction.mask  # noqa: B018  computed here, in a thread
         return photo, prediction
 
     images = filter(None, parallel_map(read, photos, threads))
@@ -144,11 +147,11 @@ def _probabilities(model: DeepLabV2, image: Image.Image, settings: SegmenterSett
 
 
 def _object_first(probs: np.ndarray, settings: SegmenterSettings) -> np.ndarray:
-    """Probabilities (C, h, w) to a decision: all that is not background goes to the likeliest other
-    class of each pixel.
+    """Probabilities (C, h, w) to a decision: in each pixel, the most likely object class gets the
+    total probability of all object classes.
 
-    A pixel is background only where an object is less likely, not wherever several classes share
-    it: cow or sheep, but surely no background.
+    So a pixel is background only if background is more likely than all objects together. A pixel
+    that may be cow or sheep is not background.
     """
     if not settings.object_first:
         return probs
@@ -164,5 +167,5 @@ def _refine(image: Image.Image, decision: np.ndarray, settings: SegmenterSetting
     if not settings.crf.iterations:
         return decision
     likely = [number for number, most in enumerate(decision.max((1, 2))) if most > CRF_LEAST]
-    likely = likely or np.unique(decision.argmax(0)).tolist()  # none, if unsure between many
+    likely = likely or np.unique(decision.argmax(0)).tolist()  # if no class reaches it
     return dense_crf(np.array(image), decision, settings.crf, likely)

@@ -15,7 +15,7 @@ from tag2mask.segmenter.examples import PseudoMasked, is_object
 from tag2mask.segmenter.losses import segmentation_loss
 
 MASKS_READ = 500  # masks whose object pixels are counted before training
-CROPS_TRIED = 32  # crops with objects on which a trained network is tried
+CROPS_TRIED = 32  # crops with objects on which the trained network is tested
 
 
 def train_segmenter(
@@ -26,9 +26,9 @@ def train_segmenter(
     Resumes from the newest checkpoint in `folder`.
 
     Raises:
-        DataError: a mask is missing, of another size, or holds a number that is no class.
-        TrainingError: the loss is not finite, the masks hold no objects, or the network predicts
-            background only.
+        DataError: a mask is missing, has another size, or has an unknown class number.
+        TrainingError: the loss is not finite, the masks have no objects, or the network predicts
+            only background.
     """
     with seeded(seed):
         model = DeepLabV2(settings, table.classes)
@@ -63,8 +63,8 @@ def train_segmenter(
 
 
 def optimizer(model: DeepLabV2, settings: SegmenterSettings) -> torch.optim.SGD:
-    """SGD as in deeplab-pytorch: heads ten times as fast, their biases twenty times; biases and
-    norms without weight decay."""
+    """SGD as in deeplab-pytorch: the heads have 10 times the learning rate, their biases 20 times;
+    biases and norms have no weight decay."""
     lr, trained = settings.lr, [p for p in model.backbone.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in trained if p.ndim > 1], "lr": lr},
@@ -79,25 +79,25 @@ def optimizer(model: DeepLabV2, settings: SegmenterSettings) -> torch.optim.SGD:
 
 
 class BackgroundGuard:
-    """Stops a training that ends, or has long been, at background for every pixel, and says why.
+    """Stops a training whose network predicts only background, for a long time or at its end.
 
-    Raises TrainingError."""
+    Raises TrainingError with advice."""
 
     def __init__(self, examples: PseudoMasked):
         self.examples = examples
         self.share, self.with_objects, self.read = examples.share_of_objects(MASKS_READ)
         if not self.with_objects:
             raise TrainingError(
-                f"none of the {self.read} masks read in {examples.folder} holds an object pixel: "
-                "there is nothing to learn. Look at the score maps of the patch classifier; its "
-                "training may have failed"
+                f"none of the {self.read} masks read in {examples.folder} has an object pixel: "
+                "there is nothing to learn. Look at the score maps in the report; the training of "
+                "the patch classifier may have failed"
             )
         # A network may predict background only at the start, but not for a quarter of the training.
         self.stretch = max(100, examples.settings.steps // 4)
         self.steps, self.most = 0, torch.zeros(())
 
     def step(self, objects: Tensor) -> None:
-        """Take in the share of a training step's cells that were predicted as objects."""
+        """Record a training step: the share of its cells that were predicted as objects."""
         self.most = torch.maximum(self.most.to(objects.device), objects)
         self.steps += 1
         if self.steps == self.stretch:
@@ -107,7 +107,7 @@ class BackgroundGuard:
 
     @torch.inference_mode()
     def check(self, model: DeepLabV2) -> None:
-        """Try the trained network on training crops that hold objects."""
+        """Test the trained network on training crops with objects."""
         device, tried = next(model.parameters()).device, 0
         for index in range(len(self.examples)):
             image, mask = self.examples[index, index]
@@ -116,7 +116,7 @@ class BackgroundGuard:
             logits = model(image[None].to(device))
             if not logits.isfinite().all():  # the last step can do this, after a finite loss
                 raise TrainingError(
-                    "the segmenter's scores are not numbers; "
+                    "the segmenter's logits are NaN or infinite; "
                     f"lower its learning rate ({self.examples.settings.lr:g})"
                 )
             if (logits.argmax(1) != BACKGROUND).any():
@@ -125,7 +125,7 @@ class BackgroundGuard:
             if tried == CROPS_TRIED:
                 break
         if tried:
-            self._stop(f"every pixel of the {tried} training crops with objects it was tried on")
+            self._stop(f"every pixel of {tried} training crops with objects")
 
     def _stop(self, where: str) -> None:
         settings = self.examples.settings
@@ -135,10 +135,10 @@ class BackgroundGuard:
         else:
             advice = (
                 f"That is enough to learn from. The learning rate ({settings.lr:g}) may be wrong, "
-                f"the steps ({settings.steps}) too few, or the weights unfit; "
+                f"the steps ({settings.steps}) too few, or the weights unsuitable; "
                 f"try --segmenter.lr {settings.lr * 4:g} or {settings.lr / 4:g}"
             )
         raise TrainingError(
             f"the segmenter predicts background for {where}. {self.share:.1%} of the masks' pixels "
-            f"are objects ({self.with_objects} of {self.read} masks hold any). {advice}{balanced}"
+            f"are objects ({self.with_objects} of {self.read} masks have some). {advice}{balanced}"
         )

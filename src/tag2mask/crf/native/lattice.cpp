@@ -193,7 +193,7 @@ void build_bilateral(const CrfJob& job, Lattice& lattice) {
         }
         for (int i = 0; i < count * 6; ++i) lattice.vertex[first * 6 + i] = table.insert(key[i]);
     });
-    if (pixels % 4) {  // pydensecrf works in fours, and fills up with pixels at the origin. They touch points too.
+    if (pixels % 4) {  // pydensecrf pads to a multiple of 4 with pixels at the origin, which also touch points.
         Tile<5> tile;
         std::memset(&tile, 0, sizeof tile);
         tile.locate(scale);
