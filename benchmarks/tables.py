@@ -36,6 +36,7 @@ HEADLINE = (
     ("CAM, spread and thresholds as in `photos`", "cam", SPREAD, SPREAD),
     ("CAM at its best threshold, chosen with true masks", "cam", "320 px", "320 px"),
     ("true masks", "truth", "", "true"),
+    ("recipe `photos`, in float32 on two CPU cores", "photos cpu", SPREAD, "own"),
 )
 
 
@@ -43,8 +44,12 @@ class Results:
     """All rows of all results."""
 
     def __init__(self, folder: Path = RESULTS):
-        heads = [read_json(file) for file in sorted(folder.glob("*.json"))]
-        self.rows: list[Row] = [{**head, **row} for head in heads for row in head["rows"]]
+        self.rows: list[Row] = []
+        for file in sorted(folder.rglob("*.json")):
+            head = read_json(file)
+            if file.parent != folder:  # of another machine
+                head["method"] += f" {file.parent.name}"
+            self.rows += [{**head, **row} for row in head["rows"]]
 
     def find(self, **values: Any) -> Rows:
         """The rows with these values, by seed."""
