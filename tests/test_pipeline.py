@@ -664,7 +664,7 @@ def test_a_script_without_a_guard_is_told_of_it(scenes, tmp_path):
             text=True,
         )
         assert done.returncode == code, done.stderr
-        assert ('put `if __name__ == "__main__":` before' in done.stderr) == (not guard)
+        assert ('below `if __name__ == "__main__":`' in done.stderr) == (not guard)
 
 
 def test_a_stage_without_the_one_before_it_says_so(scenes, tmp_path):

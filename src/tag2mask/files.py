@@ -35,7 +35,7 @@ def writing(path: Path) -> Iterator[Path]:
         full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
         if full or "No space left" in str(error) or shutil.disk_usage(path.parent).free < 1 << 20:
             raise RunError(
-                f"no disk space left to write {path}; free some space and run it again to resume"
+                f"no space left to write {path}; free some space and run it again to resume"
             ) from error
         raise
     finally:
