@@ -27,7 +27,7 @@ class Settings(BaseModel):
 
 
 class DataSettings(Settings):
-    """How photos and ground truth are read."""
+    """How photos and true masks are read."""
 
     workers: int = Field(-1, ge=-1)
     """Processes that read photos. -1: one for each core, at most 16; none on one or two cores."""
@@ -43,7 +43,7 @@ class ClusterSettings(Settings):
 
     source: str = "auto"
     """Where the clusters come from: a cluster file (JSON), a preset (voc, voc-overlapping, coco,
-    demo), auto, llm, offline, or a control arm (none, random, onehot, supercategories)."""
+    demo), auto, llm, offline, or a control (none, random, onehot, supercategories)."""
     llm: str | None = None
     """Name of the language model (gpt-4o, llama3.1). Its key is read from OPENAI_API_KEY."""
     llm_url: str | None = None
@@ -167,9 +167,9 @@ class MaskSettings(Settings):
     and background only; max_norm: the same, each class divided by its largest score in the photo;
     logits: the tags' positive logits, without a softmax, and background where they are low."""
     threshold: Literal["otsu"] | Annotated[float, Field(gt=0, lt=1)] = "otsu"
-    """With scores = logits: a patch is background below this part of the tag's largest logit in the
-    photo. otsu: the mean of Otsu's thresholds for the tag in this photo and for all tags in many
-    photos."""
+    """With scores = logits: a patch is background below this share of the tag's largest logit in
+    the photo. otsu: the mean of Otsu's thresholds for the tag in this photo and for all tags in
+    many photos."""
     batch_size: int = Field(4, ge=1)
     """Photos per forward pass."""
     mask_size: int = Field(640, ge=32)

@@ -55,13 +55,13 @@ def test_replay_says_the_same_or_shows_the_difference(cluster_file, capsys):
     )
     cluster_file.write_text(cluster_file.read_text().replace('"bus"', '"cat"', 1))
     assert run("replay", cluster_file) == 2
-    assert "is not what its transcript gives" in capsys.readouterr().err
+    assert "differs from the result of its transcript" in capsys.readouterr().err
 
 
 def test_hand_made_clusters_show_but_do_not_replay(capsys):
     assert run("show", PRESETS["voc-overlapping"]) == 0
     out = " ".join(capsys.readouterr().out.split())
-    assert out.endswith("Tags with a cluster vector of their own: person")
+    assert out.endswith("Tags with a unique cluster vector: person")
     assert run("replay", PRESETS["voc"]) == 2
     assert "no language model made these clusters" in capsys.readouterr().err
 

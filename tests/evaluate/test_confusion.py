@@ -181,7 +181,7 @@ def test_every_bad_mask_is_named_at_once(tmp_path):
         "d.png",
     ]
     assert all(problem.count(".png") == 1 and "/predicted/" in problem for problem in problems)
-    assert "the mask is 3 x 4, the ground truth 4 x 3" in problems[1]
+    assert "the mask is 3 x 4, the true mask 4 x 3" in problems[1]
     assert "the mask has 7; class numbers are 0 to 1, and 255 for ignore" in problems[2]
     assert "the true mask has 9" in problems[3]
 

@@ -43,7 +43,7 @@ RESUMED = ("run", "demo", "download", *STAGE_NAMES[1:])  # run again, they resum
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command. Returns the exit code: 0, or 2 after an error that the user can mend."""
+    """Run a command. Returns the exit code: 0, or 2 after an error that the user can fix."""
     argv = sys.argv[1:] if argv is None else argv
     try:
         _run_command(argv)

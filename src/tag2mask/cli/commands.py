@@ -88,7 +88,7 @@ def _evaluate(argv: list[str]) -> None:
             names: With --pred: file with one NAME per line. Without it: all masks in --truth.
             classes: With --pred: voc, coco, or a file with one class name per line, else numbers.
             mean_over: With --pred: classes over which mIoU is the mean. Without it: all in --truth.
-            labels: With --pred: how the tags were known when the masks were made.
+            labels: With --pred: where the tags came from when the masks were made.
             boundary: With --pred: compute boundary IoU too.
             out: The run folder; with --pred, a JSON file for the metrics.
         """
@@ -222,7 +222,7 @@ def _crf(argv: list[str]) -> None:
             image: The photo.
             scores: Probabilities: .npy, (C, H, W), each from 0 to 1.
             out: .png: class numbers, (H, W); .npy: probabilities, (C, H, W) float32.
-            preset: Parameters of published work, the defaults of those below: {presets}.
+            preset: Parameters of published work: {presets}. They set the defaults below.
             labels: Class numbers that may win. Without it: all.
         """
         refined = refine_file(image, scores, out, CRFParams(**asdict(options)), labels)
@@ -259,7 +259,7 @@ def _make_clusters(argv: list[str]) -> None:
         Args:
             tags: A CSV file with a column `tags`, or a text file with one tag per line.
             out: The cluster file.
-            seed: Seed of the control arm `random`.
+            seed: Seed of the control `random`.
         """
         from tag2mask.clusters import make_clusters
         from tag2mask.clusters.make import read_tags
@@ -280,7 +280,7 @@ def _show_clusters(file: ClusterFile) -> None:
     clusters = load_clusters(file)
     _print(_cluster_tree(clusters))
     if tags := clusters.given_away():
-        _print(f"Tags with a cluster vector of their own: {', '.join(tags)}")
+        _print(f"Tags with a unique cluster vector: {', '.join(tags)}")
     if clusters.transcript and (file.parent / clusters.transcript).exists():
         _cluster_stability(file)
     elif clusters.transcript:
@@ -295,7 +295,9 @@ def _replay_clusters(file: ClusterFile) -> None:
     clusters, votings = replay(file)
     _print(_cluster_tree(clusters))
     if clusters != load_clusters(file):
-        raise ClusterError(f"{file} is not what its transcript gives, which is shown above")
+        raise ClusterError(
+            f"{file} differs from the result of its transcript, which is shown above"
+        )
     answers = sum(len(voting.answers) for voting in votings)
     _print(f"{file}: the same clusters again, from {answers} stored answers")
 

@@ -1,4 +1,4 @@
-"""Clusters of tags from a file, a preset, a language model, embeddings, or a control arm."""
+"""Clusters of tags from a file, a preset, a language model, embeddings, or a control."""
 
 import csv
 import math
@@ -35,10 +35,10 @@ def make_clusters(
                        that knows every tag, else `offline` if its extra is installed, else `none`
       llm              a language model; `transcript`, beside the cluster file, keeps its answers
       offline          sentence embeddings of the tags, agglomerated
-      none             no clusters: control arm
-      onehot           a cluster per tag: control arm; it tells the network the tags
-      random           the clusters of `auto` with the tags shuffled by `seed`: control arm
-      supercategories  the official groups of PASCAL VOC or MS COCO: control arm
+      none             no clusters: control
+      onehot           a cluster per tag: control; it tells the network the tags
+      random           the clusters of `auto` with the tags shuffled by `seed`: control
+      supercategories  the official groups of PASCAL VOC or MS COCO: control
     Raises ClusterError if the source is unknown, or does not know every tag.
     """
     if not isinstance(settings, ClusterSettings):
@@ -65,7 +65,7 @@ def make_clusters(
     membership(clusters, tags)
     clusters = clusters.of(tags)
     if names := clusters.given_away():
-        log.info("clusters: the cluster vector alone gives away these tags: %s", ", ".join(names))
+        log.info("clusters: the cluster vector alone identifies these tags: %s", ", ".join(names))
     return clusters
 
 
@@ -137,7 +137,7 @@ ARMS: dict[str, Callable[[tuple[str, ...], int], Clusters]] = {
     "onehot": lambda tags, seed: Clusters(
         tags,
         tuple((tag,) for tag in tags),
-        "onehot: a cluster per tag, a control arm that tells the network the tags",
+        "onehot: a cluster per tag, a control that tells the network the tags",
     ),
     "random": _random,
     "supercategories": lambda tags, seed: (

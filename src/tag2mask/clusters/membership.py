@@ -58,7 +58,7 @@ class Clusters:
         return Clusters.from_mapping(clusters, self.source, self.transcript)
 
     def given_away(self) -> list[str]:
-        """Tags with a cluster vector of their own: the network could score them without a look."""
+        """Tags with a unique cluster vector: it alone tells the network that the tag is present."""
         rows = {tag: tuple(tag in members for members in self.members) for tag in self.tags}
         counts = Counter(rows.values())
         return [tag for tag, row in rows.items() if counts[row] == 1]

@@ -1,6 +1,6 @@
 """Algorithm 1 of PPC and CPC, self-refined clusters: many answers, a vote, then refinement.
 
-Lists of tags that are too long for one answer go in rounds.
+Tags that are too many for one answer are clustered in several rounds.
 """
 
 import json
@@ -26,7 +26,7 @@ from tag2mask.progress import log, track
 Named = Mapping[str, tuple[str, ...]]  # cluster name -> its tags
 
 REPAIRS = 3  # times that a query is asked again because its answer cannot be used
-TAGS_PER_ANSWER = 150  # longer lists go in rounds
+TAGS_PER_ANSWER = 150  # longer lists are clustered in several rounds
 STORED = ("queries", "refinements", "overlap", "temperature", "structured")
 
 

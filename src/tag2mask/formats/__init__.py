@@ -21,7 +21,7 @@ from tag2mask.photos.table import Table
 
 
 class Format(NamedTuple):
-    """One form in which people have tags."""
+    """One data format."""
 
     accepts: Callable[[Path], object]  # true if a path that exists has this format
     read: Callable[[Path], Rows]

@@ -34,7 +34,7 @@ def convert(
 ) -> Path:
     """A data set, with its masks if it has any, to another form in the new folder `out`.
 
-    Returns what `--data` can name from then on. `to` is a name of `WRITERS`. `masks` is a folder of
+    Returns the path to give as `--data`. `to` is a name of `WRITERS`. `masks` is a folder of
     NAME.png in `numbering` (as `Truth`); without it, the outlines of a COCO, YOLO, LabelMe or CVAT
     data set are drawn. Raises DataError with all problems of the data, or if the form needs masks
     and there are none.

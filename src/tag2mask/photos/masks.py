@@ -63,7 +63,7 @@ def count_pixels(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """
     if predicted.shape != truth.shape:
         size, true_size = (" x ".join(map(str, mask.shape[::-1])) for mask in (predicted, truth))
-        raise DataError(f"the mask is {size}, the ground truth {true_size} (width x height)")
+        raise DataError(f"the mask is {size}, the true mask {true_size} (width x height)")
     pairs = truth.astype(np.uint16) << 8 | predicted
     return np.bincount(pairs.ravel(), minlength=1 << 16).reshape(256, 256)
 

@@ -84,7 +84,7 @@ def tag_key(tag: str) -> str:
 
 
 def absolute(path: Path) -> Path:
-    """A path from the root, one for all ways to write it; links keep their names."""
+    """The absolute, normalized path; links keep their names."""
     return Path(os.path.normpath(path.absolute()))
 
 
