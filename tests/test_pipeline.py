@@ -115,6 +115,8 @@ def test_every_artefact_is_there_and_says_what_it_is(finished):
         and Image.open(masks[0]).mode == "P"
         and Image.open(masks[0]).size == (96, 96)
     )
+    about = json.loads((folder / "masks" / "masks.json").read_text())
+    assert (about["classes"], about["ignore"]) == (list(finished.table.classes), 255)
     for name in ("pseudo", "segmenter"):
         figures = finished.metrics[name]
         assert 0 <= figures["miou"] <= 1 and figures["iou"].keys() >= {"background", "cat"}

@@ -106,6 +106,9 @@ def masks(run: Run, folder: Path) -> Counts:
     if rank() > 0:
         return {}
     about = {
+        "classes": list(table.classes),  # by their numbers in the masks
+        "ignore": IGNORE,
+        "labels": "given",
         "settings": settings.model_dump(mode="json"),
         "threshold": maker.overall,
         "crf": backend() if settings.crf.iterations else False,
