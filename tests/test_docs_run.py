@@ -70,7 +70,7 @@ PLACES = {
     "M": "found",
     "T": "truth",
     "C": "as-coco",
-    "pictures...": "folder",
+    "photos...": "folder",
     "image.jpg": "new.jpg",
 }
 ELSEWHERE = {  # what is not run here, and where or why not
