@@ -12,6 +12,7 @@ from tyro.conf import arg
 
 from tag2mask.config import Config, Settings
 from tag2mask.config_files import base_config, changed_config
+from tag2mask.errors import ConfigError
 
 ABOUT = {
     "clusters": "group the tags",
@@ -49,6 +50,10 @@ def parse(target: Any, command: str, argv: list[str], about: str | None = None) 
         prog = f"tag2mask {command}"
         return tyro.cli(target, args=argv, prog=prog, description=about, config=config)
     except SystemExit as stop:
+        if stop.code and command == "demo" and any(w.startswith(("--data", "--val")) for w in argv):
+            raise ConfigError(
+                "the demo makes its own photos; for yours, use `tag2mask run`"
+            ) from None
         if stop.code and "--device" in argv:
             print_error("a GPU is used if there is one; CUDA_VISIBLE_DEVICES= selects the CPU")
         if stop.code and command in ("run", "check", "convert", *ABOUT) and argv[0][0] != "-":
@@ -118,10 +123,13 @@ def parse_config(argv: list[str], command: str = "run") -> Config:
     """Settings from the arguments of `run`, of `demo` or of a stage. Raises ConfigError."""
     named = named_settings(argv)
     base = base_config(named.out, named.recipe)
-    options = make_options(base, STAGE_READS.get(command))
+    own = {"data", "val", "val_masks"} if command == "demo" else set()
+    names = STAGE_READS.get(command) or [name for name in Config.model_fields if name not in own]
+    options = make_options(base, names)
     stored = not named.recipe and named.out and (named.out / "config.toml").exists()
     origin = named.out if stored else f"the recipe {base.recipe}"
-    about = f"{ABOUT.get(command, 'run all stages').capitalize()}. Defaults: those of {origin}."
+    verb = "draw scenes and run all stages on them" if command == "demo" else "run all stages"
+    about = f"{ABOUT.get(command, verb).capitalize()}. Defaults: those of {origin}."
     if command == "clusters":
         about += " Cluster files: tag2mask clusters make | show | replay | stability --help."
     return changed_config(base, asdict(parse(type(options), command, argv, about)))

@@ -59,10 +59,7 @@ def _demo(argv: list[str]) -> None:
     from tag2mask.api import run_demo
 
     own = argv if named_settings(argv).recipe else ["--recipe", "demo", *argv]
-    config = parse_config(own, "demo")
-    if config.data or config.val or config.val_masks:
-        raise ConfigError("the demo makes its own photos; for yours, use `tag2mask run`")
-    run_demo(config)
+    run_demo(parse_config(own, "demo"))
 
 
 def _evaluate(argv: list[str]) -> None:
