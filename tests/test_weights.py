@@ -154,5 +154,5 @@ def test_a_hub_out_of_reach_is_explained(tmp_path):
     ), answer.stderr
     assert (
         "--classifier.weights FILE" in answer.stdout
-        and "or take tf_efficientnet_lite0: its" in answer.stdout
+        and "or use tf_efficientnet_lite0: its" in answer.stdout
     )
