@@ -234,7 +234,8 @@ class _Metrics:
     """Writes the mean loss and its parts: a line of metrics.jsonl for ten steps, and the log."""
 
     def __init__(self, path: Path, start: int, what: str, total: int, steps_per_epoch: float):
-        self.path, self.what, self.total, self.epoch = path, what, total, steps_per_epoch
+        self.path, self.what, self.total = path, what, total
+        self.steps_per_epoch = steps_per_epoch
         self.pending: list[dict[str, Tensor]] = []
         self.step, self.lr = start, 0.0
         self.clock = self.logged = time.monotonic()
@@ -272,7 +273,7 @@ class _Metrics:
             self.logged, left = now, seconds * (self.total - self.step)
             log.info(
                 f"{self.what}: step {self.step} of {self.total}, "
-                f"epoch {self.step / self.epoch:.1f}, "
+                f"epoch {self.step / self.steps_per_epoch:.1f}, "
                 f"loss {means['loss']:.3g}, learning rate {self.lr:.2g}"
                 f"{f', {timedelta(seconds=round(left))} left' if left else ''}"
             )

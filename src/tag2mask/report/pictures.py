@@ -76,7 +76,7 @@ def photo_iou(truth: np.ndarray, mask: np.ndarray) -> float | None:
     return float((hits[occurs] / union[occurs]).mean()) if occurs.any() else None
 
 
-def spread(photos: Sequence[Photo], count: int) -> list[Photo]:
+def evenly_spaced(photos: Sequence[Photo], count: int) -> list[Photo]:
     """`count` of the photos, evenly spaced."""
     places = np.linspace(0, len(photos) - 1, min(count, len(photos))).astype(int)
     return [photos[i] for i in np.unique(places)]
@@ -92,13 +92,13 @@ def choose(
     """
     with_mask = [photo for photo in photos if mask_path(masks, photo).exists()]
     ranked = []
-    for photo in track(spread(with_mask, MOST_COMPARED), f"comparing {what}"):
+    for photo in track(evenly_spaced(with_mask, MOST_COMPARED), f"comparing {what}"):
         true = truth(photo)
         iou = None if true is None else photo_iou(true, read_mask(mask_path(masks, photo)))
         if iou is not None:
             ranked.append((iou, Choice(photo, iou)))
     if len(ranked) < 3:
-        return [("", [Choice(photo) for photo in spread(with_mask or photos, count)])]
+        return [("", [Choice(photo) for photo in evenly_spaced(with_mask or photos, count)])]
     ranked.sort(key=lambda pair: -pair[0])
     choices = [choice for _, choice in ranked]
     if len(choices) <= count:
