@@ -320,9 +320,8 @@ def masks(bench: Any) -> None:
         return rate, "", None
 
     def stage(threads: int, crf: Callable[..., Any] = dense_crf, iterations: int = 10) -> Row:
-        maker.settings = recipe
+        maker.settings = recipe.model_copy(update={"crf": CRFParams(iterations=iterations)})
         before, make.dense_crf = make.dense_crf, crf
-        maker.crf = CRFParams(iterations=iterations)
         try:
             with tempfile.TemporaryDirectory() as folder:
                 rate = photos_a_second(

@@ -42,7 +42,6 @@ class MaskMaker:
     ):
         self.score, self.grid, self.settings = score, grid, settings
         self.tags = tuple(tags)
-        self.crf = settings.crf
         self._measured: dict[Photo, Tensor] = {}
 
     def present(self, photo: Photo) -> list[int]:
@@ -122,8 +121,8 @@ class MaskMaker:
         image = reduced(photo.open(at_least=self.settings.mask_size), self.settings.mask_size)
         present = np.array(self.present(photo), np.uint8)
         probs = to_pixels(scores, image.height, image.width)
-        if self.crf.iterations and len(present) > 1:
-            probs = dense_crf(np.asarray(image), probs, self.crf)
+        if self.settings.crf.iterations and len(present) > 1:
+            probs = dense_crf(np.asarray(image), probs, self.settings.crf)
         return present[likeliest(torch.from_numpy(probs), image_size(photo.path))]
 
 
