@@ -27,8 +27,38 @@ class Settings(BaseModel):
 
 
 class DataSettings(Settings):
-    """How photos and true masks are read."""
+    """How tags, photos and true masks are read."""
 
+    form: str = "auto"
+    """The form of the data set, as `tag2mask tags` names it. auto: find out."""
+    images: Path | None = None
+    """Folder of the photos; the folders in it are searched too. Without it: where the tags are."""
+    file_column: str | None = None
+    """Table: the column with the file names, by its name or its number (1, 2, ...)."""
+    tag_column: str | None = None
+    """Table: the column with the tags, by its name or its number."""
+    separator: str | None = None
+    """Table: what separates the tags in one cell, such as ";" "," "|" or " ". none: each cell is
+    one tag."""
+    level: str = "leaf"
+    """Keywords in levels (Animals|Dog): leaf, the last; any, each level is a tag; or a number, 1
+    being the top."""
+    min_confidence: float = Field(0.5, ge=0, le=1)
+    """A tag with a lower confidence than this is absent, where the data give one."""
+    rename: Path | None = None
+    """File with new names of tags; several may become one. TOML: old = "new", or new = ["old",
+    "older"]. CSV: two columns, old name and new name."""
+    nothing: tuple[str, ...] = ()
+    """Tags that say that nothing is there: "No Finding", good. Photos with one are background."""
+    keep: tuple[str, ...] = ()
+    """Tags that count. Without it: all."""
+    drop: tuple[str, ...] = ()
+    """Tags that do not count."""
+    min_count: int = Field(1, ge=1)
+    """Tags in fewer training photos than this do not count."""
+    untagged: Literal["auto", "nothing", "leave_out"] = "auto"
+    """Photos without a tag. auto: photos of nothing where the data say so (an empty cell, a picture
+    without objects), else left out; nothing: photos of nothing; leave_out: all left out."""
     workers: int = Field(-1, ge=-1)
     """Processes that read photos. -1: one for each core, at most 16; none on one or two cores."""
     pseudo_list: Path | None = None

@@ -1,7 +1,7 @@
 """Pictures and tags: readers of the forms in which people have them, checks, conversions.
 
 A data set is one path; `FORMATS` lists what it may be. To add a format, write its reader
-(path -> Rows) in a file of its own and add a line.
+(path, settings -> Rows) in a file of its own and add a line.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,22 +9,26 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from tag2mask.config import DataSettings
 from tag2mask.errors import DataError
+from tag2mask.formats.choose import choose
 from tag2mask.formats.coco import instances_file, read_coco
 from tag2mask.formats.cvat import read_cvat
 from tag2mask.formats.labelme import is_labelme, read_labelme
 from tag2mask.formats.plain import is_folder, read_csv, read_folder, read_jsonl
-from tag2mask.formats.rows import Rows, to_table
+from tag2mask.formats.rows import Rows, known_tags, to_table
 from tag2mask.formats.voc import is_voc, read_voc
 from tag2mask.formats.yolo import read_yolo, yolo_file
 from tag2mask.photos.table import Table
+
+DEFAULTS = DataSettings()
 
 
 class Format(NamedTuple):
     """One data format."""
 
     accepts: Callable[[Path], object]  # true if a path that exists has this format
-    read: Callable[[Path], Rows]
+    read: Callable[[Path, DataSettings], Rows]
     what: str  # how to name it with --data
 
 
@@ -32,9 +36,11 @@ def _suffix(suffix: str) -> Callable[[Path], bool]:
     return lambda path: path.suffix.lower() == suffix
 
 
-def _metadata(name: str, read: Callable[[Path], Rows]) -> Format:
+def _metadata(name: str, read: Callable[[Path, DataSettings], Rows]) -> Format:
     what = f"a Hugging Face folder: with a file {name}"
-    return Format(lambda path: (path / name).is_file(), lambda path: read(path / name), what)
+    return Format(
+        lambda path: (path / name).is_file(), lambda path, s: read(path / name, s), what
+    )
 
 
 # The first that accepts a path reads it. A folder for each tag is last: it accepts any pictures.
@@ -52,12 +58,17 @@ FORMATS: dict[str, Format] = {
 }
 
 
-def find_format(path: Path) -> str:
-    """Which entry of `FORMATS` a path is. Raises DataError that lists them all."""
+def find_format(path: Path, settings: DataSettings = DEFAULTS) -> str:
+    """Which entry of `FORMATS` a path is; `settings.form` decides. Raises DataError."""
     if not path.exists():
         raise DataError(
             f"{path}: no such file or folder; if it has moved, give its new place (--data, --val)"
         )
+    if settings.form in FORMATS:
+        return settings.form
+    if settings.form != "auto":
+        forms = ", ".join(FORMATS)
+        raise DataError(f"photos.form = {settings.form!r}: the forms are auto, {forms}")
     for name, form in FORMATS.items():
         if form.accepts(path):
             return name
@@ -65,25 +76,49 @@ def find_format(path: Path) -> str:
     raise DataError(f"{path}: not a data set; give one of{forms}")
 
 
-def read_rows(path: Path, outlines: bool = False) -> Rows:
-    """The rows of a data set in the file's order, and the faults that the reader met.
+def read_rows(
+    path: Path,
+    settings: DataSettings = DEFAULTS,
+    tags: Sequence[str] | None = None,
+    outlines: bool = False,
+) -> Rows:
+    """The rows of a data set in the file's order, with the tags that the settings choose, and the
+    faults that the reader met.
 
-    Outlines that people drew are kept only with `outlines`: `convert` makes true masks of them.
+    `tags`: for a validation set, the tags of the training photos. Outlines that people drew are
+    kept only with `outlines`: `convert` makes true masks of them.
     """
-    name = find_format(path)
-    if outlines:
-        return read_coco(path, outlines) if name == "coco" else FORMATS[name].read(path)
-    rows = FORMATS[name].read(path)
-    return replace(rows, rows=[replace(row, shapes=()) if row.shapes else row for row in rows.rows])
+    name = find_format(path, settings)
+    if outlines and name == "coco":
+        rows = read_coco(path, settings, outlines)
+    else:
+        rows = FORMATS[name].read(path, settings)
+    rows.form = rows.form or FORMATS[name].what
+    chosen = _chosen(rows, settings, tags, outlines)
+    if rows.val:
+        chosen.val = _chosen(rows.val, settings, known_tags(chosen), outlines)
+    return chosen
+
+
+def _chosen(
+    rows: Rows, settings: DataSettings, tags: Sequence[str] | None, outlines: bool
+) -> Rows:
+    if not outlines:
+        own = [replace(row, shapes=()) if row.shapes else row for row in rows.rows]
+        rows = replace(rows, rows=own)
+    return choose(rows, settings, tags)
 
 
 def load_table(
-    path: Path | str, tags: Sequence[str] | None = None, untagged: bool = False
+    path: Path | str,
+    tags: Sequence[str] | None = None,
+    untagged: bool = False,
+    settings: DataSettings = DEFAULTS,
 ) -> Table:
     """A data set to the table.
 
     `tags` are for a validation set: the tags of the training table, so that class numbers agree;
-    another tag is an error. With `untagged`, photos without tags may stay (validation, prediction).
+    another tag is an error. With `untagged`, no photo needs a tag (validation, prediction).
     Raises DataError with all problems, each with file and row.
     """
-    return to_table(read_rows(Path(path)), tags, untagged)
+    return to_table(read_rows(Path(path), settings, tags), tags, untagged)

@@ -41,7 +41,7 @@ EVERYWHERE = 0.95  # share of photos
 ALIKE = 0.85  # difflib ratio of two tags that may be one: "dog" and "dogs"
 ALIKE_RARE = 0.75  # the same where one is five times rarer: "elephant" and "elefant"
 
-Reader = Callable[[Path], Rows]
+Reader = Callable[..., Rows]  # `read_rows` with settings
 
 warning = partial(Finding, severity="warning")
 
@@ -64,12 +64,17 @@ def check(
     findings: list[Finding] = []
     facts = facts or Facts()
     train = _read(data, read, findings)
-    tested = _read(val, read, findings) if val else None
     tags = known_tags(train) if train else ()
+    if val:
+        tested = _read(val, partial(read, tags=tags) if train else read, findings)
+    else:
+        tested = train.val if train else None
     if val and train and tested:  # "row 3" alone could be of either file
         same = data.name == val.name
         train = _with_file(train, str(data) if same else data.name)
         tested = _with_file(tested, str(val) if same else val.name)
+    elif train and tested:
+        train, tested = _with_file(train, "train"), _with_file(tested, "val")
     if train:
         findings += row_findings(train)
         findings += tag_findings(train, tags) if len(tags) <= MAX_TAGS else ()
@@ -98,22 +103,31 @@ def checked_state(
         stat = path.stat() if is_file(path) else None
         return stat and (stat.st_size, stat.st_mtime_ns)
 
-    def parts(path: Path) -> list[object]:
-        try:
-            rows = read(path)
-        except DataError as error:
-            return [error.problems]
-        files = ((str(row.path), row.tags, stamp(row.path)) for row in rows.rows)
-        return [(rows.tags, rows.findings, rows.no_tags), *files]
+    def parts(rows: Rows | DataError | None) -> list[object]:
+        if rows is None or isinstance(rows, DataError):
+            return [rows and rows.problems]
+        files = [(str(row.path), row.tags, stamp(row.path)) for row in rows.rows]
+        absent = [row.absent for row in rows.rows if row.absent is not None]
+        return [(rows.tags, rows.findings, rows.no_tags), *files, *absent]
 
     def digest(parts: Iterable[object]) -> str:
         text = "".join(map(repr, parts)).encode("utf-8", "backslashreplace")
         return hashlib.sha256(text).hexdigest()[:16]
 
+    def attempt(path: Path, **tags: Sequence[str]) -> Rows | DataError:
+        try:
+            return read(path, **tags)
+        except DataError as error:
+            return error
+
     files = ((str(file), stamp(file)) for file in sorted(masks.rglob("*") if masks else ()))
+    train = attempt(data)
+    is_read = isinstance(train, Rows)
+    tested = train.val if isinstance(train, Rows) else None
+    tested = attempt(val, **({"tags": known_tags(train)} if is_read else {})) if val else tested
     return {
-        "data": digest(parts(data)),
-        "val": digest(parts(val)) if val else None,
+        "data": digest(parts(train)),
+        "val": digest(parts(tested)) if tested else None,
         "masks": digest(files) if masks else None,
     }
 

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tag2mask.config import DataSettings
 from tag2mask.errors import DataError
 from tag2mask.files import read_text
 from tag2mask.formats.findings import Finding, problems
 from tag2mask.formats.rows import Row, Rows, Shape, is_file, tags_of
 from tag2mask.photos.classes import COCO
 from tag2mask.photos.table import clean_tag
-from tag2mask.progress import log
 
 # The lists of a file, and what each entry of a list needs.
 ENTRIES: dict[str, dict[str, Any]] = {
@@ -38,8 +38,8 @@ def instances_file(path: Path) -> Path | None:
     return next(iter(train or files), None)
 
 
-def read_coco(path: Path, outlines: bool = False) -> Rows:
-    """An instances JSON, or a COCO folder. Pictures without objects are left out, as in the papers.
+def read_coco(path: Path, settings: DataSettings, outlines: bool = False) -> Rows:
+    """An instances JSON, or a COCO folder. A picture without objects is a photo of nothing.
 
     With `outlines` the rows have shapes, which takes four times the memory. COCO's own 80
     categories are all tags, in their order; of other lists those that occur, in order of their ids.
@@ -59,13 +59,10 @@ def read_coco(path: Path, outlines: bool = False) -> Rows:
     shapes = _shapes(values["annotations"], images, names, rows)
     folder = _picture_folder(file, [image["file_name"] for image in list(images.values())[:50]])
     for number, image in images.items():
-        if number in shapes:
-            name, size = image["file_name"], (int(image["width"]), int(image["height"]))
-            where = f"image {number} ({name})"
-            objects = shapes[number]
-            rows.rows.append(Row(folder / name, tags_of(objects), where, objects, size))
-    if empty := len(images) - len(rows.rows):
-        log.info(f"{file.name}: {empty} of {len(images)} pictures have no object and are left out")
+        name, size = image["file_name"], (int(image["width"]), int(image["height"]))
+        where = f"image {number} ({name})"
+        objects = shapes.get(number, ())
+        rows.rows.append(Row(folder / name, tags_of(objects), where, objects, size))
     used = {tag for row in rows.rows for tag in row.tags}
     own = tuple(dict.fromkeys(name for name in names.values() if name in used))
     rows.tags = COCO if set(names.values()) == set(COCO) else own

@@ -6,13 +6,14 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from tag2mask.config import DataSettings
 from tag2mask.errors import DataError
-from tag2mask.formats.plain import picture_path
+from tag2mask.formats.pictures import picture_path
 from tag2mask.formats.rows import Row, Rows, Shape, tags_of
 from tag2mask.formats.shapes import object_tag, polygon
 
 
-def read_cvat(path: Path) -> Rows:
+def read_cvat(path: Path, settings: DataSettings) -> Rows:
     """An XML file, its pictures in images/ or beside it, with outlines. Boxes give the tag only."""
     try:
         root = ElementTree.parse(path).getroot()

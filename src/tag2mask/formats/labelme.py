@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tag2mask.formats.plain import picture_path
+from tag2mask.config import DataSettings
+from tag2mask.formats.pictures import picture_path
 from tag2mask.formats.rows import PICTURES, Row, Rows, Shape, tags_of
 from tag2mask.formats.shapes import object_tag, polygon
 
@@ -16,7 +17,7 @@ def is_labelme(path: Path) -> bool:
     return first is not None and '"shapes"' in first.read_text(errors="ignore")
 
 
-def read_labelme(path: Path) -> Rows:
+def read_labelme(path: Path, settings: DataSettings) -> Rows:
     """A folder of LabelMe's JSON files, each beside its picture, with outlines."""
     rows = Rows(path)
     for file in _json_files(path):

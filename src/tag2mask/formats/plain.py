@@ -6,22 +6,23 @@ Metadata files of Hugging Face are such CSV and JSONL files.
 import csv
 import io
 import json
-import os
 from collections import defaultdict
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from tag2mask.config import DataSettings
 from tag2mask.errors import DataError
 from tag2mask.files import read_text
 from tag2mask.formats.findings import Finding
-from tag2mask.formats.rows import PICTURES, UNREAD, Row, Rows, is_file, split_tags
+from tag2mask.formats.pictures import picture_path, pictures_below, unread_pictures
+from tag2mask.formats.rows import PICTURES, UNREAD, Row, Rows, split_tags
 
 COLUMNS = ("file_name", "tags")
 
 
-def read_csv(path: Path) -> Rows:
+def read_csv(path: Path, settings: DataSettings) -> Rows:
     """A CSV file with the columns `file_name` and `tags`.
 
     File names are relative to the file, or absolute. Tags are separated by ";".
@@ -51,7 +52,7 @@ def read_csv(path: Path) -> Rows:
     return rows
 
 
-def read_jsonl(path: Path) -> Rows:
+def read_jsonl(path: Path, settings: DataSettings) -> Rows:
     """A file with a JSON object in each line: {"file_name": "a.jpg", "tags": ["cat", "dog"]}.
 
     The tags may also be one text, separated by ";".
@@ -80,10 +81,11 @@ def read_jsonl(path: Path) -> Rows:
     return rows
 
 
-def read_folder(path: Path) -> Rows:
+def read_folder(path: Path, settings: DataSettings) -> Rows:
     """A folder for each tag: PATH/cat/*.jpg, PATH/dog/*.png; PATH/cat;dog/ has pictures with both.
 
-    Folders in these folders belong to the same tag.
+    Folders in these folders belong to the same tag. In pictures outside of them nobody looked for
+    tags.
     """
     kinds = (".csv", ".jsonl")
     if tables := sorted(file.name for file in path.iterdir() if file.suffix.lower() in kinds):
@@ -92,8 +94,11 @@ def read_folder(path: Path) -> Rows:
     rows = Rows(path)
     for file in pictures_below(path):
         relative = file.relative_to(path)
-        tags = split_tags(relative.parts[0]) if len(relative.parts) > 1 else ()
-        rows.rows.append(Row(file, tags, relative.as_posix()))
+        where = relative.as_posix()
+        if len(relative.parts) > 1:
+            rows.rows.append(Row(file, split_tags(relative.parts[0]), where))
+        else:
+            rows.rows.append(Row(file, (), where, absent=()))
     rows.findings += unread_pictures(path)
     return rows
 
@@ -101,35 +106,6 @@ def read_folder(path: Path) -> Rows:
 def is_folder(path: Path) -> bool:
     """A folder with pictures in it or below it."""
     return path.is_dir() and bool(pictures_below(path, PICTURES | UNREAD))
-
-
-def pictures_below(folder: Path, kinds: Container[str] = PICTURES) -> list[Path]:
-    """All picture files in a folder and below it, sorted; links are followed, hidden files not."""
-    files: list[Path] = []
-    seen: set[str] = set()
-    for place, subfolders, names in os.walk(folder, followlinks=True):
-        seen.add(os.path.realpath(place))
-        visible = [name for name in subfolders if not name.startswith(".")]
-        subfolders[:] = [n for n in visible if os.path.realpath(Path(place, n)) not in seen]
-        files += [Path(place, name) for name in names if not name.startswith(".")]
-    return sorted(file for file in files if file.suffix.lower() in kinds and file.is_file())
-
-
-def unread_pictures(folder: Path) -> list[Finding]:
-    """A warning if a folder has pictures of formats that are not read, in it or below it."""
-    files = pictures_below(folder, UNREAD)
-    kinds = ", ".join(sorted({file.suffix.lower() for file in files}))
-    what = f"{len(files)} pictures have formats that are not read ({kinds}) and are left out"
-    finding = Finding("unread pictures", str(folder), what, "convert them to JPEG", "warning")
-    return [finding] if files else []
-
-
-def picture_path(name: str, folder: Path) -> Path:
-    """The path that a file in `folder` names, relative or absolute; backslashes are understood."""
-    path = folder / name
-    if "\\" in name and not is_file(path):
-        path = folder / name.replace("\\", "/")
-    return Path(os.path.normpath(path))
 
 
 def _header_fault(header: Sequence[str], file: Path) -> tuple[str, str] | None:

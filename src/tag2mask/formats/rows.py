@@ -42,6 +42,9 @@ class Row:
     shapes: Sequence[Shape] = ()  # read by `convert` alone, no training sees them
     size: tuple[int, int] | None = None  # width, height [pixels] of the shapes; None: the picture's
     relative: bool = False  # the shapes' corners are fractions of width and height
+    # Tags that are known to be absent. None: all that the photo does not have. Other tags are
+    # unknown. A row with neither tags nor known absences is one in which nobody looked for tags.
+    absent: tuple[str, ...] | None = None
 
 
 @dataclass
@@ -53,6 +56,8 @@ class Rows:
     tags: tuple[str, ...] | None = None  # the ordered tags, where the format has a list of them
     findings: list[Finding] = field(default_factory=list)
     no_tags: Finding | None = None  # the file has no place for tags; training photos need them
+    form: str = ""  # what was understood, for people: "CSV, columns file_name and tags"
+    val: "Rows | None" = None  # the validation photos, where the data have a split
 
     @cached_property
     def names(self) -> list[str]:
@@ -114,17 +119,27 @@ def to_table(rows: Rows, tags: Sequence[str] | None = None, untagged: bool = Fal
 def as_table(rows: Rows, tags: Sequence[str]) -> Table:
     """The table of rows that may have faults: tags that are not in `tags` are left out."""
     order = {tag: i for i, tag in enumerate(tags)}
-    photos = (
-        Photo(name, row.path, tuple(sorted(order.keys() & row.tags, key=order.__getitem__)))
-        for name, row in zip(rows.names, rows.rows, strict=True)
-    )
+    unknown: dict[tuple[str, ...], tuple[str, ...]] = {}  # by known tags: many rows share them
+
+    def photo(name: str, row: Row) -> Photo:
+        own = tuple(sorted(order.keys() & row.tags, key=order.__getitem__))
+        if row.absent is None:
+            return Photo(name, row.path, own)
+        known = (*own, *row.absent)
+        if known not in unknown:
+            unknown[known] = tuple(tag for tag in tags if tag not in known)
+        return Photo(name, row.path, own, unknown[known])
+
+    photos = map(photo, rows.names, rows.rows)
     return Table(tuple(tags), tuple(photos), str(rows.source))
 
 
 def known_tags(rows: Rows, tags: Sequence[str] | None = None) -> tuple[str, ...]:
     """The ordered tags: `tags`, or the format's own list, or all that occur, sorted."""
     tags = rows.tags if tags is None else tags
-    return tuple(sorted({tag for row in rows.rows for tag in row.tags}) if tags is None else tags)
+    if tags is None:
+        tags = sorted({tag for row in rows.rows for tag in (*row.tags, *(row.absent or ()))})
+    return tuple(tags)
 
 
 def row_findings(
@@ -132,7 +147,7 @@ def row_findings(
 ) -> Iterator[Finding]:
     """All faults that make a table impossible; parameters as in `load_table`.
 
-    They are: missing or duplicate pictures, rows without tags, tags that are unknown or have two
+    They are: missing or duplicate pictures, no tags at all, tags that are unknown or have two
     spellings, and the faults that the reader met.
     """
     yield from rows.findings
@@ -142,8 +157,9 @@ def row_findings(
         kinds = f"the extensions that are read are {', '.join(sorted(PICTURES))}"
         yield Finding("empty", str(rows.source), "no pictures", kinds)
     yield from _picture_faults(rows)
-    if not untagged and not rows.no_tags:
-        yield from _untagged(rows)
+    if not untagged and not rows.no_tags and len(rows.rows) and not any(r.tags for r in rows.rows):
+        what = f"none of the {photos_text(len(rows.rows))} has a tag"
+        yield Finding("no tags", str(rows.source), what, "write what is in them")
     known = known_tags(rows, tags)
     if tags is not None or rows.tags is not None:
         yield from _unknown_tags(rows.rows, known)
@@ -180,15 +196,6 @@ def _picture_faults(rows: Rows) -> Iterator[Finding]:
         # Python reads bytes that are not UTF-8 as such letters.
         if any("\ud800" <= letter <= "\udfff" for letter in str(row.path)):
             yield Finding("file name", where, "not UTF-8", "rename the file or its folder")
-
-
-def _untagged(rows: Rows) -> Iterator[Finding]:
-    if len(rows.rows) > 1 and not any(row.tags for row in rows.rows):
-        what = f"none of the {len(rows.rows)} pictures has a tag"
-        yield Finding("no tags", str(rows.source), what, "write what is in them")
-        return
-    do = "write what is in the picture, or delete the row"
-    yield from (Finding("no tags", row.where, "no tags", do) for row in rows.rows if not row.tags)
 
 
 def _unknown_tags(rows: Sequence[Row], known: Sequence[str]) -> Iterator[Finding]:

@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from tag2mask.config import DataSettings
 from tag2mask.errors import DataError
 from tag2mask.files import read_list
 from tag2mask.formats.rows import PICTURES, Row, Rows, split_tags
@@ -40,7 +41,7 @@ def is_voc(path: Path) -> bool:
     return root is not None and path.suffix.lower() in (".txt", ".npy")
 
 
-def read_voc(path: Path) -> Rows:
+def read_voc(path: Path, settings: DataSettings) -> Rows:
     """VOC2012/, one of its lists (ImageSets/Segmentation/val.txt), or a cls_labels*.npy in it.
 
     Of a folder the first of `LISTS` is read. Tags come from Annotations/*.xml, objects marked as

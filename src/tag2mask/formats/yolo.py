@@ -6,9 +6,10 @@ from typing import Any
 
 import yaml
 
+from tag2mask.config import DataSettings
 from tag2mask.errors import DataError
 from tag2mask.files import read_text
-from tag2mask.formats.plain import pictures_below, unread_pictures
+from tag2mask.formats.pictures import pictures_below, unread_pictures
 from tag2mask.formats.rows import Row, Rows, Shape, tags_of
 from tag2mask.formats.shapes import object_tag, polygon
 from tag2mask.photos.table import tag_key
@@ -26,11 +27,12 @@ def yolo_file(path: Path) -> Path | None:
     return next((file for file in files if NAMES.search(file.read_text(errors="ignore"))), None)
 
 
-def read_yolo(path: Path) -> Rows:
+def read_yolo(path: Path, settings: DataSettings) -> Rows:
     """A data.yaml (its training split), or one folder of its pictures (images/val), with outlines.
 
     labels/NAME.txt has a line for each object: the class and a box (4 numbers, gives the tag only),
-    or the class and a polygon, in fractions of the picture. Pictures without objects are left out.
+    or the class and a polygon, in fractions of the picture. A picture without objects
+    is a photo of nothing.
     """
     file = yolo_file(path)
     if file is None:
@@ -44,9 +46,9 @@ def read_yolo(path: Path) -> Rows:
     folder = path if one_folder else _training_folder(file, values)
     rows = Rows(path)
     for picture in pictures_below(folder):
-        if shapes := _shapes(_label_file(picture), names, rows):
-            where = picture.relative_to(folder).as_posix()
-            rows.rows.append(Row(picture, tags_of(shapes), where, shapes, relative=True))
+        shapes = _shapes(_label_file(picture), names, rows)
+        where = picture.relative_to(folder).as_posix()
+        rows.rows.append(Row(picture, tags_of(shapes), where, shapes, relative=True))
     rows.findings += unread_pictures(folder)
     # Some tools list a background that no label has.
     used = {tag for row in rows.rows for tag in row.tags}

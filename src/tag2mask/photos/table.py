@@ -31,6 +31,7 @@ class Photo:
     name: str  # unique in its table, no extension, may hold "/": the mask of this photo is NAME.png
     path: Path
     tags: tuple[str, ...]  # in the table's order; empty if it has none
+    unknown: tuple[str, ...] = ()  # tags of which nobody knows whether they are in the photo
 
     def open(self, at_least: int | None = None) -> Image.Image:
         """The picture, RGB and upright; `at_least` as in `open_image`. Raises DataError."""
@@ -65,7 +66,7 @@ class Table:
 
     @cached_property
     def multi_hot(self) -> np.ndarray:
-        """Which tags each photo has: (N, num_tags) float32 in {0, 1}."""
+        """Which tags each photo surely has: (N, num_tags) float32 in {0, 1}; unknown is 0."""
         rows = [[tag in photo.tags for tag in self.tags] for photo in self.photos]
         return np.array(rows, np.float32).reshape(len(self.photos), len(self.tags))
 
@@ -75,6 +76,7 @@ class Table:
         digest = hashlib.sha256(repr(self.tags).encode())
         for photo in self.photos:
             digest.update(repr((photo.name, photo.tags, photo.path.stat().st_size)).encode())
+            digest.update(repr(photo.unknown).encode() if photo.unknown else b"")
         return digest.hexdigest()[:16]
 
 

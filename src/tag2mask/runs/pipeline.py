@@ -42,7 +42,7 @@ class Stage:
 
 def _data(run: Run) -> str:
     config = run.config
-    return _hash(checked_state(run.data, config.val, config.val_masks, run.rows))
+    return _hash(checked_state(run.data, config.val, config.val_masks, run.read))
 
 
 def _true_masks(name: str, run: Run) -> str | None:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from tag2mask.config_files import read_config
 from tag2mask.errors import ConfigError, DataError, RunError
 from tag2mask.files import Facts, fingerprint, read_json, read_list, writing
 from tag2mask.formats import read_rows
-from tag2mask.formats.rows import to_table
+from tag2mask.formats.rows import Rows, known_tags, to_table
 from tag2mask.photos.masks import Truth, true_photos
 from tag2mask.photos.table import Photo, Table
 from tag2mask.progress import console, track
@@ -41,7 +41,7 @@ class Run:
             raise RunError(f"{self.folder}: not a run folder (it has no config.toml)")
         self.config = config or read_config(self.files.config)
         self.facts = Facts(self.files.facts)
-        self.rows = cache(read_rows)
+        self.read = cache(partial(read_rows, settings=self.config.photos))
         self.begun = False  # whether a stage has left anything new in the folder
 
     def __repr__(self) -> str:
@@ -78,16 +78,29 @@ class Run:
         return self.config.data
 
     @cached_property
+    def rows(self) -> Rows:
+        """The training photos as their file describes them, faults and all. Raises DataError."""
+        rows: Rows = self.read(self.data)
+        return rows
+
+    @cached_property
+    def val_rows(self) -> Rows | None:
+        """The validation photos, of `val` or of the split that `data` has. Raises DataError."""
+        if not self.config.val:
+            return self.rows.val
+        rows: Rows = self.read(self.config.val, tags=known_tags(self.rows))
+        return rows
+
+    @cached_property
     def table(self) -> Table:
         """Training photos."""
-        return to_table(self.rows(self.data))
+        return to_table(self.rows)
 
     @cached_property
     def val(self) -> Table | None:
         """Validation photos, with the class numbers of the training photos."""
-        if not self.config.val:
-            return None
-        return to_table(self.rows(self.config.val), self.table.tags, untagged=True)
+        rows = self.val_rows
+        return to_table(rows, self.table.tags, untagged=True) if rows else None
 
     @property
     def clusters(self) -> Clusters:
@@ -235,7 +248,7 @@ def _photos(paths: Sequence[Path], out: Path, suffixes: Sequence[str]) -> list[P
 
     Raises DataError if there are none, or if `out`/NAME + suffix would overwrite one of them.
     """
-    from tag2mask.formats.plain import pictures_below, unread_pictures
+    from tag2mask.formats.pictures import pictures_below, unread_pictures
     from tag2mask.formats.rows import photo_names
 
     if not paths:

@@ -49,7 +49,7 @@ def check(run: Run, folder: Path) -> Counts:
         config.val_masks,
         numbering=config.photos.numbering,
         facts=run.facts,
-        read=run.rows,
+        read=run.read,
     )
     write_json(folder / FINDINGS, [asdict(finding) for finding in findings])
     for finding in shorten(finding for finding in findings if finding.severity == "warning"):

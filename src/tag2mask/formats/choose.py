@@ -1,0 +1,167 @@
+"""Which tags count: the settings photos.rename, nothing, keep, drop, min_count and untagged."""
+
+import csv
+import io
+import tomllib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from tag2mask.config import DataSettings
+from tag2mask.errors import DataError
+from tag2mask.files import read_text
+from tag2mask.formats.findings import Finding
+from tag2mask.formats.rows import Row, Rows, nearest_tag, photos_text
+from tag2mask.photos.table import clean_tag, tag_key
+
+
+def choose(rows: Rows, settings: DataSettings, tags: Sequence[str] | None = None) -> Rows:
+    """The rows with the tags that the settings choose.
+
+    In this order: tags get their new names (rename), those that mean nothing are removed (nothing),
+    and of the others those that count are kept (keep, drop, min_count). Photos in which nobody
+    looked for tags are left out, or are photos of nothing (untagged).
+
+    `tags`: for a validation set, the tags of the training photos. Then rare tags are those that are
+    not among them, and photos without tags stay. Raises DataError for a faulty file of names.
+    """
+    if rows.no_tags:
+        return rows
+    names = read_names(settings.rename) if settings.rename else {}
+    count = Counter(names.get(tag, tag) for row in rows.rows for tag in row.tags)
+    occurring = {tag: names.get(tag, tag) for tag in _all_tags(rows)}
+    drop = {*settings.drop, *settings.nothing}
+    if settings.keep:
+        drop |= {tag for tag in occurring.values() if tag not in settings.keep}
+    if settings.min_count > 1:
+        rare = lambda tag: count[tag] < settings.min_count if tags is None else tag not in tags  # noqa
+        drop |= {tag for tag in occurring.values() if rare(tag)}
+    findings = [*rows.findings, *_unused(rows, settings, names, occurring)]
+    if not (names or drop) and settings.untagged == "auto" and tags is not None:
+        return replace(rows, findings=findings)
+    kept: list[Row] = []
+    left_out = 0
+    for row in rows.rows:
+        unlooked = not row.tags and row.absent == ()
+        if settings.untagged == "leave_out" and not row.tags:
+            left_out += 1
+        elif unlooked and tags is None and settings.untagged == "auto":
+            left_out += 1
+        else:
+            if unlooked and settings.untagged == "nothing":
+                row = replace(row, absent=None)
+            kept.append(_row(row, occurring, drop, settings.nothing, findings))
+    if left_out:
+        what = f"{left_out} of {photos_text(len(rows.rows))} have no tag and are left out"
+        do = "if nothing is on them, use --photos.untagged nothing"
+        do = do if settings.untagged == "auto" else ""
+        findings.append(Finding("untagged", str(rows.source), what, do, "warning"))
+    own = rows.tags and tuple(
+        dict.fromkeys(new for tag in rows.tags if (new := occurring[tag]) not in drop)
+    )
+    return replace(rows, rows=kept, tags=own, findings=findings)
+
+
+def _row(
+    row: Row,
+    names: dict[str, str],
+    drop: set[str],
+    nothing: Sequence[str],
+    findings: list[Finding],
+) -> Row:
+    """A row with its tags renamed and without those in `drop`."""
+
+    def chosen(tags: Iterable[str]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(new for tag in tags if (new := names[tag]) not in drop))
+
+    if not drop and all(names[tag] == tag for tag in row.tags + (row.absent or ())):
+        return row
+    tags, absent = chosen(row.tags), row.absent
+    if said := [tag for tag in row.tags if names[tag] in nothing]:
+        if tags:
+            what = f'"{said[0]}" means that nothing is there, but the photo has {", ".join(tags)}'
+            findings.append(Finding("nothing", row.where, what, "remove one of them"))
+        absent = None
+    elif absent is not None:
+        absent = tuple(tag for tag in chosen(absent) if tag not in tags)
+    shapes = [
+        replace(shape, tag=names[shape.tag])
+        for shape in row.shapes
+        if names[shape.tag] not in drop
+    ]
+    return replace(row, tags=tags, absent=absent, shapes=shapes)
+
+
+def _all_tags(rows: Rows) -> dict[str, None]:
+    """All tags that the rows name, in order of appearance."""
+    tags = dict.fromkeys(rows.tags or ())
+    for row in rows.rows:
+        tags.update(dict.fromkeys(row.tags))
+        tags.update(dict.fromkeys(row.absent or ()))
+        tags.update((shape.tag, None) for shape in row.shapes)
+    return tags
+
+
+def _unused(
+    rows: Rows, settings: DataSettings, names: dict[str, str], occurring: dict[str, str]
+) -> Iterator[Finding]:
+    """Names in the settings that no photo has."""
+    known = list(dict.fromkeys(occurring.values()))
+    for option in ("keep", "drop", "nothing"):
+        for tag in getattr(settings, option):
+            if tag not in known:
+                what = f"photos.{option}: no photo has the tag"
+                do = nearest_tag(tag, known)
+                yield Finding("unused name", f'tag "{tag}"', what, do, "warning")
+    if names and not names.keys() & occurring.keys():
+        do = f"the first is {next(iter(names))!r}; correct --photos.rename"
+        what = "none of its names is a tag of the photos"
+        yield Finding("unused name", str(settings.rename), what, do)
+
+
+def read_names(path: Path) -> dict[str, str]:
+    """A file of names to {name in the data: new name}. Raises DataError.
+
+    TOML: old = "new", or new = ["old", "older"]; or CSV with two columns: old, new.
+    """
+    text = read_text(path)
+    pairs = _toml_names(path, text) if path.suffix.lower() == ".toml" else _csv_names(path, text)
+    names: dict[str, str] = {}
+    for old, new in ((clean_tag(old), clean_tag(new)) for old, new in pairs):
+        if not old or not new:
+            raise DataError(f"{path}: an empty name ({old!r}, {new!r})")
+        if names.setdefault(old, new) != new:
+            raise DataError(f'{path}: "{old}" has two new names, "{names[old]}" and "{new}"')
+    return names
+
+
+def _toml_names(path: Path, text: str) -> Iterator[tuple[str, str]]:
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise DataError(f"{path}: not valid TOML ({error})") from None
+    for key, value in values.items():
+        if isinstance(value, str):
+            yield key, value
+        elif isinstance(value, list) and all(isinstance(old, str) for old in value):
+            yield from ((old, key) for old in value)
+        else:
+            do = 'write old = "new", or new = ["old", "older"]'
+            raise DataError(f"{path}: {key} = {value!r} is neither a name nor a list of names; {do}")
+
+
+def _csv_names(path: Path, text: str) -> Iterator[tuple[str, str]]:
+    separator = max(",;\t", key=text.split("\n", 1)[0].count)
+    reader = csv.reader(io.StringIO(text), delimiter=separator, strict=True)
+    try:
+        for cells in reader:
+            header = reader.line_num == 1 and [*map(tag_key, cells)] == ["old", "new"]
+            if header or not any(cell.strip() for cell in cells):
+                continue
+            if len(cells) != 2:
+                what = f"row {reader.line_num} has {len(cells)} cells"
+                raise DataError(f"{path}: {what}; write two columns: old name, new name")
+            yield cells[0], cells[1]
+    except csv.Error as error:
+        raise DataError(f"{path}: row {reader.line_num}: not valid CSV ({error})") from None
