@@ -38,9 +38,7 @@ def _suffix(suffix: str) -> Callable[[Path], bool]:
 
 def _metadata(name: str, read: Callable[[Path, DataSettings], Rows]) -> Format:
     what = f"a Hugging Face folder: with a file {name}"
-    return Format(
-        lambda path: (path / name).is_file(), lambda path, s: read(path / name, s), what
-    )
+    return Format(lambda path: (path / name).is_file(), lambda path, s: read(path / name, s), what)
 
 
 # The first that accepts a path reads it. A folder for each tag is last: it accepts any pictures.
@@ -100,9 +98,7 @@ def read_rows(
     return chosen
 
 
-def _chosen(
-    rows: Rows, settings: DataSettings, tags: Sequence[str] | None, outlines: bool
-) -> Rows:
+def _chosen(rows: Rows, settings: DataSettings, tags: Sequence[str] | None, outlines: bool) -> Rows:
     if not outlines:
         own = [replace(row, shapes=()) if row.shapes else row for row in rows.rows]
         rows = replace(rows, rows=own)

@@ -122,9 +122,12 @@ def checked_state(
 
     files = ((str(file), stamp(file)) for file in sorted(masks.rglob("*") if masks else ()))
     train = attempt(data)
-    is_read = isinstance(train, Rows)
-    tested = train.val if isinstance(train, Rows) else None
-    tested = attempt(val, **({"tags": known_tags(train)} if is_read else {})) if val else tested
+    if val:
+        tested: Rows | DataError | None = (
+            attempt(val, tags=known_tags(train)) if isinstance(train, Rows) else attempt(val)
+        )
+    else:
+        tested = train.val if isinstance(train, Rows) else None
     return {
         "data": digest(parts(train)),
         "val": digest(parts(tested)) if tested else None,

@@ -31,22 +31,25 @@ def choose(rows: Rows, settings: DataSettings, tags: Sequence[str] | None = None
     names = read_names(settings.rename) if settings.rename else {}
     count = Counter(names.get(tag, tag) for row in rows.rows for tag in row.tags)
     occurring = {tag: names.get(tag, tag) for tag in _all_tags(rows)}
-    drop = {*settings.drop, *settings.nothing}
+    drop = {names.get(tag, tag) for tag in (*settings.drop, *settings.nothing)}
     if settings.keep:
         drop |= {tag for tag in occurring.values() if tag not in settings.keep}
-    if settings.min_count > 1:
-        rare = lambda tag: count[tag] < settings.min_count if tags is None else tag not in tags  # noqa
-        drop |= {tag for tag in occurring.values() if rare(tag)}
-    findings = [*rows.findings, *_unused(rows, settings, names, occurring)]
+    if settings.min_count > 1 and tags is None:
+        drop |= {tag for tag in occurring.values() if count[tag] < settings.min_count}
+    elif settings.min_count > 1:
+        drop |= {tag for tag in occurring.values() if tag not in (tags or ())}
+    findings = list(rows.findings)
+    if tags is None:
+        findings += _unused(rows, settings, names, occurring)
     if not (names or drop) and settings.untagged == "auto" and tags is not None:
         return replace(rows, findings=findings)
     kept: list[Row] = []
     left_out = 0
     for row in rows.rows:
         unlooked = not row.tags and row.absent == ()
-        if settings.untagged == "leave_out" and not row.tags:
-            left_out += 1
-        elif unlooked and tags is None and settings.untagged == "auto":
+        if (settings.untagged == "leave_out" and not row.tags) or (
+            unlooked and tags is None and settings.untagged == "auto"
+        ):
             left_out += 1
         else:
             if unlooked and settings.untagged == "nothing":
@@ -78,7 +81,7 @@ def _row(
     if not drop and all(names[tag] == tag for tag in row.tags + (row.absent or ())):
         return row
     tags, absent = chosen(row.tags), row.absent
-    if said := [tag for tag in row.tags if names[tag] in nothing]:
+    if said := [tag for tag in row.tags if tag in nothing or names[tag] in nothing]:
         if tags:
             what = f'"{said[0]}" means that nothing is there, but the photo has {", ".join(tags)}'
             findings.append(Finding("nothing", row.where, what, "remove one of them"))
@@ -86,9 +89,7 @@ def _row(
     elif absent is not None:
         absent = tuple(tag for tag in chosen(absent) if tag not in tags)
     shapes = [
-        replace(shape, tag=names[shape.tag])
-        for shape in row.shapes
-        if names[shape.tag] not in drop
+        replace(shape, tag=names[shape.tag]) for shape in row.shapes if names[shape.tag] not in drop
     ]
     return replace(row, tags=tags, absent=absent, shapes=shapes)
 
@@ -148,7 +149,9 @@ def _toml_names(path: Path, text: str) -> Iterator[tuple[str, str]]:
             yield from ((old, key) for old in value)
         else:
             do = 'write old = "new", or new = ["old", "older"]'
-            raise DataError(f"{path}: {key} = {value!r} is neither a name nor a list of names; {do}")
+            raise DataError(
+                f"{path}: {key} = {value!r} is neither a name nor a list of names; {do}"
+            )
 
 
 def _csv_names(path: Path, text: str) -> Iterator[tuple[str, str]]:

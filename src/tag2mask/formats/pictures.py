@@ -2,7 +2,7 @@
 
 import os
 from collections import defaultdict
-from collections.abc import Container
+from collections.abc import Callable, Container, Iterable
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -11,7 +11,9 @@ from tag2mask.errors import DataError
 from tag2mask.formats.findings import Finding
 from tag2mask.formats.rows import PICTURES, UNREAD, is_file
 
-MOST_SEARCHED = 200_000  # pictures below the folder of a table, where no folder of pictures is given
+MOST_SEARCHED = (
+    200_000  # pictures below the folder of a table, where no folder of pictures is given
+)
 
 
 class Pictures:
@@ -139,7 +141,7 @@ def _common_end(folders: list[str], file: Path) -> int:
     return count
 
 
-def _index(files, key):  # type: ignore
+def _index(files: Iterable[Path], key: Callable[[Path], str]) -> dict[str, list[Path]]:
     index = defaultdict(list)
     for file in files:
         index[key(file)].append(file)
