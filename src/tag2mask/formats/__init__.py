@@ -14,9 +14,11 @@ from tag2mask.errors import DataError
 from tag2mask.formats.choose import choose
 from tag2mask.formats.coco import instances_file, read_coco
 from tag2mask.formats.cvat import read_cvat
+from tag2mask.formats.excel import read_xlsx
 from tag2mask.formats.labelme import is_labelme, read_labelme
-from tag2mask.formats.plain import is_folder, read_csv, read_folder, read_jsonl
+from tag2mask.formats.plain import is_folder, read_folder
 from tag2mask.formats.rows import Rows, known_tags, to_table
+from tag2mask.formats.text_tables import read_csv, read_jsonl
 from tag2mask.formats.voc import is_voc, read_voc
 from tag2mask.formats.yolo import read_yolo, yolo_file
 from tag2mask.photos.table import Table
@@ -32,8 +34,8 @@ class Format(NamedTuple):
     what: str  # how to name it with --data
 
 
-def _suffix(suffix: str) -> Callable[[Path], bool]:
-    return lambda path: path.suffix.lower() == suffix
+def _suffix(*suffixes: str) -> Callable[[Path], bool]:
+    return lambda path: path.suffix.lower() in suffixes
 
 
 def _metadata(name: str, read: Callable[[Path, DataSettings], Rows]) -> Format:
@@ -43,12 +45,18 @@ def _metadata(name: str, read: Callable[[Path, DataSettings], Rows]) -> Format:
 
 # The first that accepts a path reads it. A folder for each tag is last: it accepts any pictures.
 FORMATS: dict[str, Format] = {
-    "csv": Format(_suffix(".csv"), read_csv, "a .csv file: file_name,tags (separated by ';')"),
-    "jsonl": Format(_suffix(".jsonl"), read_jsonl, "a .jsonl file: file_name and tags"),
+    "csv": Format(
+        _suffix(".csv", ".tsv", ".tab"),
+        read_csv,
+        "a table: .csv or .tsv with a column of file names, and one of tags or one for each tag",
+    ),
+    "xlsx": Format(_suffix(".xlsx", ".xlsm"), read_xlsx, "an Excel table: .xlsx"),
+    "jsonl": Format(_suffix(".jsonl", ".ndjson"), read_jsonl, "JSON lines: file_name and tags"),
     "voc": Format(is_voc, read_voc, "VOC: VOC2012/, a list in it (val.txt), or its cls_labels.npy"),
     "coco": Format(instances_file, read_coco, "COCO: its folder, or an instances .json"),
     "yolo": Format(yolo_file, read_yolo, "YOLO: its data.yaml, or a folder of its pictures"),
     "cvat": Format(_suffix(".xml"), read_cvat, "CVAT for images: its .xml"),
+    "txt": Format(_suffix(".txt"), read_csv, "a table in a .txt file"),
     "metadata.csv": _metadata("metadata.csv", read_csv),
     "metadata.jsonl": _metadata("metadata.jsonl", read_jsonl),
     "labelme": Format(is_labelme, read_labelme, "LabelMe: a folder of .json files and pictures"),
