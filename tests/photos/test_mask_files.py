@@ -99,13 +99,13 @@ def test_one_wrong_mask_in_five_is_accepted_two_are_not(tmp_path):
     with pytest.raises(
         DataError,
         match=r"table 0, voc 3, coco 0, coco91 0; 0.png has \[8\], its tags are cat;"
-        r".*give --photos\.numbering",
+        r".*give --evaluate\.classes",
     ):
         Truth(folder, data)
-    assert Truth(folder, data, numbering="voc").read(data.photos[0]).flat[0] == 1
-    assert Truth(folder, data, numbering=VOC).read(data.photos[1]).flat[0] == 2
-    with pytest.raises(DataError, match='"vooc" is not one of auto, table, voc'):
-        Truth(folder, data, numbering="vooc")
+    assert Truth(folder, data, classes="voc").read(data.photos[0]).flat[0] == 1
+    assert Truth(folder, data, classes=",".join(VOC)).read(data.photos[1]).flat[0] == 2
+    with pytest.raises(DataError, match='"vooc" is neither one of auto, table, voc'):
+        Truth(folder, data, classes="vooc")
 
 
 def test_spellings_of_other_sets_are_understood(tmp_path):
@@ -117,8 +117,8 @@ def test_spellings_of_other_sets_are_understood(tmp_path):
 def test_classes_that_the_table_does_not_have_are_not_scored(tmp_path):
     data = table(tmp_path, ("cat",), [("cat",)])
     assert truth_values(Truth(masks(tmp_path, [(8, 15)]), data), data) == {0, 1, 255}
-    with pytest.raises(DataError, match=r'has \[99\], which are not in numbering "voc"'):
-        Truth(masks(tmp_path, [(8, 99)]), data, numbering="voc").read(data.photos[0])
+    with pytest.raises(DataError, match=r'has \[99\], which are no numbers of "voc"'):
+        Truth(masks(tmp_path, [(8, 99)]), data, classes="voc").read(data.photos[0])
 
 
 def truth_values(truth: Truth, data: Table) -> set[int]:

@@ -91,7 +91,7 @@ def read_rows(
         rows = read_coco(path, settings, outlines)
     else:
         rows = FORMATS[name].read(path, settings)
-    rows.form = rows.form or FORMATS[name].what
+    rows.form = f"{name}: {rows.form or FORMATS[name].what}"
     chosen = _chosen(rows, settings, tags, outlines)
     if rows.val:
         chosen.val = _chosen(rows.val, settings, known_tags(chosen), outlines)
