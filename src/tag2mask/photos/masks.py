@@ -193,7 +193,13 @@ class Truth:
 
     def _note_disagreement(self, table: Table, names: Mapping[int, str]) -> None:
         """A warning if the masks show other classes than the tags say."""
-        sample, numbers = list(self._sample()), _to_table(names, table.tags)
+        numbers = _to_table(names, table.tags)
+        named = {table.classes[n] for n in numbers[numbers > 0] if n != IGNORE}
+        sample = [
+            (replace(photo, tags=tuple(tag for tag in photo.tags if tag in named)), values)
+            for photo, values in self._sample()
+            if named.intersection(photo.tags)
+        ]
         agree = sum(_agrees(photo, values, numbers, table) for photo, values in sample)
         if agree < AGREE * len(sample):
             self.warnings.append(
@@ -252,7 +258,9 @@ def class_names(classes: str) -> dict[int, str]:
         if isinstance(values, list):
             values = dict(enumerate(values, 1))
         pairs = [(k, v) if str(k).isdecimal() else (v, k) for k, v in values.items()]
-        names_by_number = {int(number): str(name) for number, name in pairs}
+        names_by_number = {int(number): name for number, name in pairs}
+        if not all(isinstance(name, str) for name in names_by_number.values()):
+            raise ValueError("a name is not a text")
         if not all(0 <= number < IGNORE for number in names_by_number):
             raise ValueError("a number is not between 0 and 254")
     except (ValueError, TypeError, AttributeError) as error:
