@@ -168,7 +168,7 @@ def _count_empty(table: Table, folder: Path) -> int:
 
 def segmenter(run: Run, folder: Path) -> Counts:
     """Write model.safetensors; for each earlier round, round-N/ with its model and masks."""
-    from tag2mask.masks import read_maps
+    from tag2mask.masks import read_maps, write_nothing
     from tag2mask.segmenter.deeplab import load_segmenter, save_segmenter
     from tag2mask.segmenter.train import train_segmenter
 
@@ -192,6 +192,8 @@ def segmenter(run: Run, folder: Path) -> Counts:
         if number < rounds:
             shutil.rmtree(place / CHECKPOINT, ignore_errors=True)
             pseudo_masks = place / "masks"
+            for index in run.table.nothing[rank() :: ranks()]:
+                write_nothing(pseudo_masks, run.table.photos[index])
             _predict(run, place / MODEL, run.table, pseudo_masks, with_tags)
     model = load_segmenter(folder / MODEL)
     return {"photos": len(run.table), "weights": model.backbone.weights_used}
