@@ -97,6 +97,11 @@ class Table:
         nothing = set(self.nothing)
         return tuple(photo for i, photo in enumerate(self.photos) if i not in nothing)
 
+    @property
+    def with_unknown(self) -> int:
+        """The number of photos with unknown tags."""
+        return sum(bool(photo.unknown) for photo in self.photos)
+
     @cached_property
     def fingerprint(self) -> str:
         """Hash of names, tags and file sizes: what a stage that read this table depends on."""

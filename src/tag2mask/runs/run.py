@@ -54,7 +54,8 @@ class Run:
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """Metrics of the pseudo masks and of the segmenter; None for those without true masks."""
+        """Metrics of the pseudo masks and of the segmenter; None for those without true masks.
+        "finds", if validation photos have tags: what the segmenter finds of them."""
         metrics: dict[str, Any] = read_json(self.files.need("evaluate", METRICS))
         return metrics
 
@@ -166,7 +167,7 @@ class Run:
         parts = [f"{len(self.table)} photos, {self.table.num_tags} tags ({tags}{more})"]
         if nothing := len(self.table.nothing):
             parts.append(f"{nothing} photos of nothing")
-        if unknown := sum(bool(photo.unknown) for photo in self.table.photos):
+        if unknown := self.table.with_unknown:
             parts.append(f"{unknown} photos with unknown tags")
         parts.append(f"{len(self.val)} validation photos" if self.val else "no validation photos")
         masks = [

@@ -222,6 +222,8 @@ def _predict(
 
 def evaluate(run: Run, folder: Path) -> Counts:
     """Write predictions/NAME.png for the validation photos, and metrics.json."""
+    from tag2mask.evaluate import count_finds, finds_text
+
     settings, listed = run.config.segmenter, run.config.photos.pseudo_list
     predictions = folder / PREDICTIONS
     if run.val:
@@ -239,10 +241,14 @@ def evaluate(run: Run, folder: Path) -> Counts:
         "pseudo": _score(run, "train", run.pseudo_photos, run.last_masks, pseudo),
         "segmenter": _score(run, "val", scored, predictions, predicted),
     }
+    counts = {name: values and values["images"] for name, values in metrics.items()}
     if not any(metrics.values()):
         log.info("evaluate: no true masks were given (--val-masks FOLDER), so there are no metrics")
+    if run.val and (finds := count_finds(run.val, predictions)):
+        metrics["finds"] = finds
+        log.info(f"segmenter, by the tags of the validation photos: {finds_text(finds)}")
     write_json(folder / METRICS, metrics)
-    return {name: values and values["images"] for name, values in metrics.items()}
+    return counts
 
 
 def _score(
