@@ -179,8 +179,12 @@ class Truth:
         for name, classes in numberings.items():
             numbers = _to_table(classes, table.tags)
             for photo, values in sample:
-                tags = {table.tags.index(tag) + 1 for tag in photo.tags}
-                agree[name] += set(numbers[list(values)].tolist()) - {IGNORE} == tags
+                tags, unknown = (
+                    {table.tags.index(tag) + 1 for tag in names}
+                    for names in (photo.tags, photo.unknown)
+                )
+                shown = set(numbers[list(values)].tolist()) - {IGNORE}
+                agree[name] += tags <= shown <= tags | unknown
         best = max(agree, key=agree.__getitem__)  # the first of equals: the table's own order
         if agree[best] >= AGREE * len(sample):
             return best
