@@ -31,7 +31,7 @@ PHOTOS = [
 def test_a_photo_of_nothing_is_said_by_the_data_and_never_guessed():
     chosen, table = table_of(PHOTOS)
     assert [photo.name for photo in table.photos] == ["0", "1", "2", "3"]  # nobody looked at 4
-    assert [photo.is_nothing for photo in table.photos] == [False, False, False, True]
+    assert [photo.of_nothing for photo in table.photos] == [False, False, False, True]
     (finding,) = chosen.findings
     assert finding.severity == "warning" and "1 of 5 photos" in str(finding)
     assert "--photos.untagged nothing" in finding.do
@@ -42,14 +42,14 @@ def test_a_photo_of_nothing_is_said_by_the_data_and_never_guessed():
 )
 def test_untagged_decides_about_photos_without_tags(untagged, nothing):
     _, table = table_of(PHOTOS, untagged=untagged)
-    assert [photo.name for photo in table.photos if photo.is_nothing] == nothing
+    assert [photo.name for photo in table.photos if photo.of_nothing] == nothing
 
 
 def test_validation_photos_stay_though_nobody_looked():
     _, table = table_of(PHOTOS, tags=("cat", "dog", "2026 Trip"))
     assert len(table) == 5
     assert table.photos[4].unknown == ("cat", "dog", "2026 Trip")
-    assert not table.photos[4].is_nothing
+    assert not table.photos[4].of_nothing
 
 
 def test_dropped_tags_leave_photos_of_nothing():
@@ -103,7 +103,7 @@ def test_a_tag_that_means_nothing_makes_photos_of_nothing():
     listed = [row(0, ["crack"]), row(1, ["OK"]), row(2, ["OK", "crack"]), row(3, ["OK"], ())]
     chosen, table = table_of(listed, nothing=("OK",))
     assert table.tags == ("crack",)
-    assert [photo.is_nothing for photo in table.photos] == [False, True, False, True]
+    assert [photo.of_nothing for photo in table.photos] == [False, True, False, True]
     (finding,) = chosen.findings  # row 2 says both
     assert finding.severity == "error" and finding.where == "row 2"
 

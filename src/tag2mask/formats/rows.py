@@ -123,9 +123,9 @@ def as_table(rows: Rows, tags: Sequence[str]) -> Table:
 
     def photo(name: str, row: Row) -> Photo:
         own = tuple(sorted(order.keys() & row.tags, key=order.__getitem__))
-        if row.absent is None:
+        if row.absent is None and not rows.no_tags:
             return Photo(name, row.path, own)
-        known = (*own, *row.absent)
+        known = (*own, *(row.absent or ()))
         if known not in unknown:
             unknown[known] = tuple(tag for tag in tags if tag not in known)
         return Photo(name, row.path, own, unknown[known])
