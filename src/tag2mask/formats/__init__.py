@@ -14,6 +14,7 @@ from tag2mask.errors import DataError
 from tag2mask.formats.choose import choose
 from tag2mask.formats.coco import instances_file, read_coco
 from tag2mask.formats.cvat import read_cvat
+from tag2mask.formats.keywords import is_keywords, read_keywords
 from tag2mask.formats.labelme import is_labelme, read_labelme
 from tag2mask.formats.plain import is_folder, read_csv, read_folder, read_jsonl
 from tag2mask.formats.rows import Rows, known_tags, to_table
@@ -52,6 +53,9 @@ FORMATS: dict[str, Format] = {
     "metadata.csv": _metadata("metadata.csv", read_csv),
     "metadata.jsonl": _metadata("metadata.jsonl", read_jsonl),
     "labelme": Format(is_labelme, read_labelme, "LabelMe: a folder of .json files and pictures"),
+    "keywords": Format(
+        is_keywords, read_keywords, "a folder of pictures with keywords in them or beside them"
+    ),
     "folder": Format(is_folder, read_folder, "a folder with a folder for each tag"),
 }
 

@@ -105,7 +105,7 @@ def read_folder(path: Path, settings: DataSettings) -> Rows:
 
 def is_folder(path: Path) -> bool:
     """A folder with pictures in it or below it."""
-    return path.is_dir() and bool(pictures_below(path, PICTURES | UNREAD))
+    return path.is_dir() and bool(pictures_below(path, PICTURES | UNREAD.keys()))
 
 
 def _header_fault(header: Sequence[str], file: Path) -> tuple[str, str] | None:
