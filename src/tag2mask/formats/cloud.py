@@ -13,7 +13,7 @@ from tag2mask.errors import DataError
 from tag2mask.files import read_text
 from tag2mask.formats.exports import Export, Tags, confidence, tag_text
 from tag2mask.formats.json_files import parse_json
-from tag2mask.formats.rows import Rows
+from tag2mask.formats.rows import Rows, photos_text
 
 SPLITS = {"training": "train", "train": "train", "validation": "val", "test": "test"}
 FIRST = 65_536  # bytes: what is looked at to find out whose file it is
@@ -94,15 +94,16 @@ def read_vertex(path: Path, settings: DataSettings) -> Rows:
         if tags == ():
             empty.add(name)
         place.setdefault(name, (where, SPLITS.get(use.casefold(), "train")))
+    tests = [name for name in photos if place[name][1] == "test"]
     for name, own in photos.items():
         where, split = place[name]
         if split == "test":
-            export.leave_out("they are for the test")
             continue
         with export.entry(where, "a line of a Vertex AI import file"):
             absent = None if own or name in empty else ()
             export.add(name, where, own, absent, split=split)
-    return export.finish("Vertex AI import file")
+    unused = f"; {photos_text(len(tests))} for the test not used" if tests else ""
+    return export.finish(f"Vertex AI import file{unused}")
 
 
 Line = tuple[str, str, str, Tags | None]  # place, ml_use, name, tags (None: nobody looked)

@@ -13,7 +13,7 @@ from tag2mask.config import DataSettings
 from tag2mask.errors import DataError
 from tag2mask.formats.findings import Finding
 from tag2mask.formats.pictures import Pictures
-from tag2mask.formats.rows import Row, Rows, photos_text
+from tag2mask.formats.rows import Row, Rows, Shape, photos_text
 from tag2mask.photos.table import clean_tag
 
 Tags = tuple[str, ...]
@@ -51,6 +51,7 @@ class Export:
         absent: Tags | None = None,
         unknown: Tags = (),
         split: str = "train",
+        shapes: Sequence[Shape] = (),
     ) -> None:
         """One photo; `unknown` are tags of which nobody knows whether they are in it.
 
@@ -61,7 +62,8 @@ class Export:
         if name.startswith("data:"):
             raise ValueError("the picture is in the file itself; save it as a file")
         tags = tuple(dict.fromkeys(tags))
-        row = Row(self._pictures.find(name), tags, f"{where} ({name})", absent=absent)
+        picture = self._pictures.find(name)
+        row = Row(picture, tags, f"{where} ({name})", shapes, absent=absent)
         if unknown:
             self._unknown[id(row)] = unknown
         (self.val if split == "val" else self.rows).rows.append(row)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 from reprlib import repr as short
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
@@ -35,6 +35,8 @@ def read_mmpretrain(path: Path, settings: DataSettings) -> Rows:
     An empty list is a photo of nothing; without gt_label nobody looked.
     """
     value = load_json(path)
+    if not isinstance(value, dict) or not isinstance(value.get("data_list"), list):
+        raise DataError(f"{path}: no list data_list in it")
     info = value.get("metainfo")
     export = Export(path, settings, path.parent / "data", path.parent.parent / "data")
     try:
@@ -80,7 +82,7 @@ def read_yaml(path: Path, settings: DataSettings) -> Rows:
 class _Loader(yaml.SafeLoader):
     """All is text but null: names such as 0001, tags such as `no`. No merge keys: they can grow."""
 
-    yaml_implicit_resolvers = {
+    yaml_implicit_resolvers: ClassVar = {
         letter: [(tag, regexp) for tag, regexp in resolvers if tag.endswith(":null")]
         for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }

@@ -40,6 +40,8 @@ def read_label_studio(path: Path, settings: DataSettings) -> Rows:
     """
     export = Export(path, settings)
     value = load_json(path)
+    if not isinstance(value, list):
+        raise DataError(f"{path}: not a list of Label Studio's tasks")
     other: Counter[str] = Counter()  # results that are no tags: type -> how many
     if any(_is_minimal(entry) for entry in value if isinstance(entry, dict)):
         tasks, form = list(_minimal_tasks(value, export)), "Label Studio JSON-MIN"
@@ -114,7 +116,7 @@ def _answers(results: list[Any], export: Export, other: Counter[str]) -> dict[st
 
 
 def _minimal_tasks(values: list[Any], export: Export) -> Iterator[Task]:
-    """JSON-MIN has a record for each annotation: data, id, answers, annotator, ... in this order."""
+    """JSON-MIN has a record for each annotation: data, id, answers, annotator, in this order."""
     tasks: dict[Any, Task] = {}
     for number, value in enumerate(values, 1):
         where = f"record {number}"
