@@ -137,7 +137,7 @@ def _read(path: Path, settings: DataSettings, outlines: bool = False) -> Rows:
         rows = read_split(path, settings, partial(_read, outlines=True))
     else:
         rows = FORMATS[name].read(path, settings)
-    rows.form = rows.form or FORMATS[name].what
+    rows.form = f"{name}: {rows.form or FORMATS[name].what}"
     return rows
 
 

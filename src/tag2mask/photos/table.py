@@ -33,6 +33,11 @@ class Photo:
     tags: tuple[str, ...]  # in the table's order; empty if it has none
     unknown: tuple[str, ...] = ()  # tags of which nobody knows whether they are in the photo
 
+    @property
+    def is_nothing(self) -> bool:
+        """Whether it is a photo of nothing: no tag is present, and none unknown."""
+        return not self.tags and not self.unknown
+
     def open(self, at_least: int | None = None) -> Image.Image:
         """The picture, RGB and upright; `at_least` as in `open_image`. Raises DataError."""
         return open_image(self.path, at_least)
