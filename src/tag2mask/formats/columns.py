@@ -2,13 +2,12 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePath
+from pathlib import Path
 
 from tag2mask.config import DataSettings
 from tag2mask.formats.cells import as_text, is_empty, is_number, mark
 from tag2mask.formats.findings import Finding
-from tag2mask.formats.pictures import Pictures, plain_name
-from tag2mask.formats.rows import PICTURES, UNREAD
+from tag2mask.formats.pictures import Pictures, looks_like_picture
 from tag2mask.photos.table import tag_key
 
 # Names as `tag_key` writes them. Of the file columns, those in an earlier line are surer.
@@ -123,12 +122,6 @@ def is_header(cells: Sequence[object], pictures: Pictures) -> bool:
     if keys & (RANK.keys() | TAGS):
         return True
     return not any(looks_like_picture(text) or pictures.there(text) for text in texts if text)
-
-
-def looks_like_picture(text: str) -> bool:
-    """Whether a text ends as names of pictures do."""
-    name = plain_name(text.strip())
-    return PurePath(name).suffix.lower() in PICTURES | UNREAD
 
 
 def _chosen(sample: Sample, choice: str | None, option: str) -> int | None:

@@ -1,7 +1,8 @@
 """Names in tables and exports to picture files; all pictures of a folder."""
 
 import os
-from collections import defaultdict
+import re
+from collections import Counter, defaultdict
 from collections.abc import Callable, Container, Iterable, Iterator
 from functools import cached_property
 from pathlib import Path, PurePath
@@ -14,6 +15,8 @@ from tag2mask.formats.rows import PICTURES, UNREAD, is_file
 MOST_SEARCHED = (
     200_000  # pictures below the folder of a table, where no folder of pictures is given
 )
+
+UPLOAD = re.compile("^[0-9a-f]{8}-(?=.)")  # Label Studio writes it before the names of uploads
 
 
 class TooManyError(DataError):
@@ -79,7 +82,7 @@ class Pictures:
         """Whether a file has the name of a picture, or is in one of the folders."""
         roots = (f"{os.path.abspath(root)}{os.sep}" for root in self._roots)  # noqa: PTH100
         inside = any(os.path.abspath(path).startswith(root) for root in roots)  # noqa: PTH100
-        return inside or PurePath(path).suffix.lower() in PICTURES | UNREAD
+        return inside or looks_like_picture(path)
 
     def _search(self, name: str) -> Path | None:
         """The file whose path ends as the name does, in any case and with any extension."""
@@ -92,8 +95,7 @@ class Pictures:
                 if is_file(path):
                     return Path(os.path.normpath(path))
         *folders, last = map(str.casefold, parts)
-        files = self._by_name.get(last) or self._by_stem.get(last)
-        files = files or self._by_stem.get(_stem(last)) or []
+        files = self._named(last) or self._named(UPLOAD.sub("", last))
         if len(files) > 1:  # the longest common end of the paths decides
             score = [_common_end(folders, file) for file in files]
             files = [file for file, n in zip(files, score, strict=True) if n == max(score)]
@@ -101,6 +103,10 @@ class Pictures:
             listed = ", ".join(files[:3]) + (", ..." if len(files) > 3 else "")
             raise DataError(f"{len(files)} pictures have this name: {listed}; write its folder too")
         return Path(files[0]) if files else None
+
+    def _named(self, name: str) -> list[str]:
+        files = self._by_name.get(name) or self._by_stem.get(name)
+        return files or self._by_stem.get(_stem(name)) or []
 
     @cached_property
     def _roots(self) -> list[str]:
@@ -134,6 +140,12 @@ class Pictures:
         return _index(self._files, lambda file: PurePath(file).stem.casefold())
 
 
+def looks_like_picture(name: str) -> bool:
+    """Whether a name ends as those of pictures do."""
+    suffix = PurePath(plain_name(name)).suffix.lower()
+    return suffix in PICTURES or suffix in UNREAD
+
+
 def plain_name(name: str) -> str:
     """A Windows path or an address to a path with slashes; a local-files address to its file."""
     if "://" in name or "/?d=" in name:
@@ -162,12 +174,22 @@ def _walk(folder: Path, kinds: Container[str]) -> Iterator[str]:
 
 
 def unread_pictures(folder: Path) -> list[Finding]:
-    """A warning if a folder has pictures of formats that are not read, in it or below it."""
-    files = pictures_below(folder, UNREAD)
-    kinds = ", ".join(sorted({file.suffix.lower() for file in files}))
-    what = f"{len(files)} pictures have formats that are not read ({kinds}) and are left out"
-    finding = Finding("unread pictures", str(folder), what, "convert them to JPEG", "warning")
-    return [finding] if files else []
+    """Warnings for the pictures in a folder and below it that are not read: one for each remedy."""
+    count = Counter(file.suffix.lower() for file in pictures_below(folder, UNREAD))
+    kinds: dict[str, list[str]] = defaultdict(list)  # what to do -> kinds of files
+    for kind in sorted(count):
+        kinds[UNREAD[kind]].append(kind)
+    return [
+        Finding(
+            "unread pictures",
+            str(folder),
+            f"{sum(count[kind] for kind in same)} pictures are left out, their kinds are not read: "
+            + ", ".join(f"{count[kind]} {kind}" for kind in same),
+            do,
+            "warning",
+        )
+        for do, same in kinds.items()
+    ]
 
 
 def picture_path(name: str, folder: Path) -> Path:
@@ -180,7 +202,7 @@ def picture_path(name: str, folder: Path) -> Path:
 
 def _stem(name: str) -> str:
     stem, dot, suffix = name.rpartition(".")
-    return stem if dot and f".{suffix}" in PICTURES | UNREAD else name
+    return stem if dot and (f".{suffix}" in PICTURES or f".{suffix}" in UNREAD) else name
 
 
 def _common_end(folders: list[str], file: str) -> int:

@@ -13,8 +13,9 @@ from typing import Any, BinaryIO, NamedTuple
 
 from tag2mask.config import DataSettings
 from tag2mask.errors import DataError
-from tag2mask.formats.columns import RANK, TAGS, looks_like_picture
+from tag2mask.formats.columns import RANK, TAGS
 from tag2mask.formats.findings import Finding
+from tag2mask.formats.pictures import looks_like_picture
 from tag2mask.formats.rows import Rows
 from tag2mask.formats.tables import Fault, rows_from_objects, rows_from_records
 from tag2mask.photos.table import tag_key
