@@ -189,9 +189,10 @@ def _is_list(text: str) -> bool:
 
 def _items(text: str) -> list[object]:
     """What stands between [ and ]: 'cat', 'dog'; or cat, dog without quotes."""
-    if "'" not in text and '"' not in text:
+    quoted = "'" in text or '"' in text
+    if not quoted and not re.search(r"[\[\]{}]", text):
         return list(text.split(","))
-    if QUOTED.sub("", text).strip(", \t\r\n"):
+    if not quoted or QUOTED.sub("", text).strip(", \t\r\n"):
         what = f"[{text[:60]}] looks like a list, but is none"
         raise CellError(what, 'write it as JSON: ["cat", "dog"]')
     return [re.sub(r"\\(.)", r"\1", item[1:-1]) for item in QUOTED.findall(text)]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from tag2mask.config import DataSettings
@@ -159,7 +160,7 @@ def _file_column(sample: Sample, pictures: Pictures) -> int:
 
     everything = [i for i, key in enumerate(sample.keys) if key not in TAGS or len(rank) == 1]
     named = [i for i in everything if rank[i] < UNNAMED]
-    fit = exist(everything, pictures.at)
+    fit = exist(everything, partial(pictures.there, search=False))
     rest = [i for i in (named if fit else everything) if i not in fit]
     fit += exist(rest, pictures.there)
     fit = fit or named or [i for i in everything if _all(sample.texts(i), looks_like_picture)]
@@ -222,17 +223,19 @@ def _tag_columns(sample: Sample, columns: Columns) -> Columns:
 
 
 def _tags_without_header(sample: Sample, columns: Columns, others: list[int]) -> Columns:
-    """The only other column, the only one with words, or all that follow an address (Vertex)."""
+    """The only other column; the last of a table of boxes; or all after the file (Vertex)."""
     words = [i for i in others if sample.texts(i) and not _all(sample.texts(i), is_number)]
-    address = columns.split is not None or _all(sample.texts(columns.file), lambda t: "://" in t)
-    if address and words and min(words) > columns.file:
+    if columns.split is not None and words and min(words) > columns.file:
         return replace(columns, tags=tuple(i for i in others if i > columns.file))
-    tags = others if len(others) == 1 else words
-    if len(tags) > 1:
-        do = "choose one with --photos.tag-column"
-        raise ColumnError(f"several columns may have the tags: {sample.listed(tags)}", do)
+    boxes = len(others) == 5 and words == others[-1:] and any(map(sample.texts, others[:4]))
+    if len(others) == 1 or boxes:
+        return replace(columns, tags=(others[-1],))
+    do = "choose one with --photos.tag-column"
+    if others:
+        what = f"several columns may have the tags: {sample.listed(others)}, and there is no header"
+        raise ColumnError(what, do)
     fault = Finding("columns", "row 1", f"no column of tags among {sample.listed()}")
-    return replace(columns, tags=tuple(tags), no_tags=None if tags else fault)
+    return replace(columns, no_tags=fault)
 
 
 def _marks(sample: Sample, columns: Sequence[int]) -> bool:
