@@ -36,7 +36,8 @@ PARTS = {
     "test testing": "test",
 }
 PART = {word: part for words, part in PARTS.items() for word in words.split()}
-NO_TAGS = {"", "no", "nr", "index", "number", "width", "height", "fold", "row", "unnamed0"}
+NO_TAGS = {"", "fold", "unnamed0"}  # though there may be only 0 and 1 in them
+COUNTERS = {"no", "nr", "num", "number", "index", "row", "id", "imageid"}
 LABEL_STUDIO = {"annotationid", "annotator", "leadtime"}
 LOOKED_AT = 200  # records whose pictures are looked for, to find the column
 
@@ -213,8 +214,7 @@ def _tag_columns(sample: Sample, columns: Columns) -> Columns:
         return replace(columns, tags=tuple(choices))
     if choices:
         raise ColumnError(f"several columns may have the tags: {sample.listed(choices)}", option)
-    known = NO_TAGS | CONFIDENCES | SPLITS | LABEL_STUDIO | RANK.keys()
-    maybe = [i for i in others if sample.keys[i] not in known]
+    maybe = [i for i in others if sample.keys[i] not in NO_TAGS and not _counts(sample, i)]
     one_hot = [i for i in maybe if not sample.texts(i) or _marks(sample, [i])]
     if any(sample.texts(i) for i in one_hot):
         return replace(columns, tags=tuple(one_hot), one_hot=True)
@@ -236,6 +236,13 @@ def _tags_without_header(sample: Sample, columns: Columns, others: list[int]) ->
         raise ColumnError(what, do)
     fault = Finding("columns", "row 1", f"no column of tags among {sample.listed()}")
     return replace(columns, no_tags=fault)
+
+
+def _counts(sample: Sample, column: int) -> bool:
+    """Whether a column has the numbers of the rows: 0, 1, 2, ... or 1, 2, 3, ..."""
+    texts = sample.texts(column)
+    numbers = [[str(i + start) for i in range(len(texts))] for start in (0, 1)]
+    return sample.keys[column] in COUNTERS and texts in numbers
 
 
 def _marks(sample: Sample, columns: Sequence[int]) -> bool:

@@ -109,6 +109,12 @@ def _meanings(
     groups: list[Sequence[Any]] = [
         cell if columns.several and isinstance(cell, tuple) else (cell,) for cell in cells
     ]
+    if columns.one_hot:  # without columns that are always empty
+        number = range(len(columns.tags))
+        filled = [i for i in number if any(as_mark(group[i]).strip() for group in groups)]
+        if len(filled) < len(number):
+            columns.tags = tuple(columns.tags[i] for i in filled)
+            groups = [[group[i] for i in filled] for group in groups]
     parts = [part for group in groups for part in group]
     read: Callable[[Sequence[Any]], Meaning]
     if columns.one_hot:
