@@ -1,6 +1,7 @@
 """Names in tables and exports to picture files; all pictures of a folder."""
 
 import os
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Container, Iterable
 from functools import cached_property
@@ -14,6 +15,8 @@ from tag2mask.formats.rows import PICTURES, UNREAD, is_file
 MOST_SEARCHED = (
     200_000  # pictures below the folder of a table, where no folder of pictures is given
 )
+
+UPLOAD = re.compile("^[0-9a-f]{8}-(?=.)")  # Label Studio writes it before the names of uploads
 
 
 class Pictures:
@@ -59,8 +62,7 @@ class Pictures:
         parts = [part.casefold() for part in PurePosixPath(name).parts if part.strip("./")]
         if not parts:
             return None
-        files = self._by_name.get(parts[-1]) or self._by_stem.get(parts[-1])
-        files = files or self._by_stem.get(_stem(parts[-1])) or []
+        files = self._named(parts[-1]) or self._named(UPLOAD.sub("", parts[-1]))
         if len(files) > 1:  # the longest common end of the paths decides
             score = [_common_end(parts[:-1], file) for file in files]
             files = [file for file, n in zip(files, score, strict=True) if n == max(score)]
@@ -68,6 +70,10 @@ class Pictures:
             listed = ", ".join(map(str, files[:3])) + (", ..." if len(files) > 3 else "")
             raise DataError(f"{len(files)} pictures have this name: {listed}; write its folder too")
         return files[0] if files else None
+
+    def _named(self, name: str) -> list[Path]:
+        files = self._by_name.get(name) or self._by_stem.get(name)
+        return files or self._by_stem.get(_stem(name)) or []
 
     @cached_property
     def _files(self) -> list[Path]:

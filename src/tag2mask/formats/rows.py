@@ -123,9 +123,9 @@ def as_table(rows: Rows, tags: Sequence[str]) -> Table:
 
     def photo(name: str, row: Row) -> Photo:
         own = tuple(sorted(order.keys() & row.tags, key=order.__getitem__))
-        if row.absent is None:
+        if row.absent is None and not rows.no_tags:
             return Photo(name, row.path, own)
-        known = (*own, *row.absent)
+        known = (*own, *(row.absent or ()))
         if known not in unknown:
             unknown[known] = tuple(tag for tag in tags if tag not in known)
         return Photo(name, row.path, own, unknown[known])
@@ -236,10 +236,12 @@ def _spelling_faults(rows: Sequence[Row], known: Sequence[str]) -> Iterator[Find
         if others:
             tags = ", ".join(f'"{tag}" ({photos_text(photos)})' for tag, photos in group.items())
             what = f"{tags} are spellings of one tag, but would become {len(group)} classes"
-            yield Finding("spelling", _first(rows, others[-1]), what, f'write "{best}" everywhere')
+            do = f'write "{best}" everywhere, or use --photos.rename'
+            yield Finding("spelling", _first(rows, others[-1]), what, do)
         if tag_key(best) == "background":
             what = f'"{best}" is the name of class 0, the pixels without a tag'
-            yield Finding("spelling", _first(rows, best), what, "use another tag")
+            do = f"use another tag; if nothing is there, use --photos.nothing {best}"
+            yield Finding("spelling", _first(rows, best), what, do)
 
 
 def _first(rows: Sequence[Row], tag: str) -> str:

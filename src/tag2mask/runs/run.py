@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from functools import cache, cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +13,11 @@ from tag2mask.config import Config, SegmenterSettings
 from tag2mask.config_files import read_config
 from tag2mask.errors import ConfigError, DataError, RunError
 from tag2mask.files import Facts, fingerprint, read_json, read_list, writing
-from tag2mask.formats import read_rows
+from tag2mask.formats.check import settings_reader
 from tag2mask.formats.rows import Rows, known_tags, to_table
-from tag2mask.photos.masks import Truth, true_photos
+from tag2mask.photos.masks import Truth, true_photos, write_class_names
 from tag2mask.photos.table import Photo, Table
-from tag2mask.progress import console, track
+from tag2mask.progress import console, log, track
 from tag2mask.runs.folder import CLUSTERS, METRICS, MODEL, PAGE, RunFolder
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Run:
             raise RunError(f"{self.folder}: not a run folder (it has no config.toml)")
         self.config = config or read_config(self.files.config)
         self.facts = Facts(self.files.facts)
-        self.read = cache(partial(read_rows, settings=self.config.photos))
+        self.read = settings_reader(self.config.photos)
         self.begun = False  # whether a stage has left anything new in the folder
 
     def __repr__(self) -> str:
@@ -54,7 +54,8 @@ class Run:
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """Metrics of the pseudo masks and of the segmenter; None for those without true masks."""
+        """Metrics of the pseudo masks and of the segmenter; None for those without true masks.
+        "finds", if validation photos have tags: what the segmenter finds of them."""
         metrics: dict[str, Any] = read_json(self.files.need("evaluate", METRICS))
         return metrics
 
@@ -120,16 +121,20 @@ class Run:
             table = true_photos(table, self.val, folder)
             if not table.photos:
                 return None  # the folder holds only masks of validation photos
-        return Truth(folder, table, self.config.photos.numbering, self.facts)
+        truth = Truth(folder, table, self.config.evaluate.classes, self.facts)
+        for warning in truth.warnings:
+            log.info(f"warning: {folder}: {warning}")
+        return truth
 
     @cached_property
     def pseudo_photos(self) -> tuple[Photo, ...]:
-        """Training photos whose pseudo masks are evaluated.
+        """Training photos whose pseudo masks are evaluated. Those of nothing are not among them.
 
         Raises DataError if there are true masks, but none for the photos of photos.pseudo_list.
         """
         truth, listed = self.truths["train"], self.config.photos.pseudo_list
-        photos = truth.photos_with_truth if truth else ()
+        # No mask of a photo of nothing can be wrong.
+        photos = tuple(p for p in (truth.photos_with_truth if truth else ()) if not p.of_nothing)
         if not (listed and photos):
             return photos
         names = set(read_list(listed))
@@ -163,8 +168,10 @@ class Run:
         tags = ", ".join(f"{tag} {count}" for tag, count in counts[:MOST_TAGS])
         more = f" and {len(counts) - MOST_TAGS} more" if len(counts) > MOST_TAGS else ""
         parts = [f"{len(self.table)} photos, {self.table.num_tags} tags ({tags}{more})"]
-        if nothing := sum(not photo.tags for photo in self.table.photos):
-            parts.append(f"{nothing} photos without a tag")
+        if nothing := len(self.table.nothing):
+            parts.append(f"{nothing} photos of nothing")
+        if unknown := self.table.with_unknown:
+            parts.append(f"{unknown} photos with unknown tags")
         parts.append(f"{len(self.val)} validation photos" if self.val else "no validation photos")
         masks = [
             f"{len(truth.photos_with_truth)} {'training' if name == 'train' else 'validation'}"
@@ -226,6 +233,7 @@ class Run:
         photos = _photos([Path(path) for path in paths], out, suffixes)
         count = empty = 0
         errors: list[DataError] = []
+        write_class_names(out, self.segmenter.classes)
         predictions = predict_photos(self.segmenter, photos, self._settings, on_error=errors.append)
         for photo, prediction in track(predictions, "predictions", total=len(photos)):
             prediction.save(out / f"{photo.name}.png")

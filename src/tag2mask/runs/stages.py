@@ -19,7 +19,7 @@ from tag2mask.errors import DataError
 from tag2mask.files import read_json, write_json
 from tag2mask.formats.check import check as check_data
 from tag2mask.formats.findings import count, problems, shorten
-from tag2mask.photos.masks import look_at_mask
+from tag2mask.photos.masks import look_at_mask, write_class_names
 from tag2mask.photos.table import BACKGROUND, IGNORE, Photo, Table
 from tag2mask.processes import barrier, cores, parallel_map, rank, ranks
 from tag2mask.progress import console, log, track
@@ -47,7 +47,7 @@ def check(run: Run, folder: Path) -> Counts:
         data,
         config.val,
         config.val_masks,
-        numbering=config.photos.numbering,
+        classes=config.evaluate.classes,
         facts=run.facts,
         read=run.read,
     )
@@ -168,7 +168,7 @@ def _count_empty(table: Table, folder: Path) -> int:
 
 def segmenter(run: Run, folder: Path) -> Counts:
     """Write model.safetensors; for each earlier round, round-N/ with its model and masks."""
-    from tag2mask.masks import read_maps
+    from tag2mask.masks import read_maps, write_nothing
     from tag2mask.segmenter.deeplab import load_segmenter, save_segmenter
     from tag2mask.segmenter.train import train_segmenter
 
@@ -192,6 +192,8 @@ def segmenter(run: Run, folder: Path) -> Counts:
         if number < rounds:
             shutil.rmtree(place / CHECKPOINT, ignore_errors=True)
             pseudo_masks = place / "masks"
+            for index in run.table.nothing[rank() :: ranks()]:
+                write_nothing(pseudo_masks, run.table.photos[index])
             _predict(run, place / MODEL, run.table, pseudo_masks, with_tags)
     model = load_segmenter(folder / MODEL)
     return {"photos": len(run.table), "weights": model.backbone.weights_used}
@@ -220,10 +222,13 @@ def _predict(
 
 def evaluate(run: Run, folder: Path) -> Counts:
     """Write predictions/NAME.png for the validation photos, and metrics.json."""
+    from tag2mask.evaluate import count_finds, finds_text
+
     settings, listed = run.config.segmenter, run.config.photos.pseudo_list
     predictions = folder / PREDICTIONS
     if run.val:
         _predict(run, run.files.result("segmenter", MODEL), run.val, predictions)
+        write_class_names(predictions, run.table.classes)
     if rank() > 0:
         return {}
     crf = (run.config.masks if settings.rounds == 1 else settings).crf.iterations > 0
@@ -237,10 +242,14 @@ def evaluate(run: Run, folder: Path) -> Counts:
         "pseudo": _score(run, "train", run.pseudo_photos, run.last_masks, pseudo),
         "segmenter": _score(run, "val", scored, predictions, predicted),
     }
+    counts = {name: values and values["images"] for name, values in metrics.items()}
     if not any(metrics.values()):
         log.info("evaluate: no true masks were given (--val-masks FOLDER), so there are no metrics")
+    if run.val and (finds := count_finds(run.val, predictions)):
+        metrics["finds"] = finds
+        log.info(f"segmenter, by the tags of the validation photos: {finds_text(finds)}")
     write_json(folder / METRICS, metrics)
-    return {name: values and values["images"] for name, values in metrics.items()}
+    return counts
 
 
 def _score(
