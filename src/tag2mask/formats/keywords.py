@@ -15,23 +15,26 @@ from tag2mask.formats.embedded import IPTC_BYTES, keywords_inside
 from tag2mask.formats.findings import Finding
 from tag2mask.formats.pictures import pictures_below, unread_pictures
 from tag2mask.formats.rows import PICTURES, UNREAD, Row, Rows, photos_text
-from tag2mask.formats.xmp import Keyword, levels, xmp_keywords
+from tag2mask.formats.xmp import MOST_BYTES, Keyword, levels, xmp_keywords
 from tag2mask.processes import cores, parallel_map
 from tag2mask.progress import track
 
 LOOKED_AT = 200  # pictures that tell whether a folder of folders has keywords
-MOST_BYTES = 1 << 26  # of a file beside a picture
 IPTC_CUTS = range(IPTC_BYTES - 3, IPTC_BYTES + 1)  # bytes of a keyword that may have been cut
 # Keywords that programs write for themselves: the tops of their levels.
 INTERNAL = {"darktable", "_Digikam_Internal_Tags_", "_Digikam_root_tag_"}
 # What is hardly a tag -> what it is, what to do, how bad it is.
 DOUBTS: dict[re.Pattern[str], tuple[str, str, Literal["error", "warning"]]] = {
-    re.compile(r"\d+( -?\d*\.?\d+(e-?\d+)?){4,}"): (
+    re.compile(r"\d+( [\d.e-]+){4,}"): (
         "are YOLO's boxes, not tags",
         "give the data.yaml, which has the names of the classes",
         "error",
     ),
-    re.compile(r"\S+( \S+){6,}|.* .*[.!?]"): ("are sentences, not tags", "write tags", "warning"),
+    re.compile(r".{101,}|\S+( \S+){6,}|(?=.* ).*[.!?]"): (
+        "are sentences, not tags",
+        "write tags",
+        "warning",
+    ),
     re.compile(r".*[,;].*"): (
         "may be several tags",
         "if they are, separate them with --photos.separator ','",
@@ -58,15 +61,19 @@ def read_keywords(path: Path, settings: DataSettings) -> Rows:
     if settings.form == "auto" and (folders := _tag_folders(path, pictures)):
         _refuse_two_readings(path, pictures, folders)
     rows, sources = Rows(path), Counter[str]()
+    deep: Keyword = ()  # an example of a keyword with levels
     photos = parallel_map(_reader(path, settings.separator), pictures, cores())
     for picture, photo in zip(pictures, track(photos, "read keywords", len(pictures)), strict=True):
         sources.update(photo.sources.keys())
+        deep = deep or next((keyword for keyword in photo.keywords if len(keyword) > 1), ())
         tags = chosen_tags(photo.keywords, level)
         rows.rows.append(Row(picture, tags, photo.where, absent=None if photo.complete else ()))
         rows.findings += photo.findings
     rows.findings += [*_doubtful_tags(rows), *unread_pictures(path)]
-    counts = ", ".join(f"{source} in {photos_text(n)}" for source, n in sources.most_common())
-    rows.form = f"keywords of pictures: {counts or 'no picture has any'}"
+    rows.form = ", ".join(f"{source} in {photos_text(n)}" for source, n in sources.most_common())
+    rows.form = rows.form or "no picture has any"
+    if deep:
+        rows.form += f"; of levels such as {'|'.join(deep)}: {level}"
     return rows
 
 
@@ -233,10 +240,10 @@ def _few(names: Iterable[str]) -> str:
 def _doubtful_tags(rows: Rows) -> Iterator[Finding]:
     """One finding for all tags of a kind that are hardly tags."""
     where = {tag: row.where for row in reversed(rows.rows) for tag in row.tags}
-    count = Counter(tag for row in rows.rows for tag in row.tags)
+    left = [*where]
     for pattern, (what, do, severity) in DOUBTS.items():
-        tags = [tag for tag in count if pattern.fullmatch(tag)]
+        tags = [tag for tag in left if pattern.fullmatch(tag)]
         if tags:
-            text = f'{len(tags)} of {len(count)} keywords {what}, such as "{tags[0]}"'
+            text = f'{len(tags)} of {len(where)} keywords {what}, such as "{tags[0]:.80}"'
             yield Finding("keywords", where[tags[0]], text, do, severity)
-        count = Counter({tag: n for tag, n in count.items() if tag not in tags})
+            left = [tag for tag in left if not pattern.fullmatch(tag)]
