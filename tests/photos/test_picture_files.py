@@ -74,13 +74,16 @@ def test_the_small_preview_in_a_raw_file_is_not_taken_for_the_photo(tmp_path):
         open_image(tmp_path / "a.NEF")
 
 
-def test_a_drawing_with_the_name_of_a_photo_starts_no_other_program(tmp_path):
+def test_a_drawing_with_the_name_of_a_photo_starts_no_other_program(tmp_path, monkeypatch):
+    started = []
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *_, **__: started.append(1))
     drawing = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n"
     (tmp_path / "a.jpg").write_bytes(drawing)
     with Image.open(tmp_path / "a.jpg") as image:
-        assert image.format == "EPS"  # Pillow would give it to Ghostscript
+        assert image.format == "EPS"
     with pytest.raises(DataError, match="not a readable picture"):
         open_image(tmp_path / "a.jpg")
+    assert not started
 
 
 def test_names_keep_the_extension_only_where_they_need_it():
