@@ -30,7 +30,7 @@ def keywords_inside(path: Path, add: Add) -> None:
     with reading(path) as file:
         info: dict[Any, Any] = {**file.info}
         if file.format not in HAVE_XMP and "xmp" not in info:
-            # In a PNG file it may stand behind the pixels, where ExifTool puts it.
+            # In a PNG file it may stand behind the pixels: old versions of ExifTool put it there.
             info["xmp"] = _packet(path, most=1 << 20 if file.format == "PNG" else 1 << 40)
         add("XMP", lambda: _xmp(info))
         add("IPTC", lambda: _iptc(_iptc_data(file, info)))
