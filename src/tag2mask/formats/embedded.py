@@ -7,6 +7,7 @@ from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from PIL.ImageFile import ImageFile
 
 from tag2mask.formats.xmp import Keyword, levels, xmp_keywords
@@ -34,7 +35,8 @@ def keywords_inside(path: Path, add: Add) -> None:
             info["xmp"] = _packet(path, most=1 << 20 if file.format == "PNG" else 1 << 40)
         add("XMP", lambda: _xmp(info))
         add("IPTC", lambda: _iptc(_iptc_data(file, info)))
-        add("XPKeywords", lambda: _windows(file.getexif().get(XP_KEYWORDS)))
+        # Not `file.getexif`: that of PNG files reads the pixels.
+        add("XPKeywords", lambda: _windows(Image.Image.getexif(file).get(XP_KEYWORDS)))
 
 
 def _xmp(info: dict[Any, Any]) -> list[Keyword]:
