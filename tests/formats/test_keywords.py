@@ -77,7 +77,7 @@ def findings(folder: Path, **options) -> list[tuple[str, str]]:
         ("exiftool.heic", {"Dog", "Köln"}),
         ("exiftool.gif", {"Dog", "Köln"}),
         ("exiftool.jp2", {"Dog", "Köln"}),
-        ("imagemagick.png", {"Dog", "Köln", "Würmer", "Bäume"}),
+        ("imagemagick.png", {"Dog", "Köln", "Würmer"}),  # EXIF is behind the pixels
         ("latin1.jpg", {"Kühe", "dog"}),
         ("exiv2.jpg", {"cat", "Kühe"}),
         ("cut.jpg", {"Weißstörche auf der großen Wiese hinter dem Dorf im Sommer mit Ühu"}),
