@@ -12,6 +12,7 @@ from tag2mask.files import read_text
 from tag2mask.formats.exports import Export, Tags, class_name, confidence, tag_text, tag_texts
 from tag2mask.formats.json_files import load_json, peek_json
 from tag2mask.formats.rows import Rows
+from tag2mask.formats.tables import rows_from_objects
 
 FORMS = (
     "COCO and COCO Camera Traps (images, annotations, categories)",
@@ -54,10 +55,15 @@ def read_mmpretrain(path: Path, settings: DataSettings) -> Rows:
 
 
 def read_json(path: Path, settings: DataSettings) -> Rows:
-    """A dictionary from pictures to tags. Raises DataError if it is of no form that is known."""
+    """A dictionary from pictures to tags, or a list of objects, each a row of a table.
+
+    Raises DataError with the forms that are known if it is neither.
+    """
     value = load_json(path)
     if isinstance(value, dict) and value and all(map(_is_target, value.values())):
         return _dictionary(value, path, settings, "JSON dictionary")
+    if isinstance(value, list) and value and all(isinstance(entry, dict) for entry in value):
+        return rows_from_objects(path, value, settings, "JSON list of objects")
     kind = type(value).__name__
     keys = f"with {', '.join(map(short, list(value)[:5]))}" if isinstance(value, dict) else ""
     kind = {"dict": f"an object {keys}", "list": "a list", "NoneType": "null"}.get(kind, kind)
