@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -217,3 +218,40 @@ torch.save(linear(folder / "two", 5), folder / "weights.pt")
         "batch_size = 1 is less than one for each of the 2 processes"
         in (tmp_path / "error").read_text()
     )
+
+
+def indices(size, nothing, epochs, seed=0):
+    """The examples of each epoch, in batches of 4 that do not end with an epoch."""
+    length = loop.epoch_length(size, len(nothing))
+    draws = loop.Draws(size, 4, seed, 0, -(-epochs * length // 4), nothing=nothing)
+    flat = [index for batch in draws for index, _ in batch]
+    return [flat[i * length : (i + 1) * length] for i in range(epochs)]
+
+
+def test_many_examples_of_nothing_do_not_drown_the_few():
+    """3 examples show something, 30 nothing: an epoch has all 3 and as many others, each time new
+    ones."""
+    nothing = [i for i in range(33) if i % 11]
+    epochs = indices(33, nothing, 40)
+    for epoch in epochs:
+        assert len(set(epoch)) == 6 and set(epoch) - set(nothing) == {0, 11, 22}
+    assert {i for epoch in epochs for i in epoch} == set(range(33)), "some are never drawn"
+    assert len({frozenset(epoch) for epoch in epochs}) > 30
+    assert epochs == indices(33, nothing, 40) != indices(33, nothing, 40, seed=1)
+
+
+@pytest.mark.parametrize("nothing", [(), (1, 4), (0, 2, 5, 7, 9)])
+def test_few_examples_of_nothing_change_no_draw(nothing):
+    """Nor does the order differ from that of trainings before there were any."""
+    for i, epoch in enumerate(indices(10, nothing, 3)):
+        assert epoch == np.random.default_rng((0, i)).permutation(10).tolist()
+
+
+def test_draws_of_nothing_resume_where_they_were():
+    whole = list(loop.Draws(33, 4, 0, 0, 12, nothing=range(5, 33)))
+    assert [list(loop.Draws(33, 4, 0, i, 12, nothing=range(5, 33))) for i in (3, 7)] == [
+        whole[3:],
+        whole[7:],
+    ]
+    halves = [list(loop.Draws(33, 4, 0, 0, 12, rank, 2, range(5, 33))) for rank in (0, 1)]
+    assert [sorted(a + b) for a, b in zip(*halves, strict=True)] == [sorted(b) for b in whole]

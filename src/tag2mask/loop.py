@@ -12,7 +12,7 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -56,7 +56,11 @@ class Examples(Protocol):
 
 @dataclass(frozen=True)
 class Draws:
-    """The (index, key) pairs of this rank's part of each batch, for the steps first to last - 1."""
+    """The (index, key) pairs of this rank's part of each batch, for the steps first to last - 1.
+
+    An epoch takes every example once. Of those in `nothing` (photos of nothing) it takes at most as
+    many as there are others, drawn anew each time, so that many of them do not drown the few.
+    """
 
     size: int
     batch_size: int
@@ -65,18 +69,35 @@ class Draws:
     last: int
     rank: int = 0
     ranks: int = 1
+    nothing: Sequence[int] = ()
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         epoch, order = -1, np.empty(0, np.int64)
+        length = epoch_length(self.size, len(self.nothing))
         for step in range(self.first, self.last):
             batch = []
             for position in range(step * self.batch_size, (step + 1) * self.batch_size):
-                if position // self.size != epoch:
-                    epoch = position // self.size
-                    order = np.random.default_rng((self.seed, epoch)).permutation(self.size)
-                index = int(order[position % self.size])
+                if position // length != epoch:
+                    epoch = position // length
+                    order = self._order(epoch, length)
+                index = int(order[position % length])
                 batch.append((index, _key(self.seed, epoch, index)))
             yield batch[self.rank :: self.ranks]
+
+    def _order(self, epoch: int, length: int) -> np.ndarray:
+        """The examples of an epoch in their order: (length,) int."""
+        random = np.random.default_rng((self.seed, epoch))
+        if length == self.size:
+            return random.permutation(length)
+        others = np.setdiff1d(np.arange(self.size), self.nothing)
+        few = random.choice(np.array(self.nothing), length - len(others), replace=False)
+        return random.permutation(np.concatenate([others, few]))
+
+
+def epoch_length(size: int, nothing: int) -> int:
+    """The number of examples in an epoch of `size` examples, `nothing` of which show nothing."""
+    others = size - nothing
+    return others + min(nothing, others)
 
 
 def _key(*numbers: int) -> int:
@@ -121,10 +142,12 @@ def fit(
     precision: str,
     workers: int,
     what: str,
+    nothing: Sequence[int] = (),
 ) -> N:
     """Train `model` in place with what `loss(model, batch)` returns under "loss"; returns it.
 
-    workers: processes that read examples, see `loader_workers`. Writes `folder`/metrics.jsonl and
+    workers: processes that read examples, see `loader_workers`. nothing: the examples that show
+    nothing, see `Draws`. Writes `folder`/metrics.jsonl and
     checkpoints under `folder`/checkpoint, and resumes from the newest of these.
 
     Raises:
@@ -142,11 +165,13 @@ def fit(
     share = len(range(number, batch_size, ranks)) * ranks / batch_size
     checkpoints, total = folder / "checkpoint", phases[-1].end
     first, start = 0, _newest(checkpoints)
-    metrics = _Metrics(folder / "metrics.jsonl", start, what, total, len(examples) / batch_size)
+    length = epoch_length(len(examples), len(nothing))
+    metrics = _Metrics(folder / "metrics.jsonl", start, what, total, length / batch_size)
     if start < total:
         resumes = f"resumes at step {start}; " if start else ""
+        photos = _photos(len(examples), len(nothing))
         log.info(
-            f"{what}: {resumes}{len(examples)} photos, {total} steps of {batch_size}, "
+            f"{what}: {resumes}{photos}, {total} steps of {batch_size}, "
             f"on {torch.cuda.get_device_name() if acc.device.type == 'cuda' else 'CPU'}"
             f"{f' ({ranks} processes)' if ranks > 1 else ''}"
         )
@@ -165,7 +190,9 @@ def fit(
         first = max(start, first)
         batches: DataLoader[Any] = DataLoader(
             examples,  # type: ignore[arg-type]
-            batch_sampler=Draws(len(examples), batch_size, seed, first, phase.end, number, ranks),
+            batch_sampler=Draws(
+                len(examples), batch_size, seed, first, phase.end, number, ranks, nothing
+            ),
             num_workers=loader_workers(workers),
             pin_memory=acc.device.type == "cuda",
         )
@@ -191,6 +218,15 @@ def fit(
         acc.free_memory()
         first = phase.end
     return model
+
+
+def _photos(number: int, nothing: int) -> str:
+    text = f"{number} photos"
+    if not nothing:
+        return text
+    text += f", {nothing} of nothing"
+    few = epoch_length(number, nothing) - (number - nothing)
+    return text if few == nothing else f"{text} ({few} in each epoch)"
 
 
 def _agreed(acc: Accelerator, here: bool) -> bool:

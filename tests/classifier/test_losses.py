@@ -5,7 +5,14 @@ import math
 import pytest
 import torch
 
-from tag2mask.classifier.losses import equivariance, mce, mean_logit_bce, pce, top_k_pool
+from tag2mask.classifier.losses import (
+    equivariance,
+    mce,
+    mean_logit_bce,
+    pce,
+    possible_scores,
+    top_k_pool,
+)
 from tag2mask.classifier.views import second_view
 
 
@@ -192,3 +199,91 @@ def test_second_view_moves_scores_with_their_pixels():
             a, b = picture[half].flatten(), target[half].flatten()
             if b.std() > 0.1:
                 assert torch.corrcoef(torch.stack([a, b]))[0, 1] > 0.95
+
+
+NAN = math.nan
+
+
+def former_mce(log_p, log_not_p, labels):
+    return -(labels * log_p + (1 - labels) * log_not_p).mean()
+
+
+def former_mean_logit_bce(logits, labels):
+    mean_logits = logits[..., 1:].float().mean(1)
+    return torch.nn.functional.binary_cross_entropy_with_logits(mean_logits, labels[:, 1:])
+
+
+def former_target(scores, labels):
+    target = scores * labels[:, None, None]
+    return target / target.sum(-1, keepdim=True).clamp(min=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_known_labels_give_the_bits_of_the_plain_formulas(seed):
+    """Data without unknown tags must train to the same weights as before there were any."""
+    random = torch.Generator().manual_seed(seed)
+    B, N, C = (int(torch.randint(1, most, (), generator=random)) for most in (18, 40, 22))
+    labels = (torch.rand(B, C + 1, generator=random) < 0.4).float()
+    labels[:, 0] = 1
+    start = torch.randn(B, N, C + 1, generator=random) * 5
+
+    def both(new, former):
+        """Values and gradients of the two."""
+        for loss in (new, former):
+            logits = start.clone().requires_grad_()
+            value = loss(logits)
+            yield value.detach(), torch.autograd.grad(value, logits)[0]
+
+    pairs = [
+        (lambda x: mce(*top_k_pool(x, 3), labels), lambda x: former_mce(*top_k_pool(x, 3), labels)),
+        (lambda x: mean_logit_bce(x, labels), lambda x: former_mean_logit_bce(x, labels)),
+        (
+            lambda x: possible_scores(x.softmax(-1)[:, None], labels).square().sum(),
+            lambda x: former_target(x.softmax(-1)[:, None], labels).square().sum(),
+        ),
+    ]
+    for new, former in pairs:
+        (value, gradient), (want, want_gradient) = both(new, former)
+        assert torch.equal(value, want) and torch.equal(gradient, want_gradient)
+
+
+def test_mce_is_the_mean_over_known_labels():
+    pooled = torch.tensor([[0.8, 0.5, 0.1], [0.6, 0.3, 0.2]])
+    labels = torch.tensor([[1.0, NAN, 0.0], [1.0, NAN, NAN]])
+    got = mce(pooled.log(), (1 - pooled).log(), labels).item()
+    assert got == pytest.approx(-(math.log(0.8) + math.log(0.9) + math.log(0.6)) / 3)
+
+
+def test_mean_logit_bce_is_the_mean_over_known_labels():
+    logits = torch.tensor([[[9.0, 1.0, -3.0]], [[9.0, 4.0, 7.0]]], requires_grad=True)
+    labels = torch.tensor([[1.0, 1.0, 0.0], [1.0, NAN, 0.0]])
+    loss = mean_logit_bce(logits, labels)
+    want = (math.log(1 + math.exp(-1)) + math.log(1 + math.exp(-3)) + math.log(1 + math.exp(7))) / 3
+    assert loss.item() == pytest.approx(want)
+    loss.backward()
+    assert logits.grad[1, 0, 1] == 0 and (logits.grad[:, 0, 2] != 0).all()
+
+
+def test_a_batch_in_which_every_tag_is_unknown_has_no_evidence():
+    logits = torch.randn(2, 5, 3, requires_grad=True)
+    loss = mean_logit_bce(logits, torch.tensor([[1.0, NAN, NAN]] * 2))
+    loss.backward()
+    assert loss.item() == 0 and logits.grad.abs().sum() == 0
+
+
+def test_pce_does_not_sum_an_unknown_class():
+    torch.manual_seed(0)
+    features, scores = torch.randn(2, 20, 5), (torch.randn(2, 20, 3) * 6).softmax(-1)
+    unknown, absent, present = (
+        pce(features, scores, torch.tensor([[1.0, label, 1.0]] * 2)).item()
+        for label in (NAN, 0.0, 1.0)
+    )
+    assert unknown == absent != present
+
+
+def test_an_unknown_class_keeps_its_score_in_the_target_of_equivariance():
+    scores = torch.tensor([[[[0.4, 0.3, 0.2, 0.1]]]])  # background, present, absent, unknown
+    target = possible_scores(scores, torch.tensor([[1.0, 1.0, 0.0, NAN]]))
+    assert target[0, 0, 0].tolist() == pytest.approx([0.5, 0.375, 0, 0.125])
+    sure = torch.tensor([[[[0.0, 0.0, 0.0, 1.0]]]])  # a patch that only the unknown class explains
+    assert torch.equal(possible_scores(sure, torch.tensor([[1.0, 0.0, 0.0, NAN]])), sure)

@@ -245,3 +245,95 @@ def test_it_learns_which_photo_has_which_tag(halves, tmp_path):
     with torch.inference_mode():
         mean_logits = net(pictures, torch.zeros(6, 0))[0][..., 1:].mean((1, 2))
     assert torch.equal(mean_logits > 0, torch.from_numpy(halves.multi_hot) > 0)
+
+
+def with_photos(table, count, tags=(), unknown=()):
+    """A table with `count` more photos, copies of its first, of these tags."""
+    path = table.photos[0].path
+    more = tuple(Photo(f"more {i}", path, tags, unknown) for i in range(count))
+    return Table(table.tags, table.photos + more)
+
+
+def test_labels_say_what_is_unknown(halves):
+    table = with_photos(halves, 1, ("red",), ("blue",))
+    examples = TaggedPhotos(table, torch.zeros(7, 0), 64, "light")
+    assert torch.equal(examples[0, 0][1], torch.tensor([0.0, 1.0]))
+    blue, red = examples[6, 0][1]
+    assert blue.isnan() and red == 1
+    assert table.multi_hot[6].tolist() == [0, 1], "clusters are those of the present tags"
+
+
+@pytest.mark.parametrize("recipe", PARTS)
+def test_no_recipe_learns_from_an_unknown_tag(recipe):
+    """The head of the unknown tag gets what it gets from the softmax alone: in no part of the loss
+    does its label count, whatever it is."""
+    torch.manual_seed(0)
+    changes = {"backbone": "test_vit", "weights": "none", "image_size": 64, "dropout": 0.0}
+    settings = load_recipe(recipe).classifier.model_copy(update=changes)
+    net = PatchClassifier(settings, 4, 0).train()
+    images, u = torch.rand(4, 3, 64, 64), torch.zeros(4, 0)
+    tags = torch.tensor([[1.0, 0, math.nan]] * 4)
+    torch.manual_seed(1)
+    parts = classifier_loss(net, (images, tags, u), settings)
+    assert all(part.isfinite() for part in parts.values())
+    parts["loss"].backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in net.parameters())
+    for label in (0.0, 1.0):
+        torch.manual_seed(1)
+        known = classifier_loss(net, (images, tags.nan_to_num(label), u), settings)
+        assert known["loss"] != parts["loss"]
+
+
+def test_photos_of_nothing_lengthen_an_epoch_to_twice_its_steps_at_most(
+    halves, tmp_path, monkeypatch
+):
+    """The others are seen as often as without them."""
+    steps, seen = [], []
+
+    def fit(model, loss, examples, phases, folder, **options):
+        steps.append([phase.end for phase in phases])
+        seen.append(options["nothing"])
+        return model
+
+    monkeypatch.setattr(loop, "fit", fit)
+    for count in (0, 3, 6, 500):
+        table = with_photos(halves, count)
+        vectors = torch.zeros(len(table), 0)
+        train_classifier(table, vectors, small(batch_size=3), tmp_path, 0, 0)
+    assert steps == [[2, 100], [3, 150], [4, 200], [4, 200]]  # 50 epochs
+    assert [list(places) for places in seen] == [[], [6, 7, 8], [*range(6, 12)], [*range(6, 506)]]
+
+
+def test_one_tag_is_learned_from_photos_without_it(tmp_path):
+    """Red on the left, or nothing: the score is high on the red half of the red photos alone."""
+    photos = []
+    for i in range(12):
+        pixels = np.random.default_rng(i).integers(0, 120, (64, 64, 3), np.uint8)
+        if i < 4:
+            pixels[:, :32, 0] = 255
+        Image.fromarray(pixels).save(tmp_path / f"{i}.png")
+        photos.append(Photo(str(i), tmp_path / f"{i}.png", ("red",) if i < 4 else ()))
+    table = Table(("red",), tuple(photos))
+    settings = small(
+        epochs=40, frozen_epochs=1, trained_blocks=0, lr=2e-3, mixer="none", dropout=0.0
+    )
+    net = train_classifier(table, torch.zeros(12, 0), settings, tmp_path / "run", 0, 0)
+    examples = TaggedPhotos(table, torch.zeros(12, 0), 64, "light")
+    pictures = torch.stack([examples[i, 0][0] for i in range(12)])
+    with torch.inference_mode():
+        logits = net(pictures, torch.zeros(12, 0))[0][..., 1]
+    assert [bool(mean > 0) for mean in logits.mean((1, 2))] == [True] * 4 + [False] * 8
+
+
+def test_the_maps_are_centered_without_photos_of_nothing(halves, tmp_path):
+    """Score maps are spread in the others alone: many photos of nothing must not change how."""
+    settings = small(epochs=1, trained_blocks=0, frozen_lr=1e-30, lr=1e-30)
+    Image.new("RGB", (64, 64), "white").save(tmp_path / "white.png")
+    more = tuple(Photo(f"n{i}", tmp_path / "white.png", ()) for i in range(5))
+    tables = halves, Table(halves.tags, halves.photos + more)
+    means = [
+        train_classifier(table, torch.zeros(len(table), 0), settings, tmp_path / str(i), 0, 0)
+        for i, table in enumerate(tables)
+    ]
+    first, second = (torch.cat(net.map_means) for net in means)
+    assert torch.allclose(first, second, rtol=1e-4)

@@ -237,7 +237,7 @@ def test_coco_mini_goes_to_masks_and_is_found_again(shared, tmp_path):
         == len(table)
         == len(json.loads(path.read_text())["images"])
     )
-    assert sum(photo.is_nothing for photo in table.photos) == 30
+    assert sum(photo.of_nothing for photo in table.photos) == 30
     (folder / "masks.json").unlink()
     assert Truth(folder, table).numbering in ("table", "coco")
 

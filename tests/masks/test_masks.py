@@ -366,3 +366,29 @@ def test_the_stage_asks_the_classifier_with_each_photos_clusters(photos, tmp_pat
     first, second = mask_maker(job).maps(job.table.photos)
     torch.testing.assert_close(first, scores[0, [0, 2]])
     torch.testing.assert_close(second, scores[1])
+
+
+def test_a_photo_of_nothing_is_background_and_nobody_scores_it(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr("tag2mask.masks.make.dense_crf", None)
+    Image.effect_noise((30, 12), 50).convert("RGB").save(tmp_path / "lying.jpg", exif=lying())
+    nothing = Photo("good/nothing", tmp_path / "lying.jpg", ())
+    table = Table(photos.tags, (nothing, *photos.photos, Photo("also", photos.photos[0].path, ())))
+    asked = []
+
+    def counting(images, labels):
+        asked.extend(labels.sum(1).tolist())
+        return logits(images, labels)
+
+    for scores in ("logits", "softmax"):
+        settings = PLAIN.model_copy(update={"scores": scores})
+        maker = MaskMaker(counting, int, table.tags, settings)
+        overall = maker.measure(table.photos)
+        assert overall == MaskMaker(logits, int, table.tags, settings).measure(photos.photos)
+        out = tmp_path / scores
+        assert make_masks(table, maker, out, 2) == 4
+        mask = read_mask(out / "good" / "nothing.png")
+        assert mask.shape == (30, 12) and not mask.any(), "as tall as the upright photo"
+        assert read_maps(out, nothing).shape == (1, 1, 1)
+        with np.load(out / "also.npz", allow_pickle=False) as saved:
+            assert saved["classes"].tolist() == [0]
+    assert asked == [1, 1, 1, 1], "each of the two others once"

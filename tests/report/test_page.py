@@ -336,3 +336,54 @@ def test_picture_to_share(run):
     with Image.open(run.folder / "report" / "picture.jpg") as picture:
         assert picture.width == 2 * 400 + 8  # the two best of six
         assert picture.height == 3 * 300 + 2 * 8
+
+
+def with_nothing(run, count=6):
+    """The run with photos of nothing before the others; their masks are empty, but the prediction
+    of the fourth shows something."""
+    tables = []
+    for table, masks in ((run.train, "masks"), (run.val, "evaluate/predictions")):
+        nothing = []
+        for i in range(count):
+            photo = Photo(f"{masks.split('/')[0]} {i}", table.photos[0].path, ())
+            mask = np.zeros((96, 128), np.uint8)
+            mask[:9] = 2 * (i == 3 and masks != "masks")
+            write_mask(run.folder / masks / f"{photo.name}.png", mask)
+            nothing.append(photo)
+        tables.append(Table(table.tags, (*nothing, *table.photos), table.source))
+    return dict(zip(("train", "val"), tables, strict=True))
+
+
+def test_photos_of_nothing_come_last_and_two_at_most(run):
+    tables = with_nothing(run)
+    page = Page(render(run, **tables)).text
+    assert "6 of them show nothing" in page
+    for masks, shown in (("masks", {0, 1}), ("evaluate", {3, 0})):
+        names = {i for i in range(6) if f"{masks} {i}" in page}
+        assert names == shown, "first those with a mark"
+    folder = run.folder / "masks"
+    groups = choose(tables["train"].photos, folder, run.truth, 6, "masks")
+    assert groups[:-1] == choose(run.train.photos, folder, run.truth, 6, "masks")
+    assert groups[-1][0] == "Photos of nothing" and len(groups[-1][1]) == 2
+    (_, group), (_, last) = choose(tables["train"].photos, folder, lambda photo: None, 4, "masks")
+    assert all(choice.photo.tags for choice in group) and len(group) == 4 and len(last) == 2
+
+
+def test_photos_that_may_show_anything_are_not_photos_of_nothing(run):
+    """Validation photos need no tags."""
+    photos = tuple(replace(photo, tags=(), unknown=run.val.tags) for photo in run.val.photos)
+    page = Page(render(run, val=replace(run.val, photos=photos))).text
+    assert "Photos of nothing" not in page
+
+
+def test_the_page_says_what_the_segmenter_finds(run):
+    path = run.folder / "evaluate/metrics.json"
+    finds = {"least_pixels": 20, "tags": {}, "nothing": {"photos": 0, "marked": 0}}
+    tags = {"<script>alert(1)</script>": {"photos": 8, "found": 2}, "猫": {"photos": 3, "found": 1}}
+    for changes, want in (
+        ({"tags": tags}, "finds 3 of 11 tags (<script>alert(1)</script> 2 of 8, 猫 1 of 3)."),
+        ({"nothing": {"photos": 60, "marked": 5}}, "marks something on 5 of 60 photos of nothing"),
+    ):
+        metrics = json.loads(path.read_text())
+        path.write_text(json.dumps({**metrics, "finds": {**finds, **changes}}))
+        assert want in re.sub(r"\s+", " ", Page(render(run)).text)

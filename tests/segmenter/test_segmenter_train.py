@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -300,3 +301,32 @@ def test_nan_is_an_error(settings, data, tmp_path):
         train_segmenter(
             *data, settings.model_copy(update={"lr": 1e9}), tmp_path / "run", seed=0, workers=0
         )
+
+
+def test_photos_of_nothing_are_background_and_do_not_drown_the_others(
+    settings, data, tmp_path, monkeypatch
+):
+    table, masks = data
+    empty = np.zeros((60, 80), np.uint8)
+    nothing = [replace(paint(tmp_path, f"n{i}", empty, noise=12), tags=()) for i in range(40)]
+    table = Table(table.tags, (*nothing, *table.photos))
+    taken = []
+    take = PseudoMasked.__getitem__
+    monkeypatch.setattr(
+        PseudoMasked, "__getitem__", lambda self, draw: taken.append(draw[0]) or take(self, draw)
+    )
+    settings = settings.model_copy(
+        update={"steps": 300, "lr": 0.02, "scale_range": (0.8, 1.2), "image_size": 81}
+    )
+    model = train_segmenter(table, masks, settings, tmp_path / "run", seed=0, workers=0)
+    drawn = taken[: 300 * 4]
+    assert sum(i >= 40 for i in drawn) == 600, "half of the crops show something"
+    assert set(drawn) == set(range(46))
+    assert all(i >= 40 for i in taken[300 * 4 :]), "the guard looks at photos with objects"
+    right = [
+        (predict(model, p.open()).mask == shapes(i)).mean() for i, p in enumerate(data[0].photos)
+    ]
+    assert np.mean(right) > 0.9
+    assert not predict(model, nothing[0].open()).mask.any()
+    share, with_objects, read = PseudoMasked(table, masks, settings, 49, MEAN).share_of_objects(4)
+    assert (with_objects, read) == (3, 3) and share > 0.1

@@ -1,6 +1,7 @@
 """Top-k pooling and the losses of the patch classifier, each a pure function.
 
-B images, N patches, C classes (background 0), D width.
+B images, N patches, C classes (background 0), D width. Labels are 1 for a class that is present, 0
+for one that is absent, and NaN for an unknown one, which no loss counts.
 """
 
 import math
@@ -37,8 +38,16 @@ def mce(log_p: Tensor, log_not_p: Tensor, labels: Tensor) -> Tensor:
 
     log_p and log_not_p of `top_k_pool` and labels, all (B, C), to a scalar. The label of background
     is always 1.
+
+    # Differs from CPC, where all labels are known: the mean is over the known ones.
     """
-    return -(labels * log_p + (1 - labels) * log_not_p).mean()
+    present, absent = (labels == 1).float(), (labels == 0).float()
+    return -(present * log_p + absent * log_not_p).mean() / _share(present + absent)
+
+
+def _share(known: Tensor) -> Tensor:
+    """The share of ones in a tensor of 0 and 1; exactly 1 if all are 1."""
+    return known.sum().clamp(min=1) / known.numel()
 
 
 def pce(features: Tensor, scores: Tensor, labels: Tensor, threshold: float = 0.85) -> Tensor:
@@ -52,8 +61,10 @@ def pce(features: Tensor, scores: Tensor, labels: Tensor, threshold: float = 0.8
     A vector shorter than 1e-3 is divided by 1e-3, which bounds the gradient.
 
     # Differs from CPC: only the classes of the image and background are summed. For an absent
-    class, nearly every patch is low, and a high patch is a mistake that MCE already penalizes.
+    class, nearly every patch is low, and a high patch is a mistake that MCE already penalizes. An
+    unknown class is not summed either: whether its patches are mistakes, nobody knows.
     """
+    labels = (labels == 1).float()
     f = F.normalize(features.float(), dim=-1, eps=SHORTEST)
     z = scores.detach().float()
     high = (z > threshold).float() * labels[:, None]  # (B, N, C)
@@ -77,15 +88,30 @@ def mean_logit_bce(logits: Tensor, labels: Tensor) -> Tensor:
     2016): (B, N, C), (B, C) -> scalar. Without background.
 
     # Differs from CPC: neither paper has this loss. Eq. 3 trains only k patches per class; the mean
-    lowers absent tags in all patches. Both together: docs/research/what-holds-masks-back.md.
+    lowers absent tags in all patches. Both together: docs/research/what-holds-masks-back.md. The
+    mean is over known labels.
     """
-    return F.binary_cross_entropy_with_logits(logits[..., 1:].float().mean(1), labels[:, 1:])
+    known = (~labels[:, 1:].isnan()).float()
+    mean_logits, target = logits[..., 1:].float().mean(1), labels[:, 1:].nan_to_num(0)
+    return F.binary_cross_entropy_with_logits(mean_logits, target, known) / _share(known)
+
+
+def possible_scores(scores: Tensor, labels: Tensor) -> Tensor:
+    """The target of `equivariance`: scores (B, h, w, C) without those of absent classes (labels
+    (B, C)), each patch summing to 1 again.
+
+    # Differs from CPC, which does not have this loss, and from ViT-PCM, where all labels are known:
+    an unknown class keeps its score. So the loss asks for the same score in both views, and says
+    neither that the class is in the photo nor that it is not.
+    """
+    target = scores * (labels != 0)[:, None, None]
+    return target / target.sum(-1, keepdim=True).clamp(min=1e-6)
 
 
 def equivariance(scores: Tensor, target: Tensor) -> Tensor:
     """Cross-entropy of the scores of a transformed view against the transformed scores of the first
     (ViT-PCM's ET loss): (B, h, w, C), (B, h, w, C) -> scalar.
 
-    The target is masked by the photo's labels and has no gradient.
+    The target is that of `possible_scores` and has no gradient.
     """
     return -(target * scores.float().clamp(min=1e-6).log()).sum(-1).mean()

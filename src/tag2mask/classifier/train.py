@@ -8,7 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from tag2mask import loop
-from tag2mask.classifier.losses import equivariance, mce, mean_logit_bce, pce, top_k_pool
+from tag2mask.classifier.losses import (
+    equivariance,
+    mce,
+    mean_logit_bce,
+    pce,
+    possible_scores,
+    top_k_pool,
+)
 from tag2mask.classifier.net import PatchClassifier, patch_scores
 from tag2mask.classifier.views import second_view
 from tag2mask.config import ClassifierSettings
@@ -23,10 +30,11 @@ MEASURED = 256  # number of photos over which the feature maps are averaged
 
 
 class TaggedPhotos:
-    """Training examples: photo (3, S, S) in 0-1, labels (num_tags,), cluster vector (L,)."""
+    """Training examples: photo (3, S, S) in 0-1, labels (num_tags,) as in `Table.labels`, cluster
+    vector (L,)."""
 
     def __init__(self, table: Table, cluster_vectors: Tensor, size: int, augment: str):
-        self.photos, self.labels = table.photos, torch.from_numpy(table.multi_hot)
+        self.photos, self.labels = table.photos, torch.from_numpy(table.labels)
         self.cluster_vectors, self.size = cluster_vectors, size
         self.augment = AUGMENTATIONS[augment]
 
@@ -72,25 +80,27 @@ def train_classifier(
         model,
         lambda net, batch: classifier_loss(net, batch, settings),
         TaggedPhotos(table, cluster_vectors, side, settings.augment),
-        _phases(model, settings, len(table)),
+        _phases(model, settings, table),
         folder,
         batch_size=settings.batch_size,
         seed=seed,
         precision=settings.precision,
         workers=workers,
         what="patch classifier",
+        nothing=table.nothing,
     ).eval()
     device = next(trained.parameters()).device
-    some = table.photos[:: max(1, len(table) // MEASURED)]
+    photos = table.not_nothing  # photos of nothing have no score maps to spread
+    some = photos[:: max(1, len(photos) // MEASURED)]
     images = parallel_map(lambda photo: to_square(photo.open(at_least=side), side), some, cores())
     trained.measure_maps(image.to(device) for image in images)
     return trained
 
 
-def _phases(model: PatchClassifier, settings: ClassifierSettings, photos: int) -> list[loop.Phase]:
+def _phases(model: PatchClassifier, settings: ClassifierSettings, table: Table) -> list[loop.Phase]:
     """`frozen_epochs` at `frozen_lr`, then the other epochs at `lr`."""
-    per_epoch = math.ceil(photos / settings.batch_size)
-    epochs = settings.num_epochs(photos)
+    per_epoch = math.ceil(loop.epoch_length(len(table), len(table.nothing)) / settings.batch_size)
+    epochs = settings.num_epochs(len(table.not_nothing))
     frozen, total = per_epoch * min(settings.frozen_epochs, epochs), per_epoch * epochs
     new = [p for name, p in model.named_parameters() if not name.startswith("backbone.")]
     last = model.backbone.last_parameters(settings.trained_blocks)
@@ -118,7 +128,7 @@ def classifier_loss(
     net: nn.Module, batch: tuple[Tensor, Tensor, Tensor], settings: ClassifierSettings
 ) -> dict[str, Tensor]:
     """The total loss (CPC eq. 8) and its parts, from photos (B, 3, S, S), labels (B, num_tags) and
-    cluster vectors (B, L)."""
+    cluster vectors (B, L). Labels are those of `Table.labels`."""
     images, tags, u = batch
     labels = torch.cat([torch.ones_like(tags[:, :1]), tags], 1)  # background is in every photo
     if settings.cluster_dropout:
@@ -140,8 +150,7 @@ def classifier_loss(
         parts["pce"] = pce(features.flatten(1, 2), flat, labels, settings.pce_threshold)
         total = total + settings.pce_weight * parts["pce"]
     if settings.equivariance_weight:
-        target = scores * labels[:, None, None]
-        views, targets = second_view(images, target / target.sum(-1, keepdim=True).clamp(min=1e-6))
+        views, targets = second_view(images, possible_scores(scores, labels))
         # A tile shows four photos, so it has the clusters of all four.
         four = torch.arange(len(views) * 4, device=u.device) % len(u)
         tiled = u[four].view(len(views), 4, -1).amax(1)

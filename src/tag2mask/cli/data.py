@@ -82,7 +82,7 @@ def _as_json(form: str, table: "Table", val: "Table | None") -> dict[str, Any]:
 
 
 def _show_table(form: str, table: "Table", val: "Table | None") -> None:
-    nothing = sum(photo.is_nothing for photo in table.photos)
+    nothing = sum(photo.of_nothing for photo in table.photos)
     partly = sum(bool(photo.unknown) for photo in table.photos)
     parts = [f"{len(table)} photos", f"{table.num_tags} tags"]
     parts += [f"{nothing} photos of nothing"] * bool(nothing)
@@ -97,7 +97,7 @@ def _show_table(form: str, table: "Table", val: "Table | None") -> None:
         counts.add_row(Text(tag), str(present[tag]), *more)
     rows = Columns("photo", "tags", *(["unknown"] if unknown else []), box=None)
     for photo in table.photos[:: max(1, len(table) // SHOWN_ROWS)][:SHOWN_ROWS]:
-        here = ", ".join(photo.tags) or ("nothing" if photo.is_nothing else "")
+        here = ", ".join(photo.tags) or ("nothing" if photo.of_nothing else "")
         more = [", ".join(photo.unknown)] if unknown else []
         rows.add_row(*map(Text, (photo.name, here, *more)))
     show(counts, "", rows)

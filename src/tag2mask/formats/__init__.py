@@ -21,6 +21,7 @@ from tag2mask.formats.fiftyone import fiftyone_file, read_fiftyone
 from tag2mask.formats.folders import is_folder, read_folder
 from tag2mask.formats.huggingface import parquet_files, read_parquet
 from tag2mask.formats.json_lists import is_mmpretrain, read_json, read_mmpretrain, read_yaml
+from tag2mask.formats.keywords import is_keywords, read_keywords
 from tag2mask.formats.label_studio import is_label_studio, read_label_studio
 from tag2mask.formats.labelme import is_labelme, read_labelme
 from tag2mask.formats.plain import read_csv, read_jsonl
@@ -87,6 +88,9 @@ FORMATS: dict[str, Format] = {
         split_folders,
         lambda path, settings: read_split(path, settings, _read),
         "a folder with train/ and val/ (valid, validation), each in one of these forms",
+    ),
+    "keywords": Format(
+        is_keywords, read_keywords, "a folder of pictures with keywords in them or beside them"
     ),
     "folder": Format(is_folder, read_folder, "a folder with a folder for each tag"),
 }

@@ -45,11 +45,15 @@ def tag_findings(rows: Rows, tags: Sequence[str]) -> Iterator[Finding]:
         what = f"no photo has {', '.join(absent)}"
         yield warning("absent tag", str(rows.source), what, "these classes cannot be learned")
     yield from nothing_findings(tags)
-    photos = len(tagged)
+    known = Counter(
+        tag for row in rows.rows if row.absent is not None for tag in (*row.tags, *row.absent)
+    )
+    all_known = sum(row.absent is None for row in rows.rows)
     for tag, n in count.items():
-        if photos >= FEW and n >= EVERYWHERE * photos:
+        photos = all_known + known[tag]  # in which somebody looked for this tag
+        if (photos >= FEW or len(count) == 1) and n >= EVERYWHERE * photos:
             what = f"in {n} of {photos} photos: nothing distinguishes it from the background"
-            do = "add photos without it; photos of nothing will do"
+            do = "add photos without it: in a row of a table, leave the cell of the tags empty"
             yield warning("tag everywhere", f'tag "{tag}"', what, do)
     together = defaultdict(list)
     for tag in count:

@@ -47,8 +47,9 @@ def choose(rows: Rows, settings: DataSettings, tags: Sequence[str] | None = None
     left_out = 0
     for row in rows.rows:
         unlooked = not row.tags and row.absent == ()
-        if (settings.untagged == "leave_out" and not row.tags) or (
-            unlooked and tags is None and settings.untagged == "auto"
+        if tags is None and (
+            (settings.untagged == "leave_out" and not row.tags)
+            or (unlooked and settings.untagged == "auto")
         ):
             left_out += 1
         else:

@@ -59,7 +59,7 @@ def convert(
     outlined = [any(shape.outline for shape in row.shapes) for row in rows.rows]
     for photo, row, has_outline in zip(table.photos, rows.rows, outlined, strict=True):
         # There are no outlines if masks are given. Among others, nothing is drawn as background.
-        if has_outline or (any(outlined) and photo.is_nothing):
+        if has_outline or (any(outlined) and photo.of_nothing):
             readers[photo.name] = partial(draw, row, numbers)
     if to in ("masks", "yolo") and not readers:
         what = "this form needs masks, but the data set has no outlines"

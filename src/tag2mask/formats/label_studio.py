@@ -183,4 +183,4 @@ def _is_picture(value: Any) -> bool:
         name = plain_name(value)
     except ValueError:  # no address
         return False
-    return value.startswith("/data/") or PurePosixPath(name).suffix.lower() in PICTURES | UNREAD
+    return value.startswith("/data/") or PurePosixPath(name).suffix.lower() in {*PICTURES, *UNREAD}

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Container, Iterable
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -116,12 +116,22 @@ def pictures_below(folder: Path, kinds: Container[str] = PICTURES) -> list[Path]
 
 
 def unread_pictures(folder: Path) -> list[Finding]:
-    """A warning if a folder has pictures of formats that are not read, in it or below it."""
-    files = pictures_below(folder, UNREAD)
-    kinds = ", ".join(sorted({file.suffix.lower() for file in files}))
-    what = f"{len(files)} pictures have formats that are not read ({kinds}) and are left out"
-    finding = Finding("unread pictures", str(folder), what, "convert them to JPEG", "warning")
-    return [finding] if files else []
+    """Warnings for the pictures in a folder and below it that are not read: one for each remedy."""
+    count = Counter(file.suffix.lower() for file in pictures_below(folder, UNREAD))
+    kinds: dict[str, list[str]] = defaultdict(list)  # what to do -> kinds of files
+    for kind in sorted(count):
+        kinds[UNREAD[kind]].append(kind)
+    return [
+        Finding(
+            "unread pictures",
+            str(folder),
+            f"{sum(count[kind] for kind in same)} pictures are left out, their kinds are not read: "
+            + ", ".join(f"{count[kind]} {kind}" for kind in same),
+            do,
+            "warning",
+        )
+        for do, same in kinds.items()
+    ]
 
 
 def picture_path(name: str, folder: Path) -> Path:
@@ -134,7 +144,7 @@ def picture_path(name: str, folder: Path) -> Path:
 
 def _stem(name: str) -> str:
     stem, dot, suffix = name.rpartition(".")
-    return stem if dot and f".{suffix}" in PICTURES | UNREAD else name
+    return stem if dot and (f".{suffix}" in PICTURES or f".{suffix}" in UNREAD) else name
 
 
 def _common_end(folders: list[str], file: Path) -> int:

@@ -11,11 +11,10 @@ from typing import Any
 
 from tag2mask.errors import DataError
 from tag2mask.formats.findings import Finding, problems
+from tag2mask.photos.images import PICTURES, UNREAD
 from tag2mask.photos.table import Photo, Table, absolute, clean_tag, tag_key
 from tag2mask.progress import log
 
-PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".jfif"}
-UNREAD = {".heic", ".heif", ".avif", ".jxl"}  # pictures that Pillow does not open everywhere
 MAX_NAME = 238  # bytes; the mask's temporary file, .NAME.png.4194304.tmp, may have 255
 MAX_TAGS = 254  # masks are 8-bit: 0 is background, 255 is ignore
 
@@ -83,15 +82,16 @@ def split_tags(tags: str | Iterable[str]) -> tuple[str, ...]:
 def photo_names(paths: Sequence[Path]) -> list[str]:
     """Unique names for pictures: their paths below the folder that they share, without extension.
 
-    The extension stays where two names would be the same (a.jpg, a.png).
+    The extension stays where two names would be the same (a.jpg, a.heic).
     """
     files = [absolute(path) for path in paths]
     if not files:
         return []
     root = os.path.commonpath([file.parent for file in files])
     full = [file.relative_to(root).as_posix() for file in files]
+    kinds = PICTURES | UNREAD.keys()
     names = [
-        name.removesuffix(suffix) if (suffix := PurePath(name).suffix).lower() in PICTURES else name
+        name.removesuffix(suffix) if (suffix := PurePath(name).suffix).lower() in kinds else name
         for name in full
     ]
     while True:
@@ -123,9 +123,9 @@ def as_table(rows: Rows, tags: Sequence[str]) -> Table:
 
     def photo(name: str, row: Row) -> Photo:
         own = tuple(sorted(order.keys() & row.tags, key=order.__getitem__))
-        if row.absent is None:
+        if row.absent is None and not rows.no_tags:
             return Photo(name, row.path, own)
-        known = (*own, *row.absent)
+        known = (*own, *(row.absent or ()))
         if known not in unknown:
             unknown[known] = tuple(tag for tag in tags if tag not in known)
         return Photo(name, row.path, own, unknown[known])
@@ -154,8 +154,8 @@ def row_findings(
     if rows.no_tags and not untagged:
         yield rows.no_tags
     if not rows.rows and all(finding.severity != "error" for finding in rows.findings):
-        kinds = f"the extensions that are read are {', '.join(sorted(PICTURES))}"
-        yield Finding("empty", str(rows.source), "no pictures", kinds)
+        do = "pictures are files such as .jpg, .png, .tif, .webp, .jp2"
+        yield Finding("empty", str(rows.source), "no pictures", do)
     yield from _picture_faults(rows)
     if not untagged and not rows.no_tags and len(rows.rows) and not any(r.tags for r in rows.rows):
         what = f"none of the {photos_text(len(rows.rows))} has a tag"

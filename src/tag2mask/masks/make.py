@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from tag2mask.files import writing
 from tag2mask.masks.scores import Scorer, mean_scores, otsu, relative, tag_scores, to_pixels
 from tag2mask.photos.images import image_size
 from tag2mask.photos.masks import write_mask
-from tag2mask.photos.table import Photo, Table
+from tag2mask.photos.table import BACKGROUND, Photo, Table
 from tag2mask.photos.tensors import likeliest, reduced, to_square
 from tag2mask.processes import parallel_map
 from tag2mask.progress import track
@@ -56,7 +57,8 @@ class MaskMaker:
     def measure(self, photos: Sequence[Photo]) -> float | None:
         """Otsu's threshold over the logits of all tags of some of these photos; None if the
         settings do not use it. `make_masks` does not score these photos again."""
-        if self.settings.scores != "logits" or self.settings.threshold != "otsu":
+        photos = [photo for photo in photos if photo.tags]
+        if self.settings.scores != "logits" or self.settings.threshold != "otsu" or not photos:
             return None
         some = photos[:: math.ceil(len(photos) / MEASURED)]
         self._measured = dict(track(self.all_maps(some), "background threshold", total=len(some)))
@@ -131,7 +133,7 @@ def make_masks(table: Table, maker: MaskMaker, folder: Path, workers: int) -> in
     runs in threads, in parallel with the network.
 
     Also writes NAME.npz: `scores`, the photo's score maps (K, h, w) float16, and `classes`, their
-    class numbers (K,).
+    class numbers (K,). Photos of nothing are not scored: all of the mask is background.
     """
     todo = [
         photo
@@ -139,18 +141,32 @@ def make_masks(table: Table, maker: MaskMaker, folder: Path, workers: int) -> in
         if not all((folder / f"{photo.name}{kind}").exists() for kind in (".npz", ".png"))
     ]
 
+    scored = [photo for photo in todo if not photo.of_nothing]
+    nothing = ((photo, torch.zeros(1, 1, 1)) for photo in todo if photo.of_nothing)
+
     def finish(work: tuple[Photo, Tensor]) -> None:
         photo, maps = work
-        values, classes = maps.numpy().astype(np.float16), np.array(maker.present(photo), np.uint8)
+        present = [BACKGROUND] if photo.of_nothing else maker.present(photo)
+        values, classes = maps.numpy().astype(np.float16), np.array(present, np.uint8)
         with writing(folder / f"{photo.name}.npz") as temporary, temporary.open("wb") as stream:
             np.savez_compressed(stream, scores=values, classes=classes)
-        write_mask(folder / f"{photo.name}.png", maker.mask(photo, maker.scores(maps)))
+        if photo.of_nothing:
+            write_nothing(folder, photo)
+        else:
+            write_mask(folder / f"{photo.name}.png", maker.mask(photo, maker.scores(maps)))
 
     progress = track(todo, "pseudo masks", total=len(table), done=len(table) - len(todo))
-    for _ in parallel_map(finish, maker.all_maps(todo), workers, 4 * workers):
+    work = chain(maker.all_maps(scored), nothing)
+    for _ in parallel_map(finish, work, workers, 4 * workers):
         next(progress)
     next(progress, None)
     return len(table)
+
+
+def write_nothing(folder: Path, photo: Photo) -> None:
+    """Write the mask of a photo of nothing, `folder`/NAME.png: background alone."""
+    width, height = image_size(photo.path)
+    write_mask(folder / f"{photo.name}.png", np.full((height, width), BACKGROUND, np.uint8))
 
 
 def read_maps(folder: Path, photo: Photo) -> Tensor:

@@ -174,7 +174,7 @@ class Truth:
 
     def _sample(self) -> Iterator[tuple[Photo, set[int]]]:
         """Some photos with tags, and the numbers in their masks."""
-        tagged = [photo for photo in self.photos_with_truth if photo.tags and not photo.unknown]
+        tagged = [photo for photo in self.photos_with_truth if photo.tags]
         for photo in tagged[:: max(1, len(tagged) // SAMPLE)][:SAMPLE]:
             try:
                 yield photo, set(self.look(photo)["numbers"]) - {BACKGROUND, IGNORE}
@@ -270,9 +270,12 @@ def class_names(classes: str) -> dict[int, str]:
 
 
 def _agrees(photo: Photo, values: set[int], numbers: np.ndarray, table: Table) -> bool:
-    """Whether a mask with these numbers shows exactly the photo's tags."""
-    tags = {table.tags.index(tag) + 1 for tag in photo.tags}
-    return set(numbers[list(values)].tolist()) - {IGNORE} == tags
+    """Whether a mask with these numbers shows exactly the photo's tags, and maybe unknown ones."""
+    tags, unknown = (
+        {table.tags.index(tag) + 1 for tag in names} for names in (photo.tags, photo.unknown)
+    )
+    shown = set(numbers[list(values)].tolist()) - {IGNORE}
+    return tags <= shown <= tags | unknown
 
 
 def _find_masks(folder: Path, table: Table) -> dict[str, Path]:

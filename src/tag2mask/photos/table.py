@@ -34,9 +34,9 @@ class Photo:
     unknown: tuple[str, ...] = ()  # tags of which nobody knows whether they are in the photo
 
     @property
-    def is_nothing(self) -> bool:
-        """Whether it is a photo of nothing: no tag is present, and none unknown."""
-        return not self.tags and not self.unknown
+    def of_nothing(self) -> bool:
+        """Whether every tag is known to be absent."""
+        return not (self.tags or self.unknown)
 
     def open(self, at_least: int | None = None) -> Image.Image:
         """The picture, RGB and upright; `at_least` as in `open_image`. Raises DataError."""
@@ -74,6 +74,33 @@ class Table:
         """Which tags each photo surely has: (N, num_tags) float32 in {0, 1}; unknown is 0."""
         rows = [[tag in photo.tags for tag in self.tags] for photo in self.photos]
         return np.array(rows, np.float32).reshape(len(self.photos), len(self.tags))
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """The tags of each photo: (N, num_tags) float32; 1 present, 0 absent, NaN unknown."""
+        labels = self.multi_hot.copy()
+        for i, photo in enumerate(self.photos):
+            if photo.unknown:
+                labels[i, [tag in photo.unknown for tag in self.tags]] = np.nan
+        return labels
+
+    @cached_property
+    def nothing(self) -> tuple[int, ...]:
+        """The places of the photos of nothing. None, if that is all photos: then nobody said what
+        is in them."""
+        places = tuple(i for i, photo in enumerate(self.photos) if photo.of_nothing)
+        return places if len(places) < len(self.photos) else ()
+
+    @cached_property
+    def not_nothing(self) -> tuple[Photo, ...]:
+        """The other photos: those with a tag, or with an unknown one."""
+        nothing = set(self.nothing)
+        return tuple(photo for i, photo in enumerate(self.photos) if i not in nothing)
+
+    @property
+    def with_unknown(self) -> int:
+        """The number of photos with unknown tags."""
+        return sum(bool(photo.unknown) for photo in self.photos)
 
     @cached_property
     def fingerprint(self) -> str:

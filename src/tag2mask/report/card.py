@@ -72,7 +72,7 @@ def write_card(
         train=train,
         metrics=metrics,
         classifier=config.classifier,
-        epochs=config.classifier.num_epochs(len(train)),
+        epochs=config.classifier.num_epochs(len(train.not_nothing)),
         crf_steps=config.masks.crf.iterations,
         segmenter=config.segmenter,
         seed=config.seed,

@@ -76,6 +76,7 @@ def write_report(
         val=val,
         done=done,
         hero=_hero(train_groups, val_groups),
+        finds=metrics.get("finds"),
         measured=[(stage, metrics.get(key)) for key, stage in MEASURED.items()],
         per_class=_per_class(metrics, train.classes),
         clusters=_read(run_dir / "clusters" / "clusters.json"),

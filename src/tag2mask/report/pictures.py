@@ -17,6 +17,7 @@ from tag2mask.report.draw import heatmap
 
 MOST_COMPARED = 1000  # photos whose masks are compared with the true masks to rank them
 MOST_HEATMAPS = 4  # of one photo
+MOST_NOTHING = 2  # photos of nothing
 PIXELS = 12e6  # of all pictures of the page together: about 3 MB
 WIDEST = 400
 
@@ -88,9 +89,30 @@ def choose(
     """Photos to groups for the page: (heading, choices).
 
     The best, the middle and the worst by `photo_iou`; evenly spaced photos if fewer than three have
-    true masks. `what` names the masks in the progress bar.
+    true masks. Then at most two photos of nothing, first those whose mask shows something. `what`
+    names the masks in the progress bar.
     """
     with_mask = [photo for photo in photos if mask_path(masks, photo).exists()]
+    nothing = [photo for photo in with_mask if photo.of_nothing]
+    if not nothing or len(nothing) == len(with_mask):
+        return _ranked(photos, with_mask, masks, truth, count, what)
+    others = [photo for photo in with_mask if not photo.of_nothing]
+    groups = _ranked(photos, others, masks, truth, count, what)
+    some = evenly_spaced(nothing, MOST_COMPARED)
+    marked = [photo for photo in some if read_mask(mask_path(masks, photo)).any()]
+    rest = [photo for photo in some if photo not in marked]
+    shown = [Choice(photo) for photo in (marked + rest)[:MOST_NOTHING]]
+    return [*groups, ("Photos of nothing", shown)]
+
+
+def _ranked(
+    photos: Sequence[Photo],
+    with_mask: Sequence[Photo],
+    masks: Path,
+    truth: Truth,
+    count: int,
+    what: str,
+) -> list[tuple[str, list[Choice]]]:
     ranked = []
     for photo in track(evenly_spaced(with_mask, MOST_COMPARED), f"comparing {what}"):
         true = truth(photo)

@@ -54,7 +54,8 @@ class Run:
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """Metrics of the pseudo masks and of the segmenter; None for those without true masks."""
+        """Metrics of the pseudo masks and of the segmenter; None for those without true masks.
+        "finds", if validation photos have tags: what the segmenter finds of them."""
         metrics: dict[str, Any] = read_json(self.files.need("evaluate", METRICS))
         return metrics
 
@@ -127,12 +128,13 @@ class Run:
 
     @cached_property
     def pseudo_photos(self) -> tuple[Photo, ...]:
-        """Training photos whose pseudo masks are evaluated.
+        """Training photos whose pseudo masks are evaluated. Those of nothing are not among them.
 
         Raises DataError if there are true masks, but none for the photos of photos.pseudo_list.
         """
         truth, listed = self.truths["train"], self.config.photos.pseudo_list
-        photos = truth.photos_with_truth if truth else ()
+        # No mask of a photo of nothing can be wrong.
+        photos = tuple(p for p in (truth.photos_with_truth if truth else ()) if not p.of_nothing)
         if not (listed and photos):
             return photos
         names = set(read_list(listed))
@@ -166,8 +168,10 @@ class Run:
         tags = ", ".join(f"{tag} {count}" for tag, count in counts[:MOST_TAGS])
         more = f" and {len(counts) - MOST_TAGS} more" if len(counts) > MOST_TAGS else ""
         parts = [f"{len(self.table)} photos, {self.table.num_tags} tags ({tags}{more})"]
-        if nothing := sum(not photo.tags for photo in self.table.photos):
-            parts.append(f"{nothing} photos without a tag")
+        if nothing := len(self.table.nothing):
+            parts.append(f"{nothing} photos of nothing")
+        if unknown := self.table.with_unknown:
+            parts.append(f"{unknown} photos with unknown tags")
         parts.append(f"{len(self.val)} validation photos" if self.val else "no validation photos")
         masks = [
             f"{len(truth.photos_with_truth)} {'training' if name == 'train' else 'validation'}"

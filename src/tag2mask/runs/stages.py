@@ -168,7 +168,7 @@ def _count_empty(table: Table, folder: Path) -> int:
 
 def segmenter(run: Run, folder: Path) -> Counts:
     """Write model.safetensors; for each earlier round, round-N/ with its model and masks."""
-    from tag2mask.masks import read_maps
+    from tag2mask.masks import read_maps, write_nothing
     from tag2mask.segmenter.deeplab import load_segmenter, save_segmenter
     from tag2mask.segmenter.train import train_segmenter
 
@@ -192,6 +192,8 @@ def segmenter(run: Run, folder: Path) -> Counts:
         if number < rounds:
             shutil.rmtree(place / CHECKPOINT, ignore_errors=True)
             pseudo_masks = place / "masks"
+            for index in run.table.nothing[rank() :: ranks()]:
+                write_nothing(pseudo_masks, run.table.photos[index])
             _predict(run, place / MODEL, run.table, pseudo_masks, with_tags)
     model = load_segmenter(folder / MODEL)
     return {"photos": len(run.table), "weights": model.backbone.weights_used}
@@ -220,6 +222,8 @@ def _predict(
 
 def evaluate(run: Run, folder: Path) -> Counts:
     """Write predictions/NAME.png for the validation photos, and metrics.json."""
+    from tag2mask.evaluate import count_finds, finds_text
+
     settings, listed = run.config.segmenter, run.config.photos.pseudo_list
     predictions = folder / PREDICTIONS
     if run.val:
@@ -238,10 +242,14 @@ def evaluate(run: Run, folder: Path) -> Counts:
         "pseudo": _score(run, "train", run.pseudo_photos, run.last_masks, pseudo),
         "segmenter": _score(run, "val", scored, predictions, predicted),
     }
+    counts = {name: values and values["images"] for name, values in metrics.items()}
     if not any(metrics.values()):
         log.info("evaluate: no true masks were given (--val-masks FOLDER), so there are no metrics")
+    if run.val and (finds := count_finds(run.val, predictions)):
+        metrics["finds"] = finds
+        log.info(f"segmenter, by the tags of the validation photos: {finds_text(finds)}")
     write_json(folder / METRICS, metrics)
-    return {name: values and values["images"] for name, values in metrics.items()}
+    return counts
 
 
 def _score(

@@ -87,8 +87,9 @@ class PseudoMasked:
 
     def share_of_objects(self, photos: int) -> tuple[float, int, int]:
         """The share of object pixels in up to `photos` masks, evenly spaced; the number of masks
-        with objects; the number of masks."""
-        masks = map(self.read_mask, self.table.photos[:: math.ceil(len(self) / photos)])
+        with objects; the number of masks. Photos of nothing are left out."""
+        others = self.table.not_nothing
+        masks = map(self.read_mask, others[:: math.ceil(len(others) / photos)])
         shares = [float(is_object(mask).mean()) for mask in masks]
         return float(np.mean(shares)), int(np.count_nonzero(shares)), len(shares)
 

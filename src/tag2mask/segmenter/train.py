@@ -57,6 +57,7 @@ def train_segmenter(
         precision=settings.precision,
         workers=workers,
         what="segmenter",
+        nothing=table.nothing,
     ).eval()
     guard.check(trained)
     return trained
@@ -109,7 +110,8 @@ class BackgroundGuard:
     def check(self, model: DeepLabV2) -> None:
         """Test the trained network on training crops with objects."""
         device, tried = next(model.parameters()).device, 0
-        for index in range(len(self.examples)):
+        nothing = set(self.examples.table.nothing)
+        for index in (i for i in range(len(self.examples)) if i not in nothing):
             image, mask = self.examples[index, index]
             if not is_object(mask).any():
                 continue
