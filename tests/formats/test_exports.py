@@ -68,7 +68,11 @@ CASES = {
     "split": Case("split", layouts.make_split, lists=False, nothing=False),
     "folder": Case("folder", layouts.make_folder, lists=False, nothing=False),
 }
-OTHERS = {"csv", "jsonl", "metadata.csv", "metadata.jsonl", "roboflow", "parquet"}  # other tests
+# Forms that other tests have: tables, keywords, parquet.
+OTHERS = {"csv", "xlsx", "jsonl", "txt", "metadata.csv", "metadata.jsonl", "roboflow"} | {
+    *("keywords", "parquet")
+}
+LOOKED = ("folder", "split")  # their pictures may have keywords; the masks here are .png
 every_form = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 
 
@@ -103,18 +107,21 @@ def warnings(path: Path, **settings: object) -> str:
 
 
 def test_all_forms_have_a_case():
-    assert {case.form for case in CASES.values()} | OTHERS >= FORMATS.keys() - {"keywords", "xmp"}
+    assert {case.form for case in CASES.values()} | OTHERS == FORMATS.keys()
 
 
 @every_form
 def test_a_form_is_understood_and_no_picture_or_mask_is_opened(case, tmp_path, monkeypatch):
     photos = photos_of(case)
     path = case.make(tmp_path, photos)
-    monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("a reader opened a picture"))
+    opened = []
+    true_open = Image.open
+    monkeypatch.setattr(Image, "open", lambda f, *a, **k: opened.append(f) or true_open(f, *a, **k))
     assert find_format(path) == case.form
     assert meaning(path) == known(photos)
     rows = read_rows(path)
     assert rows.form and not warnings(path)
+    assert {Path(file).suffix for file in opened} <= ({".jpg"} if case.form in LOOKED else set())
     assert bool(rows.val) == (case.form in ("split", "yolo"))
 
 
