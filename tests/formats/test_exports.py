@@ -649,3 +649,13 @@ def test_xml_bombs_and_files_outside_are_errors(tmp_path):
     path.write_text(f"<annotations>{large}</annotations>")
     (problem,) = problems(path)
     assert "a mask that does not fill its box" in problem
+
+
+def test_lists_and_dictionaries_of_objects_are_tables(tmp_path):
+    for i, name in enumerate("abc"):
+        picture(tmp_path / f"{name}.jpg", seed=i)
+    values = {"a.jpg": {"labels": ["cat"]}, "b.jpg": {"labels": []}, "c.jpg": {"labels": ["dog"]}}
+    expected = known({"a": CAT, "b": (), "c": DOG})
+    assert meaning(write(tmp_path / "x.json", values)) == expected
+    listed = [{"image": name, **value} for name, value in values.items()]
+    assert meaning(write(tmp_path / "y.json", listed)) == expected
