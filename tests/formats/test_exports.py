@@ -14,7 +14,7 @@ from PIL import Image
 
 from tag2mask.config import DataSettings
 from tag2mask.errors import DataError
-from tag2mask.formats import FORMATS, find_format, load_table, read_rows
+from tag2mask.formats import FORMATS, find_format, json_files, load_table, read_rows
 from tag2mask.formats.rows import row_findings
 
 PHOTOS = {
@@ -324,6 +324,7 @@ def test_fiftyone_targets(tmp_path):
         "f": [],
         "g": ["cat", 1],
     }
+    picture(tmp_path / "thumbnails" / "a.png")  # not in data/
     path = write(tmp_path / "labels.json", {"classes": ["cat", "dog"], "labels": labels})
     expected = {"a": DOG, "b": CAT, "c": DOG, "d": CAT, "e": (), "f": (), "g": ("cat", "dog")}
     assert meaning(path) == known(expected)
@@ -463,6 +464,17 @@ def test_yaml_dictionaries_are_texts(tmp_path):
     assert find_format(path) == "yolo"
 
 
+def test_a_file_is_parsed_once_and_not_kept(tmp_path, monkeypatch):
+    path = layouts.make_dictionary(tmp_path, PHOTOS)
+    parsed = []
+    parse = json_files.parse_json
+    monkeypatch.setattr(json_files, "parse_json", lambda *a: parsed.append(a) or parse(*a))
+    assert meaning(path) == known(PHOTOS)
+    assert len(parsed) == 1 and not json_files._kept
+    write(path, {"IMG_0001": ["cat"]})
+    assert meaning(path) == known({"IMG_0001": CAT})
+
+
 def test_a_json_of_no_form_names_the_forms(tmp_path):
     path = write(tmp_path / "x.json", {"type": "FeatureCollection", "features": [{"a": []}]})
     (problem,) = problems(path)
@@ -590,6 +602,7 @@ def test_a_split_in_any_form(tmp_path):
         rows = read_rows(tmp_path / name)
         assert find_format(tmp_path / name) == "split"
         assert [row.tags for row in rows.rows] == [CAT, DOG] == [row.tags for row in rows.val.rows]
+    assert len(read_rows(tmp_path / "robo", DataSettings(form="split")).val.rows) == 2
     assert "test/ is not used" in rows.form and "valid/ validates (2 photos)" in rows.form
     outlines = read_rows(tmp_path / "robo", outlines=True)
     assert all(row.shapes for row in (*outlines.rows, *outlines.val.rows))
@@ -645,6 +658,11 @@ def test_xml_bombs_and_files_outside_are_errors(tmp_path):
     (problem,) = problems(root)
     assert "not valid XML" in problem
     mask = '<mask label="cat" left="0" top="0" width="99999999" height="99999999" rle="0, 9"/>'
+    for runs in ("0, 999999999999999", "5, 5"):  # more than the memory; not the whole box
+        text = image.format(mask.replace("99999999", "9").replace("0, 9", runs))
+        path.write_text(f"<annotations>{text}</annotations>")
+        (problem,) = problems(path)
+        assert "a mask that does not fill its box" in problem
     large = image.format(mask).replace("64", "99999999").replace("48", "99999999")
     path.write_text(f"<annotations>{large}</annotations>")
     (problem,) = problems(path)
