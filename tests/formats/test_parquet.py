@@ -111,6 +111,17 @@ def test_nothing_is_written_outside_or_that_is_no_picture(tmp_path):
     }
 
 
+def test_a_table_of_file_names(tmp_path):
+    for i, name in enumerate(["a", "b", "c"]):
+        Image.new("RGB", (8, 8), (i, 0, 0)).save(tmp_path / f"{name}.png")
+    about = {"huggingface": json.dumps({"info": {"features": {"label": SEVERAL}}})}
+    table = pa.table({"file_name": ["a.png", "b.png", "c.png"], "label": [[0, 1], [], None]})
+    pq.write_table(table.replace_schema_metadata(about), tmp_path / "x.parquet")
+    assert not holds_pictures(tmp_path / "x.parquet")
+    rows = read_rows(tmp_path / "x.parquet")
+    assert {row.path.stem: row.tags for row in rows.rows} == {"a": ("cat", "dog"), "b": ()}
+
+
 def test_damaged_pages_are_an_error(tmp_path):
     path = make(tmp_path / "x.parquet", [cell(i, "a.png") for i in range(9)], [["cat"]] * 9)
     content = bytearray(path.read_bytes())
