@@ -66,7 +66,16 @@ CASES = {
     "split": Case("split", layouts.make_split, lists=False, nothing=False),
     "folder": Case("folder", layouts.make_folder, lists=False, nothing=False),
 }
-OTHERS = {"csv", "jsonl", "metadata.csv", "metadata.jsonl", "roboflow", "parquet"}  # other tests
+OTHERS = {
+    "csv",
+    "txt",
+    "xlsx",
+    "jsonl",
+    "metadata.csv",
+    "metadata.jsonl",
+    "roboflow",
+    "parquet",
+}  # other tests
 every_form = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 
 
