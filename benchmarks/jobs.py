@@ -153,7 +153,7 @@ def run(task: Task, options: argparse.Namespace) -> None:
     data, argv = {"data": options.data / "train.csv", "val": options.data / "val.csv"}, []
     if shared != SETS[task.set]:  # a smaller size: fewer photos
         argv = f"--classifier.epochs {shared.epochs} --segmenter.steps {shared.steps}".split()
-        argv += ["--photos.numbering", "voc"]
+        argv += ["--evaluate.classes", "voc"]
         for name, photos in (("data", table), ("val", val)):
             data[name] = options.scratch / f"{task.name}-{name}.csv"
             write_tags(data[name], photos, tags)

@@ -222,7 +222,9 @@ def words_with_meaning(values):
     )
     assert source in {"llm", *ARMS, *PRESETS} or source.endswith(".json"), source
     assert values.get("preset", "vit_pcm") in CRF_PRESETS
-    assert (classes := values.get("classes")) in (None, "voc", "coco") or "." in classes, classes
+    assert (classes := values.get("classes")) in (None, "auto", "voc", "coco") or "." in classes, (
+        classes
+    )
 
 
 def parse_script(script, *words):

@@ -15,6 +15,7 @@ from tag2mask.config_files import (
 )
 from tag2mask.errors import ConfigError, RunError
 from tag2mask.files import write_text
+from tag2mask.formats.frames import write_records
 from tag2mask.processes import rank
 from tag2mask.progress import log, start_log
 from tag2mask.runs.pipeline import in_words, leaves, run_stages
@@ -23,14 +24,23 @@ from tag2mask.runs.run import Run
 DEMO_SCENES = {"num_train": 480, "num_val": 120, "size": 192}
 
 
-def run(data: Path | str, out: Path | str, recipe: str | None = None, **settings: Any) -> Run:
+def run(data: Any, out: Path | str, recipe: str | None = None, **settings: Any) -> Run:
     """All stages on a data set; resumes where an earlier call stopped.
 
-    `settings`: as in a recipe, for example `classifier={"epochs": 5}`, `seed=1`. Without a recipe,
-    an existing run keeps its settings; a new run gets the settings of the recipe `photos`.
+    `data`: a path, a pandas or polars DataFrame, or a list of dictionaries such as {"file_name":
+    "a.jpg", "tags": ["cat"]}; `val` too. Names of photos are looked for below the current folder if
+    photos={"images": FOLDER} is not given. `settings`: as in a recipe, for example
+    `classifier={"epochs": 5}`, `seed=1`. Without a recipe, an existing run keeps its settings; a
+    new run gets the settings of the recipe `photos`.
     """
     base = base_config(Path(out), recipe)
-    changes = {"data": Path(data), "out": Path(out), **settings}
+    changes = {"data": data, "out": Path(out), **settings}
+    for name in ("data", "val"):
+        if changes.get(name) is None or isinstance(changes[name], Path | str):
+            continue
+        # A file, so that the run can be repeated and resumed without the table in memory.
+        changes[name] = write_records(changes[name], Path(out), name)
+        changes["photos"] = {"images": Path.cwd()} | dict(changes.get("photos", {}))
     return run_config(changed_config(base, changes, "tag2mask.run"))
 
 

@@ -63,9 +63,6 @@ class DataSettings(Settings):
     """Processes that read photos. -1: one for each core, at most 16; none on one or two cores."""
     pseudo_list: Path | None = None
     """File with one photo name per line. Only these pseudo masks are evaluated (VOC's `train`)."""
-    numbering: Literal["auto", "table", "voc", "coco", "coco91"] = "auto"
-    """What the numbers in the true masks mean. table: the tags in alphabetical order; voc: the
-    classes of VOC 2012; coco: COCO's 80 classes; coco91: COCO's 91 ids; auto: find out."""
 
 
 class ClusterSettings(Settings):
@@ -260,6 +257,10 @@ class SegmenterSettings(Settings):
 class EvaluateSettings(Settings):
     """Masks to metrics."""
 
+    classes: str = "auto"
+    """What the numbers in the true masks mean: class names of 1, 2, ... separated by commas; a JSON
+    file of them; table: the tags in their order; voc: the classes of VOC 2012; coco: COCO's 80
+    classes; coco91: COCO's 91 ids; auto: find out."""
     mean_over: tuple[str, ...] = ()
     """Classes over which mIoU is the mean. Empty: all classes that occur in the true masks."""
 

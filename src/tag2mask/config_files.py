@@ -18,7 +18,7 @@ from tag2mask.errors import ConfigError, RunError
 from tag2mask.files import write_text
 
 RECIPES = Path(__file__).parent / "recipes"
-PATH_OR_WORD = {"source", "weights"}  # these settings hold a word or the name of a file
+PATH_OR_WORD = {"source", "weights", "classes"}  # these settings hold a word or the name of a file
 SECTIONS = {
     name: field.default
     for name, field in Config.model_fields.items()
@@ -31,6 +31,7 @@ OLD_NAMES = {
     "masks.background": "masks.threshold",
     "segmenter.test_size": "segmenter.image_size",
     "report.photos": "report.photos_per_split",
+    "photos.numbering": "evaluate.classes",
 }
 OLD_VALUES = {"plain": "softmax", "mask": "softmax_of_tags", "evidence": "logits"}  # masks.labels
 # What pydantic expects, in our words: by the kind of fault, or word by word in this order.
@@ -194,10 +195,11 @@ def _read_toml(path: Path) -> dict[str, Any]:
 def _with_new_names(values: dict[str, Any]) -> dict[str, Any]:
     """Change settings that tag2mask 0.1 may have stored to the names and values of this version."""
     for old, new in OLD_NAMES.items():
-        section, name = old.split(".")
+        (section, name), (new_section, new_name) = old.split("."), new.split(".")
         settings = values.get(section)
         if isinstance(settings, dict) and name in settings:
-            settings[new.split(".")[1]] = _new_value(old, settings.pop(name))
+            value = _new_value(old, settings.pop(name))
+            values.setdefault(new_section, {})[new_name] = value
     return values
 
 

@@ -174,3 +174,211 @@ def make_cvat(folder: Path, photos: dict[str, tuple[str, ...]]) -> Path:
     path = folder / "annotations.xml"
     path.write_text(f"<annotations><version>1.1</version>{''.join(images)}</annotations>")
     return path
+
+
+def make_folder(folder: Path, photos: dict[str, tuple[str, ...]]) -> Path:
+    """A folder for each tag, "cat;dog" for pictures with both."""
+    for i, (name, tags) in enumerate(photos.items()):
+        picture(folder / ";".join(tags) / f"{name}.jpg", seed=i)
+    return folder
+
+
+def make_split(folder: Path, photos: dict[str, tuple[str, ...]]) -> Path:
+    """train/ and validation/ with a folder for each tag, and test/ without tags."""
+    make_folder(folder / "train", photos)
+    picture(folder / "validation" / "cat" / "v.jpg", seed=98)
+    picture(folder / "test" / "t.jpg", seed=99)
+    return folder
+
+
+def pictures(folder: Path, photos: dict[str, tuple[str, ...]], prefix: str = "") -> list[Path]:
+    return [picture(folder / f"{prefix}{name}.jpg", seed=i) for i, name in enumerate(photos)]
+
+
+def write(path: Path, value: object) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(value if isinstance(value, str) else json.dumps(value))
+    return path
+
+
+def choices(tags: tuple[str, ...], **more: object) -> dict:
+    """An annotation of Label Studio."""
+    value = {
+        "value": {"choices": list(tags)},
+        "id": "h7x",
+        "from_name": "what",
+        "to_name": "image",
+        "type": "choices",
+        "origin": "manual",
+    }
+    result = [value] if tags else []
+    return {"id": 1, "completed_by": 1, "was_cancelled": False, "result": result, **more}
+
+
+def make_label_studio(folder: Path, photos: dict[str, tuple[str, ...]]) -> Path:
+    """Label Studio's JSON export; pictures have the prefix of uploads."""
+    tasks = []
+    for i, (name, tags) in enumerate(photos.items()):
+        picture(folder / "upload" / f"{i:08x}-{name}.jpg", seed=i)
+        tasks.append(
+            {
+                "id": i,
+                "annotations": [choices(tags)],
+                "file_upload": f"{i:08x}-{name}.jpg",
+                "drafts": [],
+                "predictions": [],
+                "data": {"image": f"/data/upload/1/{i:08x}-{name}.jpg"},
+                "meta": {},
+                "inner_id": i,
+                "total_annotations": 1,
+                "cancelled_annotations": 0,
+            }
+        )
+    return write(folder / "project-1-at-2026-01-02-03-04.json", tasks)
+
+
+def make_label_studio_min(folder: Path, photos: dict[str, tuple[str, ...]]) -> Path:
+    """Label Studio's JSON-MIN; pictures from local storage."""
+    pictures(folder / "images", photos)
+    records = []
+    for i, (name, tags) in enumerate(photos.items()):
+        one = {"what": tags[0]} if len(tags) == 1 else {"what": {"choices": list(tags)}}
+        ends = {
+            "annotator": 1,
+            "annotation_id": i,
+            "created_at": "2026-01-02T03:04:05.678901Z",
+            "updated_at": "2026-01-02T03:04:05.678901Z",
+            "lead_time": 2.5,
+        }
+        image = f"/data/local-files/?d=images/{name}.jpg"
+        records.append({"image": image, "id": i, **(one if tags else {}), **ends})
+    return write(folder / "min.json", records)
+
+
+def make_fiftyone(folder: Path, photos: dict[str, tuple[str, ...]]) -> Path:
+    """FiftyOneImageClassificationDataset; names without extension."""
+    pictures(folder / "data", photos)
+    classes = sorted({tag for tags in photos.values() for tag in tags})
+    labels = {name: [classes.index(t) for t in tags] or None for name, tags in photos.items()}
+    return write(folder / "labels.json", {"classes": classes, "labels": labels}).parent
+
+
+def make_traps(folder: Path, photos: dict[str, tuple[str, ...]]) -> Path:
+    """COCO Camera Traps without sizes."""
+    pictures(folder / "loc1", photos)
+    categories = ["empty", *sorted({tag for tags in photos.values() for tag in tags})]
+    images = [
+        {"id": f"a{i}", "file_name": f"loc1/{name}.jpg", "seq_id": "s1", "location": 1}
+        for i, name in enumerate(photos)
+    ]
+    notes = [
+        {"id": f"{i}{tag}", "image_id": f"a{i}", "category_id": categories.index(tag)}
+        for i, tags in enumerate(photos.values())
+        for tag in tags or ("empty",)
+    ]
+    listed = [{"id": i, "name": name} for i, name in enumerate(categories)]
+    value = {"info": {}, "images": images, "annotations": notes, "categories": listed}
+    return write(folder / "traps.json", value)
+
+
+def make_camtrap_dp(folder: Path, photos: dict[str, tuple[str, ...]]) -> Path:
+    """A data package with an observation for each medium."""
+    pictures(folder / "media", photos)
+    media = ["mediaID,deploymentID,captureMethod,timestamp,filePath,filePublic,fileMediatype"]
+    notes = [
+        "observationID,deploymentID,mediaID,eventID,eventStart,eventEnd,observationLevel,"
+        "observationType,scientificName,count,classificationProbability,observationComments"
+    ]
+    for i, (name, tags) in enumerate(photos.items()):
+        time = f"2020-05-30T02:57:{i:02}Z"
+        media.append(f"m{i},d1,activityDetection,{time},media/{name}.jpg,true,image/jpeg")
+        for tag in tags or ("",):
+            kind = "animal" if tag else "blank"
+            notes.append(f"o{i}{tag},d1,m{i},e1,{time},{time},media,{kind},{tag},1,,")
+    write(folder / "media.csv", "\n".join(media))
+    write(folder / "observations.csv", "\n".join(notes))
+    write(folder / "deployments.csv", "deploymentID,latitude,longitude\nd1,51.0,4.0\n")
+    write(folder / "datapackage.json", {"profile": "camtrap-dp", "resources": []})
+    return folder
+
+
+def make_mmpretrain(folder: Path, photos: dict[str, tuple[str, ...]]) -> Path:
+    pictures(folder / "data", photos)
+    classes = sorted({tag for tags in photos.values() for tag in tags})
+    entries = [
+        {"img_path": f"{name}.jpg", "gt_label": [classes.index(tag) for tag in tags]}
+        for name, tags in photos.items()
+    ]
+    return write(folder / "train.json", {"metainfo": {"classes": classes}, "data_list": entries})
+
+
+def make_dictionary(folder: Path, photos: dict[str, tuple[str, ...]]) -> Path:
+    pictures(folder, photos)
+    return write(folder / "tags.json", {f"{name}.jpg": list(t) for name, t in photos.items()})
+
+
+def make_yaml(folder: Path, photos: dict[str, tuple[str, ...]]) -> Path:
+    pictures(folder, photos)
+    lines = (f"{name}.jpg: [{', '.join(tags)}]" for name, tags in photos.items())
+    return write(folder / "tags.yaml", "\n".join(lines))
+
+
+def make_manifest(folder: Path, photos: dict[str, tuple[str, ...]]) -> Path:
+    """SageMaker Ground Truth's output of a job with several labels."""
+    pictures(folder, photos)
+    names = sorted({tag for tags in photos.values() for tag in tags})
+    lines = []
+    for name, tags in photos.items():
+        numbers = [names.index(tag) for tag in tags]
+        about = {
+            "class-map": {str(i): names[i] for i in numbers},
+            "confidence-map": {str(i): 0.91 for i in numbers},
+            "type": "groundtruth/image-classification-multilabel",
+            "job-name": "labeling-job/what",
+            "human-annotated": "yes",
+            "creation-date": "2026-01-02T03:04:05.678901",
+        }
+        source = f"s3://bucket/photos/{name}.jpg"
+        lines.append(json.dumps({"source-ref": source, "what": numbers, "what-metadata": about}))
+    return write(folder / "output.manifest", "\n".join(lines))
+
+
+def make_vertex(folder: Path, photos: dict[str, tuple[str, ...]]) -> Path:
+    """Vertex AI's JSON lines; "test" pictures are not used."""
+    pictures(folder, photos)
+    lines = []
+    for i, (name, tags) in enumerate([*photos.items(), ("unused", ("cat",))]):
+        use = "test" if i == len(photos) else "training"
+        value = {
+            "imageGcsUri": f"gs://bucket/photos/{name}.jpg",
+            "classificationAnnotations": [{"displayName": tag} for tag in tags],
+            "dataItemResourceLabels": {"aiplatform.googleapis.com/ml_use": use},
+        }
+        lines.append(json.dumps(value))
+    return write(folder / "import.jsonl", "\n".join(lines))
+
+
+def make_vertex_csv(folder: Path, photos: dict[str, tuple[str, ...]]) -> Path:
+    pictures(folder, photos)
+    lines = (",".join(("TRAINING", f"gs://b/{name}.jpg", *tags)) for name, tags in photos.items())
+    return write(folder / "import.csv", "\n".join(lines))
+
+
+def make_voc_lists(folder: Path, photos: dict[str, tuple[str, ...]]) -> Path:
+    """VOC2012 with JPEGImages and ImageSets/Main, without Annotations."""
+    root = folder / "VOC2012"
+    pictures(root / "JPEGImages", photos)
+    for tag in {tag for tags in photos.values() for tag in tags}:
+        lines = (f"{name} {' 1' if tag in tags else '-1'}" for name, tags in photos.items())
+        write(root / "ImageSets" / "Main" / f"{tag}_train.txt", "\n".join(lines))
+    return root
+
+
+def make_flags(folder: Path, photos: dict[str, tuple[str, ...]]) -> Path:
+    """LabelMe's files with flags alone."""
+    every = sorted({tag for tags in photos.values() for tag in tags})
+    for file, (name, tags) in zip(pictures(folder, photos), photos.items(), strict=True):
+        flags = {tag: tag in tags for tag in every}
+        value = {"version": "5.5.0", "flags": flags, "shapes": [], "imagePath": file.name}
+        write(folder / f"{name}.json", {**value, "imageHeight": 48, "imageWidth": 64})
+    return folder

@@ -128,7 +128,6 @@ FAULTS: list[tuple[str, Callable[[Path], None], tuple[str, str, str]]] = [
         text("Annotations/f11.xml", "<annotation><object>"),
         ("annotation", "f11", "not valid XML"),
     ),
-    ("no object", text("Annotations/f12.xml", xml("f12", ())), ("no tags", "f12", "no tags")),
     (
         "duplicate row",
         lambda root: (root / LIST).open("a").write("f13\n") and None,
@@ -227,11 +226,11 @@ def test_thirty_faults_of_a_damaged_voc_come_at_once(tmp_path):
     val.write_text("n7\n")
     assert not any(
         finding.severity == "error"
-        for finding in check(root, val, root / "SegmentationClass", numbering="voc")
+        for finding in check(root, val, root / "SegmentationClass", classes="voc")
     )
     for _, damage, _ in FAULTS:
         damage(root)
-    findings = set(check(root, val, root / "SegmentationClass", numbering="voc"))
+    findings = set(check(root, val, root / "SegmentationClass", classes="voc"))
 
     matched = set()
     for what, _, (kind, where, part) in FAULTS:
@@ -357,13 +356,13 @@ def test_a_common_fault_is_not_shown_a_thousand_times(tmp_path):
 
 
 def test_an_error_counts_all_problems_and_hides_no_kind(tmp_path):
-    rows = "".join(f"{i}.jpg,cat\n" for i in range(55)) + "a.png,\n"
+    rows = "".join(f"{i}.jpg,cat\n" for i in range(55)) + "a.png,background\n"
     picture(tmp_path / "a.png")
     (tmp_path / "tags.csv").write_text(f"file_name,tags\n{rows}")
     with pytest.raises(DataError) as caught:
         load_table(tmp_path / "tags.csv")
     text = str(caught.value)
-    assert text.startswith("56 problems") and "a.png): no tags" in text
+    assert text.startswith("56 problems") and 'a.png): "background" is the name' in text
     assert text.endswith("and 6 more") and len(caught.value.problems) == 56
 
 

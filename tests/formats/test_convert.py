@@ -112,7 +112,7 @@ def test_classes_keep_their_pixels_in_every_order_of_the_source(tmp_path, to, ta
         assert np.array_equal(
             truth.read(photo), mask(tags, {tag: i for i, tag in enumerate(table.tags, 1)})
         )
-    assert len(truth.photos_with_truth) == 2 and truth.numbering == "table"
+    assert len(truth.photos_with_truth) == 2 and truth.numbering == "names"
 
 
 @pytest.mark.parametrize("make", [make_labelme, make_cvat], ids=["labelme", "cvat"])
@@ -232,11 +232,14 @@ def test_coco_mini_goes_to_masks_and_is_found_again(shared, tmp_path):
     table = load_table(path)
     truth = Truth(folder, table)
     assert (
-        truth.numbering in ("table", "coco")
+        truth.numbering == "names"  # of the file masks.json there
         and len(truth.photos_with_truth)
         == len(table)
-        == len(json.loads(path.read_text())["images"]) - 30
+        == len(json.loads(path.read_text())["images"])
     )
+    assert sum(photo.of_nothing for photo in table.photos) == 30
+    (folder / "masks.json").unlink()
+    assert Truth(folder, table).numbering in ("table", "coco")
 
 
 def test_the_command_line_says_what_the_numbers_mean(tmp_path, capfd):

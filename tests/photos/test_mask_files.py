@@ -8,7 +8,14 @@ from PIL import Image
 from tag2mask.errors import DataError
 from tag2mask.photos.classes import COCO, COCO_IDS, COCO_SUPERCATEGORIES, VOC
 from tag2mask.photos.colors import PALETTE
-from tag2mask.photos.masks import Truth, read_mask, true_photos, write_mask
+from tag2mask.photos.masks import (
+    Truth,
+    class_names,
+    read_mask,
+    true_photos,
+    write_class_names,
+    write_mask,
+)
 from tag2mask.photos.table import Photo, Table
 
 SIZE = (4, 6)
@@ -99,13 +106,13 @@ def test_one_wrong_mask_in_five_is_accepted_two_are_not(tmp_path):
     with pytest.raises(
         DataError,
         match=r"table 0, voc 3, coco 0, coco91 0; 0.png has \[8\], its tags are cat;"
-        r".*give --photos\.numbering",
+        r".*give --evaluate\.classes",
     ):
         Truth(folder, data)
-    assert Truth(folder, data, numbering="voc").read(data.photos[0]).flat[0] == 1
-    assert Truth(folder, data, numbering=VOC).read(data.photos[1]).flat[0] == 2
-    with pytest.raises(DataError, match='"vooc" is not one of auto, table, voc'):
-        Truth(folder, data, numbering="vooc")
+    assert Truth(folder, data, classes="voc").read(data.photos[0]).flat[0] == 1
+    assert Truth(folder, data, classes=",".join(VOC)).read(data.photos[1]).flat[0] == 2
+    with pytest.raises(DataError, match='"vooc" is neither one of auto, table, voc'):
+        Truth(folder, data, classes="vooc")
 
 
 def test_spellings_of_other_sets_are_understood(tmp_path):
@@ -117,8 +124,8 @@ def test_spellings_of_other_sets_are_understood(tmp_path):
 def test_classes_that_the_table_does_not_have_are_not_scored(tmp_path):
     data = table(tmp_path, ("cat",), [("cat",)])
     assert truth_values(Truth(masks(tmp_path, [(8, 15)]), data), data) == {0, 1, 255}
-    with pytest.raises(DataError, match=r'has \[99\], which are not in numbering "voc"'):
-        Truth(masks(tmp_path, [(8, 99)]), data, numbering="voc").read(data.photos[0])
+    with pytest.raises(DataError, match=r'has \[99\], which are no numbers of "voc"'):
+        Truth(masks(tmp_path, [(8, 99)]), data, classes="voc").read(data.photos[0])
 
 
 def truth_values(truth: Truth, data: Table) -> set[int]:
@@ -194,3 +201,55 @@ def test_real_masks(shared):
         "background",
         *photo.tags,
     }
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '["blowhole", "crack"]',
+        '{"1": "blowhole", "2": "crack"}',
+        '{"0": "background", "1": "blowhole", "2": "crack"}',
+        '{"blowhole": 1, "crack": 2}',
+        '{"classes": ["background", "blowhole", "crack"], "ignore": 255}',
+    ],
+)
+def test_class_names_from_a_file(tmp_path, text):
+    file = tmp_path / "names.json"
+    file.write_text(text)
+    assert class_names(str(file)) == class_names("blowhole, crack") == {1: "blowhole", 2: "crack"}
+
+
+@pytest.mark.parametrize("text", ["3", "[1, ", '{"cat": "dog"}', '{"999": "cat"}', '{"1": [2]}'])
+def test_a_faulty_file_of_class_names_is_an_error(tmp_path, text):
+    file = tmp_path / "names.json"
+    file.write_text(text)
+    with pytest.raises(DataError, match=r"names\.json: not class names and their numbers"):
+        class_names(str(file))
+
+
+def test_numbers_that_do_not_fit_the_tags_are_not_used_in_silence(tmp_path):
+    tags = ("OK", "blowhole", "crack")
+    photos = [("blowhole",), ("crack",), ("OK",), ("blowhole", "crack")]
+    data = table(tmp_path, tags, photos)
+    folder = masks(tmp_path, [(1,), (2,), (), (1, 2)])
+    with pytest.raises(DataError, match="the class names of 1, 2"):
+        Truth(folder, data)
+    (warning,) = Truth(folder, data, "table").warnings
+    assert "photo's tags in only 0 of 4 photos; check --evaluate.classes" in warning
+    truth = Truth(folder, data, "blowhole,crack")
+    assert truth.read(data.photos[0]).flat[0] == 2
+    assert truth.warnings == ["no number in the masks means OK"]
+
+
+def test_a_wrong_class_name_is_told(tmp_path):
+    data = table(tmp_path, ("cat", "dog"), [("cat",), ("dog",)])
+    warnings = Truth(masks(tmp_path, [(1,), (2,)]), data, "cat,dogg").warnings
+    assert "no tag of the photos: dogg; they are not scored" in warnings
+    assert "no number in the masks means dog" in warnings
+
+
+def test_own_masks_are_always_understood(tmp_path):
+    data = table(tmp_path, ("cat", "dog"), [("cat",), ("dog",), ("cat",)])
+    folder = masks(tmp_path, [(2,), (), ()])  # two are empty: the tags alone would not tell
+    write_class_names(folder, ("background", "dog", "cat"))
+    assert Truth(folder, data).read(data.photos[0]).flat[0] == 1

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Annotated, Any, get_args, get_type_hints
 
 import tyro
+from rich.console import Console, RenderableType
+from rich.text import Text
 from tyro.conf import arg
 
-from tag2mask.config import Config, Settings
+from tag2mask.config import Config, DataSettings, Settings
 from tag2mask.config_files import base_config, changed_config
 from tag2mask.errors import ConfigError
 
@@ -22,9 +24,12 @@ ABOUT = {
     "evaluate": "compute metrics, if there are true masks",
     "report": "write the report page",
 }
-# What each stage reads: settings, or sections of them.
-COMMON = ("data", "out", "recipe", "seed")
-TRUTH = ("val", "val_masks", "photos.numbering")
+# The settings with which tags are read, and what each stage reads: settings, or sections of them.
+READING = tuple(
+    f"photos.{name}" for name in DataSettings.model_fields if name not in ("workers", "pseudo_list")
+)
+COMMON = ("data", "out", "recipe", "seed", *READING)
+TRUTH = ("val", "val_masks", "evaluate.classes")
 STAGE_READS = {
     "clusters": (*COMMON, "clusters"),
     "classifier": (*COMMON, *TRUTH, "photos.workers", "classifier"),  # it checks the data first
@@ -36,6 +41,15 @@ STAGE_READS = {
     ),
     "report": (*COMMON, *TRUTH, "report"),
 }
+
+
+PathOption = Annotated[Path | None, arg(metavar="PATH")]
+
+
+def show(*lines: RenderableType) -> None:
+    """Print lines, or tables and trees of rich, to stdout."""
+    for line in lines:
+        Console().print(Text(line) if isinstance(line, str) else line, soft_wrap=True)
 
 
 def print_error(message: str) -> None:
@@ -56,7 +70,11 @@ def parse(target: Any, command: str, argv: list[str], about: str | None = None) 
             ) from None
         if stop.code and "--device" in argv:
             print_error("a GPU is used if there is one; CUDA_VISIBLE_DEVICES= selects the CPU")
-        if stop.code and command in ("run", "check", "convert", *ABOUT) and argv[0][0] != "-":
+        if (
+            stop.code
+            and command in ("run", "tags", "check", "convert", *ABOUT)
+            and argv[0][0] != "-"
+        ):
             print_error(f"give photos by name: tag2mask {command} --data {argv[0]}")
         for option, word in pairwise(argv if stop.code else ()):
             if word in ("true", "false") and option.startswith("--"):

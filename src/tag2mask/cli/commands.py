@@ -10,7 +10,6 @@ from glob import glob, has_magic
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
@@ -18,12 +17,15 @@ from tyro.conf import Positional, arg
 
 from tag2mask.cli.arguments import (
     STAGE_READS,
+    PathOption,
     make_options,
     named_settings,
     parse,
     parse_config,
+    show,
     with_options,
 )
+from tag2mask.cli.data import check, convert, download, show_tags
 from tag2mask.config import STAGE_NAMES, ClusterSettings, Config
 from tag2mask.config_files import base_config, changed_config
 from tag2mask.errors import ClusterError, ConfigError, DataError
@@ -32,18 +34,7 @@ from tag2mask.files import write_json
 if TYPE_CHECKING:
     from tag2mask.clusters import Clusters
 
-PathOption = Annotated[Path | None, arg(metavar="PATH")]
 ClusterFile = Annotated[Positional[Path], arg(help="A cluster file (JSON).")]
-Data = Annotated[Path, arg(help="CSV, JSONL, folder per tag, VOC, COCO, YOLO, LabelMe or CVAT.")]
-Numbering = Annotated[
-    Literal["auto", "table", "voc", "coco", "coco91"],
-    arg(help="What the numbers in the masks mean, see photos.numbering in `tag2mask run --help`."),
-]
-
-
-def _print(*lines: RenderableType) -> None:
-    for line in lines:
-        Console().print(Text(line) if isinstance(line, str) else line, soft_wrap=True)
 
 
 # ---- commands that run stages --------------------------------------------------------------------
@@ -105,8 +96,8 @@ def _evaluate(argv: list[str]) -> None:
         )
         split = names.stem if names else truth.name
         protocol = {"split": split, "labels": labels, "list_hash": list_hash(scored)}
-        _print(result_table(result, f"mIoU {100 * result.miou:.2f} %"))
-        _print(", ".join([f"{result.images} images", *map(" ".join, protocol.items())]))
+        show(result_table(result, f"mIoU {100 * result.miou:.2f} %"))
+        show(", ".join([f"{result.images} images", *map(" ".join, protocol.items())]))
         if out:
             write_json(out, result.summary(**protocol))
 
@@ -114,7 +105,7 @@ def _evaluate(argv: list[str]) -> None:
     parse(with_options(evaluate, make_options(base, reads)), "evaluate", argv)
 
 
-# ---- commands on photos and data sets ------------------------------------------------------------
+# ---- commands on photos ------------------------------------------------------------
 
 
 def _predict(
@@ -137,68 +128,6 @@ def _predict(
     if pictures and not paths:
         raise DataError(f"no file matches {' '.join(map(str, pictures))}")
     load(run).predict_to(paths, out, overlay)
-
-
-def _check(
-    data: Data,
-    val: PathOption = None,
-    val_masks: PathOption = None,
-    clusters: PathOption = None,
-    numbering: Numbering = "auto",
-) -> None:
-    """Open every photo and mask, and list all faults. Training would stop at the errors only.
-
-    Args:
-        val: Validation photos, in any of these formats.
-        val_masks: Folder of true masks, NAME.png.
-        clusters: Cluster file (JSON) that must contain every tag.
-    """
-    from tag2mask.clusters import load_clusters
-    from tag2mask.formats.check import check
-    from tag2mask.formats.findings import count, findings_text
-
-    groups = load_clusters(clusters).as_mapping if clusters else None
-    findings = check(data, val, val_masks, groups, numbering)
-    _print(findings_text(findings))
-    if any(finding.severity == "error" for finding in findings):
-        raise DataError(f"{data}: {count(findings).split(',')[0]}; training would not start")
-
-
-def _convert(
-    data: Data,
-    to: Literal["csv", "jsonl", "masks", "voc", "coco", "yolo"],
-    out: Path,
-    masks: PathOption = None,
-    numbering: Numbering = "auto",
-) -> None:
-    """Convert tags and masks to another format. `--to masks` draws outlines as PNG files.
-
-    Args:
-        to: The new format.
-        out: A new folder.
-        masks: Folder of masks, NAME.png, to convert too. Without it: the outlines in the data.
-    """
-    from tag2mask.formats.convert import convert
-
-    _print(f"To use it: --data {convert(data, to, out, masks, numbering)}")
-
-
-def _download(
-    name: Positional[Literal["voc12", "coco14", "coco17"]],
-    out: Path = Path("data"),
-    by_hand: bool = False,
-) -> None:
-    """Download the official archives, check their sha256 and unpack them.
-
-    Args:
-        name: The data set.
-        out: Folder for the data set.
-        by_hand: Download nothing: print what to download with a browser, and where to put it.
-    """
-    from tag2mask.formats.download import by_hand as instructions
-    from tag2mask.formats.download import download
-
-    _print(instructions(name, out) if by_hand else f"To use it: --data {download(name, out)}")
 
 
 def _crf(argv: list[str]) -> None:
@@ -227,7 +156,7 @@ def _crf(argv: list[str]) -> None:
         shares = {i: float((mask == i).mean()) for i in range(len(refined))}
         text = ", ".join(f"{i}: {share:.1%}" for i, share in shares.items() if share)
         size = f"{mask.shape[1]} x {mask.shape[0]}"
-        _print(f"{out}: {size}, pixels by class {text} (dense CRF in {backend()})")
+        show(f"{out}: {size}, pixels by class {text} (dense CRF in {backend()})")
 
     preset = named_settings(argv).preset
     if preset not in PRESETS:
@@ -265,7 +194,7 @@ def _make_clusters(argv: list[str]) -> None:
         settings = changed_config(Config(), {"clusters": asdict(options)}).clusters
         clusters = make_clusters(read_tags(tags), settings, seed, transcript_beside(out))
         clusters.save(out)
-        _print(_cluster_tree(clusters))
+        show(_cluster_tree(clusters))
 
     parse(with_options(make, make_options(ClusterSettings())), "clusters make", argv)
 
@@ -275,13 +204,13 @@ def _show_clusters(file: ClusterFile) -> None:
     from tag2mask.clusters import load_clusters
 
     clusters = load_clusters(file)
-    _print(_cluster_tree(clusters))
+    show(_cluster_tree(clusters))
     if tags := clusters.given_away():
-        _print(f"Tags with a unique cluster vector: {', '.join(tags)}")
+        show(f"Tags with a unique cluster vector: {', '.join(tags)}")
     if clusters.transcript and (file.parent / clusters.transcript).exists():
         _cluster_stability(file)
     elif clusters.transcript:
-        _print(f"Stability unknown: {clusters.transcript} is not in the folder of {file}")
+        show(f"Stability unknown: {clusters.transcript} is not in the folder of {file}")
 
 
 def _replay_clusters(file: ClusterFile) -> None:
@@ -290,13 +219,13 @@ def _replay_clusters(file: ClusterFile) -> None:
     from tag2mask.clusters.refine import replay
 
     clusters, votings = replay(file)
-    _print(_cluster_tree(clusters))
+    show(_cluster_tree(clusters))
     if clusters != load_clusters(file):
         raise ClusterError(
             f"{file} differs from the result of its transcript, which is shown above"
         )
     answers = sum(len(voting.answers) for voting in votings)
-    _print(f"{file}: the same clusters again, from {answers} stored answers")
+    show(f"{file}: the same clusters again, from {answers} stored answers")
 
 
 def _cluster_stability(file: ClusterFile) -> None:
@@ -309,16 +238,17 @@ def _cluster_stability(file: ClusterFile) -> None:
         table = Table(*columns, title=Text(str(voting)), title_justify="left")
         for row in stability(voting.answers):
             table.add_row(*map(format, row, ("", ".2f", ".1f", ".3f", ".2f")))
-        _print(table)
+        show(table)
 
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "run": partial(_stages, "run", STAGE_NAMES),
     "demo": _demo,
     "predict": partial(parse, _predict, "predict"),
-    "check": partial(parse, _check, "check"),
-    "convert": partial(parse, _convert, "convert"),
-    "download": partial(parse, _download, "download"),
+    "tags": show_tags,
+    "check": check,
+    "convert": convert,
+    "download": partial(parse, download, "download"),
     **{name: partial(_stages, name, [name]) for name in STAGE_READS},
     "classifier": partial(_stages, "classifier", ["check", "classifier"]),  # before hours of it
     "evaluate": _evaluate,

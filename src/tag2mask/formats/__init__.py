@@ -6,18 +6,29 @@ A data set is one path; `FORMATS` lists what it may be. To add a format, write i
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from tag2mask.config import DataSettings
 from tag2mask.errors import DataError
+from tag2mask.formats.camtrap_dp import camtrap_folder, read_camtrap_dp
 from tag2mask.formats.choose import choose
+from tag2mask.formats.cloud import is_manifest, is_vertex, read_manifest, read_vertex
 from tag2mask.formats.coco import instances_file, read_coco
 from tag2mask.formats.cvat import read_cvat
+from tag2mask.formats.fiftyone import fiftyone_file, read_fiftyone
+from tag2mask.formats.folders import is_folder, read_folder
+from tag2mask.formats.huggingface import parquet_files, read_parquet
+from tag2mask.formats.json_lists import is_mmpretrain, read_json, read_mmpretrain, read_yaml
+from tag2mask.formats.keywords import is_keywords, read_keywords
+from tag2mask.formats.label_studio import is_label_studio, read_label_studio
 from tag2mask.formats.labelme import is_labelme, read_labelme
-from tag2mask.formats.plain import is_folder, read_csv, read_folder, read_jsonl
+from tag2mask.formats.plain import read_csv, read_jsonl
 from tag2mask.formats.rows import Rows, known_tags, to_table
+from tag2mask.formats.splits import read_split, split_folders
 from tag2mask.formats.voc import is_voc, read_voc
+from tag2mask.formats.voc_lists import class_lists, read_class_lists
 from tag2mask.formats.yolo import read_yolo, yolo_file
 from tag2mask.photos.table import Table
 
@@ -32,8 +43,8 @@ class Format(NamedTuple):
     what: str  # how to name it with --data
 
 
-def _suffix(suffix: str) -> Callable[[Path], bool]:
-    return lambda path: path.suffix.lower() == suffix
+def _suffix(*suffixes: str) -> Callable[[Path], bool]:
+    return lambda path: path.suffix.lower() in suffixes
 
 
 def _metadata(name: str, read: Callable[[Path, DataSettings], Rows]) -> Format:
@@ -43,15 +54,44 @@ def _metadata(name: str, read: Callable[[Path, DataSettings], Rows]) -> Format:
 
 # The first that accepts a path reads it. A folder for each tag is last: it accepts any pictures.
 FORMATS: dict[str, Format] = {
+    "manifest": Format(is_manifest, read_manifest, "SageMaker Ground Truth: its .manifest"),
+    "vertex": Format(is_vertex, read_vertex, "Vertex AI: its import file, .csv or .jsonl"),
     "csv": Format(_suffix(".csv"), read_csv, "a .csv file: file_name,tags (separated by ';')"),
     "jsonl": Format(_suffix(".jsonl"), read_jsonl, "a .jsonl file: file_name and tags"),
+    "parquet": Format(parquet_files, read_parquet, "a .parquet file of Hugging Face, or a folder"),
+    "voc-lists": Format(class_lists, read_class_lists, "VOC: ImageSets/Main with cat_train.txt"),
     "voc": Format(is_voc, read_voc, "VOC: VOC2012/, a list in it (val.txt), or its cls_labels.npy"),
-    "coco": Format(instances_file, read_coco, "COCO: its folder, or an instances .json"),
+    "coco": Format(
+        instances_file, read_coco, "COCO or COCO Camera Traps: the folder, or the .json file"
+    ),
+    "label-studio": Format(
+        is_label_studio, read_label_studio, "Label Studio: its .json or JSON-MIN export"
+    ),
+    "fiftyone": Format(fiftyone_file, read_fiftyone, "FiftyOne: labels.json, or its folder"),
+    "mmpretrain": Format(is_mmpretrain, read_mmpretrain, "mmpretrain: a .json with data_list"),
+    "json": Format(_suffix(".json"), read_json, 'a .json file: {"a.jpg": ["cat", "dog"]}'),
     "yolo": Format(yolo_file, read_yolo, "YOLO: its data.yaml, or a folder of its pictures"),
+    "yaml": Format(_suffix(".yaml", ".yml"), read_yaml, "a .yaml file: a.jpg: [cat, dog]"),
     "cvat": Format(_suffix(".xml"), read_cvat, "CVAT for images: its .xml"),
+    "camtrap-dp": Format(
+        camtrap_folder, read_camtrap_dp, "Camtrap DP: the folder with media.csv, observations.csv"
+    ),
     "metadata.csv": _metadata("metadata.csv", read_csv),
     "metadata.jsonl": _metadata("metadata.jsonl", read_jsonl),
+    "roboflow": Format(
+        lambda path: (path / "_classes.csv").is_file(),
+        lambda path, settings: read_csv(path / "_classes.csv", settings),
+        "Roboflow: a folder with _classes.csv",
+    ),
     "labelme": Format(is_labelme, read_labelme, "LabelMe: a folder of .json files and pictures"),
+    "split": Format(
+        split_folders,
+        lambda path, settings: read_split(path, settings, _read),
+        "a folder with train/ and val/ (valid, validation), each in one of these forms",
+    ),
+    "keywords": Format(
+        is_keywords, read_keywords, "a folder of pictures with keywords in them or beside them"
+    ),
     "folder": Format(is_folder, read_folder, "a folder with a folder for each tag"),
 }
 
@@ -86,16 +126,23 @@ def read_rows(
     `tags`: for a validation set, the tags of the training photos. Outlines that people drew are
     kept only with `outlines`: `convert` makes true masks of them.
     """
-    name = find_format(path, settings)
-    if outlines and name == "coco":
-        rows = read_coco(path, settings, outlines)
-    else:
-        rows = FORMATS[name].read(path, settings)
-    rows.form = rows.form or FORMATS[name].what
+    rows = _read(path, settings, outlines)
     chosen = _chosen(rows, settings, tags, outlines)
     if rows.val:
         chosen.val = _chosen(rows.val, settings, known_tags(chosen), outlines)
     return chosen
+
+
+def _read(path: Path, settings: DataSettings, outlines: bool = False) -> Rows:
+    name = find_format(path, settings)
+    if outlines and name == "coco":
+        rows = read_coco(path, settings, outlines)
+    elif outlines and name == "split":
+        rows = read_split(path, settings, partial(_read, outlines=True))
+    else:
+        rows = FORMATS[name].read(path, settings)
+    rows.form = f"{name}: {rows.form or FORMATS[name].what}"
+    return rows
 
 
 def _chosen(rows: Rows, settings: DataSettings, tags: Sequence[str] | None, outlines: bool) -> Rows:

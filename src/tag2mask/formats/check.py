@@ -1,19 +1,18 @@
 """Everything that is wrong with a data set, at once, before hours of work."""
 
 import hashlib
-from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from difflib import SequenceMatcher
-from functools import partial
-from itertools import combinations
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+from tag2mask.config import DataSettings
 from tag2mask.errors import DataError
 from tag2mask.files import Facts
 from tag2mask.formats import read_rows
-from tag2mask.formats.findings import Finding, by_severity
+from tag2mask.formats.check_tags import cluster_findings, tag_findings
+from tag2mask.formats.findings import Finding, by_severity, warning
 from tag2mask.formats.rows import (
     MAX_TAGS,
     Row,
@@ -21,13 +20,10 @@ from tag2mask.formats.rows import (
     as_table,
     is_file,
     known_tags,
-    nearest_tag,
-    photos_text,
     row_findings,
-    spellings,
 )
 from tag2mask.photos.images import reading, upright_rgb
-from tag2mask.photos.masks import Truth, true_photos
+from tag2mask.photos.masks import CLASSES_FILE, Truth, true_photos
 from tag2mask.photos.table import IGNORE, Photo, Table
 from tag2mask.processes import cores, parallel_map
 from tag2mask.progress import track
@@ -35,15 +31,8 @@ from tag2mask.progress import track
 MIN_SIDE = 32  # pixels: two patches of a ViT
 MAX_ASPECT = 4  # training resizes to a square
 MAX_PIXELS = 40_000_000
-FEW = 10  # photos of a tag
-UNBALANCED = 20  # photos of the most frequent tag for each photo of the rarest
-EVERYWHERE = 0.95  # share of photos
-ALIKE = 0.85  # difflib ratio of two tags that may be one: "dog" and "dogs"
-ALIKE_RARE = 0.75  # the same where one is five times rarer: "elephant" and "elefant"
 
 Reader = Callable[..., Rows]  # `read_rows` with settings
-
-warning = partial(Finding, severity="warning")
 
 
 def check(
@@ -51,14 +40,14 @@ def check(
     val: Path | None = None,
     masks: Path | None = None,
     clusters: Mapping[str, Sequence[str]] | None = None,
-    numbering: str = "auto",
+    classes: str = "auto",
     facts: Facts | None = None,
     read: Reader = read_rows,
 ) -> list[Finding]:
     """All faults of a data set, errors first; an empty list means that nothing was found.
 
     `val` is the validation set: its own faults, and photos that are in both. `masks` is a folder of
-    true masks, with class numbers in `numbering`. Each picture and mask is opened once; those that
+    true masks, whose numbers mean `classes`. Each picture and mask is opened once; those that
     `facts` knows are not opened.
     """
     findings: list[Finding] = []
@@ -89,9 +78,14 @@ def check(
         if len(tables) > 1:  # masks of the training photos are not needed then
             tables[0] = true_photos(tables[0], tables[1], masks)
         for table in tables:
-            findings += mask_findings(table, masks, numbering, facts)
+            findings += mask_findings(table, masks, classes, facts)
         findings += unused_masks(sets, masks)
     return by_severity(findings)
+
+
+def settings_reader(settings: DataSettings) -> Reader:
+    """`read_rows` with these settings; a data set is read once."""
+    return cache(partial(read_rows, settings=settings))
 
 
 def checked_state(
@@ -133,85 +127,6 @@ def checked_state(
         "val": digest(parts(tested)) if tested else None,
         "masks": digest(files) if masks else None,
     }
-
-
-def tag_findings(rows: Rows, tags: Sequence[str]) -> Iterator[Finding]:
-    """What makes tags hard or impossible to learn."""
-    # Spellings that differ only in case, spaces or punctuation are an error already: one tag here.
-    main = {tag: next(iter(group)) for group in spellings(rows.rows, tags) for tag in group}
-    tagged = [{main[tag] for tag in row.tags} for row in rows.rows]
-    count = Counter(tag for tags_of_row in tagged for tag in sorted(tags_of_row))
-    alike = _alike_tags(count) if rows.tags is None else []
-    for few, many in alike:
-        tags_text = (f'"{tag}" ({photos_text(count[tag])})' for tag in (few, many))
-        what = f"{' and '.join(tags_text)} may be one tag"
-        yield warning("spelling", f'tag "{few}"', what, "if they are, use one spelling")
-    yield from _rare_tags(rows, tagged, count, {few for few, _ in alike})
-    if absent := [tag for tag in tags if main[tag] not in count]:
-        what = f"no photo has {', '.join(absent)}"
-        yield warning("absent tag", str(rows.source), what, "these classes cannot be learned")
-    known = Counter(
-        tag for row in rows.rows if row.absent is not None for tag in (*row.tags, *row.absent)
-    )
-    all_known = sum(row.absent is None for row in rows.rows)
-    for tag, n in count.items():
-        photos = all_known + known[tag]  # in which somebody looked for this tag
-        if (photos >= FEW or len(count) == 1) and n >= EVERYWHERE * photos:
-            what = f"in {n} of {photos} photos: nothing distinguishes it from the background"
-            do = "add photos without it: in a row of a table, leave the cell of the tags empty"
-            yield warning("tag everywhere", f'tag "{tag}"', what, do)
-    together = defaultdict(list)
-    for tag in count:
-        together[tuple(i for i, row in enumerate(tagged) if tag in row)].append(tag)
-    for numbers, same in together.items():
-        if len(same) > 1 and len(numbers) > 1:
-            what = f"always together ({len(numbers)} photos): nothing distinguishes them"
-            do = "add photos with one of them alone, or make them one tag"
-            yield warning("always together", f"tags {', '.join(sorted(same))}", what, do)
-
-
-def _rare_tags(
-    rows: Rows, tagged: Sequence[set[str]], count: Counter[str], misspelled: set[str]
-) -> Iterator[Finding]:
-    for tag, n in sorted(count.items(), key=lambda item: item[1]):
-        if n == 1 and tag not in misspelled:
-            where = rows.rows[next(i for i, own in enumerate(tagged) if tag in own)].where
-            what, do = f'tag "{tag}" is in this photo only', "add photos of it or delete the tag"
-            yield warning("rare tag", where, what, do)
-        elif n < FEW and tag not in misspelled:
-            do = f"at least {FEW} are recommended"
-            yield warning("rare tag", f'tag "{tag}"', f"only {n} photos", do)
-    enough = [(tag, n) for tag, n in count.most_common() if n >= FEW]
-    if enough and enough[0][1] > UNBALANCED * enough[-1][1]:
-        (top, most), (rare, least) = enough[0], enough[-1]
-        what = f'{most} photos of "{top}", {least} of "{rare}"'
-        yield warning("balance", str(rows.source), what, "rare tags are learned badly")
-
-
-def _alike_tags(count: Counter[str]) -> list[tuple[str, str]]:
-    """Pairs of tags that may be one, the rarer first."""
-    pairs = []
-    for pair in combinations(sorted(count), 2):
-        few, many = sorted(pair, key=count.__getitem__)
-        least = ALIKE_RARE if count[many] >= 5 * count[few] else ALIKE
-        a, b = (tag.casefold() for tag in pair)
-        if min(map(len, pair)) > 2 and SequenceMatcher(None, a, b).ratio() >= least:
-            pairs.append((few, many))
-    return pairs
-
-
-def cluster_findings(
-    tags: Sequence[str], clusters: Mapping[str, Sequence[str]]
-) -> Iterator[Finding]:
-    """Tags that no cluster has, and names in clusters that are not tags."""
-    members = [(cluster, tag) for cluster, names in clusters.items() for tag in names]
-    for tag in tags if clusters else ():
-        if tag not in {member for _, member in members}:
-            yield Finding("cluster", f'tag "{tag}"', "in no cluster", "add it to a cluster")
-    for cluster, tag in members:
-        if tag not in tags:
-            what = f'"{tag}" is not a tag of this data set'
-            yield Finding("cluster", f'cluster "{cluster}"', what, nearest_tag(tag, tags))
 
 
 def picture_findings(sets: Sequence[Rows], facts: Facts) -> Iterator[Finding]:
@@ -273,15 +188,17 @@ def _shape_findings(where: str, picture: dict[str, Any]) -> Iterator[Finding]:
         yield warning("animation", where, f"{frames} frames; only the first is used")
 
 
-def mask_findings(table: Table, folder: Path, numbering: str, facts: Facts) -> Iterator[Finding]:
+def mask_findings(table: Table, folder: Path, classes: str, facts: Facts) -> Iterator[Finding]:
     """True masks that are unreadable, of another size, with unknown numbers, or unlike the tags."""
     if not table.photos:
         return
     try:
-        truth = Truth(folder, table, numbering, facts)
+        truth = Truth(folder, table, classes, facts)
     except DataError as error:
         yield Finding("masks", str(folder), str(error).removeprefix(f"{folder}: "))
         return
+    for text in truth.warnings:
+        yield warning("masks", str(folder), text)
     photos = truth.photos_with_truth
     if missing := sorted({photo.name for photo in table.photos} - {photo.name for photo in photos}):
         what = f"photos without a mask: {len(missing)} of {len(table)}, such as {missing[0]}.png"
@@ -321,7 +238,8 @@ def unused_masks(sets: Sequence[Rows], folder: Path) -> Iterator[Finding]:
     if unused := [f.relative_to(folder) for f in files if f in png and f.stem not in names]:
         what = f"masks without a photo of their name: {len(unused)}, such as {unused[0]}"
         yield Finding("unused mask", str(folder), what, "they are not used", "info")
-    if others := [file.relative_to(folder) for file in files if file not in png]:
+    others = [f.relative_to(folder) for f in files if f not in png and f.name != CLASSES_FILE]
+    if others:
         what = f"files that are not PNG: {len(others)}, such as {others[0]}"
         yield warning("not a mask", str(folder), what, "they are not used")
 

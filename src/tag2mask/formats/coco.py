@@ -1,22 +1,25 @@
-"""COCO 2014/2017 and the COCO exports of other tools: an instances JSON."""
+"""COCO 2014/2017, COCO Camera Traps, and the COCO exports of other tools: an instances JSON."""
 
-import json
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from tag2mask.config import DataSettings
 from tag2mask.errors import DataError
-from tag2mask.files import read_text
 from tag2mask.formats.findings import Finding, problems
-from tag2mask.formats.rows import Row, Rows, Shape, is_file, tags_of
+from tag2mask.formats.json_files import load_json, peek_json
+from tag2mask.formats.pictures import Pictures
+from tag2mask.formats.rows import Row, Rows, Shape, is_file, photos_text, tags_of
 from tag2mask.photos.classes import COCO
 from tag2mask.photos.table import clean_tag
 
+SIZE = int | float | None
+EMPTY = {"empty", "blank"}  # camera traps: the category of photos of nothing
+
 # The lists of a file, and what each entry of a list needs.
 ENTRIES: dict[str, dict[str, Any]] = {
-    "images": {"id": int | str, "file_name": str, "width": int | float, "height": int | float},
+    "images": {"id": int | str, "file_name": str, "width": SIZE, "height": SIZE},
     "annotations": {"image_id": int | str, "category_id": int | str, "area": int | float | None},
     "categories": {"id": int | str, "name": int | str},
 }
@@ -27,8 +30,9 @@ def instances_file(path: Path) -> Path | None:
 
     Raises DataError if the folder has several training splits.
     """
-    if path.suffix.lower() == ".json":
-        return path
+    if path.is_file():
+        value = peek_json(path)
+        return path if isinstance(value, dict) and value.keys() & ENTRIES.keys() else None
     patterns = ("annotations/instances*.json", "_annotations.coco.json")
     files = [file for pattern in patterns for file in sorted(path.glob(pattern))]
     train = [file for file in files if "train" in file.name]
@@ -39,14 +43,25 @@ def instances_file(path: Path) -> Path | None:
 
 
 def read_coco(path: Path, settings: DataSettings, outlines: bool = False) -> Rows:
-    """An instances JSON, or a COCO folder. A picture without objects is a photo of nothing.
+    """An instances JSON, or a COCO folder; its instances_val* is the validation set.
 
-    With `outlines` the rows have shapes, which takes four times the memory. COCO's own 80
-    categories are all tags, in their order; of other lists those that occur, in order of their ids.
+    A picture without objects is a photo of nothing. In camera traps, which have a category "empty",
+    a picture of it is one, and a picture without annotation is one in which nobody looked. With
+    `outlines` the rows have shapes, which takes four times the memory. COCO's own 80 categories are
+    all tags, in their order; of other lists those that occur, in order of their ids.
     """
     file = instances_file(path)
     if file is None:
         raise DataError(f"{path}: no annotations/instances*.json")
+    rows = _read(file, settings, outlines)
+    val = file.with_name(file.name.replace("train", "val"))
+    if path.is_dir() and val != file and val.is_file():
+        rows.val = _read(val, settings, outlines)
+        rows.form += f"; {val.name} is the validation set"
+    return rows
+
+
+def _read(file: Path, settings: DataSettings, outlines: bool) -> Rows:
     values = _load(file, outlines)
     rows = Rows(file)
     categories = sorted(values["categories"], key=lambda c: (isinstance(c["id"], str), c["id"]))
@@ -56,17 +71,60 @@ def read_coco(path: Path, settings: DataSettings, outlines: bool = False) -> Row
         if (first := images.setdefault(image["id"], image)) is not image:
             what = f"{first['file_name']} and {image['file_name']} have the same id"
             rows.error("annotation", f"image {image['id']}", what, "give each picture its own")
-    shapes = _shapes(values["annotations"], images, names, rows)
+    empty = _empty_categories(names, values["annotations"])
+    annotations = [note for note in values["annotations"] if note["category_id"] not in empty]
+    shapes = _shapes(annotations, images, names, rows)
+    nothing = {n["image_id"] for n in values["annotations"] if n["category_id"] in empty}
     folder = _picture_folder(file, [image["file_name"] for image in list(images.values())[:50]])
+    pictures = Pictures.of(file, settings.images, folder)
     for number, image in images.items():
-        name, size = image["file_name"], (int(image["width"]), int(image["height"]))
-        where = f"image {number} ({name})"
         objects = shapes.get(number, ())
-        rows.rows.append(Row(folder / name, tags_of(objects), where, objects, size))
+        if image.get("corrupt") is True or (objects and number in nothing):
+            continue
+        where = f"image {number} ({image['file_name']})"
+        unseen = empty and not objects and number not in nothing
+        try:
+            picture = pictures.find(image["file_name"])
+        except (DataError, ValueError) as error:
+            rows.error("picture", where, str(error))
+            continue
+        absent = () if unseen else None
+        size = _size(image)
+        rows.rows.append(Row(picture, tags_of(objects), where, objects, size, absent=absent))
     used = {tag for row in rows.rows for tag in row.tags}
     own = tuple(dict.fromkeys(name for name in names.values() if name in used))
     rows.tags = COCO if set(names.values()) == set(COCO) else own
+    rows.form = f"COCO Camera Traps ({names[empty[0]]} is nothing)" if empty else "COCO"
+    rows.findings += _warnings(file, values, shapes.keys() & nothing)
     return rows
+
+
+def _empty_categories(names: dict[Any, str], annotations: Iterable[dict[str, Any]]) -> list[Any]:
+    """The ids of "empty" and "blank", if no object with a box has them: an empty bottle is one."""
+    ids = [number for number, name in names.items() if name.casefold() in EMPTY]
+    boxed = {note["category_id"] for note in annotations if note.get("bbox")} if ids else set()
+    return [number for number in ids if number not in boxed]
+
+
+def _warnings(file: Path, values: dict[str, Any], both: set[Any]) -> Iterator[Finding]:
+    def warn(what: str, do: str = "") -> Finding:
+        return Finding("annotation", str(file), what, do, "warning")
+
+    notes = values["annotations"]
+    if burst := sum(note.get("sequence_level_annotation") is True for note in notes):
+        what = f"{burst} of {len(notes)} annotations hold for a burst of photos"
+        yield warn(f"{what} (sequence_level_annotation), not surely for each photo")
+    if corrupt := sum(image.get("corrupt") is True for image in values["images"]):
+        yield warn(f"{photos_text(corrupt)} marked as corrupt are left out")
+    if both:
+        listed = ", ".join(map(str, sorted(both, key=str)[:3]))
+        what = f'{photos_text(len(both))} with objects are also marked as "empty" and are left out'
+        yield warn(f"{what} (image {listed}{', ...' if len(both) > 3 else ''})")
+
+
+def _size(image: dict[str, Any]) -> tuple[int, int] | None:
+    width, height = (float(image.get(key) or 0) for key in ("width", "height"))
+    return (int(width), int(height)) if 0 < width < 1e6 and 0 < height < 1e6 else None
 
 
 def _shapes(
@@ -88,10 +146,7 @@ def _shapes(
 
 
 def _load(file: Path, outlines: bool) -> dict[str, list[dict[str, Any]]]:
-    try:
-        values = json.loads(read_text(file), object_hook=None if outlines else _without_outline)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{file}: not valid JSON ({error})") from None
+    values = load_json(file, outlines)
     lists = values if isinstance(values, dict) else {}
     if missing := [key for key in ENTRIES if not isinstance(lists.get(key), list)]:
         raise DataError(f"{file}: not an instances file of COCO: no list {', '.join(missing)}")
@@ -114,11 +169,6 @@ def _wrong(entry: Any, kinds: dict[str, Any]) -> Iterator[str]:
         value = entry.get(name)
         if value == "" or not isinstance(value, kind):
             yield f"has no {name}" if value in (None, "") else f"has {value!r} as {name}"
-
-
-def _without_outline(value: dict[str, Any]) -> dict[str, Any]:
-    value.pop("segmentation", None)
-    return value
 
 
 def _picture_folder(file: Path, names: list[str]) -> Path:

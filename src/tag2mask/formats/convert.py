@@ -13,15 +13,16 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from tag2mask.config import DataSettings
 from tag2mask.errors import DataError
 from tag2mask.files import write_json, write_text
-from tag2mask.formats import read_rows
+from tag2mask.formats import DEFAULTS, read_rows
 from tag2mask.formats.polygons import polygons
 from tag2mask.formats.rows import to_table
 from tag2mask.formats.shapes import draw, rle_coder
 from tag2mask.photos.classes import VOC
 from tag2mask.photos.images import image_size
-from tag2mask.photos.masks import Truth, write_mask
+from tag2mask.photos.masks import Truth, write_class_names, write_mask
 from tag2mask.photos.table import BACKGROUND, IGNORE, Photo, Table
 from tag2mask.progress import log, track
 
@@ -30,34 +31,50 @@ Masks = dict[str, Callable[[], np.ndarray]]
 
 
 def convert(
-    data: Path, to: str, out: Path, masks: Path | None = None, numbering: str = "auto"
+    data: Path,
+    to: str,
+    out: Path,
+    masks: Path | None = None,
+    classes: str = "auto",
+    settings: DataSettings = DEFAULTS,
 ) -> Path:
     """A data set, with its masks if it has any, to another form in the new folder `out`.
 
     Returns the path to give as `--data`. `to` is a name of `WRITERS`. `masks` is a folder of
-    NAME.png in `numbering` (as `Truth`); without it, the outlines of a COCO, YOLO, LabelMe or CVAT
-    data set are drawn. Raises DataError with all problems of the data, or if the form needs masks
-    and there are none.
+    NAME.png (`classes`: what its numbers mean, see `Truth`); without it, the outlines of a COCO,
+    YOLO, LabelMe or CVAT data set are drawn. Raises DataError with all problems of the data, or if
+    the form needs masks and there are none.
     """
     if to not in WRITERS:
         raise DataError(f'unknown form "{to}"; use one of {", ".join(WRITERS)}')
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(f"{out}: exists; give a new folder, nothing is overwritten")
-    rows = read_rows(data, outlines=masks is None)
+    rows = read_rows(data, settings, outlines=masks is None)
     table = to_table(rows)
     readers: Masks = {}
     if masks is not None:
-        truth = Truth(masks, table, numbering)
+        truth = Truth(masks, table, classes)
         readers = {photo.name: partial(truth.read, photo) for photo in truth.photos_with_truth}
     numbers = {tag: i for i, tag in enumerate(table.tags, 1)}
-    for photo, row in zip(table.photos, rows.rows, strict=True):
-        if any(shape.outline for shape in row.shapes):  # there are none if masks are given
+    outlined = [any(shape.outline for shape in row.shapes) for row in rows.rows]
+    for photo, row, has_outline in zip(table.photos, rows.rows, outlined, strict=True):
+        # There are no outlines if masks are given. Among others, nothing is drawn as background.
+        if has_outline or (any(outlined) and photo.of_nothing):
             readers[photo.name] = partial(draw, row, numbers)
     if to in ("masks", "yolo") and not readers:
         what = "this form needs masks, but the data set has no outlines"
         raise DataError(f"{what}; give a folder of masks with --masks")
+    unknown = sum(bool(photo.unknown) for photo in table.photos)
+    if unknown and to not in ("csv", "jsonl", "masks"):
+        log.warning(
+            f"warning: {unknown} photos have unknown tags; {to} cannot hold these, so they become "
+            "absent; csv and jsonl keep them"
+        )
     try:
-        return WRITERS[to](table, readers, out)
+        path = WRITERS[to](table, readers, out)
+        if rows.val:
+            _convert_val(to_table(rows.val, table.tags, untagged=True), to, out)
+        return path
     except BaseException:  # Ctrl-C too: half of the files would be in the way of the next try
         shutil.rmtree(out, ignore_errors=True)
         raise
@@ -65,25 +82,19 @@ def convert(
 
 def to_csv(table: Table, masks: Masks, out: Path) -> Path:
     """OUT/tags.csv, the pictures stay where they are, and OUT/masks/NAME.png."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("file_name", "tags"))
-    writer.writerows((_from(out, photo), ";".join(photo.tags)) for photo in table.photos)
-    return _write_table(out / "tags.csv", text.getvalue(), table, masks)
+    return _write_table(out / "tags.csv", table, masks)
 
 
 def to_jsonl(table: Table, masks: Masks, out: Path) -> Path:
     """OUT/tags.jsonl, the pictures stay where they are, and OUT/masks/NAME.png."""
-    values = ({"file_name": _from(out, photo), "tags": photo.tags} for photo in table.photos)
-    text = "".join(f"{json.dumps(value, ensure_ascii=False)}\n" for value in values)
-    return _write_table(out / "tags.jsonl", text, table, masks)
+    return _write_table(out / "tags.jsonl", table, masks)
 
 
 def to_masks(table: Table, masks: Masks, out: Path) -> Path:
     """OUT/NAME.png alone, in the numbers of the data set (COCO: 1 to 80, as in the papers)."""
     numbers = ", ".join(f"{i} {tag}" for i, tag in enumerate(table.tags, 1))
     log.info(f"class numbers in the masks: {numbers}")
-    _write_masks(masks, out, np.arange(256, dtype=np.uint8))
+    _write_masks(masks, out, np.arange(256, dtype=np.uint8), table.tags)
     return out
 
 
@@ -96,9 +107,9 @@ def to_voc(table: Table, masks: Masks, out: Path) -> Path:
         file = _copy(photo, root / "JPEGImages", name)
         write_text(root / "Annotations" / f"{name}.xml", _voc_xml(file.name, photo))
     used = _used_tags(table)
-    numbers = _renumbered(table, VOC if set(used) <= set(VOC) else used)  # as `read_voc` decides
+    tags = VOC if set(used) <= set(VOC) else used  # as `read_voc` decides
     flat = {names[name]: read for name, read in masks.items()}
-    _write_masks(flat, root / "SegmentationClass", numbers)
+    _write_masks(flat, root / "SegmentationClass", _renumbered(table, tags), tags)
     listed = "".join(f"{names[photo.name]}\n" for photo in table.photos)
     write_text(root / "ImageSets" / "Segmentation" / "train.txt", listed)
     return root
@@ -147,13 +158,49 @@ WRITERS: dict[str, Callable[[Table, Masks, Path], Path]] = {
 }
 
 
-def _write_table(path: Path, text: str, table: Table, masks: Masks) -> Path:
-    write_text(path, text)
-    _write_masks(masks, path.parent / "masks", _renumbered(table, _used_tags(table)))
+def _convert_val(val: Table, to: str, out: Path) -> None:
+    """The validation photos of a data set with a split: OUT/val.csv or OUT/val.jsonl."""
+    if to in ("csv", "jsonl"):
+        path = _write_table(out / f"val.{to}", val, {})
+        log.info(f"{path}: the {len(val)} validation photos; give them as --val")
+    else:
+        log.info(f"the {len(val)} validation photos are not converted; csv and jsonl keep them")
+
+
+def _write_table(path: Path, table: Table, masks: Masks) -> Path:
+    records = list(_records(table, path.parent))
+    if path.suffix == ".csv":
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(records[0])
+        for record in records:
+            writer.writerow(";".join(v) if isinstance(v, list) else v for v in record.values())
+        write_text(path, text.getvalue())
+    else:
+        write_text(path, "".join(f"{json.dumps(r, ensure_ascii=False)}\n" for r in records))
+    tags = _used_tags(table)
+    _write_masks(masks, path.parent / "masks", _renumbered(table, tags), tags)
     return path
 
 
-def _write_masks(masks: Masks, folder: Path, numbers: np.ndarray) -> None:
+def _records(table: Table, folder: Path) -> Iterator[dict[str, Any]]:
+    """Rows of a table: the tags in one cell, or a column for each tag if some tags are unknown or
+    hold a separator. There 1 is present, 0 absent, and an empty cell unknown."""
+    a_column_each = any(photo.unknown for photo in table.photos)
+    a_column_each |= any(sign in tag for tag in table.tags for sign in ";,|")
+    for photo in table.photos:
+        place = {"file_name": _from(folder, photo)}
+        if a_column_each:
+            known = {tag: int(tag in photo.tags) for tag in table.tags}
+            yield place | known | dict.fromkeys(photo.unknown)
+        else:
+            yield place | {"tags": list(photo.tags)}
+
+
+def _write_masks(masks: Masks, folder: Path, numbers: np.ndarray, tags: Sequence[str]) -> None:
+    """The masks in the `numbers` of the new form, and the names of its classes."""
+    if masks:
+        write_class_names(folder, ("background", *tags))
     for name, read in track(list(masks.items()), "masks"):
         write_mask(folder / f"{name}.png", numbers[read()])
 

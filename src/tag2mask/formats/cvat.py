@@ -12,6 +12,8 @@ from tag2mask.formats.pictures import picture_path
 from tag2mask.formats.rows import Row, Rows, Shape, tags_of
 from tag2mask.formats.shapes import object_tag, polygon
 
+LARGEST = 500_000_000  # pixels of a picture
+
 
 def read_cvat(path: Path, settings: DataSettings) -> Rows:
     """An XML file, its pictures in images/ or beside it, with outlines. Boxes give the tag only."""
@@ -28,7 +30,7 @@ def read_cvat(path: Path, settings: DataSettings) -> Rows:
         where = f"image {image.attrib.get('id')} ({image.attrib.get('name')})"
         try:
             rows.rows.append(_row(image, folder, where))
-        except (KeyError, ValueError) as error:
+        except (KeyError, ValueError, OverflowError) as error:
             what = f"not an image as CVAT writes it ({type(error).__name__}: {error})"
             rows.error("annotation", where, what)
     return rows
@@ -57,6 +59,8 @@ def _run_lengths(thing: ElementTree.Element, width: int, height: int) -> dict[st
     """CVAT's run lengths, by rows in a box, to COCO's, by columns in the picture."""
     x, y, w, h = (int(thing.attrib[key]) for key in ("left", "top", "width", "height"))
     runs = [int(run) for run in thing.attrib["rle"].split(",")]  # the first is background
+    if not (x >= 0 and y >= 0 and sum(runs) == w * h and 0 < height * width <= LARGEST):
+        raise ValueError("a mask that does not fill its box or its picture")
     mask = np.zeros((height, width), bool)
     mask[y : y + h, x : x + w] = np.repeat(np.arange(len(runs)) % 2, runs).reshape(h, w)
     ends = np.flatnonzero(np.diff(mask.ravel(order="F"), prepend=False))

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from rich.text import Text
@@ -25,6 +26,9 @@ class Finding:
         text = f"{self.where}: {self.what}" + (f"; {self.do}" if self.do else "")
         # File names that are not UTF-8 cannot be printed as they are.
         return text.encode("utf-8", "backslashreplace").decode()
+
+
+warning = partial(Finding, severity="warning")
 
 
 def by_severity(findings: Iterable[Finding]) -> list[Finding]:

@@ -1,35 +1,72 @@
-"""LabelMe: a JSON file beside each picture."""
+"""LabelMe and X-AnyLabeling: a JSON file for each picture, with objects and flags."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from tag2mask.config import DataSettings
-from tag2mask.formats.pictures import picture_path
-from tag2mask.formats.rows import PICTURES, Row, Rows, Shape, tags_of
+from tag2mask.files import read_text
+from tag2mask.formats.exports import Export, tag_text
+from tag2mask.formats.json_files import parse_json
+from tag2mask.formats.pictures import unread_pictures
+from tag2mask.formats.rows import PICTURES, Rows, Shape, tags_of
 from tag2mask.formats.shapes import object_tag, polygon
+
+KEYS = ('"shapes"', '"imagePath"')
 
 
 def is_labelme(path: Path) -> bool:
-    """A folder with JSON files of shapes beside pictures of the same name."""
-    first = next(_json_files(path), None) if path.is_dir() else None
-    return first is not None and '"shapes"' in first.read_text(errors="ignore")
+    """A folder whose first JSON file beside a picture, or at all, is one of LabelMe."""
+    if not path.is_dir():
+        return False
+    first = next(_json_files(path), None) or next(iter(sorted(path.glob("*.json"))), None)
+    if first is None or not first.is_file():
+        return False
+    text = first.read_text(errors="ignore")
+    return KEYS[0] in text or (KEYS[1] in text and '"flags"' in text)
 
 
 def read_labelme(path: Path, settings: DataSettings) -> Rows:
-    """A folder of LabelMe's JSON files, each beside its picture, with outlines."""
-    rows = Rows(path)
-    for file in _json_files(path):
-        try:
-            values = json.loads(file.read_text(encoding="utf-8"))
-            shapes = [Shape(object_tag(s["label"]), _outline(s)) for s in values["shapes"]]
-            picture = picture_path(values["imagePath"], file.parent)
-            rows.rows.append(Row(picture, tags_of(shapes), file.name, shapes))
-        except (KeyError, TypeError, ValueError) as error:
-            what = f"not a LabelMe file ({type(error).__name__}: {error})"
-            rows.error("annotation", file.name, what)
-    return rows
+    """A folder of JSON files. A picture's tags: those of its objects, and its flags that are true.
+
+    A flag that is false is absent, one that a file does not have, but others do, is unknown there.
+    A file without objects and flags is a photo of nothing; in a picture without file nobody looked.
+    """
+    export = Export(path, settings)
+    values: list[tuple[Path, Any, list[Shape], dict[str, bool]]] = []
+    beside = set(_json_files(path))
+    for file in sorted(path.glob("*.json")):
+        with export.entry(file.name, "a LabelMe file"):
+            value = parse_json(read_text(file), file.name)
+            if not isinstance(value, dict) or not value.keys() & {"shapes", "flags"}:
+                if file in beside:
+                    raise ValueError("it has neither shapes nor flags")
+                continue  # some other file
+            drawn = value.get("shapes") or []
+            shapes = [Shape(object_tag(shape["label"]), _outline(shape)) for shape in drawn]
+            values.append((file, value["imagePath"], shapes, _flags(value.get("flags"))))
+    flags = {flag for *_, own in values for flag in own}
+    for file, name, shapes, own in values:
+        with export.entry(file.name, "a LabelMe file"):
+            present = (*tags_of(shapes), *(flag for flag, value in own.items() if value))
+            unknown = tuple(flags - own.keys() - set(present))
+            export.add(name, file.name, present, unknown=unknown, shapes=shapes)
+    stems = {file.with_suffix("") for file in beside}
+    for picture in sorted(path.iterdir()):
+        if picture.suffix.lower() in PICTURES and picture.with_suffix("") not in stems:
+            export.add(picture.name, "no JSON file", (), ())
+    export.rows.findings += unread_pictures(path)
+    return export.finish(f"LabelMe: shapes{' and flags' if flags else ''}")
+
+
+def _flags(flags: Any) -> dict[str, bool]:
+    """The flags of a picture: tag -> whether it is there. Raises ValueError."""
+    if not isinstance(flags or {}, dict):
+        raise ValueError("its flags are no object")
+    for flag, value in (flags or {}).items():
+        if not isinstance(value, bool):
+            raise ValueError(f"the flag {flag!r} is neither true nor false")
+    return {tag_text(flag): value for flag, value in (flags or {}).items()}
 
 
 def _json_files(folder: Path) -> Iterator[Path]:

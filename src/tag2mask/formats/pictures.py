@@ -1,7 +1,8 @@
 """Names in tables and exports to picture files; all pictures of a folder."""
 
 import os
-from collections import defaultdict
+import re
+from collections import Counter, defaultdict
 from collections.abc import Callable, Container, Iterable
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -14,6 +15,8 @@ from tag2mask.formats.rows import PICTURES, UNREAD, is_file
 MOST_SEARCHED = (
     200_000  # pictures below the folder of a table, where no folder of pictures is given
 )
+
+UPLOAD = re.compile("^[0-9a-f]{8}-(?=.)")  # Label Studio writes it before the names of uploads
 
 
 class Pictures:
@@ -59,8 +62,7 @@ class Pictures:
         parts = [part.casefold() for part in PurePosixPath(name).parts if part.strip("./")]
         if not parts:
             return None
-        files = self._by_name.get(parts[-1]) or self._by_stem.get(parts[-1])
-        files = files or self._by_stem.get(_stem(parts[-1])) or []
+        files = self._named(parts[-1]) or self._named(UPLOAD.sub("", parts[-1]))
         if len(files) > 1:  # the longest common end of the paths decides
             score = [_common_end(parts[:-1], file) for file in files]
             files = [file for file, n in zip(files, score, strict=True) if n == max(score)]
@@ -68,6 +70,10 @@ class Pictures:
             listed = ", ".join(map(str, files[:3])) + (", ..." if len(files) > 3 else "")
             raise DataError(f"{len(files)} pictures have this name: {listed}; write its folder too")
         return files[0] if files else None
+
+    def _named(self, name: str) -> list[Path]:
+        files = self._by_name.get(name) or self._by_stem.get(name)
+        return files or self._by_stem.get(_stem(name)) or []
 
     @cached_property
     def _files(self) -> list[Path]:
@@ -110,12 +116,22 @@ def pictures_below(folder: Path, kinds: Container[str] = PICTURES) -> list[Path]
 
 
 def unread_pictures(folder: Path) -> list[Finding]:
-    """A warning if a folder has pictures of formats that are not read, in it or below it."""
-    files = pictures_below(folder, UNREAD)
-    kinds = ", ".join(sorted({file.suffix.lower() for file in files}))
-    what = f"{len(files)} pictures have formats that are not read ({kinds}) and are left out"
-    finding = Finding("unread pictures", str(folder), what, "convert them to JPEG", "warning")
-    return [finding] if files else []
+    """Warnings for the pictures in a folder and below it that are not read: one for each remedy."""
+    count = Counter(file.suffix.lower() for file in pictures_below(folder, UNREAD))
+    kinds: dict[str, list[str]] = defaultdict(list)  # what to do -> kinds of files
+    for kind in sorted(count):
+        kinds[UNREAD[kind]].append(kind)
+    return [
+        Finding(
+            "unread pictures",
+            str(folder),
+            f"{sum(count[kind] for kind in same)} pictures are left out, their kinds are not read: "
+            + ", ".join(f"{count[kind]} {kind}" for kind in same),
+            do,
+            "warning",
+        )
+        for do, same in kinds.items()
+    ]
 
 
 def picture_path(name: str, folder: Path) -> Path:
@@ -128,7 +144,7 @@ def picture_path(name: str, folder: Path) -> Path:
 
 def _stem(name: str) -> str:
     stem, dot, suffix = name.rpartition(".")
-    return stem if dot and f".{suffix}" in PICTURES | UNREAD else name
+    return stem if dot and (f".{suffix}" in PICTURES or f".{suffix}" in UNREAD) else name
 
 
 def _common_end(folders: list[str], file: Path) -> int:

@@ -1,4 +1,4 @@
-"""Own photos: a CSV or JSONL file with `file_name` and `tags`, or a folder for each tag.
+"""Own photos: a CSV or JSONL file with `file_name` and `tags`.
 
 Metadata files of Hugging Face are such CSV and JSONL files.
 """
@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from tag2mask.config import DataSettings
-from tag2mask.errors import DataError
 from tag2mask.files import read_text
 from tag2mask.formats.findings import Finding
-from tag2mask.formats.pictures import picture_path, pictures_below, unread_pictures
-from tag2mask.formats.rows import PICTURES, UNREAD, Row, Rows, split_tags
+from tag2mask.formats.pictures import picture_path
+from tag2mask.formats.rows import Row, Rows, split_tags
 
 COLUMNS = ("file_name", "tags")
 
@@ -79,33 +78,6 @@ def read_jsonl(path: Path, settings: DataSettings) -> Rows:
         more = f" and {len(places) - 1} more" if len(places) > 1 else ""
         rows.error("columns", f"{places[0]}{more}", *fault)
     return rows
-
-
-def read_folder(path: Path, settings: DataSettings) -> Rows:
-    """A folder for each tag: PATH/cat/*.jpg, PATH/dog/*.png; PATH/cat;dog/ has pictures with both.
-
-    Folders in these folders belong to the same tag. In pictures outside of them nobody looked for
-    tags.
-    """
-    kinds = (".csv", ".jsonl")
-    if tables := sorted(file.name for file in path.iterdir() if file.suffix.lower() in kinds):
-        what = f"has {', '.join(tables)}"  # its images/ and masks/ would become tags
-        raise DataError(f"{path}: {what}; give the file to read, not the folder")
-    rows = Rows(path)
-    for file in pictures_below(path):
-        relative = file.relative_to(path)
-        where = relative.as_posix()
-        if len(relative.parts) > 1:
-            rows.rows.append(Row(file, split_tags(relative.parts[0]), where))
-        else:
-            rows.rows.append(Row(file, (), where, absent=()))
-    rows.findings += unread_pictures(path)
-    return rows
-
-
-def is_folder(path: Path) -> bool:
-    """A folder with pictures in it or below it."""
-    return path.is_dir() and bool(pictures_below(path, PICTURES | UNREAD))
 
 
 def _header_fault(header: Sequence[str], file: Path) -> tuple[str, str] | None:

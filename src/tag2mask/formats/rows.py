@@ -11,11 +11,10 @@ from typing import Any
 
 from tag2mask.errors import DataError
 from tag2mask.formats.findings import Finding, problems
+from tag2mask.photos.images import PICTURES, UNREAD
 from tag2mask.photos.table import Photo, Table, absolute, clean_tag, tag_key
 from tag2mask.progress import log
 
-PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".jfif"}
-UNREAD = {".heic", ".heif", ".avif", ".jxl"}  # pictures that Pillow does not open everywhere
 MAX_NAME = 238  # bytes; the mask's temporary file, .NAME.png.4194304.tmp, may have 255
 MAX_TAGS = 254  # masks are 8-bit: 0 is background, 255 is ignore
 
@@ -83,15 +82,16 @@ def split_tags(tags: str | Iterable[str]) -> tuple[str, ...]:
 def photo_names(paths: Sequence[Path]) -> list[str]:
     """Unique names for pictures: their paths below the folder that they share, without extension.
 
-    The extension stays where two names would be the same (a.jpg, a.png).
+    The extension stays where two names would be the same (a.jpg, a.heic).
     """
     files = [absolute(path) for path in paths]
     if not files:
         return []
     root = os.path.commonpath([file.parent for file in files])
     full = [file.relative_to(root).as_posix() for file in files]
+    kinds = PICTURES | UNREAD.keys()
     names = [
-        name.removesuffix(suffix) if (suffix := PurePath(name).suffix).lower() in PICTURES else name
+        name.removesuffix(suffix) if (suffix := PurePath(name).suffix).lower() in kinds else name
         for name in full
     ]
     while True:
@@ -154,8 +154,8 @@ def row_findings(
     if rows.no_tags and not untagged:
         yield rows.no_tags
     if not rows.rows and all(finding.severity != "error" for finding in rows.findings):
-        kinds = f"the extensions that are read are {', '.join(sorted(PICTURES))}"
-        yield Finding("empty", str(rows.source), "no pictures", kinds)
+        do = "pictures are files such as .jpg, .png, .tif, .webp, .jp2"
+        yield Finding("empty", str(rows.source), "no pictures", do)
     yield from _picture_faults(rows)
     if not untagged and not rows.no_tags and len(rows.rows) and not any(r.tags for r in rows.rows):
         what = f"none of the {photos_text(len(rows.rows))} has a tag"
@@ -236,10 +236,12 @@ def _spelling_faults(rows: Sequence[Row], known: Sequence[str]) -> Iterator[Find
         if others:
             tags = ", ".join(f'"{tag}" ({photos_text(photos)})' for tag, photos in group.items())
             what = f"{tags} are spellings of one tag, but would become {len(group)} classes"
-            yield Finding("spelling", _first(rows, others[-1]), what, f'write "{best}" everywhere')
+            do = f'write "{best}" everywhere, or use --photos.rename'
+            yield Finding("spelling", _first(rows, others[-1]), what, do)
         if tag_key(best) == "background":
             what = f'"{best}" is the name of class 0, the pixels without a tag'
-            yield Finding("spelling", _first(rows, best), what, "use another tag")
+            do = f"use another tag; if nothing is there, use --photos.nothing {best}"
+            yield Finding("spelling", _first(rows, best), what, do)
 
 
 def _first(rows: Sequence[Row], tag: str) -> str:

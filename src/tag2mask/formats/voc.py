@@ -97,6 +97,8 @@ def _xml_tags(file: Path, where: str, rows: Rows) -> tuple[str, ...] | None:
     except FileNotFoundError:
         do = "without it this picture has no tags"
         rows.error("annotation", where, f"no such file: {file}", do)
+    except (OSError, ValueError) as error:  # a name that cannot be one of a file
+        rows.error("annotation", where, f"cannot be read ({error})")
     except ElementTree.ParseError as error:
         rows.error("annotation", where, f"{file} is not valid XML ({error})")
     return None

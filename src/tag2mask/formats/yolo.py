@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from reprlib import repr as short
 from typing import Any
 
 import yaml
@@ -9,7 +10,8 @@ import yaml
 from tag2mask.config import DataSettings
 from tag2mask.errors import DataError
 from tag2mask.files import read_text
-from tag2mask.formats.pictures import pictures_below, unread_pictures
+from tag2mask.formats.findings import Finding
+from tag2mask.formats.pictures import picture_path, pictures_below, unread_pictures
 from tag2mask.formats.rows import Row, Rows, Shape, tags_of
 from tag2mask.formats.shapes import object_tag, polygon
 from tag2mask.photos.table import tag_key
@@ -19,20 +21,20 @@ NAMES = re.compile(r"""^["']?names["']?\s*:""", re.MULTILINE)
 
 
 def yolo_file(path: Path) -> Path | None:
-    """The path itself, or the YAML file with class names in that folder or above it."""
-    if path.suffix.lower() in (".yaml", ".yml"):
-        return path
+    """The YAML file with class names: the path itself, or one in that folder or above it."""
+    if path.suffix.lower() in (".yaml", ".yml") and path.is_file():
+        return path if NAMES.search(path.read_text(errors="ignore")) else None
     folders = [path, *path.absolute().parents[:2]] if path.is_dir() else []
     files = (file for folder in folders for file in sorted(folder.glob("*.y*ml")) if file.is_file())
     return next((file for file in files if NAMES.search(file.read_text(errors="ignore"))), None)
 
 
 def read_yolo(path: Path, settings: DataSettings) -> Rows:
-    """A data.yaml (its training split), or one folder of its pictures (images/val), with outlines.
+    """A data.yaml, or one folder of its pictures (images/val), with outlines.
 
-    labels/NAME.txt has a line for each object: the class and a box (4 numbers, gives the tag only),
-    or the class and a polygon, in fractions of the picture. A picture without objects
-    is a photo of nothing.
+    Of a data.yaml the pictures of `train` train, those of `val` validate. labels/NAME.txt has a
+    line for each object: the class and a box (4 numbers, gives the tag only), or the class and a
+    polygon, in fractions of the picture. A picture without objects is a photo of nothing.
     """
     file = yolo_file(path)
     if file is None:
@@ -40,16 +42,34 @@ def read_yolo(path: Path, settings: DataSettings) -> Rows:
     try:
         values = yaml.safe_load(read_text(file))
         names = _names(values["names"])
-    except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+    except (yaml.YAMLError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise DataError(f"{file}: not a YOLO data file with names ({error})") from None
-    one_folder = path.is_dir() and not (path / file.name).is_file()
-    folder = path if one_folder else _training_folder(file, values)
-    rows = Rows(path)
-    for picture in pictures_below(folder):
-        shapes = _shapes(_label_file(picture), names, rows)
-        where = picture.relative_to(folder).as_posix()
-        rows.rows.append(Row(picture, tags_of(shapes), where, shapes, relative=True))
-    rows.findings += unread_pictures(folder)
+    if path.is_dir() and not (path / file.name).is_file():
+        return _rows([path], path, names)
+    rows = _rows(_places(file, values, "train"), path, names)
+    try:
+        val = _places(file, values, "val") if values.get("val") else []
+    except DataError as error:
+        rows.findings.append(Finding("validation", str(file), str(error), severity="warning"))
+        val = []
+    if val and val != _places(file, values, "train"):
+        rows.val = _rows(val, path, names)
+    rows.form = f"YOLO: {file.name}, train{' and val' if rows.val else ''}"
+    return rows
+
+
+def _rows(places: list[Path], source: Path, names: dict[int, str]) -> Rows:
+    """The rows of some folders of pictures, or of lists of pictures (train.txt)."""
+    rows = Rows(source)
+    for place in places:
+        pictures = pictures_below(place) if place.is_dir() else _listed(place)
+        root = place if place.is_dir() else place.parent
+        for picture in pictures:
+            shapes = _shapes(_label_file(picture), names, rows)
+            inside = picture.is_relative_to(root)
+            where = (picture.relative_to(root) if inside else picture).as_posix()
+            rows.rows.append(Row(picture, tags_of(shapes), where, shapes, relative=True))
+        rows.findings += unread_pictures(place) if place.is_dir() else []
     # Some tools list a background that no label has.
     used = {tag for row in rows.rows for tag in row.tags}
     tags = (names[i] for i in sorted(names))
@@ -57,22 +77,34 @@ def read_yolo(path: Path, settings: DataSettings) -> Rows:
     return rows
 
 
+def _listed(file: Path) -> list[Path]:
+    lines = (line.strip() for line in read_text(file).splitlines())
+    return [picture_path(line, file.parent) for line in lines if line]
+
+
 def _names(values: Any) -> dict[int, str]:
     if not isinstance(values, list | dict):
-        raise TypeError(f"names are {values!r}, not a list and not numbered")
+        raise TypeError(f"names are {short(values)}, not a list and not numbered")
     items = values.items() if isinstance(values, dict) else enumerate(values)
     return {int(i): object_tag(name) for i, name in items}
 
 
-def _training_folder(file: Path, values: dict[str, Any]) -> Path:
-    root, train = file.parent / str(values.get("path") or "."), str(values.get("train") or "images")
-    folder = (root if root.is_dir() else file.parent) / train
-    if not folder.is_dir() and train.startswith("../"):
-        # Roboflow writes ../train/images, but the folder is beside the file.
-        folder = file.parent / train.removeprefix("../")
-    if not folder.is_dir():
-        raise DataError(f"{file}: the folder of its training pictures does not exist: {folder}")
-    return folder
+def _places(file: Path, values: dict[str, Any], split: str) -> list[Path]:
+    """The folders of a split's pictures, or the lists of them. Raises DataError."""
+    entries = values.get(split) or ("images" if split == "train" else [])
+    root = file.parent / str(values.get("path") or ".")
+    root = root if root.is_dir() else file.parent
+    places = []
+    for entry in map(str, entries if isinstance(entries, list) else [entries]):
+        place = root / entry
+        if not place.exists() and entry.startswith("../"):
+            # Roboflow writes ../train/images, but the folder is beside the file.
+            place = file.parent / entry.removeprefix("../")
+        if not place.is_dir() and not (place.suffix == ".txt" and place.is_file()):
+            what = "training" if split == "train" else "validation"
+            raise DataError(f"{file}: the folder of its {what} pictures does not exist: {place}")
+        places.append(place)
+    return places
 
 
 def _label_file(picture: Path) -> Path:

@@ -1,7 +1,8 @@
-"""Picture files to upright RGB pictures."""
+"""Picture files to upright RGB pictures, and which kinds of files these are."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,33 @@ from tag2mask.errors import DataError
 
 # Pillow's default refuses more than 179 megapixels as an attack; phones take larger pictures.
 Image.MAX_IMAGE_PIXELS = 500_000_000
+
+for opener in ("pi_heif", "pillow_heif"):  # the extra `heic`
+    with suppress(ImportError):
+        import_module(opener).register_heif_opener()
+        break
+Image.init()
+# No pictures: movies, drawings (Pillow would start Ghostscript for EPS), weather data, containers.
+NO_PICTURES = {"BUFR", "EPS", "FLI", "GRIB", "HDF5", "IPTC", "MPEG", "WMF"}
+FORMATS = tuple(kind for kind in Image.OPEN if kind not in NO_PICTURES)
+KINDS = (*FORMATS, "MPO")  # Pillow opens MPO as JPEG
+# Extensions of the pictures that are read.
+PICTURES = {end for end, kind in Image.registered_extensions().items() if kind in KINDS}
+RAW_NAMES = (
+    "3fr arw cr2 cr3 crw dcr dng erf fff gpr iiq kdc mef mos mrw nef nrw orf pef raf raw rw2 rwl "
+    "sr2 srf srw x3f"
+)
+RAW = {f".{name}" for name in RAW_NAMES.split()}
+HEIF = {".heic", ".heics", ".heif", ".heifs", ".hif"}
+UNREAD_KINDS = {
+    "pip install 'tag2mask[heic]' to read them": HEIF,
+    "pip install --upgrade pillow to read them": {".avif", ".avifs"},
+    "camera raw; export them as JPEG": RAW,
+    "drawings; export them as PNG": {".svg", ".svgz", ".eps", ".wmf", ".emf"},
+    "convert them to JPEG": {".jxl", ".jxr", ".wdp", ".hdp", ".bpg"},
+}
+# Extensions of pictures that are not read -> what to do.
+UNREAD = {end: do for do, ends in UNREAD_KINDS.items() for end in ends if end not in PICTURES}
 
 # EXIF orientation -> what makes the picture upright. ImageOps.exif_transpose fails on broken EXIF.
 UPRIGHT = {
@@ -66,15 +94,18 @@ def image_size(path: Path) -> tuple[int, int]:
 @contextmanager
 def reading(path: Path, what: str = "picture") -> Iterator[ImageFile]:
     """A picture file, open inside the block. Raises DataError for every error of Pillow there."""
+    kind = path.suffix.lower()
     try:
-        with Image.open(path) as file:
+        with Image.open(path, formats=FORMATS) as file:
+            if kind in RAW and file.format == "TIFF":
+                raise DataError(f"{path}: {UNREAD[kind]}")  # it would be the small preview
             yield file
     except DataError:
         raise
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except Exception as error:  # Pillow raises errors of many kinds for broken files
-        raise DataError(f"{path}: not a readable {what} ({error})") from None
+        raise DataError(f"{path}: not a readable {what} ({UNREAD.get(kind, error)})") from None
 
 
 def _orientation(image: Image.Image) -> int:

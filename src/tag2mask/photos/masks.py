@@ -1,7 +1,8 @@
 """Mask files: 8-bit palette PNGs with a class number per pixel; and folders of true masks."""
 
+import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePath
 
@@ -9,12 +10,13 @@ import numpy as np
 from PIL import Image
 
 from tag2mask.errors import DataError
-from tag2mask.files import Facts, writing
+from tag2mask.files import Facts, read_text, write_json, writing
 from tag2mask.photos.classes import COCO, COCO_IDS, VOC
 from tag2mask.photos.colors import PALETTE
 from tag2mask.photos.images import image_size, reading
 from tag2mask.photos.table import BACKGROUND, IGNORE, Photo, Table, absolute, tag_key
 
+CLASSES_FILE = "masks.json"  # beside masks that tag2mask made: their class names
 AGREE = 0.8  # share of photos whose mask must show exactly their tags to accept a numbering
 SAMPLE = 50  # masks that are opened to find the numbering
 
@@ -56,6 +58,11 @@ def write_mask(path: Path, mask: np.ndarray) -> None:
         image.save(temporary, "PNG")
 
 
+def write_class_names(folder: Path, classes: Sequence[str]) -> None:
+    """Write `folder`/masks.json: what the numbers of the masks there mean, background being 0."""
+    write_json(folder / CLASSES_FILE, {"classes": list(classes), "ignore": IGNORE})
+
+
 def count_pixels(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Two masks (H, W) uint8 to pixels per pair of numbers: (256 true, 256 predicted) int64.
 
@@ -89,17 +96,17 @@ class Truth:
     """A folder of true masks, NAME.png for the photos of `table`.
 
     They are for evaluation: nothing that trains from tags opens one. The numbers in the files
-    become the table's class numbers. `numbering` is what they mean: the table's own order
-    ("table"), "voc", "coco" (1 to 80), "coco91", or the class names of 1, 2, ...; None and "auto"
-    choose the one under which masks and tags agree. Masks that `facts` knows are not opened to look
-    at them. Raises DataError if no photo has a mask or no numbering agrees.
+    become the table's class numbers. `classes` is what they mean: see `evaluate.classes`. auto: as
+    the file masks.json in the folder says, else the numbering under which masks and tags agree.
+    Masks that `facts` knows are not opened to look at them. Raises DataError if no photo has a mask
+    or no numbering agrees. `warnings` are for people.
     """
 
     def __init__(
         self,
         folder: Path | str,
         table: Table,
-        numbering: str | Sequence[str] | None = None,
+        classes: str = "auto",
         facts: Facts | None = None,
     ):
         self.folder, self._facts = Path(folder), facts or Facts()
@@ -113,16 +120,20 @@ class Truth:
                 f"{self.folder}: no mask for any of the {len(table)} photos; the first should be "
                 f"{table.photos[0].name}.png, the folder has {', '.join(files) or 'no files'}"
             )
+        self.warnings: list[str] = []
         numberings = {"table": dict(enumerate(table.tags, 1)), **NUMBERINGS}
-        if numbering and not isinstance(numbering, str):
-            numberings["names"] = dict(enumerate(numbering, 1))
-            numbering = "names"
-        if not numbering or numbering == "auto":
-            numbering = self._find_numbering(table, numberings)
-        if numbering not in numberings:
-            raise DataError(f'numbering "{numbering}" is not one of auto, {", ".join(numberings)}')
-        self.numbering = str(numbering)
-        self._numbers = _to_table(numberings[self.numbering], table.tags)
+        own = self.folder / CLASSES_FILE
+        if classes == "auto" and own.is_file():
+            classes = str(own)
+        if classes == "auto":
+            classes = self._find_numbering(table, numberings)
+        elif classes not in numberings:
+            numberings["names"] = class_names(classes)
+            classes = "names"
+            self._note_names(numberings["names"], table)
+        self.numbering = classes
+        self._numbers = _to_table(numberings[classes], table.tags)
+        self._note_disagreement(table, numberings[classes])
 
     def path(self, photo: Photo) -> Path:
         """The file of a photo's true mask."""
@@ -154,23 +165,55 @@ class Truth:
             sizes = "{} x {}, but {} is {} x {}".format(*mask["size"], photo.path, *size)
             return f"{path}: {sizes} (width x height)"
         unknown = [number for number in mask["numbers"] if self._numbers[number] < 0]
-        what = f'{path}: has {unknown}, which are not in numbering "{self.numbering}"'
+        what = f'{path}: has {unknown}, which are no numbers of "{self.numbering}"'
         return what if unknown else ""
 
     def classes(self, photo: Photo) -> set[int]:
         """The table's classes in the true mask of a photo, without background. Raises DataError."""
         return set(self._numbers[self.look(photo)["numbers"]].tolist()) - {BACKGROUND, IGNORE}
 
-    def _find_numbering(self, table: Table, numberings: Mapping[str, dict[int, str]]) -> str:
-        """The numbering under which masks show what the tags say. Raises DataError if none does."""
+    def _sample(self) -> Iterator[tuple[Photo, set[int]]]:
+        """Some photos with tags, and the numbers in their masks."""
         tagged = [photo for photo in self.photos_with_truth if photo.tags]
-        sample: list[tuple[Photo, set[int]]] = []
         for photo in tagged[:: max(1, len(tagged) // SAMPLE)][:SAMPLE]:
             try:
-                sample.append((photo, set(self.look(photo)["numbers"]) - {BACKGROUND, IGNORE}))
+                yield photo, set(self.look(photo)["numbers"]) - {BACKGROUND, IGNORE}
             except DataError:
                 continue  # `read` will say why
-        do = f"give --photos.numbering (--numbering in check and convert): {', '.join(numberings)}"
+
+    def _note_names(self, names: Mapping[int, str], table: Table) -> None:
+        known = {tag_key(tag) for tag in table.tags}
+        others = [name for name in names.values() if tag_key(name) not in known]
+        missing = known - {tag_key(name) for name in names.values()}
+        if others:
+            self.warnings.append(f"no tag of the photos: {', '.join(others)}; they are not scored")
+        if missing:
+            tags = ", ".join(tag for tag in table.tags if tag_key(tag) in missing)
+            self.warnings.append(f"no number in the masks means {tags}")
+
+    def _note_disagreement(self, table: Table, names: Mapping[int, str]) -> None:
+        """A warning if the masks show other classes than the tags say."""
+        numbers = _to_table(names, table.tags)
+        named = {table.classes[n] for n in numbers[numbers > 0] if n != IGNORE}
+        sample = [
+            (replace(photo, tags=tuple(tag for tag in photo.tags if tag in named)), values)
+            for photo, values in self._sample()
+            if named.intersection(photo.tags)
+        ]
+        agree = sum(_agrees(photo, values, numbers, table) for photo, values in sample)
+        if agree < AGREE * len(sample):
+            self.warnings.append(
+                f"the classes in the masks are the photo's tags in only {agree} of {len(sample)} "
+                "photos; check --evaluate.classes"
+            )
+
+    def _find_numbering(self, table: Table, numberings: Mapping[str, dict[int, str]]) -> str:
+        """The numbering under which masks show what the tags say. Raises DataError if none does."""
+        sample = list(self._sample())
+        do = (
+            "give --evaluate.classes (--classes in check and convert): the class names of 1, 2, "
+            f"... separated by commas, a JSON file of them, or {', '.join(numberings)}"
+        )
         unclear = "cannot tell which class the numbers in the masks mean"
         if not sample:
             what = "none of the photos with a readable mask has tags"
@@ -178,13 +221,7 @@ class Truth:
         agree = dict.fromkeys(numberings, 0)
         for name, classes in numberings.items():
             numbers = _to_table(classes, table.tags)
-            for photo, values in sample:
-                tags, unknown = (
-                    {table.tags.index(tag) + 1 for tag in names}
-                    for names in (photo.tags, photo.unknown)
-                )
-                shown = set(numbers[list(values)].tolist()) - {IGNORE}
-                agree[name] += tags <= shown <= tags | unknown
+            agree[name] = sum(_agrees(photo, values, numbers, table) for photo, values in sample)
         best = max(agree, key=agree.__getitem__)  # the first of equals: the table's own order
         if agree[best] >= AGREE * len(sample):
             return best
@@ -198,6 +235,47 @@ class Truth:
             f"{self.folder}: {unclear}. Masks and tags of {len(sample)} photos agree in this many: "
             f"{counts}; {'; '.join(examples[:3])}. To choose, {do}"
         )
+
+
+def class_names(classes: str) -> dict[int, str]:
+    """Class names of 1, 2, ... separated by commas, or a JSON file of them, to {number: name}.
+
+    JSON: ["cat", "dog"], {"1": "cat", "2": "dog"}, {"cat": 1, "dog": 2}, or masks.json as tag2mask
+    writes it. Raises DataError.
+    """
+    path = Path(classes)
+    if path.suffix.lower() != ".json":
+        names = [name.strip() for name in classes.split(",")]
+        if len(names) < 2 or not all(names):
+            numberings = ", ".join(("auto", "table", *NUMBERINGS))
+            what = f'"{classes}" is neither one of {numberings} nor a JSON file'
+            raise DataError(f"{what} nor class names separated by commas")
+        return dict(enumerate(names, 1))
+    try:
+        values = json.loads(read_text(path))
+        if isinstance(values, dict) and isinstance(values.get("classes"), list):
+            values = dict(enumerate(values["classes"]))  # background is number 0
+        if isinstance(values, list):
+            values = dict(enumerate(values, 1))
+        pairs = [(k, v) if str(k).isdecimal() else (v, k) for k, v in values.items()]
+        names_by_number = {int(number): name for number, name in pairs}
+        if not all(isinstance(name, str) for name in names_by_number.values()):
+            raise ValueError("a name is not a text")
+        if not all(0 <= number < IGNORE for number in names_by_number):
+            raise ValueError("a number is not between 0 and 254")
+    except (ValueError, TypeError, AttributeError) as error:
+        what = f"not class names and their numbers ({error})"
+        raise DataError(f'{path}: {what}; write ["cat", "dog"] or {{"1": "cat"}}') from None
+    return {number: name for number, name in names_by_number.items() if number != BACKGROUND}
+
+
+def _agrees(photo: Photo, values: set[int], numbers: np.ndarray, table: Table) -> bool:
+    """Whether a mask with these numbers shows exactly the photo's tags, and maybe unknown ones."""
+    tags, unknown = (
+        {table.tags.index(tag) + 1 for tag in names} for names in (photo.tags, photo.unknown)
+    )
+    shown = set(numbers[list(values)].tolist()) - {IGNORE}
+    return tags <= shown <= tags | unknown
 
 
 def _find_masks(folder: Path, table: Table) -> dict[str, Path]:

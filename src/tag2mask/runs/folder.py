@@ -17,12 +17,14 @@ from filelock import FileLock, Timeout
 
 from tag2mask.errors import RunError
 from tag2mask.files import read_json, remove_temporaries, write_json
+from tag2mask.photos.masks import CLASSES_FILE
 from tag2mask.processes import rank
 from tag2mask.progress import log, start_log
 
 DONE, STARTED, FINDINGS = "done.json", "started.json", "findings.json"
 CHECKPOINT, TRAINING_METRICS, MODEL = "checkpoint", "metrics.jsonl", "model.safetensors"
-CLUSTERS, MASKS, METRICS, PAGE = "clusters.json", "masks.json", "metrics.json", "index.html"
+CLUSTERS, METRICS, PAGE = "clusters.json", "metrics.json", "index.html"
+MASKS = CLASSES_FILE
 PREDICTIONS = "predictions"
 
 

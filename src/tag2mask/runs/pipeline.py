@@ -70,7 +70,7 @@ READS: dict[str, Callable[[Run], Any]] = {
     "validation photos": lambda run: run.val and run.val.fingerprint,
     "true masks of training photos": partial(_true_masks, "train"),
     "true masks of validation photos": partial(_true_masks, "val"),
-    "photos.numbering": lambda run: run.config.photos.numbering,
+    "evaluate.classes": lambda run: run.config.evaluate.classes,
     "photos.pseudo_list": lambda run: _hash([photo.name for photo in run.pseudo_photos]),
     "seed": lambda run: run.config.seed,
     "cluster file": lambda run: run.fingerprint(run.files.need("clusters", CLUSTERS)),
@@ -82,7 +82,7 @@ READS: dict[str, Callable[[Run], Any]] = {
 }
 
 STAGES: dict[str, Stage] = {
-    "check": Stage(stages.check, FINDINGS, ("data", "photos.numbering")),
+    "check": Stage(stages.check, FINDINGS, ("data", "evaluate.classes")),
     "clusters": Stage(stages.clusters, CLUSTERS, ("tags", "clusters", "seed")),
     "classifier": Stage(stages.classifier, MODEL, ("photos", "cluster file", "classifier", "seed")),
     "masks": Stage(stages.masks, MASKS, ("photos", "cluster file", "classifier model", "masks")),
@@ -97,7 +97,6 @@ STAGES: dict[str, Stage] = {
             "validation photos",
             "true masks of training photos",
             "true masks of validation photos",
-            "photos.numbering",
             "photos.pseudo_list",
             "evaluate",
         ),

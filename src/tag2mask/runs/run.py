@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from functools import cache, cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +13,11 @@ from tag2mask.config import Config, SegmenterSettings
 from tag2mask.config_files import read_config
 from tag2mask.errors import ConfigError, DataError, RunError
 from tag2mask.files import Facts, fingerprint, read_json, read_list, writing
-from tag2mask.formats import read_rows
+from tag2mask.formats.check import settings_reader
 from tag2mask.formats.rows import Rows, known_tags, to_table
-from tag2mask.photos.masks import Truth, true_photos
+from tag2mask.photos.masks import Truth, true_photos, write_class_names
 from tag2mask.photos.table import Photo, Table
-from tag2mask.progress import console, track
+from tag2mask.progress import console, log, track
 from tag2mask.runs.folder import CLUSTERS, METRICS, MODEL, PAGE, RunFolder
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Run:
             raise RunError(f"{self.folder}: not a run folder (it has no config.toml)")
         self.config = config or read_config(self.files.config)
         self.facts = Facts(self.files.facts)
-        self.read = cache(partial(read_rows, settings=self.config.photos))
+        self.read = settings_reader(self.config.photos)
         self.begun = False  # whether a stage has left anything new in the folder
 
     def __repr__(self) -> str:
@@ -121,7 +121,10 @@ class Run:
             table = true_photos(table, self.val, folder)
             if not table.photos:
                 return None  # the folder holds only masks of validation photos
-        return Truth(folder, table, self.config.photos.numbering, self.facts)
+        truth = Truth(folder, table, self.config.evaluate.classes, self.facts)
+        for warning in truth.warnings:
+            log.info(f"warning: {folder}: {warning}")
+        return truth
 
     @cached_property
     def pseudo_photos(self) -> tuple[Photo, ...]:
@@ -230,6 +233,7 @@ class Run:
         photos = _photos([Path(path) for path in paths], out, suffixes)
         count = empty = 0
         errors: list[DataError] = []
+        write_class_names(out, self.segmenter.classes)
         predictions = predict_photos(self.segmenter, photos, self._settings, on_error=errors.append)
         for photo, prediction in track(predictions, "predictions", total=len(photos)):
             prediction.save(out / f"{photo.name}.png")

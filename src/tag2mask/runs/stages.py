@@ -19,7 +19,7 @@ from tag2mask.errors import DataError
 from tag2mask.files import read_json, write_json
 from tag2mask.formats.check import check as check_data
 from tag2mask.formats.findings import count, problems, shorten
-from tag2mask.photos.masks import look_at_mask
+from tag2mask.photos.masks import look_at_mask, write_class_names
 from tag2mask.photos.table import BACKGROUND, IGNORE, Photo, Table
 from tag2mask.processes import barrier, cores, parallel_map, rank, ranks
 from tag2mask.progress import console, log, track
@@ -47,7 +47,7 @@ def check(run: Run, folder: Path) -> Counts:
         data,
         config.val,
         config.val_masks,
-        numbering=config.photos.numbering,
+        classes=config.evaluate.classes,
         facts=run.facts,
         read=run.read,
     )
@@ -228,6 +228,7 @@ def evaluate(run: Run, folder: Path) -> Counts:
     predictions = folder / PREDICTIONS
     if run.val:
         _predict(run, run.files.result("segmenter", MODEL), run.val, predictions)
+        write_class_names(predictions, run.table.classes)
     if rank() > 0:
         return {}
     crf = (run.config.masks if settings.rounds == 1 else settings).crf.iterations > 0

@@ -1,0 +1,179 @@
+"""The commands on data sets: tags, check, convert, download."""
+
+import json
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from rich.table import Table as Columns
+from rich.text import Text
+from tyro.conf import Positional, arg
+
+from tag2mask.cli.arguments import READING, PathOption, make_options, parse, show, with_options
+from tag2mask.config import Config, DataSettings
+from tag2mask.config_files import changed_config
+from tag2mask.errors import DataError
+
+if TYPE_CHECKING:
+    from tag2mask.photos.table import Table
+
+Data = Annotated[Path, arg(help="The data set. Its forms: tag2mask --help.")]
+Classes = Annotated[
+    str, arg(help="What the numbers in the masks mean, see evaluate.classes in `run --help`.")
+]
+SHOWN_ROWS = 10
+
+
+def _reading(options: Any) -> DataSettings:
+    return changed_config(Config(), asdict(options)).photos
+
+
+def show_tags(argv: list[str]) -> None:
+    """Print what is understood of a data set."""
+    from tag2mask.formats import read_rows
+    from tag2mask.formats.check_tags import nothing_findings
+    from tag2mask.formats.findings import problems, shorten
+    from tag2mask.formats.rows import as_table, known_tags, row_findings
+
+    def tags(
+        data: Data, as_json: Annotated[bool, arg(name="json")] = False, options: Any = None
+    ) -> None:
+        """Show what is understood of a data set: its form, its tags, ten photos.
+
+        Args:
+            as_json: Print one JSON object with all photos: form, tags, photos and val, where the
+                data have a split. A tag that is neither present nor unknown is absent.
+        """
+        rows = read_rows(data, _reading(options))
+        tags = known_tags(rows)
+        table, findings = as_table(rows, tags), list(row_findings(rows))
+        val = None
+        if rows.val:
+            val = as_table(rows.val, tags)
+            findings += row_findings(rows.val, tags, untagged=True)
+        errors = [finding for finding in findings if finding.severity == "error"]
+        if as_json and not errors:
+            print(json.dumps(_as_json(rows.form, table, val), ensure_ascii=False))
+        elif not as_json:
+            _show_table(rows.form, table, val)
+            findings += nothing_findings(tags)
+            for finding in shorten(f for f in findings if f.severity == "warning"):
+                show(f"warning: {finding}")
+        if errors:
+            raise DataError(problems(errors), data)
+
+    parse(with_options(tags, make_options(Config(), READING)), "tags", argv)
+
+
+def _as_json(form: str, table: "Table", val: "Table | None") -> dict[str, Any]:
+    def photos(of: "Table") -> list[dict[str, Any]]:
+        return [
+            {
+                "file_name": str(photo.path),
+                "present": list(photo.tags),
+                "unknown": list(photo.unknown),
+            }
+            for photo in of.photos
+        ]
+
+    value = {"form": form, "tags": list(table.tags), "photos": photos(table)}
+    return value | ({"val": photos(val)} if val else {})
+
+
+def _show_table(form: str, table: "Table", val: "Table | None") -> None:
+    nothing = sum(photo.of_nothing for photo in table.photos)
+    partly = sum(bool(photo.unknown) for photo in table.photos)
+    parts = [f"{len(table)} photos", f"{table.num_tags} tags"]
+    parts += [f"{nothing} photos of nothing"] * bool(nothing)
+    parts += [f"{partly} photos with unknown tags"] * bool(partly)
+    parts += [f"{len(val)} validation photos"] if val is not None else []
+    show(f"Form: {form}", ", ".join(parts))
+    present = Counter(tag for photo in table.photos for tag in photo.tags)
+    unknown = Counter(tag for photo in table.photos for tag in photo.unknown)
+    counts = Columns("tag", "photos", *(["unknown in"] if unknown else []), box=None)
+    for tag in sorted(table.tags, key=lambda tag: -present[tag]):
+        more = [str(unknown[tag])] if unknown else []
+        counts.add_row(Text(tag), str(present[tag]), *more)
+    rows = Columns("photo", "tags", *(["unknown"] if unknown else []), box=None)
+    for photo in table.photos[:: max(1, len(table) // SHOWN_ROWS)][:SHOWN_ROWS]:
+        here = ", ".join(photo.tags) or ("nothing" if photo.of_nothing else "")
+        more = [", ".join(photo.unknown)] if unknown else []
+        rows.add_row(*map(Text, (photo.name, here, *more)))
+    show(counts, "", rows)
+
+
+def check(argv: list[str]) -> None:
+    """List all faults of a data set."""
+
+    def check(
+        data: Data,
+        val: PathOption = None,
+        val_masks: PathOption = None,
+        clusters: PathOption = None,
+        classes: Classes = "auto",
+        options: Any = None,
+    ) -> None:
+        """Open every photo and mask, and list all faults. Training would stop at the errors only.
+
+        Args:
+            val: Validation photos, in any of the forms.
+            val_masks: Folder of true masks, NAME.png.
+            clusters: Cluster file (JSON) that must contain every tag.
+        """
+        from tag2mask.clusters import load_clusters
+        from tag2mask.formats.check import check, settings_reader
+        from tag2mask.formats.findings import count, findings_text
+
+        groups = load_clusters(clusters).as_mapping if clusters else None
+        read = settings_reader(_reading(options))
+        findings = check(data, val, val_masks, groups, classes, read=read)
+        show(findings_text(findings))
+        if any(finding.severity == "error" for finding in findings):
+            raise DataError(f"{data}: {count(findings).split(',')[0]}; training would not start")
+
+    parse(with_options(check, make_options(Config(), READING)), "check", argv)
+
+
+def convert(argv: list[str]) -> None:
+    """Convert a data set to another form."""
+
+    def convert(
+        data: Data,
+        to: Literal["csv", "jsonl", "masks", "voc", "coco", "yolo"],
+        out: Path,
+        masks: PathOption = None,
+        classes: Classes = "auto",
+        options: Any = None,
+    ) -> None:
+        """Convert tags and masks to another format. `--to masks` draws outlines as PNG files.
+
+        Args:
+            to: The new format.
+            out: A new folder.
+            masks: Folder of masks, NAME.png, to convert too. Without it: the outlines in the data.
+        """
+        from tag2mask.formats.convert import convert
+
+        new = convert(data, to, out, masks, classes, _reading(options))
+        show(f"To use it: --data {new}")
+
+    parse(with_options(convert, make_options(Config(), READING)), "convert", argv)
+
+
+def download(
+    name: Positional[Literal["voc12", "coco14", "coco17"]],
+    out: Path = Path("data"),
+    by_hand: bool = False,
+) -> None:
+    """Download the official archives, check their sha256 and unpack them.
+
+    Args:
+        name: The data set.
+        out: Folder for the data set.
+        by_hand: Download nothing: print what to download with a browser, and where to put it.
+    """
+    from tag2mask.formats.download import by_hand as instructions
+    from tag2mask.formats.download import download
+
+    show(instructions(name, out) if by_hand else f"To use it: --data {download(name, out)}")

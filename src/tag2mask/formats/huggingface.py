@@ -1,0 +1,208 @@
+"""Hugging Face's parquet files: pictures as bytes in a table, written out as a folder of files."""
+
+import io
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from types import ModuleType
+from typing import Any
+
+from PIL import Image
+
+from tag2mask.config import DataSettings
+from tag2mask.errors import DataError
+from tag2mask.files import write_text
+from tag2mask.formats.exports import Tags, class_name
+from tag2mask.formats.pictures import plain_name
+from tag2mask.formats.rows import Rows, photos_text
+from tag2mask.formats.tables import rows_from_objects
+from tag2mask.progress import log
+
+SPLITS = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation"}
+LABELS = ("label", "labels", "tags", "fine_label", "category", "objects")
+BATCH = 32  # rows that are in memory at once
+LARGEST = 1 << 28  # bytes of one picture
+
+
+def parquet_files(path: Path) -> dict[str, list[Path]]:
+    """Split -> files: of one .parquet file ("train"), or of a folder, in it or in its data/.
+
+    The names are those of the Hub: data/train-00000-of-00002.parquet; one without split trains.
+    """
+    if not path.is_dir():
+        return {"train": [path]} if path.suffix.lower() == ".parquet" else {}
+    files = [*sorted(path.glob("*.parquet")), *sorted(path.glob("data/*.parquet"))]
+    splits: dict[str, list[Path]] = {}
+    for file in files:
+        name = re.split(r"[-_.]", file.name.lower())[0]
+        if split := "test" if name == "test" else SPLITS.get(name, "train"):
+            splits.setdefault(split, []).append(file)
+    return splits if "train" in splits else {}
+
+
+def read_parquet(path: Path, settings: DataSettings) -> Rows:
+    """A table with names of pictures. Raises DataError if the pictures are in it: write them out.
+
+    See `write_pictures`.
+    """
+    parquet, files = _pyarrow(), parquet_files(path)
+    if not files:
+        raise DataError(f"{path}: no .parquet file of training data in it")
+    if column := picture_column(files["train"][0]):
+        do = f"write them out: tag2mask convert --data {path} --to csv --out FOLDER"
+        raise DataError(f"{path}: the pictures are in the file (column {column}); {do}")
+    rows: dict[str, Rows] = {}
+    for split in (split for split in ("train", "validation") if split in files):
+        objects: list[dict[str, Any]] = []
+        for file in files[split]:
+            table = parquet.ParquetFile(file)
+            names = _classes(table)
+            for batch in table.iter_batches():
+                objects += [_named(row, names) for row in batch.to_pylist()]
+        rows[split] = rows_from_objects(files[split][0], objects, settings, "parquet")
+    rows["train"].val = rows.get("validation")
+    return rows["train"]
+
+
+def picture_column(file: Path) -> str | None:
+    """The column of a file whose cells are pictures: {"bytes", "path"}. Raises DataError."""
+    schema = _open(file).schema_arrow
+    for field in schema:
+        kind = field.type
+        names = {kind.field(i).name for i in range(getattr(kind, "num_fields", 0))}
+        if "bytes" in names or str(kind) in ("binary", "large_binary"):
+            return str(field.name)
+    return None
+
+
+def write_pictures(path: Path, out: Path, settings: DataSettings) -> Path:
+    """The pictures of a parquet data set to files in the new folder `out`; returns `out`.
+
+    It is then a data set with metadata.jsonl (file_name, tags); a validation split has a folder of
+    its own. Names are those in the file without folders, or numbers: nothing is written outside.
+    Rows without label, or whose bytes are no picture, are left out and counted.
+    """
+    files = parquet_files(path)
+    if "train" not in files:
+        raise DataError(f"{path}: no .parquet file of training data in it")
+    split = "validation" in files
+    for name in (name for name in ("train", "validation") if name in files):
+        _write_split(files[name], out / name if split else out, settings)
+    return out
+
+
+def _write_split(files: list[Path], folder: Path, settings: DataSettings) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    lines: list[str] = []
+    taken: set[str] = set()
+    left_out = 0
+    for file in files:
+        for number, (name, data, tags) in enumerate(_pictures(file, settings)):
+            kind = _kind(data)
+            if kind is None or tags is None:
+                left_out += 1
+                continue
+            target = _free_name(name or f"{file.stem}-{number:06d}", kind, taken)
+            (folder / target).write_bytes(data)
+            lines.append(json.dumps({"file_name": target, "tags": tags}, ensure_ascii=False))
+    write_text(folder / "metadata.jsonl", "".join(f"{line}\n" for line in lines))
+    left = f", {left_out} left out (no label, or no picture)" if left_out else ""
+    log.info(f"{folder}: {photos_text(len(lines))} written{left}")
+
+
+def _pictures(file: Path, settings: DataSettings) -> Iterator[tuple[str, bytes, Tags | None]]:
+    """Name, bytes and tags of each row; tags are None if it has no label."""
+    table = _open(file)
+    column = picture_column(file)
+    if column is None:
+        raise DataError(f"{file}: no column with pictures in it")
+    classes = _classes(table)
+    names = [settings.tag_column] if settings.tag_column else [*classes, *LABELS]
+    label = next((name for name in names if name in table.schema_arrow.names), None)
+    if label is None:
+        among = ", ".join(table.schema_arrow.names)
+        raise DataError(f"{file}: no labels among {among}; choose with --photos.tag-column")
+    for batch in table.iter_batches(batch_size=BATCH, columns=[column, label]):
+        for row in batch.to_pylist():
+            cell = row[column] if isinstance(row[column], dict) else {"bytes": row[column]}
+            tags = _tags(row[label], classes.get(label, ()), file)
+            yield str(cell.get("path") or ""), cell.get("bytes") or b"", tags
+
+
+def _tags(value: Any, classes: Tags, file: Path) -> Tags | None:
+    if value is None or value == -1:  # the Hub's "no label" of test splits
+        return None
+    try:
+        values = value if isinstance(value, list) else [value]
+        return tuple(dict.fromkeys(class_name(one, classes) for one in values))
+    except ValueError as error:
+        raise DataError(f"{file}: {error}") from None
+
+
+def _classes(table: Any) -> dict[str, Tags]:
+    """Column -> names of its classes, from the "huggingface" metadata of the schema."""
+    try:
+        features = json.loads(table.schema_arrow.metadata[b"huggingface"])["info"]["features"]
+        items = features.items()
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return {}
+    classes = {}
+    for column, feature in items:
+        for _ in range(3):  # ClassLabel, or a list of it as the versions write it
+            if isinstance(feature, list) and feature:
+                feature = feature[0]
+            elif isinstance(feature, dict) and isinstance(feature.get("names"), list):
+                classes[column] = tuple(map(str, feature["names"]))
+                break
+            elif isinstance(feature, dict):
+                feature = feature.get("feature")
+    return classes
+
+
+def _named(row: dict[str, Any], classes: dict[str, Tags]) -> dict[str, Any]:
+    """A row with the names of its classes instead of their numbers."""
+    for column in classes.keys() & row.keys():
+        value = row[column]
+        values = value if isinstance(value, list) else [value]
+        row[column] = [class_name(one, classes[column]) for one in values if one is not None]
+    return row
+
+
+def _kind(data: bytes) -> str | None:
+    """The extension of a picture's bytes; None if they are no picture."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            kind = (image.format or "").lower()
+    except Exception:  # Pillow raises errors of many kinds for broken files
+        return None
+    return {"jpeg": ".jpg", "mpo": ".jpg", "tiff": ".tif"}.get(kind, f".{kind}")
+
+
+def _free_name(name: str, kind: str, taken: set[str]) -> str:
+    """A name in one folder, of plain letters, that is not taken yet."""
+    stem = PurePosixPath(PurePosixPath(plain_name(name)).name).stem
+    stem = re.sub(r"[^\w.-]+", "_", stem).strip("._")[:100] or "photo"
+    target, number = f"{stem}{kind}", 2
+    while target.casefold() in taken:
+        target, number = f"{stem}-{number}{kind}", number + 1
+    taken.add(target.casefold())
+    return target
+
+
+def _open(file: Path) -> Any:
+    try:
+        return _pyarrow().ParquetFile(file)
+    except OSError as error:  # pyarrow's errors are of it, or of ValueError
+        raise DataError(f"{file}: not a readable parquet file ({error})") from None
+    except ValueError as error:
+        raise DataError(f"{file}: not a readable parquet file ({error})") from None
+
+
+def _pyarrow() -> ModuleType:
+    try:
+        from pyarrow import parquet
+    except ImportError:
+        do = "install it with: pip install 'tag2mask[parquet]'"
+        raise DataError(f"parquet files need pyarrow; {do}") from None
+    return parquet

@@ -1,0 +1,140 @@
+"""Dictionaries of tags: plain JSON and YAML, mmpretrain's annotation files, lists of objects."""
+
+from pathlib import Path
+from reprlib import repr as short
+from typing import Any, ClassVar
+
+import yaml
+
+from tag2mask.config import DataSettings
+from tag2mask.errors import DataError
+from tag2mask.files import read_text
+from tag2mask.formats.exports import Export, Tags, class_name, confidence, tag_text, tag_texts
+from tag2mask.formats.json_files import load_json, peek_json
+from tag2mask.formats.rows import Rows
+
+FORMS = (
+    "COCO and COCO Camera Traps (images, annotations, categories)",
+    "Label Studio's JSON and JSON-MIN",
+    "FiftyOne's labels.json (labels)",
+    "mmpretrain (data_list)",
+    'a dictionary: {"a.jpg": ["cat", "dog"], "b.jpg": {"cat": 1, "dog": 0}}',
+    'a list: [{"file_name": "a.jpg", "tags": ["cat", "dog"]}]',
+)
+
+
+def is_mmpretrain(path: Path) -> bool:
+    """A .json file with a data_list."""
+    value = peek_json(path)
+    return isinstance(value, dict) and isinstance(value.get("data_list"), list)
+
+
+def read_mmpretrain(path: Path, settings: DataSettings) -> Rows:
+    """{"metainfo": {"classes": [...]}, "data_list": [{"img_path": ..., "gt_label": [0, 1]}]}.
+
+    An empty list is a photo of nothing; without gt_label nobody looked.
+    """
+    value = load_json(path)
+    if not isinstance(value, dict) or not isinstance(value.get("data_list"), list):
+        raise DataError(f"{path}: no list data_list in it")
+    info = value.get("metainfo")
+    export = Export(path, settings, path.parent / "data", path.parent.parent / "data")
+    try:
+        classes = tag_texts(info.get("classes") or []) if isinstance(info, dict) else ()
+    except ValueError as error:
+        raise DataError(f"{path}: metainfo has no list of classes ({error})") from None
+    for number, entry in enumerate(value["data_list"]):
+        where = f"entry {number} of data_list"
+        with export.entry(where, "an entry of mmpretrain"):
+            label = entry.get("gt_label")
+            labels = label if isinstance(label, list) else [] if label is None else [label]
+            tags = [class_name(one, classes) for one in labels]
+            export.add(entry["img_path"], where, tags, () if label is None else None)
+    return export.finish("mmpretrain's data_list", classes)
+
+
+def read_json(path: Path, settings: DataSettings) -> Rows:
+    """A dictionary from pictures to tags. Raises DataError if it is of no form that is known."""
+    value = load_json(path)
+    if isinstance(value, dict) and value and all(map(_is_target, value.values())):
+        return _dictionary(value, path, settings, "JSON dictionary")
+    kind = type(value).__name__
+    keys = f"with {', '.join(map(short, list(value)[:5]))}" if isinstance(value, dict) else ""
+    kind = {"dict": f"an object {keys}", "list": "a list", "NoneType": "null"}.get(kind, kind)
+    if isinstance(value, dict) and "shapes" in value:
+        raise DataError(f"{path}: one file of LabelMe; give the folder in which it is")
+    forms = "".join(f"\n  - {form}" for form in FORMS)
+    raise DataError(f"{path}: {kind}, in no form that is known; the JSON forms are{forms}")
+
+
+def read_yaml(path: Path, settings: DataSettings) -> Rows:
+    """A YAML dictionary, "a.jpg: [cat, dog]"; [] is a photo of nothing, null: nobody looked."""
+    try:
+        value = yaml.load(read_text(path), _Loader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not valid YAML ({error})") from None
+    if not isinstance(value, dict) or not all(map(_is_target, value.values())):
+        forms = "a data.yaml of YOLO (with names), or a dictionary such as a.jpg: [cat, dog]"
+        raise DataError(f"{path}: of no form that is known; the YAML forms are {forms}")
+    return _dictionary(value, path, settings, "YAML dictionary")
+
+
+class _Loader(yaml.SafeLoader):
+    """All is text but null: names such as 0001, tags such as `no`. No merge keys: they can grow."""
+
+    yaml_implicit_resolvers: ClassVar = {
+        letter: [(tag, regexp) for tag, regexp in resolvers if tag.endswith(":null")]
+        for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        pass
+
+
+def _dictionary(value: dict[Any, Any], path: Path, settings: DataSettings, form: str) -> Rows:
+    """A target is one tag, a list, null (nobody looked), or an object: tag -> 0, 1, confidence or
+    null; tags that the object does not name are unknown."""
+    export = Export(path, settings)
+    for number, (name, target) in enumerate(value.items(), 1):
+        where = f"entry {number}"
+        with export.entry(where, "a dictionary's entry"):
+            export.add(name, where, *_tags(target, settings))
+    return export.finish(form)
+
+
+def _is_target(target: Any) -> bool:
+    if isinstance(target, dict):
+        return all(value is None or _number(value) is not None for value in target.values())
+    one = str | int | None
+    return isinstance(target, one) or (
+        isinstance(target, list) and all(isinstance(tag, one) for tag in target)
+    )
+
+
+def _number(value: Any) -> float | None:
+    """Of 1, 0.7, true, "yes", "0"; None if it is something else."""
+    if isinstance(value, str):
+        value = {"true": 1, "yes": 1, "false": 0, "no": 0}.get(value.casefold(), value)
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def _tags(target: Any, settings: DataSettings) -> tuple[Tags, Tags | None]:
+    """The tags that are present, and those that are known to be absent (None: all others)."""
+    if target is None:
+        return (), ()
+    if isinstance(target, dict):
+        known = {tag_text(t): confidence(_number(v)) for t, v in target.items() if v is not None}
+        present = tuple(tag for tag, value in known.items() if value >= settings.min_confidence)
+        return present, tuple(tag for tag in known if tag not in present)
+    if isinstance(target, list):
+        return tag_texts(target), None
+    text = str(target)
+    separator = settings.separator or (";" if ";" in text else None)
+    if separator is None and "," in text:
+        do = 'write a list, or choose with --photos.separator "," or --photos.separator none'
+        raise ValueError(f"is {short(text)} one tag or several? {do}")
+    parts = [text] if separator in (None, "none") else text.split(separator)
+    return tag_texts([part for part in parts if part.strip()]), None

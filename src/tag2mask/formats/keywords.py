@@ -1,0 +1,238 @@
+"""Photos with keywords in them or beside them, as photo managers and taggers write them."""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Literal
+
+from tag2mask.config import DataSettings
+from tag2mask.errors import DataError
+from tag2mask.files import read_text
+from tag2mask.formats.embedded import keywords_inside
+from tag2mask.formats.findings import Finding
+from tag2mask.formats.pictures import pictures_below, unread_pictures
+from tag2mask.formats.rows import PICTURES, UNREAD, Row, Rows, photos_text
+from tag2mask.formats.xmp import Keyword, levels, xmp_keywords
+from tag2mask.processes import cores, parallel_map
+from tag2mask.progress import track
+
+LOOKED_AT = 200  # pictures that tell whether a folder of folders has keywords
+MOST_BYTES = 1 << 26  # of a file beside a picture
+IPTC_CUTS = range(61, 65)  # bytes of a keyword that may have been cut: IPTC holds 64
+# Keywords that programs write for themselves: the tops of their levels.
+INTERNAL = {"darktable", "_Digikam_Internal_Tags_", "_Digikam_root_tag_"}
+# What is hardly a tag -> what it is, what to do, how bad it is.
+DOUBTS: dict[re.Pattern[str], tuple[str, str, Literal["error", "warning"]]] = {
+    re.compile(r"\d+( -?\d*\.?\d+(e-?\d+)?){4,}"): (
+        "are YOLO's boxes, not tags",
+        "give the data.yaml, which has the names of the classes",
+        "error",
+    ),
+    re.compile(r"\S+( \S+){6,}|.* .*[.!?]"): ("are sentences, not tags", "write tags", "warning"),
+    re.compile(r".*[,;].*"): (
+        "may be several tags",
+        "if they are, separate them with --photos.separator ','",
+        "warning",
+    ),
+}
+
+
+def read_keywords(path: Path, settings: DataSettings) -> Rows:
+    """A folder of pictures whose tags are the keywords in them and beside them.
+
+    In them: XMP, IPTC, and the tags of Windows. Beside a.jpg: a.xmp, a.jpg.xmp, and a.txt,
+    a.jpg.txt with a list of tags ("cat, dog"). All count, each once. `photos.level` chooses the
+    level of keywords such as Animals|Dog, see `chosen_tags`.
+
+    A photo with keywords does not have the other tags. In a photo without any nobody looked for
+    tags; an empty .txt file says that nothing is there. Where something cannot be read, the other
+    tags are unknown. Raises DataError if the tags may be the names of the folders instead.
+    """
+    level = settings.level
+    if level not in ("leaf", "any") and not re.fullmatch("[1-9][0-9]?", level):
+        raise DataError(f"photos.level = {level!r}: give leaf, any, or the number of a level (1)")
+    pictures = pictures_below(path)
+    if settings.form == "auto" and _has_folders(path, pictures):
+        _refuse_two_readings(path, pictures)
+    rows, sources = Rows(path), Counter[str]()
+    photos = parallel_map(_reader(path, settings.separator), pictures, cores())
+    for picture, photo in zip(pictures, track(photos, "read keywords", len(pictures)), strict=True):
+        sources.update(photo.sources.keys())
+        complete = photo.sources and not photo.findings
+        tags = chosen_tags(photo.keywords(), level)
+        rows.rows.append(Row(picture, tags, photo.where, absent=None if complete else ()))
+        rows.findings += photo.findings
+    rows.findings += [*_doubtful_tags(rows), *unread_pictures(path)]
+    counts = ", ".join(f"{source} in {photos_text(n)}" for source, n in sources.most_common())
+    rows.form = f"keywords of pictures: {counts or 'no picture has any'}"
+    return rows
+
+
+def is_keywords(path: Path) -> bool:
+    """A folder of pictures without other folders, or with keywords in some pictures.
+
+    In a folder with folders, `LOOKED_AT` pictures decide.
+    """
+    if not path.is_dir() or any(
+        file.suffix.lower() in (".csv", ".jsonl") for file in path.iterdir()
+    ):
+        return False
+    pictures = pictures_below(path, PICTURES | UNREAD.keys())
+    return bool(pictures) and (not _has_folders(path, pictures) or bool(_sample(path, pictures)))
+
+
+def chosen_tags(keywords: Sequence[Keyword], level: str = "leaf") -> tuple[str, ...]:
+    """The keywords of one photo to its tags.
+
+    Most photo managers write Animals|Dog also as the plain keywords Animals and Dog. A plain
+    keyword that is a level of another keyword of the photo is therefore no tag of its own.
+    `level`: "leaf", the last level; "any", each level is a tag; a number, that level, 1 being the
+    top: then keywords with fewer levels are no tags.
+    """
+    deep = [keyword for keyword in keywords if len(keyword) > 1]
+    inner = {name.casefold() for keyword in deep for name in (*keyword, "/".join(keyword))}
+    kept = [
+        keyword
+        for keyword in keywords
+        if keyword[0] not in INTERNAL and (len(keyword) > 1 or keyword[0].casefold() not in inner)
+    ]
+    if level == "any":
+        tags = [*chain.from_iterable(kept)]
+    elif level == "leaf":
+        above = {keyword[:end] for keyword in kept for end in range(1, len(keyword))}
+        tags = [keyword[-1] for keyword in kept if keyword not in above]
+    else:
+        tags = [keyword[int(level) - 1] for keyword in kept if len(keyword) >= int(level)]
+    return tuple(dict.fromkeys(tags))
+
+
+class PhotoKeywords:
+    """The keywords of one photo by their source, and what could not be read.
+
+    `beside` are the files beside it. `sources` has those that say something: an empty text file
+    says that nothing is there. `separator`: what separates keywords in one (photos.separator).
+    """
+
+    def __init__(self, picture: Path, where: str, beside: Iterable[Path], separator: str | None):
+        self.where, self._separator = where, separator
+        self.sources: dict[str, list[Keyword]] = {}
+        self.findings: list[Finding] = []
+        try:
+            keywords_inside(picture, self._add)
+        except DataError as error:
+            self._warn(str(error).removeprefix(f"{picture}: "))
+        for file in beside:
+            kind = file.suffix.lower()
+            read = _xmp_file if kind == ".xmp" else partial(_text_file, separator=separator)
+            self._add(f"{kind} file", partial(read, file), file.name)
+
+    def keywords(self) -> list[Keyword]:
+        """All, each once, without those that IPTC has cut."""
+        others = [words for source, words in self.sources.items() if source != "IPTC"]
+        keywords = dict.fromkeys(chain.from_iterable(others))
+        names = [keyword[0].encode() for keyword in keywords if len(keyword) == 1]
+        for keyword in self.sources.get("IPTC", ()):
+            start = keyword[0].encode()
+            if len(start) not in IPTC_CUTS or not any(name.startswith(start) for name in names):
+                keywords[keyword] = None
+        return list(keywords)
+
+    def _add(self, source: str, read: Callable[[], Iterable[Keyword]], file_name: str = "") -> None:
+        """Note the keywords that `read` returns, or its error."""
+        try:
+            keywords = list(read())
+        except DataError as error:
+            what = f"{file_name or source} {error}"
+            self.findings.append(Finding("keywords", self.where, what, "remove it"))
+        except Exception as error:  # broken data give errors of many kinds
+            self._warn(f"{file_name or source} cannot be read ({error})")
+        else:
+            if self._separator not in (None, "none"):
+                keywords = [*chain.from_iterable(map(self._split, keywords))]
+            if keywords or source == ".txt file":
+                self.sources.setdefault(source, []).extend(keywords)
+
+    def _split(self, keyword: Keyword) -> list[Keyword]:
+        parts = keyword[0].split(self._separator) if len(keyword) == 1 else ()
+        return [*filter(None, map(levels, parts))] or [keyword]
+
+    def _warn(self, what: str) -> None:
+        do = "tags that are not known from elsewhere are unknown in it"
+        self.findings.append(Finding("keywords", self.where, what, do, "warning"))
+
+
+def _xmp_file(file: Path) -> list[Keyword]:
+    return xmp_keywords(_small(file).read_bytes())
+
+
+def _text_file(file: Path, separator: str | None) -> list[Keyword]:
+    """A list of tags, separated by commas or lines; taggers write "\\(" for "("."""
+    text = read_text(_small(file)).replace("\\(", "(").replace("\\)", ")")
+    parts = text.splitlines() if separator else re.split("[,\n]", text)
+    return [*filter(None, map(levels, parts))]
+
+
+def _small(file: Path) -> Path:
+    if file.stat().st_size > MOST_BYTES:
+        raise DataError(f"has more than {MOST_BYTES >> 20} MB")
+    return file
+
+
+def _reader(folder: Path, separator: str | None) -> Callable[[Path], PhotoKeywords]:
+    """Reads the keywords of a picture in the folder, with the files beside it."""
+    beside: dict[str, list[Path]] = defaultdict(list)  # "folder/a", "folder/a.jpg" -> a.xmp
+    for file in pictures_below(folder, {".xmp", ".txt"}):
+        beside[str(file.with_suffix("")).casefold()].append(file)
+
+    def read(picture: Path) -> PhotoKeywords:
+        names = (str(picture.with_suffix("")).casefold(), str(picture).casefold())
+        files = chain.from_iterable(beside.get(name, ()) for name in names)
+        where = picture.relative_to(folder).as_posix()
+        return PhotoKeywords(picture, where, files, separator)
+
+    return read
+
+
+def _has_folders(path: Path, pictures: Sequence[Path]) -> bool:
+    return any(picture.parent != path for picture in pictures)
+
+
+def _sample(path: Path, pictures: Sequence[Path]) -> list[PhotoKeywords]:
+    """Those of `LOOKED_AT` pictures, evenly spread, that have keywords."""
+    some = pictures[:: -(-len(pictures) // LOOKED_AT)]
+    photos = parallel_map(_reader(path, None), some, cores())
+    return [photo for photo in photos if photo.keywords()]
+
+
+def _refuse_two_readings(path: Path, pictures: Sequence[Path]) -> None:
+    with_keywords = _sample(path, pictures)
+    tags = dict.fromkeys(tag for photo in with_keywords for tag in chosen_tags(photo.keywords()))
+    folders = dict.fromkeys(
+        parts[0] for file in pictures if len(parts := file.relative_to(path).parts) > 1
+    )
+    looked = min(LOOKED_AT, len(pictures))
+    raise DataError(
+        f"{path}: two readings are possible. If the tags are the keywords of the pictures "
+        f"({_few(tags)}; {len(with_keywords)} of {looked} have some), give --photos.form keywords; "
+        f"if they are the names of the folders ({_few(folders)}), give --photos.form folder"
+    )
+
+
+def _few(names: Iterable[str]) -> str:
+    first, *others = names = [*names]
+    return ", ".join([first, *others[:2]]) + (", ..." if len(names) > 3 else "")
+
+
+def _doubtful_tags(rows: Rows) -> Iterator[Finding]:
+    """One finding for all tags of a kind that are hardly tags."""
+    where = {tag: row.where for row in reversed(rows.rows) for tag in row.tags}
+    count = Counter(tag for row in rows.rows for tag in row.tags)
+    for pattern, (what, do, severity) in DOUBTS.items():
+        tags = [tag for tag in count if pattern.fullmatch(tag)]
+        if tags:
+            text = f'{len(tags)} of {len(count)} keywords {what}, such as "{tags[0]}"'
+            yield Finding("keywords", where[tags[0]], text, do, severity)
+        count = Counter({tag: n for tag, n in count.items() if tag not in tags})

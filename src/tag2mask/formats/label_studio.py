@@ -1,0 +1,186 @@
+"""Label Studio: its exports JSON and JSON-MIN, choices and labels of objects as tags."""
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+from tag2mask.config import DataSettings
+from tag2mask.errors import DataError
+from tag2mask.formats.exports import Export, Tags, tag_texts
+from tag2mask.formats.json_files import load_json, peek_json
+from tag2mask.formats.pictures import plain_name
+from tag2mask.formats.rows import PICTURES, UNREAD, Rows, photos_text
+
+MIN_KEYS = ("annotator", "annotation_id", "lead_time")  # that JSON-MIN adds to each record
+
+
+class Task(NamedTuple):
+    """One picture: where its name may be, and the tags that each annotation gives it."""
+
+    data: dict[str, Any]
+    annotations: list[dict[str, Tags]]  # question (the control's name) -> tags
+    where: str
+    unfinished: str = ""  # why there are no annotations
+
+
+def is_label_studio(path: Path) -> bool:
+    """A .json file with tasks, or with JSON-MIN's records."""
+    value = peek_json(path)
+    first = [entry for entry in value[:50] if isinstance(entry, dict)] if _is_list(value) else []
+    return any(isinstance(entry.get("data"), dict) or _is_minimal(entry) for entry in first)
+
+
+def read_label_studio(path: Path, settings: DataSettings) -> Rows:
+    """The tags of each task: in all of its annotations present, in some of them unknown.
+
+    An annotation that is marked as ground truth counts alone. Tasks without annotation, and those
+    that were skipped, are left out. With photos.tag_column only one question counts;
+    photos.file_column is the key of the picture in the task's data.
+    """
+    export = Export(path, settings)
+    value = load_json(path)
+    if not isinstance(value, list):
+        raise DataError(f"{path}: not a list of Label Studio's tasks")
+    other: Counter[str] = Counter()  # results that are no tags: type -> how many
+    if any(_is_minimal(entry) for entry in value if isinstance(entry, dict)):
+        tasks, form = list(_minimal_tasks(value, export)), "Label Studio JSON-MIN"
+    else:
+        tasks, form = list(_tasks(value, export, other)), "Label Studio JSON"
+    questions = list(dict.fromkeys(q for task in tasks for a in task.annotations for q in a))
+    if (only := settings.tag_column) and only not in questions:
+        among = ", ".join(questions) or "none"
+        raise DataError(f"{path}: photos.tag_column = {only!r}: the questions are {among}")
+    if not questions and other:
+        kinds = ", ".join(other)
+        raise DataError(f"{path}: no choices and no labels among its results ({kinds})")
+    key = settings.file_column or _picture_key(path, tasks)
+    disputed = 0
+    for task in tasks:
+        if task.unfinished:
+            export.leave_out(task.unfinished)
+            continue
+        sets = [
+            {tag for question, tags in a.items() if only in (None, question) for tag in tags}
+            for a in task.annotations
+        ]
+        present = set.intersection(*sets)
+        unknown = set.union(*sets) - present
+        disputed += bool(unknown)
+        with export.entry(task.where, f"a task with a picture in {key!r}"):
+            export.add(task.data.get(key), task.where, sorted(present), unknown=tuple(unknown))
+    if disputed:
+        what = f"annotations of {photos_text(disputed)} disagree"
+        export.warn(f"{what}: a tag that only some of them have is unknown there")
+    asked = only or ", ".join(questions) or "no question"
+    return export.finish(f"{form}: pictures in {key}, tags of {asked}")
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list)
+
+
+def _is_minimal(entry: dict[str, Any]) -> bool:
+    return all(key in entry for key in MIN_KEYS)
+
+
+def _tasks(values: list[Any], export: Export, other: Counter[str]) -> Iterator[Task]:
+    for number, value in enumerate(values, 1):
+        where = f"task {value.get('id', number)}" if isinstance(value, dict) else f"task {number}"
+        with export.entry(where, "a task of Label Studio"):
+            if not isinstance(value["data"], dict):
+                raise ValueError("its data are no object")
+            given = value.get("annotations", value.get("completions")) or []
+            done = [a for a in given if not (a.get("was_cancelled") or a.get("skipped"))]
+            done = [a for a in done if a.get("ground_truth") is True] or done
+            answers = [_answers(a.get("result") or [], export, other) for a in done]
+            why = "" if done else "skipped (cancelled)" if given else "not annotated yet"
+            yield Task(value["data"], answers, where, why)
+
+
+def _answers(results: list[Any], export: Export, other: Counter[str]) -> dict[str, Tags]:
+    """The tags of one annotation by question."""
+    answers: dict[str, Tags] = {}
+    for result in results:
+        kind = str(result.get("type"))
+        if kind == "taxonomy":
+            tags = _levels(result["value"][kind], export.settings.level)
+        elif kind == "choices" or kind.endswith("labels"):
+            tags = tag_texts(result["value"].get(kind) or [])
+        else:  # a text, a number, a relation between objects
+            other[kind] += 1
+            continue
+        question = str(result.get("from_name"))
+        answers[question] = answers.get(question, ()) + tags
+    return answers
+
+
+def _minimal_tasks(values: list[Any], export: Export) -> Iterator[Task]:
+    """JSON-MIN has a record for each annotation: data, id, answers, annotator, in this order."""
+    tasks: dict[Any, Task] = {}
+    for number, value in enumerate(values, 1):
+        where = f"record {number}"
+        with export.entry(where, "a record of Label Studio's JSON-MIN"):
+            keys = list(value)
+            start = keys.index("id") + 1 if "id" in keys else 0
+            names = keys[start : keys.index("annotator")]
+            if only := export.settings.tag_column:
+                names = [only] if only in value else []
+            elif "id" not in keys:
+                raise ValueError("no id before the answers; name one with photos.tag_column")
+            answers = {name: _minimal_tags(value[name], export) for name in names}
+            why = "not annotated yet" if value["annotation_id"] is None else ""
+            number_of_task = value.get("id", number)
+            task = tasks.setdefault(number_of_task, Task(value, [], where, why))
+            task.annotations.append(answers)
+    yield from tasks.values()
+
+
+def _minimal_tags(value: Any, export: Export) -> Tags:
+    """ "cat", {"choices": ["cat", "dog"]}, a list of objects with labels, or of taxonomies."""
+    if isinstance(value, str):
+        return tag_texts([value])
+    tags: Tags = ()
+    for entry in value if isinstance(value, list) else [value]:
+        if isinstance(entry, dict):
+            lists = [entry[key] for key in entry if key == "choices" or key.endswith("labels")]
+            tags += tuple(tag for texts in lists for tag in tag_texts(texts))
+            tags += _levels(entry.get("taxonomy") or [], export.settings.level)
+        elif isinstance(entry, list):
+            tags += _levels([entry], export.settings.level)
+        elif isinstance(entry, str):
+            tags += tag_texts([entry])
+    return tags
+
+
+def _levels(paths: list[list[Any]], level: str) -> Tags:
+    """Tags of a taxonomy, [["Animals", "Dog"]], as photos.level chooses."""
+    tags: Tags = ()
+    for path in map(tag_texts, paths):
+        if level == "any":
+            tags += path
+        else:
+            tags += path[-1:] if level == "leaf" else path[int(level) - 1 : int(level)]
+    return tags
+
+
+def _picture_key(path: Path, tasks: list[Task]) -> str:
+    """The key of the tasks' data whose texts are names of pictures. Raises DataError."""
+    keys = dict.fromkeys(
+        key for task in tasks for key, value in task.data.items() if _is_picture(value)
+    )
+    if len(keys) == 1:
+        return next(iter(keys))
+    listed = ", ".join(keys or dict.fromkeys(key for task in tasks for key in task.data))
+    what = "pictures may be in" if keys else "no key has names of pictures; the keys are"
+    raise DataError(f"{path}: {what} {listed}; choose with --photos.file-column")
+
+
+def _is_picture(value: Any) -> bool:
+    if not isinstance(value, str):
+        return False
+    try:
+        name = plain_name(value)
+    except ValueError:  # no address
+        return False
+    return value.startswith("/data/") or PurePosixPath(name).suffix.lower() in {*PICTURES, *UNREAD}
