@@ -11,6 +11,7 @@ from PIL import Image
 from tag2mask.config import DataSettings
 from tag2mask.errors import DataError
 from tag2mask.formats import find_format, load_table, read_rows
+from tag2mask.formats.convert import convert
 from tag2mask.formats.huggingface import holds_pictures, parquet_files, write_pictures
 
 pa = pytest.importorskip("pyarrow")
@@ -68,6 +69,19 @@ def test_pictures_are_written_out_with_their_tags(tmp_path):
     ]
     assert (out / "train" / "a-2.png").read_bytes() == data(2)
     assert find_format(out) == "split" and not (out / "test").exists()
+
+
+def test_convert_writes_pictures_and_a_table(tmp_path):
+    path = make(tmp_path / "train.parquet", [cell(0, "a.png"), cell(1, "b.png")], [[0], []])
+    table = load_table(convert(path, "csv", tmp_path / "new"))
+    assert [(p.path, p.tags, p.unknown) for p in table.photos] == [
+        (tmp_path / "new" / "photos" / "a.png", ("cat",), ()),
+        (tmp_path / "new" / "photos" / "b.png", (), ()),
+    ]
+    make(path, [cell(0, "a.png")], [[7]])
+    with pytest.raises(DataError, match="there is no class 7"):
+        convert(path, "csv", tmp_path / "other")
+    assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.parametrize(

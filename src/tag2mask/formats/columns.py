@@ -187,6 +187,8 @@ def _tag_columns(sample: Sample, columns: Columns) -> Columns:
     named = [i for i in named if sample.texts(i)] or named
     named = [i for i in named if not _all(sample.texts(i), is_number)] or named
     stems = {sample.keys[i].rstrip("0123456789") for i in named}
+    if len(named) > 1 and all(_marks(sample, [i]) for i in named):
+        named = []  # label1, label2 with 0 and 1 are tags themselves
     if len(named) == 1 or (len(stems) == 1 and len({sample.keys[i] for i in named}) > 1):
         if _marks(sample, named):
             what = f"the cells of {sample.listed(named)} are only {_values(sample, named)}"

@@ -68,7 +68,7 @@ class Pictures:
         """The file at this path from one of the folders, without a search. Raises DataError."""
         name = name.strip()
         plain = plain_name(name)
-        for written in (name, plain) if plain != name else (name,):
+        for written in (name,) if plain == name else (name, plain):
             for folder in self._roots:
                 path = os.path.normpath(os.path.join(folder, written))  # noqa: PTH118 it is faster
                 if is_file(path):

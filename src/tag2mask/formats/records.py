@@ -1,7 +1,7 @@
 """The needed cells of a table's records, and how they become rows."""
 
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -150,25 +150,30 @@ def _one_hot(names: Sequence[str], marks: Marks, cells: Sequence[Any]) -> Meanin
 
 def _by_photo(
     rows: Rows, records: Records, meanings: Sequence[Meaning | None], columns: Columns
-) -> Iterator[Sequence[int]]:
-    """The records of each photo together, where each has one tag; others are duplicates."""
+) -> list[list[int]]:
+    """The records of each photo together, where each has one tag; others are duplicates.
+
+    In the order of the first records.
+    """
     photos: dict[str, list[int]] = {}
     for i, name in enumerate(records.names):
         photos.setdefault(name, []).append(i)
+    groups: list[list[int]] = []
     repeated: list[str] = []
     for name, group in photos.items():
         own = [meanings[records.kinds[i]] for i in group]
         one_tag = all(m is None or len(m[0]) == 1 or m == NOBODY_LOOKED for m in own)
         if len(group) > 1 and (columns.one_hot or not one_tag):
-            yield from ([i] for i in group)
+            groups += ([i] for i in group)
         else:
             if len(group) > 1:
                 repeated.append(name)
-            yield group
+            groups.append(group)
     if 0 < len(repeated) < FEW * len(photos) and not records.confidences:
         what = f"{photos_text(len(repeated))} in several rows: their tags are put together"
         listed = ", ".join(repeated[:3]) + (", ..." if len(repeated) > 3 else "")
         rows.findings.append(Finding("several rows", listed, what, severity="warning"))
+    return sorted(groups)
 
 
 class _Merge:

@@ -52,13 +52,14 @@ def rows_from_records(
     """
     rows = Rows(source, form=form)
     pictures = Pictures.of(source, settings.images)
-    numbered = _filled(records, first, rows)
+    numbered = _filled(records, first)
     start = list(islice(numbered, SAMPLED))
-    has_header = header is not None or (bool(start) and is_header(start[0][1], pictures))
-    if header is None and has_header:
-        header = start.pop(0)[1]
+    cells = [record for _, record in start if not isinstance(record, Fault)]
+    if header is None and cells and is_header(cells[0], pictures):
+        header = cells.pop(0)
+        start = [entry for entry in start if entry[1] is not header]
     try:
-        sample = _sample(header, [cells for _, cells in start], settings)
+        sample = _sample(header, cells, settings)
         columns = find_columns(sample, pictures)
     except ColumnError as error:
         rows.error("columns", "header", *error.args)
@@ -88,13 +89,11 @@ def rows_from_objects(
 
 
 def _filled(
-    records: Iterable[Sequence[object] | Fault], first: int, rows: Rows
-) -> Iterator[tuple[int, Sequence[object]]]:
-    """The records that are not empty, with their numbers; faults are noted."""
+    records: Iterable[Sequence[object] | Fault], first: int
+) -> Iterator[tuple[int, Sequence[object] | Fault]]:
+    """The records that are not empty, with their numbers."""
     for number, record in enumerate(records, first):
-        if isinstance(record, Fault):
-            rows.error("format", f"row {number}", record.what, record.do)
-        elif not all(map(is_empty, record)):
+        if isinstance(record, Fault) or not all(map(is_empty, record)):
             yield number, record
 
 
@@ -115,7 +114,9 @@ def _sample(
     return Sample(names, table, header is not None, settings)
 
 
-def _read(records: Iterable[tuple[int, Sequence[object]]], columns: Columns, rows: Rows) -> Records:
+def _read(
+    records: Iterable[tuple[int, Sequence[object] | Fault]], columns: Columns, rows: Rows
+) -> Records:
     """The cells of all records that are needed; what is wrong with a record is noted."""
     read = Records(with_confidence=columns.confidence is not None)
     width = len(columns.names)
@@ -124,6 +125,9 @@ def _read(records: Iterable[tuple[int, Sequence[object]]], columns: Columns, row
         tag_cells = itemgetter(*columns.tags)
     as_key = as_mark if columns.one_hot else freeze
     for number, record in records:
+        if isinstance(record, Fault):
+            rows.error("format", f"row {number}", record.what, record.do)
+            continue
         try:
             if len(record) != width:
                 record = _fit(record, columns)
