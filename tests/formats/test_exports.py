@@ -371,9 +371,9 @@ def test_camera_traps_with_bursts_corrupt_and_unlabeled_photos(tmp_path):
     assert "new" in meaning(path, untagged="nothing")
     text = warnings(path)
     assert "1 of 6 annotations hold for a burst of photos" in text
-    assert "1 photo marked as corrupt" in text
+    assert "1 photo left out: marked as corrupt" in text
     assert "1 of 3 photos have no tag and are left out" in text
-    assert '1 photo with objects are also marked as "empty" and are left out (image a3)' in text
+    assert '1 photo left out: "empty", but with objects (image a3)' in text
 
 
 def test_an_empty_that_has_a_box_is_an_object(tmp_path):
@@ -430,7 +430,7 @@ def test_camtrap_dp_events_types_videos_and_addresses(tmp_path):
         expected = {"a": ("Vulpes vulpes", "human"), "b": (), "d": ("vehicle",)}
         assert meaning(path) == known(expected)
     text = warnings(tmp_path)
-    assert "1 photo have the tags of their event" in text
+    assert "1 photo with the tags of an event" in text
     assert "1 photo is left out: videos" in text and "2 of 5 photos have no tag" in text
 
 

@@ -27,8 +27,9 @@ class Task(NamedTuple):
 def is_label_studio(path: Path) -> bool:
     """A .json file with tasks, or with JSON-MIN's records."""
     value = peek_json(path)
-    first = [entry for entry in value[:50] if isinstance(entry, dict)] if _is_list(value) else []
-    return any(isinstance(entry.get("data"), dict) or _is_minimal(entry) for entry in first)
+    first = value[:50] if isinstance(value, list) else []
+    tasks = [entry for entry in first if isinstance(entry, dict)]
+    return any(isinstance(task.get("data"), dict) or _is_minimal(task) for task in tasks)
 
 
 def read_label_studio(path: Path, settings: DataSettings) -> Rows:
@@ -74,10 +75,6 @@ def read_label_studio(path: Path, settings: DataSettings) -> Rows:
         export.warn(f"{what}: a tag that only some of them have is unknown there")
     asked = only or ", ".join(questions) or "no question"
     return export.finish(f"{form}: pictures in {key}, tags of {asked}")
-
-
-def _is_list(value: Any) -> bool:
-    return isinstance(value, list)
 
 
 def _is_minimal(entry: dict[str, Any]) -> bool:
