@@ -125,7 +125,8 @@ def make_yolo(
             )
         (folder / "labels" / split / f"{name}.txt").write_text("\n".join(lines))
     path = folder / "data.yaml"
-    path.write_text(f"path: .\ntrain: images/train\nval: images/val\nnames: {json.dumps(names)}\n")
+    val = "val: images/val\n" if (folder / "images" / "val").is_dir() else ""
+    path.write_text(f"path: .\ntrain: images/train\n{val}names: {json.dumps(names)}\n")
     return path
 
 

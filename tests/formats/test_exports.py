@@ -693,3 +693,14 @@ def test_lists_and_dictionaries_of_objects_are_tables(tmp_path):
     assert meaning(write(tmp_path / "x.json", values)) == expected
     listed = [{"image": name, **value} for name, value in values.items()]
     assert meaning(write(tmp_path / "y.json", listed)) == expected
+
+
+def test_yolo_lists_of_pictures_and_a_validation_folder_that_is_missing(tmp_path):
+    path = yolo(tmp_path, {"a": CAT, "b": DOG, "c": CAT})
+    write(tmp_path / "train.txt", "./images/train/a.jpg\n\n./images/train/b.jpg\n")
+    text = "path: .\ntrain: [train.txt]\nval: images/nope\nnames: [cat, dog, horse]\n"
+    write(path, text)
+    assert meaning(path) == known({"a": CAT, "b": DOG})
+    assert "the folder of its validation pictures does not exist" in warnings(path)
+    write(path, text.replace("images/nope", "images/val"))
+    assert [row.path.name for row in read_rows(path).val.rows] == ["v.jpg"]
