@@ -257,14 +257,16 @@ def test_label_studio_annotations_that_disagree_leave_a_tag_unknown(tmp_path):
         [choices(CAT), choices(DOG, ground_truth=True)],
         [choices(CAT), choices(DOG, was_cancelled=True)],
         [choices(()), choices(DOG)],
+        [choices(DOG), choices(CAT)],
     )
-    assert meaning(path) == {
+    assert meaning(path, untagged="nothing") == {
         "p0": ({"cat"}, {"dog"}),
         "p1": ({"dog"}, set()),
         "p2": ({"cat"}, set()),
         "p3": (set(), {"dog"}),
     }
     assert "annotations of 2 photos disagree" in warnings(path)
+    assert "1 photo is left out: its annotations agree on no tag" in warnings(path)
 
 
 def test_label_studio_tasks_without_annotation_are_left_out_and_counted(tmp_path):

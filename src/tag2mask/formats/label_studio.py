@@ -56,17 +56,18 @@ def read_label_studio(path: Path, settings: DataSettings) -> Rows:
         kinds = ", ".join(other)
         raise DataError(f"{path}: no choices and no labels among its results ({kinds})")
     key = settings.file_column or _picture_key(path, tasks)
+    sets = [[_tags(annotation, only) for annotation in task.annotations] for task in tasks]
+    every = set().union(*(tags for own in sets for tags in own))
     disputed = 0
-    for task in tasks:
+    for task, own in zip(tasks, sets, strict=True):
         if task.unfinished:
             export.leave_out(task.unfinished)
             continue
-        sets = [
-            {tag for question, tags in a.items() if only in (None, question) for tag in tags}
-            for a in task.annotations
-        ]
-        present = set.intersection(*sets)
-        unknown = set.union(*sets) - present
+        present = set.intersection(*own)
+        unknown = set.union(*own) - present
+        if unknown == every and unknown:
+            export.leave_out("its annotations agree on no tag")
+            continue
         disputed += bool(unknown)
         with export.entry(task.where, f"a task with a picture in {key!r}"):
             export.add(task.data.get(key), task.where, sorted(present), unknown=tuple(unknown))
@@ -75,6 +76,11 @@ def read_label_studio(path: Path, settings: DataSettings) -> Rows:
         export.warn(f"{what}: a tag that only some of them have is unknown there")
     asked = only or ", ".join(questions) or "no question"
     return export.finish(f"{form}: pictures in {key}, tags of {asked}")
+
+
+def _tags(annotation: dict[str, Tags], only: str | None) -> set[str]:
+    """The tags that an annotation has for all questions, or for `only` one."""
+    return {tag for name, tags in annotation.items() if only in (None, name) for tag in tags}
 
 
 def _is_minimal(entry: dict[str, Any]) -> bool:
