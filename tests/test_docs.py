@@ -294,6 +294,7 @@ def understood(words, only_parse, everywhere=True):
         "run --clusters.llm NAME": "",
         "predict R X.jpg": "--out O",
         "check --data D": "",
+        "tags --data D": "",
         "convert --data D": "--to csv --out O",
         "evaluate --pred M --truth T": "",
         "crf X.jpg X.npy": "--out O.png",
