@@ -32,10 +32,10 @@ Without a run:
   tag2mask crf image.jpg scores.npy --out m.png   dense CRF of one photo
 
 Forms of --data: a table (CSV, Excel, JSONL) with file names and tags, a folder with one folder per
-tag, a folder of photos with keywords in them or beside them, or a data set of PASCAL VOC, COCO, COCO
-Camera Traps, Camtrap DP, YOLO, LabelMe, CVAT, Label Studio, FiftyOne, Open Images, Roboflow, Hugging
-Face, mmpretrain, SageMaker, Vertex AI. What is not read as you mean it: the options --photos.* of
-`tag2mask tags --help`.
+tag, a folder of photos with keywords in them or beside them, or a data set of PASCAL VOC, COCO,
+COCO Camera Traps, Camtrap DP, YOLO, LabelMe, CVAT, Label Studio, FiftyOne, Open Images, Roboflow,
+Hugging Face, mmpretrain, SageMaker or Vertex AI. If it is not read as you mean it, use the options
+--photos.* of `tag2mask tags --help`.
 
 Recipes (--recipe NAME, or a TOML file of yours):
 {recipes}
