@@ -137,7 +137,8 @@ def test_csv_that_cannot_be_read_says_why(photos, text, part):
 def test_jsonl_problems_name_the_line(photos):
     path = table_file(
         photos,
-        '{"file_name": "a.jpg", "tags": [[1]]}\n[]\n{"file_name": "b.png"\n{"file_name": "b.png"}\n',
+        '{"file_name": "a.jpg", "tags": [[1]]}\n[]\n{"file_name": "b.png"\n'
+        '{"file_name": "b.png"}\n',
         "x.jsonl",
     )
     with pytest.raises(DataError) as caught:
