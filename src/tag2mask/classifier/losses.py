@@ -91,9 +91,10 @@ def mean_logit_bce(logits: Tensor, labels: Tensor) -> Tensor:
     lowers absent tags in all patches. Both together: docs/research/what-holds-masks-back.md. The
     mean is over known labels.
     """
-    known = (~labels[:, 1:].isnan()).float()
-    mean_logits, target = logits[..., 1:].float().mean(1), labels[:, 1:].nan_to_num(0)
-    return F.binary_cross_entropy_with_logits(mean_logits, target, known) / _share(known)
+    mean_logits, labels = logits[..., 1:].float().mean(1), labels[:, 1:]
+    known = (~labels.isnan()).float()
+    loss = F.binary_cross_entropy_with_logits(mean_logits, labels.nan_to_num(0), known)
+    return loss / _share(known)
 
 
 def possible_scores(scores: Tensor, labels: Tensor) -> Tensor:
