@@ -53,7 +53,7 @@ def test_without_the_extra_heic_is_named_with_what_to_install(tmp_path):
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     found, error = out.stdout.splitlines()
-    assert "1 pictures are left out, their kinds are not read: 1 .heic" in found
+    assert "pictures of kinds that are not read are left out: 1 .heic" in found
     assert all("pip install 'tag2mask[heic]'" in line for line in (found, error))
 
 
