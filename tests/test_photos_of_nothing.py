@@ -1,7 +1,8 @@
-"""Whole runs with photos of nothing: one tag and photos without it, from the table to the page."""
+"""Whole runs from the table to the page: one tag and photos without it; tags that are unknown."""
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,9 @@ from test_pipeline import SETTINGS
 import tag2mask
 from tag2mask.config_files import merged
 from tag2mask.demo.scenes import make_scenes
+from tag2mask.formats import read_rows
 from tag2mask.formats.check import check
+from tag2mask.masks import read_maps
 from tag2mask.photos.masks import read_mask
 
 pytestmark = pytest.mark.usefixtures("few_steps")
@@ -98,3 +101,41 @@ def test_one_tag_alone_is_warned_of_with_what_to_add(cats, tmp_path):
         "add photos without it" in finding.do and "leave the cell of the tags empty" in finding.do
     )
     assert not [f for f in check(cats / "tags.csv") if f.kind == "tag everywhere"]
+
+
+def test_tags_that_nobody_looked_for(tmp_path, monkeypatch):
+    """In every second photo, somebody looked for cats alone."""
+    make_scenes(tmp_path / "scenes", num_train=16, num_val=4, size=96, seed=0)
+
+    def with_unknown(path, settings, tags=None):
+        rows = read_rows(path, settings, tags)
+        if tags is None:
+            for i, row in enumerate(rows.rows[::2]):
+                own = tuple(tag for tag in row.tags if tag == "cat")
+                rows.rows[2 * i] = replace(row, tags=own, absent=() if own else ("cat",))
+        return rows
+
+    monkeypatch.setattr("tag2mask.runs.run.read_rows", with_unknown)
+    scenes = tmp_path / "scenes"
+    run = tag2mask.run(
+        scenes / "tags.csv",
+        tmp_path / "run",
+        val=scenes / "val.csv",
+        val_masks=scenes / "masks",
+        **SETTINGS,
+    )
+    unknown = [photo for photo in run.table.photos if photo.unknown]
+    assert len(unknown) == 8 and not any(photo.of_nothing for photo in run.table.photos)
+    log = log_of(run)
+    assert "8 photos with unknown tags" in log
+    shown = 0
+    for photo in unknown:
+        classes, _ = read_maps(run.folder / "masks", photo)
+        tags = {run.table.classes[number] for number in classes} - {"background"}
+        assert set(photo.tags) <= tags <= {*photo.tags, *photo.unknown}
+        shown += len(tags) - len(photo.tags)
+        assert {*np.unique(read_mask(run.folder / "masks" / f"{photo.name}.png"))} <= {*classes}
+    assert f"8 photos have unknown tags; the classifier finds {shown} of these tags" in log
+    assert run.metrics["pseudo"]["labels"] == "given and found"
+    page = run.report.read_text()
+    assert "In 8, some tags are unknown." in page and "of the unknown ones, those that" in page
