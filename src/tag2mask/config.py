@@ -276,10 +276,11 @@ class Config(Settings):
     """All settings of a run."""
 
     data: Path | None = None
-    """Training photos and their tags: a CSV or JSONL file (file_name, tags), a folder with one
-    folder per tag, or VOC, COCO, YOLO, LabelMe or CVAT annotations."""
+    """Training photos and their tags: a table, a folder with one folder per tag, a folder of photos
+    with keywords, or the export of a tool. The forms: `tag2mask --help`."""
     val: Path | None = None
-    """Validation photos, in any of the same formats. They need no tags."""
+    """Validation photos, in any of the same forms. They need no tags. Without it: those of the
+    split that the data have."""
     val_masks: Path | None = None
     """Folder of true masks, NAME.png, for evaluation only. Pseudo masks of training photos with a
     true mask in it are evaluated too."""

@@ -382,3 +382,28 @@ def make_flags(folder: Path, photos: dict[str, tuple[str, ...]]) -> Path:
         value = {"version": "5.5.0", "flags": flags, "shapes": [], "imagePath": file.name}
         write(folder / f"{name}.json", {**value, "imageHeight": 48, "imageWidth": 64})
     return folder
+
+
+def xmp(*keywords: str) -> str:
+    """An XMP packet with these keywords, as most programs write it."""
+    items = "".join(f"<rdf:li>{keyword}</rdf:li>" for keyword in keywords)
+    return (
+        '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>'
+        '<x:xmpmeta xmlns:x="adobe:ns:meta/">'
+        '<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+        '<rdf:Description rdf:about="" xmlns:dc="http://purl.org/dc/elements/1.1/">'
+        f"<dc:subject><rdf:Bag>{items}</rdf:Bag></dc:subject></rdf:Description></rdf:RDF>"
+        "</x:xmpmeta><?xpacket end='w'?>"
+    )
+
+
+def make_keywords(folder: Path, photos: dict[str, tuple[str, ...]]) -> Path:
+    """Photos with keywords in them; an empty text file beside those of nothing."""
+    for i, (name, tags) in enumerate(photos.items()):
+        path = picture(folder / f"{name}.jpg", seed=i)
+        if tags:
+            with Image.open(path) as image:
+                image.save(path, xmp=xmp(*tags).encode())
+        else:
+            path.with_suffix(".txt").touch()
+    return folder

@@ -29,10 +29,9 @@ def case(request, shared):
 
 
 def understood(argv, capfd):
-    """What `tags --json` prints: name of each photo -> its present and its unknown tags."""
+    """What `tags --json` prints of each training photo: name -> present and unknown tags."""
     assert main(["tags", "--json", *argv]) == 0
-    value = json.loads(capfd.readouterr().out)
-    photos = [*value["photos"], *value.get("val", [])]
+    photos = json.loads(capfd.readouterr().out)["photos"]
     return {
         Path(photo["file_name"]).name: {
             name: sorted(photo[name]) for name in ("present", "unknown")

@@ -17,6 +17,7 @@ from tag2mask.formats.choose import choose
 from tag2mask.formats.cloud import is_manifest, is_vertex, read_manifest, read_vertex
 from tag2mask.formats.coco import instances_file, read_coco
 from tag2mask.formats.cvat import read_cvat
+from tag2mask.formats.excel import read_xlsx
 from tag2mask.formats.fiftyone import fiftyone_file, read_fiftyone
 from tag2mask.formats.folders import is_folder, read_folder
 from tag2mask.formats.huggingface import parquet_files, read_parquet
@@ -24,9 +25,9 @@ from tag2mask.formats.json_lists import is_mmpretrain, read_json, read_mmpretrai
 from tag2mask.formats.keywords import is_keywords, read_keywords
 from tag2mask.formats.label_studio import is_label_studio, read_label_studio
 from tag2mask.formats.labelme import is_labelme, read_labelme
-from tag2mask.formats.plain import read_csv, read_jsonl
 from tag2mask.formats.rows import Rows, known_tags, to_table
 from tag2mask.formats.splits import read_split, split_folders
+from tag2mask.formats.text_tables import read_csv, read_jsonl
 from tag2mask.formats.voc import is_voc, read_voc
 from tag2mask.formats.voc_lists import class_lists, read_class_lists
 from tag2mask.formats.yolo import read_yolo, yolo_file
@@ -56,11 +57,19 @@ def _metadata(name: str, read: Callable[[Path, DataSettings], Rows]) -> Format:
 FORMATS: dict[str, Format] = {
     "manifest": Format(is_manifest, read_manifest, "SageMaker Ground Truth: its .manifest"),
     "vertex": Format(is_vertex, read_vertex, "Vertex AI: its import file, .csv or .jsonl"),
-    "csv": Format(_suffix(".csv"), read_csv, "a .csv file: file_name,tags (separated by ';')"),
-    "jsonl": Format(_suffix(".jsonl"), read_jsonl, "a .jsonl file: file_name and tags"),
+    "csv": Format(
+        _suffix(".csv", ".tsv", ".tab"),
+        read_csv,
+        "a table: .csv or .tsv with a column of file names, and one of tags or one for each tag",
+    ),
+    "xlsx": Format(_suffix(".xlsx", ".xlsm"), read_xlsx, "an Excel table: .xlsx"),
+    "jsonl": Format(_suffix(".jsonl", ".ndjson"), read_jsonl, "JSON lines: file_name and tags"),
     "parquet": Format(parquet_files, read_parquet, "a .parquet file of Hugging Face, or a folder"),
     "voc-lists": Format(class_lists, read_class_lists, "VOC: ImageSets/Main with cat_train.txt"),
     "voc": Format(is_voc, read_voc, "VOC: VOC2012/, a list in it (val.txt), or its cls_labels.npy"),
+    "camtrap-dp": Format(
+        camtrap_folder, read_camtrap_dp, "Camtrap DP: the folder with media.csv, observations.csv"
+    ),
     "coco": Format(
         instances_file, read_coco, "COCO or COCO Camera Traps: the folder, or the .json file"
     ),
@@ -73,9 +82,7 @@ FORMATS: dict[str, Format] = {
     "yolo": Format(yolo_file, read_yolo, "YOLO: its data.yaml, or a folder of its pictures"),
     "yaml": Format(_suffix(".yaml", ".yml"), read_yaml, "a .yaml file: a.jpg: [cat, dog]"),
     "cvat": Format(_suffix(".xml"), read_cvat, "CVAT for images: its .xml"),
-    "camtrap-dp": Format(
-        camtrap_folder, read_camtrap_dp, "Camtrap DP: the folder with media.csv, observations.csv"
-    ),
+    "txt": Format(_suffix(".txt"), read_csv, "a table in a .txt file"),
     "metadata.csv": _metadata("metadata.csv", read_csv),
     "metadata.jsonl": _metadata("metadata.jsonl", read_jsonl),
     "roboflow": Format(

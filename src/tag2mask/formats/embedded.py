@@ -1,6 +1,7 @@
 """Keywords that photo managers wrote into picture files: XMP, IPTC, and those of Windows."""
 
 import io
+import re
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from mmap import ACCESS_READ, mmap
@@ -16,6 +17,7 @@ from tag2mask.photos.images import reading
 XP_KEYWORDS = 0x9C9E  # EXIF: the tags of Windows
 IPTC_IN_JPEG, IPTC_IN_TIFF = 0x0404, 33723
 KEYWORDS, CHARSET, UTF8 = (2, 25), (1, 90), b"\x1b%G"  # IPTC: two fields; a value of CHARSET
+IPTC_BYTES = 64  # of a keyword; programs cut longer ones
 HAVE_XMP = ("JPEG", "MPO", "TIFF", "WEBP", "AVIF", "HEIF")  # Pillow finds it
 PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"eXIf")
 MOST_BYTES = 1 << 26  # of such a text
@@ -30,20 +32,24 @@ def keywords_inside(path: Path, add: Add) -> None:
     The pixels are not read. Raises DataError if the file is no picture.
     """
     with reading(path) as file:
-        add("XMP", lambda: xmp_keywords(packet) if (packet := _xmp(file, path)) else ())
-        add("IPTC", lambda: _iptc(file))
+        info: dict[Any, Any] = {**file.info}
+        if file.format == "PNG":
+            info |= _late_info(path)
+        elif file.format not in HAVE_XMP:
+            info["xmp"] = _packet(path)
+        add("XMP", lambda: _xmp(info))
+        add("IPTC", lambda: _iptc(_iptc_data(file, info)))
         add("XPKeywords", lambda: _windows(file.getexif().get(XP_KEYWORDS)))
 
 
-def _xmp(file: ImageFile, path: Path) -> bytes | str:
-    """The XMP packet of a picture file; empty if it has none."""
-    info: dict[Any, Any] = {**file.info}
-    if file.format == "PNG" and "xmp" not in info:
-        info |= _late_info(path)
-        # ImageMagick's way: a name, a length, hexadecimal digits.
-        lines = str(info.get("Raw profile type xmp", "")).split("\n")
-        return info.get("xmp") or info.get("XML:com.adobe.xmp") or bytes.fromhex("".join(lines[3:]))
-    return info.get("xmp") or (b"" if file.format in HAVE_XMP else _packet(path))
+def _xmp(info: dict[Any, Any]) -> list[Keyword]:
+    packet = info.get("xmp") or info.get("XML:com.adobe.xmp") or _raw_profile(info, "xmp")
+    return xmp_keywords(packet) if packet else []
+
+
+def _raw_profile(info: dict[Any, Any], kind: str) -> bytes:
+    """What ImageMagick writes into a text of a PNG file: name, length, hexadecimal digits."""
+    return bytes.fromhex("".join(str(info.get(f"Raw profile type {kind}", "")).split("\n")[3:]))
 
 
 def _late_info(path: Path) -> dict[Any, Any]:
@@ -70,20 +76,29 @@ def _packet(path: Path) -> bytes:
         return data[start : end + len("</x:xmpmeta>")] if 0 <= start < end else b""
 
 
-def _iptc(file: ImageFile) -> Iterator[Keyword]:
-    """The IPTC keywords of a JPEG or TIFF file.
+def _iptc_data(file: ImageFile, info: dict[Any, Any]) -> bytes:
+    if file.format == "TIFF":  # the bytes may be called numbers, of which Pillow would keep one
+        data: bytes = file.tag_v2._tagdata.get(IPTC_IN_TIFF, b"")  # type: ignore[attr-defined]
+        return data
+    # In a PNG file it may have a head of Photoshop.
+    start = re.search(rb"\x1c[\x01\x02]", profile := _raw_profile(info, "iptc"))
+    return profile[start.start() :] if start else info.get("photoshop", {}).get(IPTC_IN_JPEG, b"")
+
+
+def _iptc(data: bytes) -> Iterator[Keyword]:
+    """The keywords in IPTC data.
 
     Text without a declared character set is read as UTF-8; what is not UTF-8 as cp1252.
     """
-    data = (file.info.get("photoshop") or {}).get(IPTC_IN_JPEG, b"")
-    if file.format == "TIFF":  # the bytes may be called numbers, of which Pillow would keep one
-        data = file.tag_v2._tagdata.get(IPTC_IN_TIFF, b"")  # type: ignore[attr-defined]
     fields = list(_iptc_fields(data))
     for value in (value for field, value in fields if field == KEYWORDS):
         try:
             text = value.decode("utf-8")
-        except UnicodeDecodeError:
-            text = value.decode("utf-8" if (CHARSET, UTF8) in fields else "cp1252", "replace")
+        except UnicodeDecodeError as error:
+            cut = len(value) == IPTC_BYTES and error.start > IPTC_BYTES - 4  # in a character
+            value = value[: error.start] if cut else value
+            utf8 = cut or (CHARSET, UTF8) in fields
+            text = value.decode("utf-8" if utf8 else "cp1252", "replace")
         if keyword := levels(text.replace("\0", "")):
             yield keyword
 

@@ -3,9 +3,9 @@
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Iterator
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from tag2mask.errors import DataError
@@ -17,6 +17,10 @@ MOST_SEARCHED = (
 )
 
 UPLOAD = re.compile("^[0-9a-f]{8}-(?=.)")  # Label Studio writes it before the names of uploads
+
+
+class TooManyError(DataError):
+    """More pictures than are searched without being told so."""
 
 
 class Pictures:
@@ -44,54 +48,102 @@ class Pictures:
     def find(self, name: str) -> Path:
         """The file of a name; where there is none, the path at which it should be.
 
-        Raises DataError if several files fit, with their paths.
+        Raises DataError if several files fit, with their paths; if the name leads to a file outside
+        of the folders that is no picture; or if there are too many files to search (TooManyError).
         """
+        path = self.at(name) or self._search(name)
+        if path is None:
+            plain = plain_name(name.strip()).lstrip("/")
+            path = Path(os.path.normpath(self.folders[0] / plain))
+        return path
+
+    def there(self, name: str) -> Path | None:
+        """The file of a name; None if there is none, or if it is not decided."""
+        try:
+            return self.at(name) or self._search(name)
+        except DataError:
+            return None
+
+    def at(self, name: str) -> Path | None:
+        """The file at this path from one of the folders, without a search. Raises DataError."""
         name = name.strip()
-        for folder in self.folders:
-            path = Path(os.path.normpath(folder / name))
-            if is_file(path):
-                return path
         plain = plain_name(name)
-        for folder in self.folders if plain != name else ():
-            path = Path(os.path.normpath(folder / plain))
-            if is_file(path):
-                return path
-        return self._search(plain) or Path(os.path.normpath(self.folders[0] / plain.lstrip("/")))
+        for written in (name,) if plain == name else (name, plain):
+            for folder in self._roots:
+                path = os.path.normpath(os.path.join(folder, written))  # noqa: PTH118 it is faster
+                if is_file(path):
+                    if (written[0] == "/" or ".." in written) and not self._may_open(path):
+                        what = "it is outside of the folder and has no extension of a picture"
+                        raise DataError(f"{name} is not read: {what}")
+                    return Path(path)
+        return None
+
+    def _may_open(self, path: str) -> bool:
+        """Whether a file has the name of a picture, or is in one of the folders."""
+        roots = (f"{os.path.abspath(root)}{os.sep}" for root in self._roots)  # noqa: PTH100
+        inside = any(os.path.abspath(path).startswith(root) for root in roots)  # noqa: PTH100
+        return inside or looks_like_picture(path)
 
     def _search(self, name: str) -> Path | None:
-        parts = [part.casefold() for part in PurePosixPath(name).parts if part.strip("./")]
+        """The file whose path ends as the name does, in any case and with any extension."""
+        parts = [part for part in plain_name(name.strip()).split("/") if part.strip(".")]
         if not parts:
             return None
-        files = self._named(parts[-1]) or self._named(UPLOAD.sub("", parts[-1]))
+        for start in range(1, len(parts) - 1):  # without the folders of another computer
+            for folder in self._roots:
+                path = os.path.join(folder, *parts[start:])  # noqa: PTH118
+                if is_file(path):
+                    return Path(os.path.normpath(path))
+        *folders, last = map(str.casefold, parts)
+        files = self._named(last) or self._named(UPLOAD.sub("", last))
         if len(files) > 1:  # the longest common end of the paths decides
-            score = [_common_end(parts[:-1], file) for file in files]
+            score = [_common_end(folders, file) for file in files]
             files = [file for file, n in zip(files, score, strict=True) if n == max(score)]
         if len(files) > 1:
-            listed = ", ".join(map(str, files[:3])) + (", ..." if len(files) > 3 else "")
+            listed = ", ".join(files[:3]) + (", ..." if len(files) > 3 else "")
             raise DataError(f"{len(files)} pictures have this name: {listed}; write its folder too")
-        return files[0] if files else None
+        return Path(files[0]) if files else None
 
-    def _named(self, name: str) -> list[Path]:
+    def _named(self, name: str) -> list[str]:
         files = self._by_name.get(name) or self._by_stem.get(name)
         return files or self._by_stem.get(_stem(name)) or []
 
     @cached_property
-    def _files(self) -> list[Path]:
-        files = [file for folder in self.folders for file in pictures_below(folder)]
-        if not self.given and len(files) > MOST_SEARCHED:
-            raise DataError(
-                f"{self.folders[-1]}: {len(files)} pictures in it and below it; "
-                "give the folder of these pictures with --photos.images"
-            )
-        return list(dict.fromkeys(files))
+    def _roots(self) -> list[str]:
+        return [str(folder) for folder in self.folders]
 
     @cached_property
-    def _by_name(self) -> dict[str, list[Path]]:
-        return _index(self._files, lambda file: file.name.casefold())
+    def _listing(self) -> list[str] | TooManyError:
+        files: dict[str, None] = {}
+        for folder in self.folders:
+            for file in _walk(folder, PICTURES):
+                files[file] = None
+                if len(files) > MOST_SEARCHED and not self.given:
+                    return TooManyError(
+                        f"{folder}: more than {MOST_SEARCHED} pictures in it and below it; "
+                        "give the folder of these pictures with --photos.images"
+                    )
+        return sorted(files)
+
+    @property
+    def _files(self) -> list[str]:
+        if isinstance(self._listing, TooManyError):
+            raise self._listing
+        return self._listing
 
     @cached_property
-    def _by_stem(self) -> dict[str, list[Path]]:
-        return _index(self._files, lambda file: file.stem.casefold())
+    def _by_name(self) -> dict[str, list[str]]:
+        return _index(self._files, lambda file: file.rpartition(os.sep)[2].casefold())
+
+    @cached_property
+    def _by_stem(self) -> dict[str, list[str]]:
+        return _index(self._files, lambda file: PurePath(file).stem.casefold())
+
+
+def looks_like_picture(name: str) -> bool:
+    """Whether a name ends as those of pictures do."""
+    suffix = PurePath(plain_name(name)).suffix.lower()
+    return suffix in PICTURES or suffix in UNREAD
 
 
 def plain_name(name: str) -> str:
@@ -105,14 +157,20 @@ def plain_name(name: str) -> str:
 
 def pictures_below(folder: Path, kinds: Container[str] = PICTURES) -> list[Path]:
     """All picture files in a folder and below it, sorted; links are followed, hidden files not."""
-    files: list[Path] = []
+    return sorted(map(Path, _walk(folder, kinds)))
+
+
+def _walk(folder: Path, kinds: Container[str]) -> Iterator[str]:
     seen: set[str] = set()
     for place, subfolders, names in os.walk(folder, followlinks=True):
         seen.add(os.path.realpath(place))
         visible = [name for name in subfolders if not name.startswith(".")]
         subfolders[:] = [n for n in visible if os.path.realpath(Path(place, n)) not in seen]
-        files += [Path(place, name) for name in names if not name.startswith(".")]
-    return sorted(file for file in files if file.suffix.lower() in kinds and file.is_file())
+        for name in names:
+            if not name.startswith(".") and PurePath(name).suffix.lower() in kinds:
+                file = os.path.join(place, name)  # noqa: PTH118
+                if is_file(file):
+                    yield file
 
 
 def unread_pictures(folder: Path) -> list[Finding]:
@@ -147,17 +205,17 @@ def _stem(name: str) -> str:
     return stem if dot and (f".{suffix}" in PICTURES or f".{suffix}" in UNREAD) else name
 
 
-def _common_end(folders: list[str], file: Path) -> int:
+def _common_end(folders: list[str], file: str) -> int:
     """How many folders above two files have the same names, from the file upward."""
     count = 0
-    for a, b in zip(reversed(folders), reversed(file.parent.parts), strict=False):
+    for a, b in zip(reversed(folders), PurePath(file).parent.parts[::-1], strict=False):
         if a != b.casefold():
             break
         count += 1
     return count
 
 
-def _index(files: Iterable[Path], key: Callable[[Path], str]) -> dict[str, list[Path]]:
+def _index(files: Iterable[str], key: Callable[[str], str]) -> dict[str, list[str]]:
     index = defaultdict(list)
     for file in files:
         index[key(file)].append(file)

@@ -1,6 +1,7 @@
 """What every reader returns, the checks of it, and how it becomes the table."""
 
 import os
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,12 +13,13 @@ from typing import Any
 from tag2mask.errors import DataError
 from tag2mask.formats.findings import Finding, problems
 from tag2mask.photos.images import PICTURES, UNREAD
-from tag2mask.photos.table import Photo, Table, absolute, clean_tag, tag_key
+from tag2mask.photos.table import Photo, Table, clean_tag, tag_key
 from tag2mask.progress import log
 
 MAX_NAME = 238  # bytes; the mask's temporary file, .NAME.png.4194304.tmp, may have 255
 MAX_TAGS = 254  # masks are 8-bit: 0 is background, 255 is ignore
 
+NOT_UTF8 = re.compile("[\ud800-\udfff]")
 is_file = os.path.isfile  # Path.is_file raises an error if a name is too long
 
 
@@ -31,7 +33,7 @@ class Shape:
     area: float | None = None  # pixels; None: count them
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Row:
     """One picture as its file describes it."""
 
@@ -84,16 +86,12 @@ def photo_names(paths: Sequence[Path]) -> list[str]:
 
     The extension stays where two names would be the same (a.jpg, a.heic).
     """
-    files = [absolute(path) for path in paths]
+    files = list(map(_absolute, paths))
     if not files:
         return []
-    root = os.path.commonpath([file.parent for file in files])
-    full = [file.relative_to(root).as_posix() for file in files]
-    kinds = PICTURES | UNREAD.keys()
-    names = [
-        name.removesuffix(suffix) if (suffix := PurePath(name).suffix).lower() in kinds else name
-        for name in full
-    ]
+    root = os.path.join(os.path.commonpath(set(map(os.path.dirname, files))), "")  # noqa: PTH118
+    full = [file.removeprefix(root).replace(os.sep, "/") for file in files]
+    names = list(map(_without_extension, full))
     while True:
         count = Counter(names)
         clash = [i for i, name in enumerate(names) if count[name] > 1 and name != full[i]]
@@ -101,6 +99,22 @@ def photo_names(paths: Sequence[Path]) -> list[str]:
             return names
         for i in clash:
             names[i] = full[i]
+
+
+def _absolute(path: Path) -> str:
+    """As `absolute`, for many paths: pathlib takes longer than looking for the files."""
+    text = str(path)
+    if text.startswith("/") and "/." not in text:
+        return text
+    return os.path.abspath(text)  # noqa: PTH100
+
+
+def _without_extension(name: str) -> str:
+    stem, _, end = name.rpartition(".")
+    suffix = f".{end.lower()}"
+    if not stem or stem.endswith("/") or not (suffix in PICTURES or suffix in UNREAD):
+        return name
+    return stem
 
 
 def to_table(rows: Rows, tags: Sequence[str] | None = None, untagged: bool = False) -> Table:
@@ -119,10 +133,14 @@ def to_table(rows: Rows, tags: Sequence[str] | None = None, untagged: bool = Fal
 def as_table(rows: Rows, tags: Sequence[str]) -> Table:
     """The table of rows that may have faults: tags that are not in `tags` are left out."""
     order = {tag: i for i, tag in enumerate(tags)}
-    unknown: dict[tuple[str, ...], tuple[str, ...]] = {}  # by known tags: many rows share them
+    ordered: dict[tuple[str, ...], tuple[str, ...]] = {}  # many rows have the same tags
+    unknown: dict[tuple[str, ...], tuple[str, ...]] = {}  # by known tags
 
     def photo(name: str, row: Row) -> Photo:
-        own = tuple(sorted(order.keys() & row.tags, key=order.__getitem__))
+        own = ordered.get(row.tags)
+        if own is None:
+            own = tuple(sorted(order.keys() & row.tags, key=order.__getitem__))
+            ordered[row.tags] = own
         if row.absent is None and not rows.no_tags:
             return Photo(name, row.path, own)
         known = (*own, *(row.absent or ()))
@@ -180,22 +198,26 @@ def _picture_faults(rows: Rows) -> Iterator[Finding]:
         do = "correct the file names; if the data set has moved, give its new place (--data, --val)"
         yield Finding("missing picture", str(rows.source), what, do)
         return
-    seen: dict[Path, str] = {}
+    seen: dict[str, str] = {}
     for row, name, there in zip(rows.rows, rows.names, exists, strict=True):
         where = row.where
-        first = seen.setdefault(absolute(row.path), where)
+        first = seen.setdefault(_absolute(row.path), where)
         if not there:
             do = "correct the name or delete the row"
             yield Finding("missing picture", where, f"no such file: {row.path}", do)
         elif first != where:
             do = "give each picture one row with all its tags"
             yield Finding("duplicate", where, f"duplicate row: the same picture as {first}", do)
-        elif (length := len(os.fsencode(PurePath(name).name))) > MAX_NAME:
+        elif len(name) * 4 > MAX_NAME and (length := _bytes(name)) > MAX_NAME:
             what = f"the name has {length} bytes: its mask could not be written"
             yield Finding("file name", where, what, f"use at most {MAX_NAME} bytes")
         # Python reads bytes that are not UTF-8 as such letters.
-        if any("\ud800" <= letter <= "\udfff" for letter in str(row.path)):
+        if NOT_UTF8.search(str(row.path)):
             yield Finding("file name", where, "not UTF-8", "rename the file or its folder")
+
+
+def _bytes(name: str) -> int:
+    return len(os.fsencode(PurePath(name).name))
 
 
 def _unknown_tags(rows: Sequence[Row], known: Sequence[str]) -> Iterator[Finding]:

@@ -1,38 +1,183 @@
-"""Tables: records with a file name and tags, as people and tools write them, to rows."""
+"""Tables: records with a file name and tags, as people and tools write them, to rows.
 
-from collections.abc import Iterable, Mapping, Sequence
+Where the records come from (delimited text, JSON lines, Excel, data frames) does not matter here.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
+from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 from tag2mask.config import DataSettings
+from tag2mask.formats.cells import CellError, as_mark, as_text, freeze, is_empty, is_number
+from tag2mask.formats.columns import (
+    ColumnError,
+    Columns,
+    Sample,
+    find_columns,
+    is_header,
+    part_of,
+)
+from tag2mask.formats.pictures import Pictures
+from tag2mask.formats.records import Records, add_rows
 from tag2mask.formats.rows import Rows
 
-MISSING = object()  # a cell that the record does not have: nobody looked for tags in the photo
+SAMPLED = 2000  # records from which the columns are found
+
+
+@dataclass(frozen=True)
+class Fault:
+    """In place of a record that could not be read: what is wrong, and what to do."""
+
+    what: str
+    do: str = ""
 
 
 def rows_from_records(
     source: Path,
     header: Sequence[object] | None,
-    records: Iterable[Sequence[object]],
+    records: Iterable[Sequence[object] | Fault],
     settings: DataSettings,
     form: str = "table",
     first: int = 2,
 ) -> Rows:
     """The rows of a table: one record for each photo, or for each photo and tag.
 
-    Cells are texts or JSON values (a list of tags); None, NaN and MISSING mean that nobody looked.
+    Cells are texts or JSON values (a list of tags); None and NaN mean that nobody looked for tags.
     `header`: the names of the columns; None: the first record is the header, or there is none.
     `form`: what is known of the form already, for people. `first`: the number of the first record
     in messages. Names of pictures are relative to the folder of `source`, or to photos.images.
     """
-    raise NotImplementedError
+    rows = Rows(source, form=form)
+    pictures = Pictures.of(source, settings.images)
+    numbered = _filled(records, first)
+    start = list(islice(numbered, SAMPLED))
+    cells = [record for _, record in start if not isinstance(record, Fault)]
+    if header is None and cells and is_header(cells[0], pictures):
+        header = cells.pop(0)
+        start = [entry for entry in start if entry[1] is not header]
+    try:
+        sample = _sample(header, cells, settings)
+        columns = find_columns(sample, pictures)
+    except ColumnError as error:
+        rows.error("columns", "header", *error.args)
+        return rows
+    add_rows(rows, _read(chain(start, numbered), columns, rows), columns, pictures, settings)
+    return rows
 
 
 def rows_from_objects(
     source: Path,
-    objects: Sequence[Mapping[str, object]],
+    objects: Iterable[Mapping[str, object] | Fault],
     settings: DataSettings,
     form: str = "objects",
     first: int = 1,
 ) -> Rows:
-    """The rows of objects such as {"file_name": "a.jpg", "tags": ["cat"]}; see above."""
-    raise NotImplementedError
+    """The rows of objects such as {"file_name": "a.jpg", "tags": ["cat"]}.
+
+    `objects` is iterated twice: first for the keys, of which an object need not have all.
+    """
+    keys = (key for value in objects if not isinstance(value, Fault) for key in value)
+    header = list(dict.fromkeys(keys))
+    records = (
+        value if isinstance(value, Fault) else [value.get(key) for key in header]
+        for value in objects
+    )
+    return rows_from_records(source, header, records, settings, form, first)
+
+
+def _filled(
+    records: Iterable[Sequence[object] | Fault], first: int
+) -> Iterator[tuple[int, Sequence[object] | Fault]]:
+    """The records that are not empty, with their numbers."""
+    for number, record in enumerate(records, first):
+        if isinstance(record, Fault) or not all(map(is_empty, record)):
+            yield number, record
+
+
+def _sample(
+    header: Sequence[object] | None, cells: list[Sequence[object]], settings: DataSettings
+) -> Sample:
+    """The first records, by columns. Raises ColumnError if there are no columns."""
+    width = max(map(len, cells), default=0)
+    if header is None:
+        names = [f"column {i}" for i in range(1, width + 1)]
+    else:
+        names = [" ".join(as_text(name).split()) for name in header]
+    while names and not names[-1]:
+        names.pop()
+    if not names:
+        raise ColumnError("no columns", "the first row has their names: file_name, tags")
+    table = [[c[i] if i < len(c) else "" for c in cells] for i in range(len(names))]
+    return Sample(names, table, header is not None, settings)
+
+
+def _read(
+    records: Iterable[tuple[int, Sequence[object] | Fault]], columns: Columns, rows: Rows
+) -> Records:
+    """The cells of all records that are needed; what is wrong with a record is noted."""
+    read = Records(with_confidence=columns.confidence is not None)
+    width = len(columns.names)
+    tag_cells: Callable[[Any], Any] = lambda record: None  # noqa: E731
+    if columns.tags:
+        tag_cells = itemgetter(*columns.tags)
+    as_key = as_mark if columns.one_hot else freeze
+    for number, record in records:
+        if isinstance(record, Fault):
+            rows.error("format", f"row {number}", record.what, record.do)
+            continue
+        try:
+            if len(record) != width:
+                record = _fit(record, columns)
+            name = record[columns.file]
+            name = (name if isinstance(name, str) else as_text(name)).strip()
+            if not name:
+                raise CellError(f"no {columns.names[columns.file]}")
+            cell = tag_cells(record)
+            if not isinstance(cell, str):
+                cell = tuple(map(as_key, cell)) if columns.several else as_key(cell)
+            confidence, machine, part = 1.0, False, ""
+            if columns.confidence is not None:
+                confidence = _confidence(record[columns.confidence])
+                origin = "" if columns.origin is None else as_text(record[columns.origin])
+                machine = "machine" in origin
+            if columns.split is not None:
+                part = _part(record[columns.split], columns)
+        except CellError as error:
+            place = f"row {number} ({name})" if len(record) == width and name else f"row {number}"
+            rows.error("format", place, *error.args)
+        else:
+            read.add(number, name, cell, confidence, machine, part)
+    return read
+
+
+def _fit(record: Sequence[object], columns: Columns) -> Sequence[object]:
+    """A record with as many cells as there are columns. Raises CellError."""
+    width = len(columns.names)
+    if any(not is_empty(cell) for cell in record[width:]):
+        do = "separate tags by ';' or put the cell in quotes"
+    elif len(record) < width and columns.has_header:
+        do = "fill the row"
+    else:
+        return [*record, *[""] * (width - len(record))][:width]
+    raise CellError(f"{len(record)} cells under {width} columns", do)
+
+
+def _confidence(cell: object) -> float:
+    text = as_text(cell).strip()
+    if not text:
+        return 1.0
+    if not is_number(text) or not 0 <= (value := float(text)) <= 1:
+        raise CellError(f"the confidence {text[:40]!r} is not a number from 0 to 1")
+    return value
+
+
+def _part(cell: object, columns: Columns) -> str:
+    assert columns.split is not None
+    name = columns.names[columns.split]
+    part = part_of(cell, name)
+    if part is None:
+        raise CellError(f"{name} is {as_text(cell)[:40]!r}, and neither train, val nor test")
+    return part

@@ -24,7 +24,7 @@ BACKGROUND = 0
 IGNORE = 255
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Photo:
     """One picture and the tags that its owner gave it."""
 

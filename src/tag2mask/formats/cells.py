@@ -1,0 +1,235 @@
+"""Cells of tables: texts and JSON values to tags, marks (0, 1, yes, x) and numbers."""
+
+import json
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tag2mask.photos.table import clean_tag
+
+SEPARATORS = (";", ",", "|", "\n")
+UNKNOWN = {"na", "n/a", "#n/a", "nan", "<na>", "null"}  # as R, Excel and pandas write it
+YES = ["1", "x", "true", "t", "yes", "y", "+", "✓", "✔", "wahr", "ja", "vrai", "oui", "verdadero"]
+NO = ["0", "false", "f", "no", "n", "-", "falsch", "nein", "faux", "non", "falso"]
+
+QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""")
+
+Tags = tuple[str, ...]
+
+
+class CellError(Exception):
+    """A cell that cannot be read: what is wrong, and what to do."""
+
+
+def as_text(cell: object) -> str:
+    """A cell as a text: 12.0 is "12", nothing and NaN are empty."""
+    if isinstance(cell, str):
+        return cell
+    if cell is None or (isinstance(cell, float) and math.isnan(cell)):
+        return ""
+    if isinstance(cell, float) and cell.is_integer():
+        return str(int(cell))
+    return str(cell)
+
+
+def as_mark(cell: object) -> str:
+    """The cell of a column with one tag as a text; nothing at all, as in JSON, is unknown."""
+    return cell if isinstance(cell, str) else as_text(cell) or "na"
+
+
+def is_empty(cell: object) -> bool:
+    """Whether a cell has nothing in it."""
+    return not as_text(cell).strip()
+
+
+def is_number(text: str) -> bool:
+    """Whether a text is a finite number."""
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def mark(text: str) -> bool | None:
+    """What a cell says about its column's tag: True, False; None: nothing that is understood.
+
+    -1 is False here; `Marks` decides what it means.
+    """
+    text = text.strip().casefold()
+    if text in YES:
+        return True
+    if text in NO:
+        return False
+    return {1.0: True, 0.0: False, -1.0: False}.get(float(text)) if is_number(text) else None
+
+
+@dataclass
+class TagCells:
+    """The different cells of a table's tag columns, and what separates the tags in them.
+
+    Raises CellError if there is no separator that surely is the right one.
+    """
+
+    cells: Iterable[object]
+    choice: str | None = None  # photos.separator
+
+    def __post_init__(self) -> None:
+        self.texts = [cell for cell in self.cells if isinstance(cell, str)]
+        if self.choice is not None:
+            self.separator = None if self.choice == "none" else self.choice
+        else:
+            self.separator = self._find()
+
+    def tags(self, cell: object) -> Tags | None:
+        """The tags of one cell; None if nobody looked for tags. Raises CellError."""
+        values: Iterable[object] | None
+        if isinstance(cell, str):
+            if cell.strip().casefold() in UNKNOWN:
+                return None
+            values = _values(cell) if self.choice != "none" else None
+            if values is None:
+                values = cell.split(self.separator) if self.separator else [cell]
+        elif cell is None or (isinstance(cell, float) and math.isnan(cell)):
+            return None
+        else:
+            values = cell if isinstance(cell, tuple) else [cell]
+        return tuple(dict.fromkeys(tag for v in values if (tag := clean_tag(as_text(v)))))
+
+    @property
+    def form(self) -> str:
+        """How the cells are read, for people."""
+        if self.separator:
+            return f" separated by {self.separator!r}"
+        return "" if any(map(_is_list, self.texts)) else ", one in each cell"
+
+    def _find(self) -> str | None:
+        """The one separator that occurs; None: each cell is one tag."""
+        plain = [text for text in self.texts if not _is_list(text)]
+        plain = [re.sub(r"([;,|])\s*\n", r"\1", text) if "\n" in text else text for text in plain]
+        used = {s: text for s in SEPARATORS for text in plain if s in text.strip()}
+        option = "choose with --photos.separator"
+        if len(used) > 1:
+            text = max(used.values(), key=lambda text: sum(s in text for s in SEPARATORS))
+            readings = "; ".join(f"{s!r}: {_listed(text.split(s))}" for s in used if s in text)
+            both = " and ".join(map(repr, used))
+            raise CellError(f"tags are separated by {both}: {text!r} may be {readings}", option)
+        if used:
+            (separator,) = used
+            for text in plain:
+                if any(part.count("(") != part.count(")") for part in text.split(separator)):
+                    parts = _listed(text.split(separator))
+                    what = f"{separator!r} may separate tags or be in them: {text!r} may be {parts}"
+                    raise CellError(what, f"{option} (none: each cell is one tag)")
+            return separator
+        _refuse_words(plain)
+        return None
+
+
+def _refuse_words(plain: Sequence[str]) -> None:
+    """Raise CellError if all words of a cell are in other cells, too: then they may be tags."""
+    cells = {tuple(text.split()) for text in plain}
+    count: dict[str, int] = {}
+    for words in cells:
+        for word in set(words):
+            count[word] = count.get(word, 0) + 1
+    for words in sorted(cells):
+        if len(words) > 1 and all(count[word] > 1 for word in words):
+            text = " ".join(words)
+            what = f"{text!r} may be one tag or {_listed(words)}, which are in other rows, too"
+            do = 'choose with --photos.separator: none (one tag), or " " (several)'
+            raise CellError(what, do)
+
+
+def _listed(parts: Sequence[str]) -> str:
+    return " + ".join(repr(part.strip()) for part in parts)
+
+
+def freeze(cell: Any) -> object:
+    """A JSON value of a tag column as a key of a dictionary: a list becomes a tuple.
+
+    Label Studio's {"choices": [...]} becomes its list. Raises CellError for other objects.
+    """
+    if hasattr(cell, "tolist"):  # numpy's arrays and numbers
+        cell = cell.tolist()
+    if isinstance(cell, dict):
+        cell = cell["choices"] if isinstance(cell.get("choices"), list) else [cell]
+    if isinstance(cell, (list, tuple, set, frozenset)):
+        for value in cell:
+            if isinstance(value, (dict, list, tuple, set, bool)) or value is None:
+                raise _not_tags(cell)
+        return tuple(cell)
+    if isinstance(cell, bool):
+        raise _not_tags(cell)
+    return cell
+
+
+def _not_tags(value: object) -> CellError:
+    shown = json.dumps(value, default=str)[:60]
+    return CellError(f"tags must be a text or a list of texts, not {shown}")
+
+
+def _values(text: str) -> list[object] | None:
+    """The values of a text that is a list (JSON, Python, numpy) or Label Studio's choices."""
+    if not _is_list(text):
+        return None
+    text = text.strip()
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return _items(text[1:-1])
+    return list(freeze(value))  # type: ignore[call-overload]
+
+
+def _is_list(text: str) -> bool:
+    text = text.strip()
+    return text[:1] + text[-1:] in ("[]", "{}")
+
+
+def _items(text: str) -> list[object]:
+    """What stands between [ and ]: 'cat', 'dog'; or cat, dog without quotes."""
+    if "'" not in text and '"' not in text:
+        return list(text.split(","))
+    if QUOTED.sub("", text).strip(", \t\r\n"):
+        what = f"[{text[:60]}] looks like a list, but is none"
+        raise CellError(what, 'write it as JSON: ["cat", "dog"]')
+    return [re.sub(r"\\(.)", r"\1", item[1:-1]) for item in QUOTED.findall(text)]
+
+
+class Marks:
+    """What the cells of columns with one tag each say: present, absent or unknown.
+
+    An empty cell is unknown where absent tags have a mark (0, no), else absent. -1 is unknown
+    beside 0, as in CheXpert, and absent where there is no 0. Raises CellError if it may be both.
+    """
+
+    def __init__(self, texts: Iterable[str]):
+        texts = {text.strip().casefold() for text in texts}
+        self.zeros = any(mark(text) is False and not _is_minus(text) for text in texts)
+        self.minus = any(map(_is_minus, texts))
+        self.empty = "" in texts
+        if self.minus and self.empty and not self.zeros:
+            what = "-1 may mean absent or unknown, for there are empty cells and no 0"
+            raise CellError(what, "write 0 where a tag is absent, nothing where it is unknown")
+
+    def value(self, text: str) -> bool | None:
+        """Whether the tag is present; None: unknown. Raises CellError."""
+        text = text.strip().casefold()
+        if not text:
+            return None if self.zeros or self.minus else False
+        if text in UNKNOWN or (self.zeros and _is_minus(text)):
+            return None
+        value = mark(text)
+        if value is None:
+            raise CellError(f"{text[:40]!r} is neither 1 nor 0 (nor yes, no, x, true, false)")
+        return value
+
+    def __str__(self) -> str:
+        absent = "0" if self.zeros else "-1" if self.minus else "empty"
+        unknown = ["-1"] * (self.zeros and self.minus) + ["empty"] * (self.empty and self.zeros)
+        return f"{absent} absent" + (f", {' and '.join(unknown)} unknown" if unknown else "")
+
+
+def _is_minus(text: str) -> bool:
+    return is_number(text) and float(text) == -1
