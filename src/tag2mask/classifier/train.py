@@ -26,6 +26,7 @@ from tag2mask.photos.tensors import AUGMENTATIONS, seeded, to_square
 from tag2mask.processes import cores, parallel_map
 from tag2mask.progress import log
 
+NOTHING = 1.0  # photos of nothing in an epoch for each other one, at most
 MEASURED = 256  # number of photos over which the feature maps are averaged
 
 
@@ -88,6 +89,7 @@ def train_classifier(
         workers=workers,
         what="patch classifier",
         nothing=table.nothing,
+        ratio=NOTHING,
     ).eval()
     device = next(trained.parameters()).device
     photos = table.not_nothing  # photos of nothing have no score maps to spread
@@ -99,7 +101,9 @@ def train_classifier(
 
 def _phases(model: PatchClassifier, settings: ClassifierSettings, table: Table) -> list[loop.Phase]:
     """`frozen_epochs` at `frozen_lr`, then the other epochs at `lr`."""
-    per_epoch = math.ceil(loop.epoch_length(len(table), len(table.nothing)) / settings.batch_size)
+    per_epoch = math.ceil(
+        loop.epoch_length(len(table), len(table.nothing), NOTHING) / settings.batch_size
+    )
     epochs = settings.num_epochs(len(table.not_nothing))
     frozen, total = per_epoch * min(settings.frozen_epochs, epochs), per_epoch * epochs
     new = [p for name, p in model.named_parameters() if not name.startswith("backbone.")]
