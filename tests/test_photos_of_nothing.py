@@ -1,7 +1,8 @@
-"""Whole runs with photos of nothing: one tag and photos without it, from the table to the page."""
+"""Whole runs from the table to the page: one tag and photos without it; tags that are unknown."""
 
 import csv
 import json
+import math
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import tag2mask
 from tag2mask.config_files import merged
 from tag2mask.demo.scenes import make_scenes
 from tag2mask.formats.check import check
+from tag2mask.masks import read_maps
 from tag2mask.photos.masks import read_mask
 
 pytestmark = pytest.mark.usefixtures("few_steps")
@@ -51,8 +53,9 @@ def test_one_tag_is_learned_from_photos_with_it_and_of_nothing(run):
     assert run.table.tags == ("cat",) and 0 < len(with_cat) < len(nothing)
     log = log_of(run)
     assert f"30 photos, 1 tags (cat {len(with_cat)}); {len(nothing)} photos of nothing" in log
-    epoch = f"30 photos, {len(nothing)} of nothing ({len(with_cat)} in each epoch)"
-    assert f"patch classifier: {epoch}" in log and f"segmenter: {epoch}" in log
+    photos, few = f"30 photos, {len(nothing)} of nothing", math.ceil(len(with_cat) / 4)
+    assert f"patch classifier: {photos} ({len(with_cat)} in each epoch)" in log
+    assert f"segmenter: {photos} ({few} in each epoch)" in log
     for folder in ("masks", "segmenter/round-1/masks"):
         for photo in nothing:
             mask = read_mask(run.folder / folder / f"{photo.name}.png")
@@ -98,3 +101,41 @@ def test_one_tag_alone_is_warned_of_with_what_to_add(cats, tmp_path):
         "add photos without it" in finding.do and "leave the cell of the tags empty" in finding.do
     )
     assert not [f for f in check(cats / "tags.csv") if f.kind == "tag everywhere"]
+
+
+def test_tags_that_nobody_looked_for(tmp_path):
+    """In every second photo, somebody looked for cats alone, as in Open Images."""
+    make_scenes(tmp_path / "scenes", num_train=16, num_val=4, size=96, seed=0)
+
+    scenes = tmp_path / "scenes"
+    with (scenes / "tags.csv").open(newline="") as file:
+        _, *rows = list(csv.reader(file))
+    every = sorted({tag for _, tags in rows for tag in tags.split(";")})
+    with (scenes / "verified.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("image", "label", "confidence"))
+        for i, (path, tags) in enumerate(rows):
+            for tag in every if i % 2 else ["cat"]:
+                writer.writerow((path, tag, int(tag in tags.split(";"))))
+    run = tag2mask.run(
+        scenes / "verified.csv",
+        tmp_path / "run",
+        val=scenes / "val.csv",
+        val_masks=scenes / "masks",
+        **SETTINGS,
+    )
+    unknown = [photo for photo in run.table.photos if photo.unknown]
+    assert len(unknown) == 8 and not any(photo.of_nothing for photo in run.table.photos)
+    log = log_of(run)
+    assert "8 photos with unknown tags" in log
+    shown = 0
+    for photo in unknown:
+        classes, _ = read_maps(run.folder / "masks", photo)
+        tags = {run.table.classes[number] for number in classes} - {"background"}
+        assert set(photo.tags) <= tags <= {*photo.tags, *photo.unknown}
+        shown += len(tags) - len(photo.tags)
+        assert {*np.unique(read_mask(run.folder / "masks" / f"{photo.name}.png"))} <= {*classes}
+    assert f"8 photos have unknown tags; the classifier finds {shown} of these tags" in log
+    assert run.metrics["pseudo"]["labels"] == "given and found"
+    page = run.report.read_text()
+    assert "In 8, some tags are unknown." in page and "of the unknown ones, those that" in page

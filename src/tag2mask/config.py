@@ -127,8 +127,8 @@ class ClassifierSettings(Settings):
     classifier_l2: float = Field(0.0, ge=0)
     """L2 penalty on the weights of the patch classifier (ViT-PCM: 0.01)."""
     epochs: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
-    """Epochs of ceil(photos / batch_size) steps. auto: 6, or more for at least 100 steps. Photos of
-    nothing: an epoch takes at most as many as of others, and auto does not count them."""
+    """Epochs of ceil(photos / batch_size) steps. auto: 6, or more for at least 100 steps; photos of
+    nothing do not count. An epoch takes at most as many of them as of others."""
     frozen_epochs: int = Field(1, ge=0)
     """Number of first epochs in which the backbone is frozen."""
     trained_blocks: int = Field(4, ge=0)

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+PAPER_PATCHES = 24 * 24  # the grid for which the papers give k
 SHORTEST = 1e-3  # shorter vectors have no reliable direction; an HV-BiLSTM's are about 1 long
 
 
@@ -31,6 +32,15 @@ def top_k_pool(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
     best = log_z.topk(min(k, logits.shape[1]), dim=1)
     count = math.log(best.indices.shape[1])
     return best.values.logsumexp(1) - count, log_not_z.gather(1, best.indices).logsumexp(1) - count
+
+
+def pooled_patches(top_k: int, patches: int) -> int:
+    """k of `top_k_pool` on this number of patches.
+
+    # Differs from CPC, which gives k for 24 x 24 patches: it is scaled with the number of patches.
+    k = 1, ViT-PCM's max pooling, stays 1.
+    """
+    return 1 if top_k == 1 else max(1, round(top_k * patches / PAPER_PATCHES))
 
 
 def mce(log_p: Tensor, log_not_p: Tensor, labels: Tensor) -> Tensor:
