@@ -57,10 +57,10 @@ class Pictures:
             path = Path(os.path.normpath(self.folders[0] / plain))
         return path
 
-    def there(self, name: str) -> Path | None:
+    def there(self, name: str, search: bool = True) -> Path | None:
         """The file of a name; None if there is none, or if it is not decided."""
         try:
-            return self.at(name) or self._search(name)
+            return self.at(name) or (self._search(name) if search else None)
         except DataError:
             return None
 

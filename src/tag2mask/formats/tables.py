@@ -63,6 +63,8 @@ def rows_from_records(
         columns = find_columns(sample, pictures)
     except ColumnError as error:
         rows.error("columns", "header", *error.args)
+        start = [entry for entry in start if isinstance(entry[1], Fault)]
+        _read(start, Columns([], 0), rows)
         return rows
     add_rows(rows, _read(chain(start, numbered), columns, rows), columns, pictures, settings)
     return rows
