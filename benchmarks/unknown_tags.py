@@ -6,7 +6,7 @@ made unknown at random. The classifier learns with the losses leaving them out, 
 as if they were absent. Pseudo masks of the 109 scored photos treat unknown tags in three ways: not
 at all, as the classifier finds them (a tag whose mean logit over the photo is above 0 is in it),
 and as they truly are, which nobody knows. Each result is a line of OUT/unknown_tags.jsonl; a line
-that is there is not made again.
+that is there is not made again. Writes its table of results.md.
 """
 
 import argparse
@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from jobs import PSEUDO, figures, run_of, tables
 from methods import Task, configure
+from tables import machine, rule, write
 
 from tag2mask.classifier import load_classifier
 from tag2mask.clusters import cluster_vector, membership
@@ -115,6 +116,19 @@ def measure(
     return rows
 
 
+def table_of(rows: list[dict[str, Any]]) -> list[str]:
+    """The results as lines of a table."""
+    columns = ("unknown tags", "in the losses", "tags that masks show", "of these right", "mIoU")
+    lines = rule(*columns[:2], "in the masks", "seed", *columns[2:])
+    for row in rows:
+        unknown = f"{row['share']:.0%}".replace("%", " %")
+        cells = [unknown, row["learned"], row["masks"], str(row["seed"]), str(row["shown"])]
+        if not row["share"]:
+            cells[1:3] = "-", "-"
+        lines.append(f"| {' | '.join(cells)} | {row['right']} | {100 * row['miou']:.1f} |")
+    return [*lines, "", machine()]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -142,6 +156,10 @@ def main() -> None:
                         stream.write(json.dumps(row) + "\n")
                     about = f"{row['share']:.0%} unknown, {row['learned']}, masks {row['masks']}"
                     print(f"{about}: {100 * row['miou']:.1f}", flush=True)
+    rows = [json.loads(line) for line in results.read_text().splitlines()]
+    seeds = " ".join(map(str, options.seeds))
+    command = f"python benchmarks/unknown_tags.py voc-animals OUT --seeds {seeds}"
+    write("unknown", command, table_of(rows))
 
 
 if __name__ == "__main__":

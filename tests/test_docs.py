@@ -28,6 +28,7 @@ from tag2mask.config import Config, Settings
 from tag2mask.config_files import make_config
 from tag2mask.crf import PRESETS as CRF_PRESETS
 from tag2mask.errors import ConfigError
+from tag2mask.formats import FORMATS
 from tag2mask.weights import timm
 
 ROOT = Path(__file__).parents[1]
@@ -294,6 +295,7 @@ def understood(words, only_parse, everywhere=True):
         "run --clusters.llm NAME": "",
         "predict R X.jpg": "--out O",
         "check --data D": "",
+        "tags --data D": "",
         "convert --data D": "--to csv --out O",
         "evaluate --pred M --truth T": "",
         "crf X.jpg X.npy": "--out O.png",
@@ -411,3 +413,8 @@ def test_source_files_that_documents_name_exist():
             assert any(
                 (root / code).is_file() for root in (ROOT, ROOT / "src/tag2mask", file.parent)
             ), f"{file.name}: {code}"
+
+
+def test_the_page_of_tags_has_every_form():
+    page = (ROOT / "docs" / "tags.md").read_text(encoding="utf-8")
+    assert [name for name in FORMATS if f"`{name}`" not in page] == []

@@ -222,7 +222,7 @@ torch.save(linear(folder / "two", 5), folder / "weights.pt")
 
 def indices(size, nothing, epochs, seed=0):
     """The examples of each epoch, in batches of 4 that do not end with an epoch."""
-    length = loop.epoch_length(size, len(nothing))
+    length = loop.epoch_length(size, len(nothing), 1)
     draws = loop.Draws(size, 4, seed, 0, -(-epochs * length // 4), nothing=nothing)
     flat = [index for batch in draws for index, _ in batch]
     return [flat[i * length : (i + 1) * length] for i in range(epochs)]

@@ -127,7 +127,8 @@ class ClassifierSettings(Settings):
     classifier_l2: float = Field(0.0, ge=0)
     """L2 penalty on the weights of the patch classifier (ViT-PCM: 0.01)."""
     epochs: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
-    """Epochs of ceil(photos / batch_size) steps. auto: 6, or more for at least 100 steps."""
+    """Epochs of ceil(photos / batch_size) steps. auto: 6, or more for at least 100 steps; photos of
+    nothing do not count. An epoch takes at most as many of them as of others."""
     frozen_epochs: int = Field(1, ge=0)
     """Number of first epochs in which the backbone is frozen."""
     trained_blocks: int = Field(4, ge=0)
@@ -275,10 +276,11 @@ class Config(Settings):
     """All settings of a run."""
 
     data: Path | None = None
-    """Training photos and their tags: a CSV or JSONL file (file_name, tags), a folder with one
-    folder per tag, or VOC, COCO, YOLO, LabelMe or CVAT annotations."""
+    """Training photos and their tags: a table, a folder with one folder per tag, a folder of photos
+    with keywords, or the export of a tool. The forms: `tag2mask --help`."""
     val: Path | None = None
-    """Validation photos, in any of the same formats. They need no tags."""
+    """Validation photos, in any of the same forms. They need no tags. Without it: those of the
+    split that the data have."""
     val_masks: Path | None = None
     """Folder of true masks, NAME.png, for evaluation only. Pseudo masks of training photos with a
     true mask in it are evaluated too."""

@@ -58,8 +58,8 @@ class Examples(Protocol):
 class Draws:
     """The (index, key) pairs of this rank's part of each batch, for the steps first to last - 1.
 
-    An epoch takes every example once. Of those in `nothing` (photos of nothing) it takes at most as
-    many as there are others, drawn anew each time, so that many of them do not drown the few.
+    An epoch takes every example once. Of those in `nothing` (photos of nothing) it takes at most
+    `ratio` for each other one, drawn anew each time, so that many of them do not drown the few.
     """
 
     size: int
@@ -70,10 +70,11 @@ class Draws:
     rank: int = 0
     ranks: int = 1
     nothing: Sequence[int] = ()
+    ratio: float = 1.0
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         epoch, order = -1, np.empty(0, np.int64)
-        length = epoch_length(self.size, len(self.nothing))
+        length = epoch_length(self.size, len(self.nothing), self.ratio)
         for step in range(self.first, self.last):
             batch = []
             for position in range(step * self.batch_size, (step + 1) * self.batch_size):
@@ -94,10 +95,10 @@ class Draws:
         return random.permutation(np.concatenate([others, few]))
 
 
-def epoch_length(size: int, nothing: int) -> int:
+def epoch_length(size: int, nothing: int, ratio: float) -> int:
     """The number of examples in an epoch of `size` examples, `nothing` of which show nothing."""
     others = size - nothing
-    return others + min(nothing, others)
+    return others + min(nothing, math.ceil(ratio * others))
 
 
 def _key(*numbers: int) -> int:
@@ -143,12 +144,13 @@ def fit(
     workers: int,
     what: str,
     nothing: Sequence[int] = (),
+    ratio: float = 1.0,
 ) -> N:
     """Train `model` in place with what `loss(model, batch)` returns under "loss"; returns it.
 
-    workers: processes that read examples, see `loader_workers`. nothing: the examples that show
-    nothing, see `Draws`. Writes `folder`/metrics.jsonl and
-    checkpoints under `folder`/checkpoint, and resumes from the newest of these.
+    workers: processes that read examples, see `loader_workers`. nothing, ratio: the examples that
+    show nothing and how many of them an epoch takes, see `Draws`. Writes `folder`/metrics.jsonl
+    and checkpoints under `folder`/checkpoint, and resumes from the newest of these.
 
     Raises:
         ConfigError: more processes than examples in a batch.
@@ -165,11 +167,11 @@ def fit(
     share = len(range(number, batch_size, ranks)) * ranks / batch_size
     checkpoints, total = folder / "checkpoint", phases[-1].end
     first, start = 0, _newest(checkpoints)
-    length = epoch_length(len(examples), len(nothing))
+    length = epoch_length(len(examples), len(nothing), ratio)
     metrics = _Metrics(folder / "metrics.jsonl", start, what, total, length / batch_size)
     if start < total:
         resumes = f"resumes at step {start}; " if start else ""
-        photos = _photos(len(examples), len(nothing))
+        photos = _photos(len(examples), len(nothing), length)
         log.info(
             f"{what}: {resumes}{photos}, {total} steps of {batch_size}, "
             f"on {torch.cuda.get_device_name() if acc.device.type == 'cuda' else 'CPU'}"
@@ -191,7 +193,7 @@ def fit(
         batches: DataLoader[Any] = DataLoader(
             examples,  # type: ignore[arg-type]
             batch_sampler=Draws(
-                len(examples), batch_size, seed, first, phase.end, number, ranks, nothing
+                len(examples), batch_size, seed, first, phase.end, number, ranks, nothing, ratio
             ),
             num_workers=loader_workers(workers),
             pin_memory=acc.device.type == "cuda",
@@ -220,12 +222,12 @@ def fit(
     return model
 
 
-def _photos(number: int, nothing: int) -> str:
+def _photos(number: int, nothing: int, epoch: int) -> str:
     text = f"{number} photos"
     if not nothing:
         return text
     text += f", {nothing} of nothing"
-    few = epoch_length(number, nothing) - (number - nothing)
+    few = epoch - (number - nothing)
     return text if few == nothing else f"{text} ({few} in each epoch)"
 
 

@@ -172,7 +172,8 @@ def test_masks_have_the_photos_size_and_only_given_tags(photos, tmp_path):
     with np.load(tmp_path / "out" / "two.npz", allow_pickle=False) as saved:
         assert saved["scores"].shape == (2, 2, 2) and saved["classes"].tolist() == [0, 2]
     (stored,) = maker.maps(photos.photos[1:])
-    assert torch.allclose(read_maps(tmp_path / "out", photos.photos[1]), stored, atol=1e-3)
+    classes, maps = read_maps(tmp_path / "out", photos.photos[1])
+    assert classes == [0, 2] and torch.allclose(maps, stored, atol=1e-3)
     plain = MaskMaker(colors, int, photos.tags, PLAIN.model_copy(update={"scores": "softmax"}))
     assert set(
         np.unique(plain.mask(photos.photos[0], plain.scores(plain.maps(photos.photos[:1])[0])))
@@ -288,7 +289,7 @@ def test_measured_photos_are_not_scored_again(photos, tmp_path, monkeypatch):
     assert asked == [1, 1]
     for photo in photos.photos:
         (maps,) = maker.maps([photo])
-        assert torch.allclose(read_maps(tmp_path / "out", photo), maps, atol=1e-3)
+        assert torch.allclose(read_maps(tmp_path / "out", photo)[1], maps, atol=1e-3)
 
 
 def test_classifier_and_segmenter_count_alike(photos):
@@ -306,7 +307,7 @@ def test_classifier_and_segmenter_count_alike(photos):
     maker = MaskMaker(halves, int, photos.tags, PLAIN.model_copy(update={"threshold": 0.5}))
     # mean of 1, 0 / 1, 0 and of 0.1, 0.05 / 0.2, 0 over their largest, 0.2
     red = np.array([[0.75, 0.125], [1.0, 0.0]]) / 0.5
-    scores = maker.with_segmenter(photo, maker.maps([photo])[0], probs)
+    scores = maker.with_segmenter(maker.present(photo), maker.maps([photo])[0], probs)
     assert np.allclose(scores[2], red / (1 + red)) and np.allclose(scores[0], 1 / (1 + red))
     assert not scores[1].any()  # blue is no tag
 
@@ -388,7 +389,26 @@ def test_a_photo_of_nothing_is_background_and_nobody_scores_it(photos, tmp_path,
         assert make_masks(table, maker, out, 2) == 4
         mask = read_mask(out / "good" / "nothing.png")
         assert mask.shape == (30, 12) and not mask.any(), "as tall as the upright photo"
-        assert read_maps(out, nothing).shape == (1, 1, 1)
-        with np.load(out / "also.npz", allow_pickle=False) as saved:
-            assert saved["classes"].tolist() == [0]
+        for photo in (nothing, table.photos[-1]):
+            classes, maps = read_maps(out, photo)
+            assert classes == [0] and maps.shape == (1, 1, 1)
     assert asked == [1, 1, 1, 1], "each of the two others once"
+
+
+def test_unknown_tags_that_were_found_are_in_the_mask(photos, tmp_path):
+    """They have no part in the cluster vector and none in the common threshold."""
+    photo, asked = photos.photos[0], []
+
+    def counting(images, labels):
+        asked.append(labels.tolist())
+        return logits(images, labels)
+
+    maker = MaskMaker(counting, int, photos.tags, PLAIN)
+    both = Photo(photo.name, photo.path, ("red",), ("blue",))
+    assert maker.present(both) == [0, 1, 2]
+    expected = MaskMaker(logits, int, photos.tags, PLAIN).measure([photo])
+    assert maker.measure([both]) == expected
+    make_masks(Table(photos.tags, (both,)), maker, tmp_path / "out", 1)
+    mask = read_mask(tmp_path / "out" / "a" / "one.png")
+    assert set(np.unique(mask)) >= {1, 2} and read_maps(tmp_path / "out", both)[0] == [0, 1, 2]
+    assert asked == [[[0.0, 1.0]]] * 2

@@ -316,11 +316,11 @@ def test_photos_of_nothing_are_background_and_do_not_drown_the_others(
         PseudoMasked, "__getitem__", lambda self, draw: taken.append(draw[0]) or take(self, draw)
     )
     settings = settings.model_copy(
-        update={"steps": 300, "lr": 0.02, "scale_range": (0.8, 1.2), "image_size": 81}
+        update={"steps": 300, "lr": 0.01, "scale_range": (0.8, 1.2), "image_size": 81}
     )
     model = train_segmenter(table, masks, settings, tmp_path / "run", seed=0, workers=0)
     drawn = taken[: 300 * 4]
-    assert sum(i >= 40 for i in drawn) == 600, "half of the crops show something"
+    assert sum(i >= 40 for i in drawn) == 900, "three of four crops show something"
     assert set(drawn) == set(range(46))
     assert all(i >= 40 for i in taken[300 * 4 :]), "the guard looks at photos with objects"
     right = [

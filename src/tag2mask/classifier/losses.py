@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+PAPER_PATCHES = 24 * 24  # the grid for which the papers give k
 SHORTEST = 1e-3  # shorter vectors have no reliable direction; an HV-BiLSTM's are about 1 long
 
 
@@ -31,6 +32,15 @@ def top_k_pool(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
     best = log_z.topk(min(k, logits.shape[1]), dim=1)
     count = math.log(best.indices.shape[1])
     return best.values.logsumexp(1) - count, log_not_z.gather(1, best.indices).logsumexp(1) - count
+
+
+def pooled_patches(top_k: int, patches: int) -> int:
+    """k of `top_k_pool` on this number of patches.
+
+    # Differs from CPC, which gives k for 24 x 24 patches: it is scaled with the number of patches.
+    k = 1, ViT-PCM's max pooling, stays 1.
+    """
+    return 1 if top_k == 1 else max(1, round(top_k * patches / PAPER_PATCHES))
 
 
 def mce(log_p: Tensor, log_not_p: Tensor, labels: Tensor) -> Tensor:
@@ -91,9 +101,10 @@ def mean_logit_bce(logits: Tensor, labels: Tensor) -> Tensor:
     lowers absent tags in all patches. Both together: docs/research/what-holds-masks-back.md. The
     mean is over known labels.
     """
-    known = (~labels[:, 1:].isnan()).float()
-    mean_logits, target = logits[..., 1:].float().mean(1), labels[:, 1:].nan_to_num(0)
-    return F.binary_cross_entropy_with_logits(mean_logits, target, known) / _share(known)
+    mean_logits, labels = logits[..., 1:].float().mean(1), labels[:, 1:]
+    known = (~labels.isnan()).float()
+    loss = F.binary_cross_entropy_with_logits(mean_logits, labels.nan_to_num(0), known)
+    return loss / _share(known)
 
 
 def possible_scores(scores: Tensor, labels: Tensor) -> Tensor:

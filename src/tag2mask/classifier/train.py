@@ -13,6 +13,7 @@ from tag2mask.classifier.losses import (
     mce,
     mean_logit_bce,
     pce,
+    pooled_patches,
     possible_scores,
     top_k_pool,
 )
@@ -25,7 +26,7 @@ from tag2mask.photos.tensors import AUGMENTATIONS, seeded, to_square
 from tag2mask.processes import cores, parallel_map
 from tag2mask.progress import log
 
-PAPER_PATCHES = 24 * 24  # the grid for which the papers give k
+NOTHING = 1.0  # photos of nothing in an epoch for each other one, at most
 MEASURED = 256  # number of photos over which the feature maps are averaged
 
 
@@ -88,6 +89,7 @@ def train_classifier(
         workers=workers,
         what="patch classifier",
         nothing=table.nothing,
+        ratio=NOTHING,
     ).eval()
     device = next(trained.parameters()).device
     photos = table.not_nothing  # photos of nothing have no score maps to spread
@@ -99,7 +101,9 @@ def train_classifier(
 
 def _phases(model: PatchClassifier, settings: ClassifierSettings, table: Table) -> list[loop.Phase]:
     """`frozen_epochs` at `frozen_lr`, then the other epochs at `lr`."""
-    per_epoch = math.ceil(loop.epoch_length(len(table), len(table.nothing)) / settings.batch_size)
+    per_epoch = math.ceil(
+        loop.epoch_length(len(table), len(table.nothing), NOTHING) / settings.batch_size
+    )
     epochs = settings.num_epochs(len(table.not_nothing))
     frozen, total = per_epoch * min(settings.frozen_epochs, epochs), per_epoch * epochs
     new = [p for name, p in model.named_parameters() if not name.startswith("backbone.")]
@@ -138,11 +142,8 @@ def classifier_loss(
     flat = scores.flatten(1, 2)
     parts: dict[str, Tensor] = {}
     if settings.tag_loss != "mean":
-        # Differs from CPC, which gives k for 24 x 24 patches: k is scaled with the number of
-        # patches. k = 1, ViT-PCM's max pooling, stays 1.
-        k = max(1, round(settings.top_k * flat.shape[1] / PAPER_PATCHES))
-        pooled = top_k_pool(logits.flatten(1, 2), 1 if settings.top_k == 1 else k)
-        parts["mce"] = mce(*pooled, labels)
+        k = pooled_patches(settings.top_k, flat.shape[1])
+        parts["mce"] = mce(*top_k_pool(logits.flatten(1, 2), k), labels)
     if settings.tag_loss != "top_k":
         parts["mean_logit"] = mean_logit_bce(logits.flatten(1, 2), labels)
     total = sum(parts.values(), torch.zeros((), device=logits.device))

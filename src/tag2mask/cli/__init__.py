@@ -17,6 +17,7 @@ HELP = """tag2mask turns image tags into a segmentation model.
   tag2mask predict runs/mine x.jpg new/ --out m   masks for any photos; they need no tags
 
 Data sets:
+  tag2mask tags --data D                          show what is understood: form, tags, counts
   tag2mask check --data tags.csv                  list all faults of a data set
   tag2mask convert --data D --to coco --out C     convert tags and masks to another format
   tag2mask download voc12 --out data              download PASCAL VOC 2012 or MS COCO
@@ -30,8 +31,11 @@ Without a run:
   tag2mask clusters show clusters.json            show a cluster file; also: replay, stability
   tag2mask crf image.jpg scores.npy --out m.png   dense CRF of one photo
 
-Formats of --data: CSV or JSONL (file_name, tags), a folder with one folder per tag, Hugging Face
-metadata, PASCAL VOC, COCO, YOLO, LabelMe, CVAT.
+Forms of --data: a table (CSV, Excel, JSONL) with file names and tags, a folder with one folder per
+tag, a folder of photos with keywords in them or beside them, or a data set of PASCAL VOC, COCO,
+COCO Camera Traps, Camtrap DP, YOLO, LabelMe, CVAT, Label Studio, FiftyOne, Open Images, Roboflow,
+Hugging Face, mmpretrain, SageMaker or Vertex AI. If it is not read as you mean it, use the options
+--photos.* of `tag2mask tags --help`.
 
 Recipes (--recipe NAME, or a TOML file of yours):
 {recipes}

@@ -15,19 +15,16 @@ LEAST = 20  # pixels: fewer of a class are no find
 
 
 def count_finds(table: Table, folder: Path) -> dict[str, Any] | None:
-    """Photos whose tags are known and their masks, `folder`/NAME.png, to the entry "finds" of
-    metrics.json: in how many photos with a tag the mask shows that tag (more than 20 pixels), and
-    on how many photos of nothing it shows anything. None if no photo has known tags.
+    """Photos with tags and their masks, `folder`/NAME.png, to the entry "finds" of metrics.json: in
+    how many photos with a tag the mask shows that tag (more than 20 pixels), and on how many photos
+    of nothing it shows anything. None if no photo has a tag.
     """
-    photos = [photo for photo in table.photos if photo.tags or photo.of_nothing]
-    if not any(photo.tags for photo in photos):
-        photos = []  # nobody said what is in them
-    if not photos:
-        return None
+    if not any(photo.tags for photo in table.photos):
+        return None  # nobody said what is in them
     tags = {tag: {"photos": 0, "found": 0} for tag in table.tags}
     nothing = {"photos": 0, "marked": 0}
-    shown = parallel_map(partial(_shown, table.classes, folder), photos, cores())
-    for photo, classes in zip(photos, shown, strict=True):
+    shown = parallel_map(partial(_shown, table.classes, folder), table.photos, cores())
+    for photo, classes in zip(table.photos, shown, strict=True):
         if photo.of_nothing:
             nothing["photos"] += 1
             nothing["marked"] += bool(classes)

@@ -67,6 +67,9 @@ FORMATS: dict[str, Format] = {
     "parquet": Format(parquet_files, read_parquet, "a .parquet file of Hugging Face, or a folder"),
     "voc-lists": Format(class_lists, read_class_lists, "VOC: ImageSets/Main with cat_train.txt"),
     "voc": Format(is_voc, read_voc, "VOC: VOC2012/, a list in it (val.txt), or its cls_labels.npy"),
+    "camtrap-dp": Format(
+        camtrap_folder, read_camtrap_dp, "Camtrap DP: the folder with media.csv, observations.csv"
+    ),
     "coco": Format(
         instances_file, read_coco, "COCO or COCO Camera Traps: the folder, or the .json file"
     ),
@@ -80,9 +83,6 @@ FORMATS: dict[str, Format] = {
     "yaml": Format(_suffix(".yaml", ".yml"), read_yaml, "a .yaml file: a.jpg: [cat, dog]"),
     "cvat": Format(_suffix(".xml"), read_cvat, "CVAT for images: its .xml"),
     "txt": Format(_suffix(".txt"), read_csv, "a table in a .txt file"),
-    "camtrap-dp": Format(
-        camtrap_folder, read_camtrap_dp, "Camtrap DP: the folder with media.csv, observations.csv"
-    ),
     "metadata.csv": _metadata("metadata.csv", read_csv),
     "metadata.jsonl": _metadata("metadata.jsonl", read_jsonl),
     "roboflow": Format(

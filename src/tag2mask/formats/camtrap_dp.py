@@ -52,10 +52,12 @@ def read_camtrap_dp(path: Path, settings: DataSettings) -> Rows:
             records = own.get(number) or shared.get(number, [])
             from_events += number not in own and bool(records)
             tags, absent = _tags(records, settings.min_confidence)
-            export.add(medium.get("filePath") or medium.get("fileName"), where, tags, absent)
+            path_or_address, name = medium.get("filePath", ""), medium.get("fileName", "")
+            names_no_file = "://" in path_or_address and name  # https://agouti.eu/assets/1a2b/file
+            export.add(name if names_no_file else path_or_address or name, where, tags, absent)
     if from_events:
-        what = f"{photos_text(from_events)} have the tags of their event (a burst of photos)"
-        export.warn(f"{what}: not everything in it is surely in each photo")
+        what = f"{photos_text(from_events)} with the tags of an event (a burst of photos)"
+        export.warn(f"{what}: not each tag is surely in each photo")
     return export.finish("Camtrap DP: media.csv, observations.csv")
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from tag2mask.config import DataSettings
 from tag2mask.errors import DataError
-from tag2mask.formats.pictures import picture_path
+from tag2mask.formats.pictures import Pictures
 from tag2mask.formats.rows import Row, Rows, Shape, tags_of
 from tag2mask.formats.shapes import object_tag, polygon
 
@@ -24,26 +24,27 @@ def read_cvat(path: Path, settings: DataSettings) -> Rows:
     if root.tag != "annotations":
         raise DataError(f"{path}: not an export of CVAT for images: it begins with <{root.tag}>")
     rows = Rows(path)
-    folder = path.parent / "images"
-    folder = folder if folder.is_dir() else path.parent
+    pictures = Pictures.of(path, settings.images, path.parent / "images")
     for image in root.iter("image"):
         where = f"image {image.attrib.get('id')} ({image.attrib.get('name')})"
         try:
-            rows.rows.append(_row(image, folder, where))
+            rows.rows.append(_row(image, pictures, where))
+        except DataError as error:
+            rows.error("picture", where, str(error))
         except (KeyError, ValueError, OverflowError) as error:
             what = f"not an image as CVAT writes it ({type(error).__name__}: {error})"
             rows.error("annotation", where, what)
     return rows
 
 
-def _row(image: ElementTree.Element, folder: Path, where: str) -> Row:
+def _row(image: ElementTree.Element, pictures: Pictures, where: str) -> Row:
     width, height = int(image.attrib["width"]), int(image.attrib["height"])
     shapes = [
         Shape(object_tag(thing.attrib["label"]), _outline(thing, width, height))
         for thing in image
         if "label" in thing.attrib
     ]
-    picture = picture_path(image.attrib["name"], folder)
+    picture = pictures.find(image.attrib["name"])
     return Row(picture, tags_of(shapes), where, shapes, (width, height))
 
 

@@ -27,7 +27,10 @@ def read_fiftyone(path: Path, settings: DataSettings) -> Rows:
     if file is None:
         raise DataError(f"{path}: no labels.json of FiftyOne in it")
     value = load_json(file)
-    export = Export(file, settings, file.parent / "data")
+    data = file.parent / "data"
+    if settings.images is None and data.is_dir():
+        settings = settings.model_copy(update={"images": data})
+    export = Export(file, settings)
     try:
         classes = tag_texts(value.get("classes") or [])
     except ValueError as error:

@@ -20,7 +20,7 @@ from tag2mask.formats.tables import rows_from_objects
 from tag2mask.progress import log
 
 SPLITS = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation"}
-LABELS = ("label", "labels", "tags", "fine_label", "category", "objects")
+LABELS = ("label", "labels", "tags", "fine_label", "category")
 BATCH = 32  # rows that are in memory at once
 LARGEST = 1 << 28  # bytes of one picture
 
@@ -46,7 +46,7 @@ def read_parquet(path: Path, settings: DataSettings) -> Rows:
 
     See `write_pictures`.
     """
-    parquet, files = _pyarrow(), parquet_files(path)
+    files = parquet_files(path)
     if not files:
         raise DataError(f"{path}: no .parquet file of training data in it")
     if column := picture_column(files["train"][0]):
@@ -56,13 +56,21 @@ def read_parquet(path: Path, settings: DataSettings) -> Rows:
     for split in (split for split in ("train", "validation") if split in files):
         objects: list[dict[str, Any]] = []
         for file in files[split]:
-            table = parquet.ParquetFile(file)
+            table = _open(file)
             names = _classes(table)
-            for batch in table.iter_batches():
-                objects += [_named(row, names) for row in batch.to_pylist()]
+            try:
+                objects += [_named(row, names) for row in _records(table, file)]
+            except ValueError as error:
+                raise DataError(f"{file}: {error}") from None
         rows[split] = rows_from_objects(files[split][0], objects, settings, "parquet")
     rows["train"].val = rows.get("validation")
     return rows["train"]
+
+
+def holds_pictures(path: Path) -> bool:
+    """A parquet data set whose pictures are in it: `write_pictures` before it is read."""
+    files = parquet_files(path).get("train", [])
+    return bool(files) and picture_column(files[0]) is not None
 
 
 def picture_column(file: Path) -> str | None:
@@ -123,11 +131,19 @@ def _pictures(file: Path, settings: DataSettings) -> Iterator[tuple[str, bytes, 
     if label is None:
         among = ", ".join(table.schema_arrow.names)
         raise DataError(f"{file}: no labels among {among}; choose with --photos.tag-column")
-    for batch in table.iter_batches(batch_size=BATCH, columns=[column, label]):
-        for row in batch.to_pylist():
-            cell = row[column] if isinstance(row[column], dict) else {"bytes": row[column]}
-            tags = _tags(row[label], classes.get(label, ()), file)
-            yield str(cell.get("path") or ""), cell.get("bytes") or b"", tags
+    for row in _records(table, file, [column, label]):
+        cell = row[column] if isinstance(row[column], dict) else {"bytes": row[column]}
+        tags = _tags(row[label], classes.get(label, ()), file)
+        yield str(cell.get("path") or ""), cell.get("bytes") or b"", tags
+
+
+def _records(table: Any, file: Path, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
+    """The rows of an open file, a few in memory at once. Raises DataError."""
+    try:
+        for batch in table.iter_batches(batch_size=BATCH, columns=columns):
+            yield from batch.to_pylist()
+    except (OSError, ValueError) as error:  # pyarrow's own errors are such
+        raise DataError(f"{file}: not a readable parquet file ({error})") from None
 
 
 def _tags(value: Any, classes: Tags, file: Path) -> Tags | None:
@@ -163,14 +179,16 @@ def _classes(table: Any) -> dict[str, Tags]:
 def _named(row: dict[str, Any], classes: dict[str, Tags]) -> dict[str, Any]:
     """A row with the names of its classes instead of their numbers."""
     for column in classes.keys() & row.keys():
-        value = row[column]
-        values = value if isinstance(value, list) else [value]
-        row[column] = [class_name(one, classes[column]) for one in values if one is not None]
+        if (value := row[column]) is not None:  # None: nobody looked
+            values = value if isinstance(value, list) else [value]
+            row[column] = [class_name(one, classes[column]) for one in values]
     return row
 
 
 def _kind(data: bytes) -> str | None:
     """The extension of a picture's bytes; None if they are no picture."""
+    if len(data) > LARGEST:
+        return None
     try:
         with Image.open(io.BytesIO(data)) as image:
             kind = (image.format or "").lower()
@@ -193,9 +211,7 @@ def _free_name(name: str, kind: str, taken: set[str]) -> str:
 def _open(file: Path) -> Any:
     try:
         return _pyarrow().ParquetFile(file)
-    except OSError as error:  # pyarrow's errors are of it, or of ValueError
-        raise DataError(f"{file}: not a readable parquet file ({error})") from None
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise DataError(f"{file}: not a readable parquet file ({error})") from None
 
 

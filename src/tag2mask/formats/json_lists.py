@@ -1,5 +1,6 @@
 """Dictionaries of tags: plain JSON and YAML, mmpretrain's annotation files, lists of objects."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from reprlib import repr as short
 from typing import Any, ClassVar
@@ -12,6 +13,7 @@ from tag2mask.files import read_text
 from tag2mask.formats.exports import Export, Tags, class_name, confidence, tag_text, tag_texts
 from tag2mask.formats.json_files import load_json, peek_json
 from tag2mask.formats.rows import Rows
+from tag2mask.formats.tables import rows_from_objects
 
 FORMS = (
     "COCO and COCO Camera Traps (images, annotations, categories)",
@@ -54,10 +56,17 @@ def read_mmpretrain(path: Path, settings: DataSettings) -> Rows:
 
 
 def read_json(path: Path, settings: DataSettings) -> Rows:
-    """A dictionary from pictures to tags. Raises DataError if it is of no form that is known."""
+    """A dictionary from pictures to tags, or a list or dictionary of objects, each a table's row.
+
+    Raises DataError with the forms that are known if it is neither.
+    """
     value = load_json(path)
     if isinstance(value, dict) and value and all(map(_is_target, value.values())):
         return _dictionary(value, path, settings, "JSON dictionary")
+    if isinstance(value, dict) and value and _are_objects(value.values()):
+        value = [{"file_name": name, **entry} for name, entry in value.items()]
+    if isinstance(value, list) and value and _are_objects(value):
+        return rows_from_objects(path, value, settings, "JSON list of objects")
     kind = type(value).__name__
     keys = f"with {', '.join(map(short, list(value)[:5]))}" if isinstance(value, dict) else ""
     kind = {"dict": f"an object {keys}", "list": "a list", "NoneType": "null"}.get(kind, kind)
@@ -100,6 +109,10 @@ def _dictionary(value: dict[Any, Any], path: Path, settings: DataSettings, form:
         with export.entry(where, "a dictionary's entry"):
             export.add(name, where, *_tags(target, settings))
     return export.finish(form)
+
+
+def _are_objects(values: Iterable[Any]) -> bool:
+    return all(isinstance(value, dict) for value in values)
 
 
 def _is_target(target: Any) -> bool:

@@ -3,7 +3,7 @@
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
 from typing import Literal
@@ -11,27 +11,30 @@ from typing import Literal
 from tag2mask.config import DataSettings
 from tag2mask.errors import DataError
 from tag2mask.files import read_text
-from tag2mask.formats.embedded import keywords_inside
+from tag2mask.formats.embedded import IPTC_BYTES, keywords_inside
 from tag2mask.formats.findings import Finding
 from tag2mask.formats.pictures import pictures_below, unread_pictures
 from tag2mask.formats.rows import PICTURES, UNREAD, Row, Rows, photos_text
-from tag2mask.formats.xmp import Keyword, levels, xmp_keywords
+from tag2mask.formats.xmp import MOST_BYTES, Keyword, levels, xmp_keywords
 from tag2mask.processes import cores, parallel_map
 from tag2mask.progress import track
 
 LOOKED_AT = 200  # pictures that tell whether a folder of folders has keywords
-MOST_BYTES = 1 << 26  # of a file beside a picture
-IPTC_CUTS = range(61, 65)  # bytes of a keyword that may have been cut: IPTC holds 64
+IPTC_CUTS = range(IPTC_BYTES - 3, IPTC_BYTES + 1)  # bytes of a keyword that may have been cut
 # Keywords that programs write for themselves: the tops of their levels.
 INTERNAL = {"darktable", "_Digikam_Internal_Tags_", "_Digikam_root_tag_"}
 # What is hardly a tag -> what it is, what to do, how bad it is.
 DOUBTS: dict[re.Pattern[str], tuple[str, str, Literal["error", "warning"]]] = {
-    re.compile(r"\d+( -?\d*\.?\d+(e-?\d+)?){4,}"): (
+    re.compile(r"\d+( [\d.e-]+){4,}"): (
         "are YOLO's boxes, not tags",
         "give the data.yaml, which has the names of the classes",
         "error",
     ),
-    re.compile(r"\S+( \S+){6,}|.* .*[.!?]"): ("are sentences, not tags", "write tags", "warning"),
+    re.compile(r".{101,}|\S+( \S+){6,}|(?=.* ).*[.!?]"): (
+        "are sentences, not tags",
+        "write tags",
+        "warning",
+    ),
     re.compile(r".*[,;].*"): (
         "may be several tags",
         "if they are, separate them with --photos.separator ','",
@@ -55,33 +58,33 @@ def read_keywords(path: Path, settings: DataSettings) -> Rows:
     if level not in ("leaf", "any") and not re.fullmatch("[1-9][0-9]?", level):
         raise DataError(f"photos.level = {level!r}: give leaf, any, or the number of a level (1)")
     pictures = pictures_below(path)
-    if settings.form == "auto" and _has_folders(path, pictures):
-        _refuse_two_readings(path, pictures)
+    if settings.form == "auto" and (folders := _tag_folders(path, pictures)):
+        _refuse_two_readings(path, pictures, folders)
     rows, sources = Rows(path), Counter[str]()
+    deep: Keyword = ()  # an example of a keyword with levels
     photos = parallel_map(_reader(path, settings.separator), pictures, cores())
     for picture, photo in zip(pictures, track(photos, "read keywords", len(pictures)), strict=True):
         sources.update(photo.sources.keys())
-        complete = photo.sources and not photo.findings
-        tags = chosen_tags(photo.keywords(), level)
-        rows.rows.append(Row(picture, tags, photo.where, absent=None if complete else ()))
+        deep = deep or next((keyword for keyword in photo.keywords if len(keyword) > 1), ())
+        tags = chosen_tags(photo.keywords, level)
+        rows.rows.append(Row(picture, tags, photo.where, absent=None if photo.complete else ()))
         rows.findings += photo.findings
     rows.findings += [*_doubtful_tags(rows), *unread_pictures(path)]
-    counts = ", ".join(f"{source} in {photos_text(n)}" for source, n in sources.most_common())
-    rows.form = f"keywords of pictures: {counts or 'no picture has any'}"
+    rows.form = ", ".join(f"{source} in {photos_text(n)}" for source, n in sources.most_common())
+    rows.form = rows.form or "no picture has any"
+    if deep:
+        rows.form += f"; of levels such as {'|'.join(deep)}: {level}"
     return rows
 
 
 def is_keywords(path: Path) -> bool:
-    """A folder of pictures without other folders, or with keywords in some pictures.
-
-    In a folder with folders, `LOOKED_AT` pictures decide.
-    """
-    if not path.is_dir() or any(
-        file.suffix.lower() in (".csv", ".jsonl") for file in path.iterdir()
-    ):
+    """A folder of pictures without other folders, or with keywords in some of `LOOKED_AT`."""
+    tables = (".csv", ".jsonl")
+    if not path.is_dir() or any(file.suffix.lower() in tables for file in path.iterdir()):
         return False
     pictures = pictures_below(path, PICTURES | UNREAD.keys())
-    return bool(pictures) and (not _has_folders(path, pictures) or bool(_sample(path, pictures)))
+    flat = all(picture.parent == path for picture in pictures)
+    return bool(pictures) and (flat or any(p.keywords for p in _sample(path, pictures)))
 
 
 def chosen_tags(keywords: Sequence[Keyword], level: str = "leaf") -> tuple[str, ...]:
@@ -94,11 +97,7 @@ def chosen_tags(keywords: Sequence[Keyword], level: str = "leaf") -> tuple[str, 
     """
     deep = [keyword for keyword in keywords if len(keyword) > 1]
     inner = {name.casefold() for keyword in deep for name in (*keyword, "/".join(keyword))}
-    kept = [
-        keyword
-        for keyword in keywords
-        if keyword[0] not in INTERNAL and (len(keyword) > 1 or keyword[0].casefold() not in inner)
-    ]
+    kept = [word for word in keywords if len(word) > 1 or word[0].casefold() not in inner]
     if level == "any":
         tags = [*chain.from_iterable(kept)]
     elif level == "leaf":
@@ -127,28 +126,39 @@ class PhotoKeywords:
         for file in beside:
             kind = file.suffix.lower()
             read = _xmp_file if kind == ".xmp" else partial(_text_file, separator=separator)
-            self._add(f"{kind} file", partial(read, file), file.name)
+            self._add(f"{kind} file", partial(read, file), file)
 
+    @cached_property
     def keywords(self) -> list[Keyword]:
-        """All, each once, without those that IPTC has cut."""
+        """All, each once, without those that IPTC has cut and those of programs."""
         others = [words for source, words in self.sources.items() if source != "IPTC"]
         keywords = dict.fromkeys(chain.from_iterable(others))
-        names = [keyword[0].encode() for keyword in keywords if len(keyword) == 1]
+        full = [keyword[0].encode() for keyword in keywords if len(keyword) == 1]
         for keyword in self.sources.get("IPTC", ()):
             start = keyword[0].encode()
-            if len(start) not in IPTC_CUTS or not any(name.startswith(start) for name in names):
+            if len(start) not in IPTC_CUTS or not any(name.startswith(start) for name in full):
                 keywords[keyword] = None
-        return list(keywords)
+        internal = [keyword for keyword in keywords if keyword[0] in INTERNAL]
+        without = {*internal, *((level,) for keyword in internal for level in keyword)}
+        return [keyword for keyword in keywords if keyword not in without]
 
-    def _add(self, source: str, read: Callable[[], Iterable[Keyword]], file_name: str = "") -> None:
+    @property
+    def complete(self) -> bool:
+        """Whether somebody looked for tags, and all that they wrote could be read."""
+        return bool(self.keywords or [] in self.sources.values()) and not self.findings
+
+    def _add(
+        self, source: str, read: Callable[[], Iterable[Keyword]], file: Path | None = None
+    ) -> None:
         """Note the keywords that `read` returns, or its error."""
+        name = file.name if file else source
         try:
             keywords = list(read())
         except DataError as error:
-            what = f"{file_name or source} {error}"
-            self.findings.append(Finding("keywords", self.where, what, "remove it"))
+            what = f"{name}: {str(error).removeprefix(f'{file}: ')}"
+            self.findings.append(Finding("keywords", self.where, what))
         except Exception as error:  # broken data give errors of many kinds
-            self._warn(f"{file_name or source} cannot be read ({error})")
+            self._warn(f"{name} cannot be read ({error})")
         else:
             if self._separator not in (None, "none"):
                 keywords = [*chain.from_iterable(map(self._split, keywords))]
@@ -196,43 +206,44 @@ def _reader(folder: Path, separator: str | None) -> Callable[[Path], PhotoKeywor
     return read
 
 
-def _has_folders(path: Path, pictures: Sequence[Path]) -> bool:
-    return any(picture.parent != path for picture in pictures)
+def _tag_folders(path: Path, pictures: Iterable[Path]) -> list[str]:
+    """The folders whose names may be the tags; none if all pictures are in one of them."""
+    parts = [picture.relative_to(path).parts for picture in pictures]
+    folders = dict.fromkeys(part[0] if len(part) > 1 else "" for part in parts)
+    return [*filter(None, folders)] if len(folders) > 1 else []
 
 
 def _sample(path: Path, pictures: Sequence[Path]) -> list[PhotoKeywords]:
-    """Those of `LOOKED_AT` pictures, evenly spread, that have keywords."""
+    """At most `LOOKED_AT` of the pictures, evenly spread."""
     some = pictures[:: -(-len(pictures) // LOOKED_AT)]
-    photos = parallel_map(_reader(path, None), some, cores())
-    return [photo for photo in photos if photo.keywords()]
+    return list(parallel_map(_reader(path, None), some, cores()))
 
 
-def _refuse_two_readings(path: Path, pictures: Sequence[Path]) -> None:
-    with_keywords = _sample(path, pictures)
-    tags = dict.fromkeys(tag for photo in with_keywords for tag in chosen_tags(photo.keywords()))
-    folders = dict.fromkeys(
-        parts[0] for file in pictures if len(parts := file.relative_to(path).parts) > 1
-    )
-    looked = min(LOOKED_AT, len(pictures))
+def _refuse_two_readings(path: Path, pictures: Sequence[Path], folders: Sequence[str]) -> None:
+    sample = _sample(path, pictures)
+    photos = [photo for photo in sample if photo.keywords]
+    if not photos:
+        return
+    tags = dict.fromkeys(tag for photo in photos for tag in chosen_tags(photo.keywords))
     raise DataError(
         f"{path}: two readings are possible. If the tags are the keywords of the pictures "
-        f"({_few(tags)}; {len(with_keywords)} of {looked} have some), give --photos.form keywords; "
+        f"({_few(tags)}; {len(photos)} of {len(sample)} have some), give --photos.form keywords; "
         f"if they are the names of the folders ({_few(folders)}), give --photos.form folder"
     )
 
 
 def _few(names: Iterable[str]) -> str:
-    first, *others = names = [*names]
-    return ", ".join([first, *others[:2]]) + (", ..." if len(names) > 3 else "")
+    names = [*names]
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
 def _doubtful_tags(rows: Rows) -> Iterator[Finding]:
     """One finding for all tags of a kind that are hardly tags."""
     where = {tag: row.where for row in reversed(rows.rows) for tag in row.tags}
-    count = Counter(tag for row in rows.rows for tag in row.tags)
+    left = [*where]
     for pattern, (what, do, severity) in DOUBTS.items():
-        tags = [tag for tag in count if pattern.fullmatch(tag)]
+        tags = [tag for tag in left if pattern.fullmatch(tag)]
         if tags:
-            text = f'{len(tags)} of {len(count)} keywords {what}, such as "{tags[0]}"'
+            text = f'{len(tags)} of {len(where)} keywords {what}, such as "{tags[0]:.80}"'
             yield Finding("keywords", where[tags[0]], text, do, severity)
-        count = Counter({tag: n for tag, n in count.items() if tag not in tags})
+            left = [tag for tag in left if not pattern.fullmatch(tag)]

@@ -195,7 +195,7 @@ def unread_pictures(folder: Path) -> list[Finding]:
         Finding(
             "unread pictures",
             str(folder),
-            f"{sum(count[kind] for kind in same)} pictures are left out, their kinds are not read: "
+            "pictures of kinds that are not read are left out: "
             + ", ".join(f"{count[kind]} {kind}" for kind in same),
             do,
             "warning",

@@ -77,6 +77,8 @@ def _read(folder: Path, settings: DataSettings, read: Reader) -> Rows:
     rows = read(folder, settings)
     if rows.rows and all(not row.tags and row.absent == () for row in rows.rows):
         what = f"{photos_text(len(rows.rows))}, but no tags: no folder for each tag and no table"
-        raise DataError(f"{folder}: {what}; give the file that has the tags")
+        tables = [f.name for f in sorted(folder.parent.iterdir()) if f.suffix in (".csv", ".jsonl")]
+        perhaps = f" ({', '.join(tables)}?)" if tables else ""
+        raise DataError(f"{folder}: {what}; give the file that has the tags{perhaps}")
     own = [replace(row, where=f"{folder.name}/{row.where}") for row in rows.rows]
     return replace(rows, rows=own)

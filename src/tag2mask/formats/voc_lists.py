@@ -17,20 +17,22 @@ SPLITS = ("train", "val", "trainval", "test")
 def class_lists(path: Path) -> dict[str, dict[str, Path]]:
     """Split -> class -> list: of one list, of the folder of lists, or of VOC's root.
 
-    A root that has Annotations is read from these: {}.
+    A root that has Annotations or cls_labels*.npy is read from these: {}.
     """
     main = path / "ImageSets" / "Main"
-    if path.is_dir() and (main.is_dir() and not (path / "Annotations").is_dir()):
-        path = main
+    if main.is_dir() and not (path / "Annotations").is_dir():
+        arrays = (*path.glob("cls_labels*.npy"), *path.glob("ImageSets/*/cls_labels*.npy"))
+        path = path if arrays else main
     if path.is_dir() and path.name != "Main":
         return {}
     files = sorted(path.glob("*_*.txt")) if path.is_dir() else [path]
     lists: dict[str, dict[str, Path]] = defaultdict(dict)
     for file in files:
         name, _, split = file.stem.rpartition("_")
-        if name and split in SPLITS and file.suffix == ".txt" and LINE.fullmatch(_first(file)):
+        if name and split in SPLITS and file.suffix == ".txt":
             lists[split][name] = file
-    return lists
+    named = [file for own in lists.values() for file in own.values()]
+    return lists if any(LINE.fullmatch(_first(file)) for file in named) else {}
 
 
 def read_class_lists(path: Path, settings: DataSettings) -> Rows:

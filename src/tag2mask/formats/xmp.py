@@ -9,6 +9,7 @@ from tag2mask.photos.table import clean_tag
 
 Keyword = tuple[str, ...]  # its levels, the top first: ("Animals", "Dog"); mostly one
 
+MOST_BYTES = 1 << 24  # of a packet, and of a text beside a picture
 MOST_LEVELS = 64
 RDF = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"
 ACDSEE = "{http://ns.acdsee.com/iptc/1.0}"
@@ -25,11 +26,14 @@ FIELDS = {
 
 
 def parse_xml(data: bytes | str) -> Element:
-    """XML to its root. Raises ParseError if it is broken, DataError if it defines entities.
+    """XML to its root. Raises ParseError if it is broken, DataError if it is huge or could
+    define entities.
 
     Without a document type nothing can define entities: neither some that grow to gigabytes, nor
     some that name other files.
     """
+    if len(data) > MOST_BYTES:
+        raise DataError(f"has more than {MOST_BYTES >> 20} MB")
     if isinstance(data, bytes):
         wide = data[:2] in (b"\xff\xfe", b"\xfe\xff")
         try:
@@ -63,7 +67,7 @@ def xmp_keywords(packet: bytes | str) -> list[Keyword]:
 
 def levels(text: str, separator: str = "|") -> Keyword:
     """ "Animals|Dog" to ("Animals", "Dog")."""
-    parts = text.split(separator, MOST_LEVELS)
+    parts = text.split(separator, MOST_LEVELS)[:MOST_LEVELS]
     return tuple(level for part in parts if (level := clean_tag(part)))
 
 

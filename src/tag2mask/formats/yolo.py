@@ -46,13 +46,14 @@ def read_yolo(path: Path, settings: DataSettings) -> Rows:
         raise DataError(f"{file}: not a YOLO data file with names ({error})") from None
     if path.is_dir() and not (path / file.name).is_file():
         return _rows([path], path, names)
-    rows = _rows(_places(file, values, "train"), path, names)
+    train = _places(file, values, "train")
+    rows = _rows(train, path, names)
     try:
         val = _places(file, values, "val") if values.get("val") else []
     except DataError as error:
         rows.findings.append(Finding("validation", str(file), str(error), severity="warning"))
         val = []
-    if val and val != _places(file, values, "train"):
+    if val and val != train:
         rows.val = _rows(val, path, names)
     rows.form = f"YOLO: {file.name}, train{' and val' if rows.val else ''}"
     return rows

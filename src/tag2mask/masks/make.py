@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
@@ -46,18 +47,18 @@ class MaskMaker:
         self._measured: dict[Photo, Tensor] = {}
 
     def present(self, photo: Photo) -> list[int]:
-        """The classes that may appear in the mask: background and the photo's tags, or all classes
-        with scores = softmax."""
+        """The classes that may appear in the mask: background, the photo's tags, also unknown ones,
+        or all classes with scores = softmax."""
         # Differs from CPC, which writes an argmax over all classes. ViT-PCM's code sets the scores
         # of absent classes to 0.
         if self.settings.scores == "softmax":
             return list(range(len(self.tags) + 1))
-        return [0, *sorted(self.tags.index(tag) + 1 for tag in photo.tags)]
+        return [0, *sorted(self.tags.index(tag) + 1 for tag in photo.tags + photo.unknown)]
 
     def measure(self, photos: Sequence[Photo]) -> float | None:
         """Otsu's threshold over the logits of all tags of some of these photos; None if the
         settings do not use it. `make_masks` does not score these photos again."""
-        photos = [photo for photo in photos if photo.tags]
+        photos = [replace(photo, unknown=()) for photo in photos if photo.tags]
         if self.settings.scores != "logits" or self.settings.threshold != "otsu" or not photos:
             return None
         some = photos[:: math.ceil(len(photos) / MEASURED)]
@@ -101,15 +102,14 @@ class MaskMaker:
         """Score maps of one photo to scores that sum to 1: (K, h, w) both. See `tag_scores`."""
         return tag_scores(maps, self.settings, self.overall)
 
-    def with_segmenter(self, photo: Photo, maps: Tensor, probs: np.ndarray) -> np.ndarray:
-        """Score maps of a photo and the segmenter's probabilities (C, h, w) to combined scores:
-        (C, h, w), 0 for absent tags.
+    def with_segmenter(self, present: Sequence[int], maps: Tensor, probs: np.ndarray) -> np.ndarray:
+        """Score maps of the classes that may be in a photo and the segmenter's probabilities
+        (C, h, w) to combined scores: (C, h, w), 0 for other classes.
 
         Both are divided by their largest value in the photo, for each tag, and averaged. Background
         is where no tag reaches its threshold, as in the pseudo masks. The segmenter's background is
         not used: it was trained on masks that miss parts of objects, and would remove more.
         """
-        present = self.present(photo)
         segmenter = relative(torch.from_numpy(probs[present]))
         both = segmenter + torch.from_numpy(to_pixels(relative(maps), *segmenter.shape[1:]))
         logits = self.settings.model_copy(update={"scores": "logits"})
@@ -169,7 +169,7 @@ def write_nothing(folder: Path, photo: Photo) -> None:
     write_mask(folder / f"{photo.name}.png", np.full((height, width), BACKGROUND, np.uint8))
 
 
-def read_maps(folder: Path, photo: Photo) -> Tensor:
-    """The score maps that `make_masks` stored for a photo: (K, h, w) float32."""
+def read_maps(folder: Path, photo: Photo) -> tuple[list[int], Tensor]:
+    """What `make_masks` stored for a photo: class numbers (K) and score maps (K, h, w) float32."""
     with np.load(folder / f"{photo.name}.npz", allow_pickle=False) as stored:
-        return torch.from_numpy(stored["scores"].astype(np.float32))
+        return stored["classes"].tolist(), torch.from_numpy(stored["scores"].astype(np.float32))

@@ -15,6 +15,7 @@ from tag2mask.photos.table import Table
 
 LABELS = {
     "given": "tags given: a mask can show only the tags of its photo",
+    "given and found": "tags given; of the unknown ones, those that the classifier finds",
     "predicted": "tags predicted by the classifier",
     "none": "no tags given",
 }

@@ -73,8 +73,8 @@ class Run:
         """The setting `data`, the training photos. Raises ConfigError if it is not set."""
         if self.config.data is None:
             raise ConfigError(
-                "no training photos given. Give --data FILE.csv (columns file_name, tags), "
-                "a .jsonl, or a folder with one folder per tag"
+                "no training photos given. Give --data FILE.csv (columns file_name, tags), a "
+                "folder with one folder per tag, or another form: see `tag2mask --help`"
             )
         return self.config.data
 

@@ -101,6 +101,8 @@ def masks(run: Run, folder: Path) -> Counts:
     settings, table, maker = run.config.masks, run.table, mask_maker(run)
     maker.overall = maker.measure(table.photos)
     share = Table(table.tags, table.photos[rank() :: ranks()], table.source)
+    if share.with_unknown:
+        share = _found(run, share)
     make_masks(share, maker, folder, cores())
     barrier()
     if rank() > 0:
@@ -108,7 +110,7 @@ def masks(run: Run, folder: Path) -> Counts:
     about = {
         "classes": list(table.classes),  # by their numbers in the masks
         "ignore": IGNORE,
-        "labels": "given",
+        "labels": _labels(run),
         "settings": settings.model_dump(mode="json"),
         "threshold": maker.overall,
         "crf": backend() if settings.crf.iterations else False,
@@ -116,6 +118,24 @@ def masks(run: Run, folder: Path) -> Counts:
     }
     write_json(folder / MASKS, about)
     return {"photos": len(table), "empty": _count_empty(table, folder)}
+
+
+def _found(run: Run, table: Table) -> Table:
+    """A part of the run's table with only those unknown tags that the classifier finds."""
+    import torch
+
+    from tag2mask.classifier import find_unknown, load_classifier
+
+    M = membership(run.clusters, table.tags)
+    vectors = torch.from_numpy(np.asarray(cluster_vector(table.multi_hot, M)))
+    model = load_classifier(run.files.result("classifier", MODEL)).to(run.device)
+    found = find_unknown(model, table, vectors)
+    tags = sum(len(photo.unknown) for photo in found.photos)
+    log.info(
+        f"masks: {table.with_unknown} photos have unknown tags; the classifier finds {tags} of "
+        f"these tags in {found.with_unknown} of the photos"
+    )
+    return found
 
 
 def mask_maker(run: Run) -> "MaskMaker":
@@ -142,6 +162,10 @@ def mask_maker(run: Run) -> "MaskMaker":
     if about.exists():
         maker.overall = read_json(about).get("threshold")
     return maker
+
+
+def _labels(run: Run) -> str:
+    return "given and found" if run.table.with_unknown else "given"
 
 
 def _count_empty(table: Table, folder: Path) -> int:
@@ -176,7 +200,7 @@ def segmenter(run: Run, folder: Path) -> Counts:
     first, maker = run.files.result("masks"), mask_maker(run)
 
     def with_tags(photo: Photo, probs: np.ndarray) -> np.ndarray:
-        return maker.with_segmenter(photo, read_maps(first, photo), probs)
+        return maker.with_segmenter(*read_maps(first, photo), probs)
 
     pseudo_masks = first
     for number in range(1, rounds + 1):
@@ -232,7 +256,7 @@ def evaluate(run: Run, folder: Path) -> Counts:
     if rank() > 0:
         return {}
     crf = (run.config.masks if settings.rounds == 1 else settings).crf.iterations > 0
-    pseudo = {"split": listed.stem if listed else "train", "labels": "given", "crf": crf}
+    pseudo = {"split": listed.stem if listed else "train", "labels": _labels(run), "crf": crf}
     predicted = {"split": "val", "labels": "none", "crf": settings.crf.iterations > 0}
     for about, stage in ((pseudo, "classifier"), (predicted, "segmenter")):
         about["weights"] = (run.files.done(stage) or {}).get("counts", {}).get("weights")
@@ -304,15 +328,15 @@ def shown_scores(run: Run) -> Callable[[Photo], np.ndarray | None]:
     from tag2mask.masks import read_maps
     from tag2mask.masks.scores import relative
 
-    maker, folder = mask_maker(run), run.files.result("masks")
+    folder = run.files.result("masks")
 
     def read(photo: Photo) -> np.ndarray | None:
         if not (folder / f"{photo.name}.npz").exists():
             return None
-        maps = read_maps(folder, photo)
+        present, maps = read_maps(folder, photo)
         scores = np.zeros((run.table.num_classes, *maps.shape[1:]), np.float32)
         is_logits = run.config.masks.scores == "logits"
-        scores[maker.present(photo)] = relative(maps) if is_logits else maps
+        scores[present] = relative(maps) if is_logits else maps
         return scores
 
     return read

@@ -14,6 +14,9 @@ from tag2mask.segmenter.deeplab import DeepLabV2
 from tag2mask.segmenter.examples import PseudoMasked, is_object
 from tag2mask.segmenter.losses import segmentation_loss
 
+# Photos of nothing in an epoch for each other one, at most. Most of the other photos is background
+# already: with one for each, a segmenter of small things learned that all is background.
+NOTHING = 0.25
 MASKS_READ = 500  # masks whose object pixels are counted before training
 CROPS_TRIED = 32  # crops with objects on which the trained network is tested
 
@@ -58,6 +61,7 @@ def train_segmenter(
         workers=workers,
         what="segmenter",
         nothing=table.nothing,
+        ratio=NOTHING,
     ).eval()
     guard.check(trained)
     return trained
