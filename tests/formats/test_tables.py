@@ -223,6 +223,11 @@ def test_a_choice_is_left_to_the_person(folder, text, parts, choice, tags):
     assert read(folder, text, **choice) == tags
 
 
+def test_both_columns_in_doubt_are_said_at_once(folder):
+    text = fault(folder, "image,photo,tags,label\na.jpg,b.jpg,cat,dog\n")
+    assert "--photos.file-column" in text and "--photos.tag-column" in text
+
+
 def test_a_tag_of_two_words_is_one_tag(folder):
     text = "image,tags\na.jpg,traffic light\nb.jpg,fire hydrant\nc.jpg,cat\n"
     assert read(folder, text)["a.jpg"] == {"traffic light"}

@@ -69,7 +69,7 @@ class Columns:
 
 
 class ColumnError(Exception):
-    """Two columns fit, or none does: what is wrong, and what to do."""
+    """Two columns fit, or none does: what is wrong and what to do, perhaps several times."""
 
 
 @dataclass
@@ -103,7 +103,15 @@ def find_columns(sample: Sample, pictures: Pictures) -> Columns:
     settings = sample.settings
     file = _chosen(sample, settings.file_column, "file_column")
     if file is None:
-        file = _file_column(sample, pictures)
+        try:
+            file = _file_column(sample, pictures)
+        except ColumnError as error:
+            try:  # all faults at once
+                if sample.has_header and settings.tag_column is None:
+                    _tag_columns(sample, Columns(sample.names, -1))
+            except ColumnError as other:
+                raise ColumnError(*error.args, *other.args) from None
+            raise
     columns = Columns(sample.names, file, sample.has_header, split=_split_column(sample, file))
     tag = _chosen(sample, settings.tag_column, "tag_column")
     if tag is not None:
