@@ -167,6 +167,10 @@ def _file_column(sample: Sample, pictures: Pictures) -> int:
                 fit.append(i)
         return fit
 
+    def differ(a: int, b: int) -> bool:
+        both = zip(paths.get(a, ()), paths.get(b, ()), strict=False)
+        return any(one and other and one != other for one, other in both)
+
     everything = [i for i, key in enumerate(sample.keys) if key not in TAGS or len(rank) == 1]
     named = [i for i in everything if rank[i] < UNNAMED]
     fit = exist(everything, partial(pictures.there, search=False))
@@ -178,7 +182,7 @@ def _file_column(sample: Sample, pictures: Pictures) -> int:
     best = min(rank[i] for i in fit)
     first, *others = [i for i in fit if rank[i] == best]
     if best <= SURE:
-        others += [i for i in fit if best < rank[i] <= SURE and paths.get(i) != paths.get(first)]
+        others += [i for i in fit if best < rank[i] <= SURE and differ(i, first)]
     if others:
         listed = sample.listed(sorted([first, *others]))
         raise ColumnError(f"several columns may have the file names: {listed}", option)
