@@ -48,7 +48,7 @@ def draw(row: Row, numbers: Mapping[str, int]) -> np.ndarray:
 
 def object_tag(name: Any) -> str:
     """The tag of an object or class. Raises ValueError if it has no name."""
-    if name is None or not (tag := clean_tag(name)):
+    if not isinstance(name, str | int | float) or not (tag := clean_tag(name)):
         raise ValueError("an object or class without a name")
     return tag
 

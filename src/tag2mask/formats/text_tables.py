@@ -15,6 +15,7 @@ from tag2mask.config import DataSettings
 from tag2mask.errors import DataError
 from tag2mask.formats.columns import RANK, TAGS
 from tag2mask.formats.findings import Finding
+from tag2mask.formats.json_files import unique_keys
 from tag2mask.formats.pictures import Pictures, looks_like_picture
 from tag2mask.formats.rows import Rows
 from tag2mask.formats.tables import Fault, rows_from_objects, rows_from_records
@@ -78,7 +79,7 @@ class _Lines:
                     yield {}
                     continue
                 try:
-                    value = json.loads(line)
+                    value = json.loads(line, object_pairs_hook=unique_keys)
                 except (ValueError, RecursionError) as error:
                     what = f"not valid JSON ({getattr(error, 'msg', error)})"
                     yield Fault(what, "write one JSON object in each line")
