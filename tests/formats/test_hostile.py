@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -14,9 +15,11 @@ import yaml
 from layouts import picture, write
 
 from tag2mask.cli import main
+from tag2mask.clusters import load_clusters
 from tag2mask.config import DataSettings
-from tag2mask.errors import DataError
+from tag2mask.errors import ClusterError, DataError
 from tag2mask.formats import read_rows
+from tag2mask.formats.convert import convert
 from tag2mask.formats.rows import row_findings
 
 EVIL = "\x1b[31mred\x07"  # colors of a terminal, and its bell
@@ -212,3 +215,70 @@ def test_excel_files_that_grow_are_errors(tmp_path):
     assert row.tags == ("cat",)
     farther = far.replace("1048576", "9999999999")
     assert "no pictures" in fault(sheet(tmp_path / "farther.xlsx", head + farther))
+
+
+def parquet(path: Path, rows: list[dict], about: bytes = b"{}") -> Path:
+    arrow = pytest.importorskip("pyarrow")
+    table = arrow.Table.from_pylist(rows).replace_schema_metadata({b"huggingface": about})
+    arrow.parquet.write_table(table, path)
+    return path
+
+
+def test_parquet_files_that_lie_are_errors(tmp_path):
+    pytest.importorskip("pyarrow.parquet")
+    row = {"image": {"bytes": 5, "path": "a.jpg"}, "label": "cat"}
+    path = parquet(tmp_path / "t.parquet", [row], b"[" * 100_000)
+    with pytest.raises(DataError):
+        convert(path, "csv", tmp_path / "out")
+    (tmp_path / "hub").mkdir()
+    os.mkfifo(tmp_path / "hub" / "train.parquet")
+    assert "no file" in fault(tmp_path / "hub")
+
+
+def test_pictures_in_parquet_files_are_written_inside(tmp_path):
+    pytest.importorskip("pyarrow.parquet")
+    out = tmp_path / "deep" / "out"
+    names = ["../../a.jpg", "/b.jpg", "..\\c.jpg", "..", "", "d\0.jpg", "metadata.jsonl", "A" * 300]
+    names += [str(tmp_path / "e.jpg"), "http://[::1/f.jpg", f"{EVIL}.jpg"]
+    data = picture(tmp_path / "deep" / "a.jpg").read_bytes()
+    rows = [{"image": {"bytes": data, "path": name}, "label": "cat"} for name in names]
+    convert(parquet(tmp_path / "t.parquet", rows), "csv", out)
+    outside = {path for path in tmp_path.rglob("*") if not path.is_relative_to(out)}
+    assert outside == {tmp_path / "t.parquet", out.parent, out.parent / "a.jpg"}
+    assert len(list(out.rglob("*.jpg"))) == len(names)
+
+
+@pytest.mark.parametrize(
+    ("outline", "size", "what"),
+    [
+        ([[0, 0, 999_999, 0, 999_999, 999_999] * 300], 48, "edges are too long"),
+        ([[0, 0, 9, 0, 9, 9]], 40_000, "is this its size?"),
+    ],
+)
+def test_outlines_that_would_end_the_process_are_errors(tmp_path, outline, size, what):
+    picture(tmp_path / "a.jpg")
+    value = {
+        "images": [{"id": 1, "file_name": "a.jpg", "width": size, "height": size}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "segmentation": outline}],
+        "categories": [{"id": 1, "name": "cat"}],
+    }
+    path = write(tmp_path / "t.json", json.dumps(value))
+    with pytest.raises(DataError, match=re.escape(what)):
+        convert(path, "masks", tmp_path / "out")
+
+
+def test_odd_names_of_pictures_survive_a_conversion(tmp_path):
+    names = ["x\ny", EVIL, "[red]", "-rf", "a b", "ü"]
+    folder = tmp_path / "in"
+    rows = [{"file_name": picture(folder / f"{n}.png").name, "tags": ["cat", n]} for n in names]
+    path = write(folder / "t.jsonl", "".join(f"{json.dumps(row)}\n" for row in rows))
+    tags = sorted(row.tags for row in read_rows(path).rows)
+    for form in ("csv", "jsonl", "voc", "coco"):
+        new = convert(path, form, tmp_path / form)
+        assert sorted(sorted(row.tags) for row in read_rows(new).rows) == sorted(map(sorted, tags))
+
+
+def test_cluster_files_that_are_pipes_are_not_opened(tmp_path):
+    os.mkfifo(tmp_path / "c.json")
+    with pytest.raises(ClusterError, match="no file"):
+        load_clusters(tmp_path / "c.json")
