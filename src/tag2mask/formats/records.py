@@ -8,7 +8,7 @@ from typing import Any
 from tag2mask.config import DataSettings
 from tag2mask.errors import DataError
 from tag2mask.formats.cells import CellError, Marks, TagCells, Tags, as_mark
-from tag2mask.formats.columns import Columns
+from tag2mask.formats.columns import LISTED, Columns
 from tag2mask.formats.findings import Finding
 from tag2mask.formats.pictures import Pictures, TooManyError
 from tag2mask.formats.rows import Row, Rows, photos_text
@@ -275,6 +275,7 @@ def _form(columns: Columns, how: str, merge: _Merge) -> str:
         text += f"{', 0 absent' if merge.listed_only else ''}, tags that are not listed {rest}"
     if columns.split is not None:
         text += f", split in {columns.names[columns.split]}"
-    if columns.ignored:
-        text += f"; other columns are ignored: {', '.join(columns.ignored)}"
+    if ignored := columns.ignored:
+        shown = ", ".join(ignored[:LISTED] + ["..."] * (len(ignored) > LISTED))
+        text += f"; other columns are ignored: {shown}"
     return text

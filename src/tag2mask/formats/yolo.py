@@ -100,7 +100,9 @@ def _places(file: Path, values: dict[str, Any], split: str) -> list[Path]:
     places = []
     for entry in entries if isinstance(entries, list) else [entries]:
         if not isinstance(entry, str | int):
-            raise DataError(f"{file}: {split}: {short(entry)} is not the name of a folder")
+            raise DataError(
+                f"{file}: {split} has a {type(entry).__name__}, not the name of a folder"
+            )
         entry = str(entry)
         place = root / entry
         if not place.exists() and entry.startswith("../"):
