@@ -152,7 +152,7 @@ def test_a_key_that_is_twice_loses_no_tags(tmp_path, name, text):
          '"annotations": [], "categories": []}', "a.jpg"),
         ("t.csv", "file_name,tags\na.jpg,cat\nhttp://[::1/b.jpg,dog\n", "none of the 2"),
         ("data.yaml", f"{LAUGHS}names: *l9\ntrain: .\n", "not a YOLO data file"),
-        ("data.yaml", f"{LAUGHS}names: [cat]\ntrain: *l9\n", "train has a list, not the name of a folder"),
+        ("data.yaml", f"{LAUGHS}names: [cat]\ntrain: *l9\n", "train has a list, not the name"),
         ("data.yaml", f"{LAUGHS}names: [cat]\npath: *l9\ntrain: images\n", "does not exist"),
     ],
 )  # fmt: skip
@@ -166,6 +166,12 @@ def test_settings_that_are_nonsense_are_errors(tmp_path):
     assert "no column 999" in fault(table, file_column="9" * 5000)
     names = write(tmp_path / "names.toml", "a = " + "[" * 100_000)
     assert "not valid TOML" in fault(table, rename=names)
+
+
+def test_a_long_text_beside_a_picture_is_no_list_of_tags(tmp_path):
+    picture(tmp_path / "a.jpg")
+    write(tmp_path / "a.txt", ",".join(f"word{i}" for i in range(200_000)))
+    assert "a.txt: has more than 1 MB" in fault(tmp_path)
 
 
 def test_ten_thousand_columns_are_not_listed(tmp_path, capsys):

@@ -19,6 +19,7 @@ from tag2mask.formats.xmp import MOST_BYTES, Keyword, levels, xmp_keywords
 from tag2mask.processes import cores, parallel_map
 from tag2mask.progress import track
 
+MOST_TEXT = 1 << 20  # bytes of a list of tags
 LOOKED_AT = 200  # pictures that tell whether a folder of folders has keywords
 IPTC_CUTS = range(IPTC_BYTES - 3, IPTC_BYTES + 1)  # bytes of a keyword that may have been cut
 # Keywords that programs write for themselves: the tops of their levels.
@@ -180,14 +181,14 @@ def _xmp_file(file: Path) -> list[Keyword]:
 
 def _text_file(file: Path, separator: str | None) -> list[Keyword]:
     """A list of tags, separated by commas or lines; taggers write "\\(" for "("."""
-    text = read_text(_small(file)).replace("\\(", "(").replace("\\)", ")")
+    text = read_text(_small(file, MOST_TEXT)).replace("\\(", "(").replace("\\)", ")")
     parts = text.splitlines() if separator else re.split("[,\n]", text)
     return [*filter(None, map(levels, parts))]
 
 
-def _small(file: Path) -> Path:
-    if file.stat().st_size > MOST_BYTES:
-        raise DataError(f"has more than {MOST_BYTES >> 20} MB")
+def _small(file: Path, most: int = MOST_BYTES) -> Path:
+    if file.stat().st_size > most:
+        raise DataError(f"has more than {most >> 20} MB")
     return file
 
 

@@ -10,7 +10,7 @@ from tag2mask.photos.table import clean_tag
 
 Keyword = tuple[str, ...]  # its levels, the top first: ("Animals", "Dog"); mostly one
 
-MOST_BYTES = 1 << 24  # of a packet, and of a text beside a picture
+MOST_BYTES = 1 << 24  # of a packet
 MOST_LEVELS = 64
 RDF = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"
 ACDSEE = "{http://ns.acdsee.com/iptc/1.0}"
