@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Data = Annotated[Path, arg(help="The data set. Its forms: tag2mask --help.")]
 Classes = Annotated[
-    str, arg(help="What the numbers in the masks mean, see evaluate.classes in `run --help`.")
+    str, arg(help="What the numbers in the masks mean: see evaluate.classes in `run --help`.")
 ]
 SHOWN_ROWS = 10
 
@@ -39,11 +39,11 @@ def show_tags(argv: list[str]) -> None:
     def tags(
         data: Data, as_json: Annotated[bool, arg(name="json")] = False, options: Any = None
     ) -> None:
-        """Show what is understood of a data set: its form, its tags, ten photos.
+        """Show what is understood of a data set: its form, its tags, and ten photos.
 
         Args:
-            as_json: Print one JSON object with all photos: form, tags, photos and val, where the
-                data have a split. A tag that is neither present nor unknown is absent.
+            as_json: Print one JSON object: the form, the tags, all photos, and the validation
+                photos under "val". A tag that is neither present nor unknown is absent.
         """
         rows = read_rows(data, _reading(options))
         tags = known_tags(rows)
@@ -114,7 +114,7 @@ def check(argv: list[str]) -> None:
         classes: Classes = "auto",
         options: Any = None,
     ) -> None:
-        """Open every photo and mask, and list all faults. Training would stop at the errors only.
+        """Open every photo and mask, and list all faults. Only errors would stop a training.
 
         Args:
             val: Validation photos, in any of the forms.
@@ -146,10 +146,10 @@ def convert(argv: list[str]) -> None:
         classes: Classes = "auto",
         options: Any = None,
     ) -> None:
-        """Convert tags and masks to another format. `--to masks` draws outlines as PNG files.
+        """Convert tags and masks to another form. `--to masks` draws outlines as PNG files.
 
         Args:
-            to: The new format.
+            to: The new form.
             out: A new folder.
             masks: Folder of masks, NAME.png, to convert too. Without it: the outlines in the data.
         """
