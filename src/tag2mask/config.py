@@ -42,7 +42,7 @@ class DataSettings(Settings):
     """Table: what separates the tags in a cell: ";", ",", "|" or " ". none: each cell is one tag.
     Without it: find out."""
     level: str = "leaf"
-    """Keywords in levels (Animals|Dog). leaf: the last level is the tag; any: each level is a tag; a
+    """Keywords in levels (Animals|Dog). leaf: the last level is the tag; any: each level is one; a
     number: that level is the tag, 1 is the top."""
     min_confidence: float = Field(0.5, ge=0, le=1)
     """A tag with a lower confidence than this is unknown, where the data give one."""
@@ -50,8 +50,8 @@ class DataSettings(Settings):
     """File with new names of tags; several may become one. TOML: old = "new", or new = ["old",
     "older"]. CSV: two columns, old name and new name."""
     nothing: tuple[str, ...] = ()
-    """Tags that mean that nothing is there, such as "No Finding" or good. Their photos are photos of
-    nothing: all background."""
+    """Tags that mean that nothing is there, such as "No Finding" or good. Their photos are all
+    background."""
     keep: tuple[str, ...] = ()
     """Only these tags count. Without it: all tags count."""
     drop: tuple[str, ...] = ()

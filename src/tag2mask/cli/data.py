@@ -82,13 +82,17 @@ def _as_json(form: str, table: "Table", val: "Table | None") -> dict[str, Any]:
 
 
 def _show_table(form: str, table: "Table", val: "Table | None") -> None:
-    nothing = sum(photo.of_nothing for photo in table.photos)
-    partly = sum(bool(photo.unknown) for photo in table.photos)
-    parts = [f"{len(table)} photos", f"{table.num_tags} tags"]
-    parts += [f"{nothing} photos of nothing"] * bool(nothing)
-    parts += [f"{partly} photos with unknown tags"] * bool(partly)
-    parts += [f"{len(val)} validation photos"] if val is not None else []
+    from tag2mask.formats.findings import plural
+
+    nothing = {table.photos[i] for i in table.nothing}
+    parts = [plural(len(table), "photo"), plural(table.num_tags, "tag")]
+    parts += [f"{plural(len(nothing), 'photo')} of nothing"] if nothing else []
+    if table.with_unknown:
+        parts.append(f"{plural(table.with_unknown, 'photo')} with unknown tags")
+    parts += [plural(len(val), "validation photo")] if val is not None else []
     show(f"Form: {form}", ", ".join(parts))
+    if not table.photos:
+        return
     present = Counter(tag for photo in table.photos for tag in photo.tags)
     unknown = Counter(tag for photo in table.photos for tag in photo.unknown)
     counts = Columns("tag", "photos", *(["unknown in"] if unknown else []), box=None)
@@ -97,7 +101,7 @@ def _show_table(form: str, table: "Table", val: "Table | None") -> None:
         counts.add_row(Text(tag), str(present[tag]), *more)
     rows = Columns("photo", "tags", *(["unknown"] if unknown else []), box=None)
     for photo in table.photos[:: max(1, len(table) // SHOWN_ROWS)][:SHOWN_ROWS]:
-        here = ", ".join(photo.tags) or ("nothing" if photo.of_nothing else "")
+        here = ", ".join(photo.tags) or ("nothing" if photo in nothing else "")
         more = [", ".join(photo.unknown)] if unknown else []
         rows.add_row(*map(Text, (photo.name, here, *more)))
     show(counts, "", rows)
