@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tag2mask.photos.table import clean_tag
+from tag2mask.formats.rows import Tags, split_tags
 
 SEPARATORS = (";", ",", "|", "\n")
 UNKNOWN = {"na", "n/a", "#n/a", "nan", "<na>", "null"}  # as R, Excel and pandas write it
@@ -16,8 +16,6 @@ YES = ["1", "x", "true", "t", "yes", "y", "+", "✓", "✔", "wahr", "ja", "vrai
 NO = ["0", "false", "f", "no", "n", "-", "falsch", "nein", "faux", "non", "falso"]
 
 QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""")
-
-Tags = tuple[str, ...]
 
 
 class CellError(Exception):
@@ -98,7 +96,7 @@ class TagCells:
             return None
         else:
             values = cell if isinstance(cell, tuple) else [cell]
-        return tuple(dict.fromkeys(tag for v in values if (tag := clean_tag(as_text(v)))))
+        return split_tags(map(as_text, values))
 
     @property
     def form(self) -> str:

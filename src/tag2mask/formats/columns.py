@@ -9,6 +9,7 @@ from tag2mask.config import DataSettings
 from tag2mask.formats.cells import as_text, is_empty, is_number, mark
 from tag2mask.formats.findings import Finding
 from tag2mask.formats.pictures import Pictures, looks_like_picture
+from tag2mask.formats.rows import PARTS
 from tag2mask.photos.table import tag_key
 
 # Names as `tag_key` writes them. Of the file columns, those in an earlier line are surer.
@@ -30,12 +31,6 @@ TAG_NAMES = (
 TAGS = set(TAG_NAMES.split())
 CONFIDENCES = {"confidence", "conf", "probability", "prob", "score", "present", "presence"}
 SPLITS = {"split", "set", "subset", "datasplit", "partition", "mluse", "isvalid", "isval", "istest"}
-PARTS = {
-    "train training unassigned": "train",
-    "val valid validation validate dev": "val",
-    "test testing": "test",
-}
-PART = {word: part for words, part in PARTS.items() for word in words.split()}
 NO_TAGS = {"", "fold", "unnamed0"}  # though there may be only 0 and 1 in them
 COUNTERS = {"no", "nr", "num", "number", "index", "row", "id", "imageid"}
 LABEL_STUDIO = {"annotationid", "annotator", "leadtime"}
@@ -295,4 +290,4 @@ def part_of(cell: object, key: str) -> str | None:
     if key.startswith("is"):
         part = "test" if key == "istest" else "val"
         return {True: part, False: "train"}.get(mark(text))  # type: ignore[arg-type]
-    return PART.get(text)
+    return PARTS.get(text, "train" if text == "unassigned" else None)

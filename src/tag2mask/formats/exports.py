@@ -13,10 +13,8 @@ from tag2mask.config import DataSettings
 from tag2mask.errors import DataError
 from tag2mask.formats.findings import Finding
 from tag2mask.formats.pictures import Pictures
-from tag2mask.formats.rows import Row, Rows, Shape, photos_text
+from tag2mask.formats.rows import Row, Rows, Shape, Tags, photos_text
 from tag2mask.photos.table import clean_tag
-
-Tags = tuple[str, ...]
 
 
 class Export:

@@ -5,9 +5,9 @@ from typing import Any
 
 from tag2mask.config import DataSettings
 from tag2mask.errors import DataError
-from tag2mask.formats.exports import Export, Tags, class_name, confidence, tag_texts
+from tag2mask.formats.exports import Export, class_name, confidence, tag_texts
 from tag2mask.formats.json_files import load_json, peek_json
-from tag2mask.formats.rows import Rows
+from tag2mask.formats.rows import Rows, Tags
 
 
 def fiftyone_file(path: Path) -> Path | None:

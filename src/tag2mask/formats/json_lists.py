@@ -10,9 +10,9 @@ import yaml
 from tag2mask.config import DataSettings
 from tag2mask.errors import DataError
 from tag2mask.files import read_text
-from tag2mask.formats.exports import Export, Tags, class_name, confidence, tag_text, tag_texts
+from tag2mask.formats.exports import Export, class_name, confidence, tag_text, tag_texts
 from tag2mask.formats.json_files import load_json, peek_json
-from tag2mask.formats.rows import Rows
+from tag2mask.formats.rows import Rows, Tags
 from tag2mask.formats.tables import rows_from_objects
 
 FORMS = (
