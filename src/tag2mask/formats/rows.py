@@ -56,6 +56,11 @@ class Row:
     # unknown. A row with neither tags nor known absences is one in which nobody looked for tags.
     absent: tuple[str, ...] | None = None
 
+    @property
+    def nobody_looked(self) -> bool:
+        """Whether nothing is known of the picture's tags."""
+        return not self.tags and self.absent == ()
+
 
 @dataclass
 class Rows:

@@ -74,7 +74,7 @@ def read_split(path: Path, settings: DataSettings, read: Reader) -> Rows:
 
 def _read(folder: Path, settings: DataSettings, read: Reader) -> Rows:
     rows = read(folder, settings)
-    if rows.rows and all(not row.tags and row.absent == () for row in rows.rows):
+    if rows.rows and all(row.nobody_looked for row in rows.rows):
         what = f"{photos_text(len(rows.rows))}, but no tags: no folder for each tag and no table"
         tables = table_files(folder.parent)
         perhaps = f" ({', '.join(tables)}?)" if tables else ""
