@@ -56,14 +56,14 @@ def _job_tags(value: dict[str, Any], job: str, least: float) -> Tags | None:
         return None
     label = value[job]
     if isinstance(label, list):  # several labels: numbers, their names in class-map
-        sure = about.get("confidence-map") or {}
-        numbers = [one for one in label if confidence(sure.get(str(one))) >= least]
-        return tuple(tag_text(about["class-map"][str(one)]) for one in numbers)
+        values = about.get("confidence-map") or {}
+        numbers = [number for number in map(str, label) if confidence(values.get(number)) >= least]
+        return tuple(tag_text(about["class-map"][number]) for number in numbers)
     if isinstance(label, dict):  # boxes
-        sure = [confidence(one.get("confidence")) for one in about.get("objects") or []]
+        values = [confidence(thing.get("confidence")) for thing in about.get("objects") or []]
         boxes = label["annotations"]
-        sure += [1.0] * (len(boxes) - len(sure))
-        kept = [box for box, one in zip(boxes, sure, strict=False) if one >= least]
+        values += [1.0] * (len(boxes) - len(values))
+        kept = [box for box, value in zip(boxes, values, strict=False) if value >= least]
         return tuple(tag_text(about["class-map"][str(box["class_id"])]) for box in kept)
     tag = tag_text(about["class-name"])
     return (tag,) if confidence(about.get("confidence")) >= least else ()

@@ -106,7 +106,7 @@ def _dictionary(value: dict[Any, Any], path: Path, settings: DataSettings, form:
     export = Export(path, settings)
     for number, (name, target) in enumerate(value.items(), 1):
         where = f"entry {number}"
-        with export.entry(where, "a dictionary's entry"):
+        with export.entry(where, "a picture with its tags"):
             export.add(name, where, *_tags(target, settings))
     return export.finish(form)
 
@@ -147,7 +147,9 @@ def _tags(target: Any, settings: DataSettings) -> tuple[Tags, Tags | None]:
     text = str(target)
     separator = settings.separator or (";" if ";" in text else None)
     if separator is None and "," in text:
-        do = 'write a list, or choose with --photos.separator "," or --photos.separator none'
-        raise ValueError(f"is {short(text)} one tag or several? {do}")
+        do = (
+            'write a list, or use --photos.separator "," (several) or --photos.separator none (one)'
+        )
+        raise DataError(f"is {short(text)} one tag or several? {do}")
     parts = [text] if separator in (None, "none") else text.split(separator)
     return tag_texts([part for part in parts if part.strip()]), None

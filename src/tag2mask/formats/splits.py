@@ -44,7 +44,7 @@ def _deeper(file: Path) -> bool:
 
 
 def read_split(path: Path, settings: DataSettings, read: Reader) -> Rows:
-    """train/ trains, val/ is the validation set (`Rows.val`), test/ is not used.
+    """train/ is for training, val/ for validation (`Rows.val`), test/ is not used.
 
     `read` reads one of these folders in the form that it has. Raises DataError if train/ or val/
     has no tags.
@@ -57,9 +57,9 @@ def read_split(path: Path, settings: DataSettings, read: Reader) -> Rows:
         _read(splits[kind], inner, read) if kind in splits else None for kind in ("train", "val")
     )
     assert rows is not None
-    uses = [f"{splits['train'].name}/ trains ({photos_text(len(rows.rows))})"]
+    uses = [f"{splits['train'].name}/ for training ({photos_text(len(rows.rows))})"]
     if val:
-        uses.append(f"{splits['val'].name}/ validates ({photos_text(len(val.rows))})")
+        uses.append(f"{splits['val'].name}/ for validation ({photos_text(len(val.rows))})")
     if "test" in splits:
         uses.append(f"{splits['test'].name}/ is not used")
     used = {*splits.values()}
@@ -67,7 +67,7 @@ def read_split(path: Path, settings: DataSettings, read: Reader) -> Rows:
     if others := [f for f in inner_folders(path) if f not in used and pictures_below(f)]:
         what = f"the pictures in {', '.join(f'{f.name}/' for f in others)} are not used"
         findings.append(Finding("split", str(path), what, severity="warning"))
-    form = f"folders of a split: {', '.join(uses)}; each is {rows.form}"
+    form = f"folders of a split: {', '.join(uses)}; in each: {rows.form}"
     log.info(f"{path}: {', '.join(uses)}")
     return replace(rows, source=path, form=form, val=val, findings=findings)
 
