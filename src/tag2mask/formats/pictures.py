@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Container, Iterable, Iterator
 from functools import cached_property
 from pathlib import Path, PurePath
+from unicodedata import normalize
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from tag2mask.errors import DataError
@@ -94,7 +95,7 @@ class Pictures:
                 path = os.path.join(folder, *parts[start:])  # noqa: PTH118
                 if is_file(path):
                     return Path(os.path.normpath(path))
-        *folders, last = map(str.casefold, parts)
+        *folders, last = map(_folded, parts)
         files = self._named(last) or self._named(UPLOAD.sub("", last))
         if len(files) > 1:  # the longest common end of the paths decides
             score = [_common_end(folders, file) for file in files]
@@ -133,11 +134,11 @@ class Pictures:
 
     @cached_property
     def _by_name(self) -> dict[str, list[str]]:
-        return _index(self._files, lambda file: file.rpartition(os.sep)[2].casefold())
+        return _index(self._files, lambda file: _folded(file.rpartition(os.sep)[2]))
 
     @cached_property
     def _by_stem(self) -> dict[str, list[str]]:
-        return _index(self._files, lambda file: PurePath(file).stem.casefold())
+        return _index(self._files, lambda file: _folded(PurePath(file).stem))
 
 
 def looks_like_picture(name: str) -> bool:
@@ -205,11 +206,16 @@ def _stem(name: str) -> str:
     return stem if dot and (f".{suffix}" in PICTURES or f".{suffix}" in UNREAD) else name
 
 
+def _folded(name: str) -> str:
+    """A name in one case, and in one spelling of letters with accents: macOS may write two."""
+    return (name if name.isascii() else normalize("NFC", name)).casefold()
+
+
 def _common_end(folders: list[str], file: str) -> int:
     """How many folders above two files have the same names, from the file upward."""
     count = 0
     for a, b in zip(reversed(folders), PurePath(file).parent.parts[::-1], strict=False):
-        if a != b.casefold():
+        if a != _folded(b):
             break
         count += 1
     return count
