@@ -136,6 +136,8 @@ def test_open_images(folder):
         "c.jpg": (set(), {"cat", "sofa"}),
     }
     assert read(folder, text, min_confidence=0.3)["b.jpg"] == {"cat", "dog"}
+    machine = text + "d,machine,cat,0\nd,verification,dog,0\n"
+    assert read(folder, machine)["d.jpg"] == (set(), {"cat", "sofa"})  # it is no person's word
     text += "d,verification,cat,1\nd,verification,cat,0\n"
     assert 'row 9 (d): "cat" is both present and absent' in fault(folder, text)
 
@@ -221,6 +223,18 @@ def test_a_choice_is_left_to_the_person(folder, text, parts, choice, tags):
         load_table(folder / "table.csv")
     assert all(part in str(caught.value) for part in parts)
     assert read(folder, text, **choice) == tags
+
+
+def test_two_columns_that_name_different_pictures(folder):
+    text = "file_name,image,tags\na.jpg,b.jpg,cat\nc.jpg,d.jpg,dog\n"
+    assert "--photos.file-column" in fault(folder, text)
+    same = "path,image,tags\nold/a.jpg,a.jpg,cat\nold/c.jpg,c,dog\n"
+    assert read(folder, same) == {"a.jpg": {"cat"}, "c.jpg": {"dog"}}
+
+
+def test_both_columns_in_doubt_are_said_at_once(folder):
+    text = fault(folder, "image,photo,tags,label\na.jpg,b.jpg,cat,dog\n")
+    assert "--photos.file-column" in text and "--photos.tag-column" in text
 
 
 def test_a_tag_of_two_words_is_one_tag(folder):

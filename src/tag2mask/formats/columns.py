@@ -69,7 +69,7 @@ class Columns:
 
 
 class ColumnError(Exception):
-    """Two columns fit, or none does: what is wrong, and what to do."""
+    """Two columns fit, or none does: what is wrong and what to do, perhaps several times."""
 
 
 @dataclass
@@ -103,7 +103,15 @@ def find_columns(sample: Sample, pictures: Pictures) -> Columns:
     settings = sample.settings
     file = _chosen(sample, settings.file_column, "file_column")
     if file is None:
-        file = _file_column(sample, pictures)
+        try:
+            file = _file_column(sample, pictures)
+        except ColumnError as error:
+            try:  # all faults at once
+                if sample.has_header and settings.tag_column is None:
+                    _tag_columns(sample, Columns(sample.names, -1))
+            except ColumnError as other:
+                raise ColumnError(*error.args, *other.args) from None
+            raise
     columns = Columns(sample.names, file, sample.has_header, split=_split_column(sample, file))
     tag = _chosen(sample, settings.tag_column, "tag_column")
     if tag is not None:
@@ -159,6 +167,10 @@ def _file_column(sample: Sample, pictures: Pictures) -> int:
                 fit.append(i)
         return fit
 
+    def differ(a: int, b: int) -> bool:
+        both = zip(paths.get(a, ()), paths.get(b, ()), strict=False)
+        return any(one and other and one != other for one, other in both)
+
     everything = [i for i, key in enumerate(sample.keys) if key not in TAGS or len(rank) == 1]
     named = [i for i in everything if rank[i] < UNNAMED]
     fit = exist(everything, partial(pictures.there, search=False))
@@ -170,7 +182,7 @@ def _file_column(sample: Sample, pictures: Pictures) -> int:
     best = min(rank[i] for i in fit)
     first, *others = [i for i in fit if rank[i] == best]
     if best <= SURE:
-        others += [i for i in fit if best < rank[i] <= SURE and paths.get(i) != paths.get(first)]
+        others += [i for i in fit if best < rank[i] <= SURE and differ(i, first)]
     if others:
         listed = sample.listed(sorted([first, *others]))
         raise ColumnError(f"several columns may have the file names: {listed}", option)
