@@ -142,3 +142,40 @@ def test_crf(copy, shared):
     script(copy, "crf.py", "--photos", shared / "voc-animals" / "images", *least)
     after = (copy / "benchmarks" / "crf.md").read_text(encoding="utf-8")
     assert after != before and "--count 1 --repeat 1" in after
+
+
+@pytest.mark.slow
+@pytest.mark.real
+def test_unknown_tags(copy, tmp_path, shared):
+    words = ("--photos", 16, "--epochs", 1, "--shares", 0.5)
+    for _ in range(2):  # results that are there are not made again
+        script(copy, "unknown_tags.py", shared / "voc-animals", tmp_path, *words)
+    assert len((tmp_path / "unknown_tags.jsonl").read_text().splitlines()) == 4
+    rows = [line.split(" | ") for line in table(copy, "unknown") if line.startswith("| 50 %")]
+    assert [row[1:3] for row in rows] == [
+        ["left out", "not at all"],
+        ["left out", "as found"],
+        ["left out", "as they are"],
+        ["absent", "not at all"],
+    ]
+    shown, right = (int(cell) for cell in rows[1][4:6])
+    assert int(rows[0][4]) <= right <= shown
+
+
+@pytest.mark.slow
+@pytest.mark.real
+def test_tiles(copy, tmp_path, shared):
+    data = tmp_path / "data"
+    data.mkdir()
+    for folder in ("images", "masks"):
+        (data / folder).symlink_to(shared / "magnetic-tiles" / folder)
+    for name in ("train.csv", "val.csv"):
+        header, *rows = (shared / "magnetic-tiles" / name).read_text().splitlines()
+        (data / name).write_text("\n".join([header, *rows[::12]]))
+    tiny = ["--classifier.epochs", 1, "--classifier.image-size", 96, "--masks.image-size", 96]
+    tiny += ["--segmenter.steps", 1, "--segmenter.crop-size", 65, "--segmenter.image-size", 97]
+    tiny += ["--segmenter.lr", 1e-6]  # few steps at a higher rate learn background alone
+    script(copy, "tiles.py", data, tmp_path / "runs", "--settings", *tiny)
+    lines = table(copy, "tiles")
+    assert [line for line in lines if line.startswith("| with the good tiles | 0 |")]
+    assert len([line for line in lines if line.startswith("| without them |")]) == 2
