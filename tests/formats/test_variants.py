@@ -128,3 +128,108 @@ def test_nothing_and_a_tag_in_one_photo_names_the_way_out(folder):
         folder / "t.csv", settings=DataSettings(nothing=("No Finding",), drop=("Device",))
     )
     assert [photo.tags for photo in table.photos] == [(), (), ("crack",)]
+
+
+PRESENT = {"a": {"cat"}, "b": {"cat", "dog"}}  # c: nothing
+
+
+@pytest.mark.parametrize(
+    ("values", "unsure"),
+    [
+        ("yes no yes no yes no", None),
+        ("1 0 1 0 1 0", None),
+        ("0,9 0,0 0,7 0,3 1 0", "dog"),
+        ("90% 0% 70% 30% 100% 0%", "dog"),
+    ],
+)
+@pytest.mark.parametrize("column", ["present", "value", "confidence"])
+def test_a_row_for_each_photo_and_tag_says_whether_it_is_there(folder, column, values, unsure):
+    a_cat, a_dog, b_cat, b_dog, d_dog, d_cat = values.split()
+    text = (
+        f"image;label;{column}\na.jpg;cat;{a_cat}\na.jpg;dog;{a_dog}\nb.jpg;cat;{b_cat}\n"
+        f"b.jpg;dog;{b_dog}\nd.jpg;dog;{d_dog}\nd.jpg;cat;{d_cat}\n"
+    )
+    photos = read(folder, text)
+    assert photos["a"] == {"cat"} and photos["d"] == {"dog"}
+    assert photos["b"] == (({"cat"}, {"dog"}) if unsure else {"cat"})
+
+
+@pytest.mark.parametrize("value", ["high", "93", "?"])
+def test_a_confidence_that_is_none_is_an_error_and_not_ignored(folder, value):
+    (folder / "t.csv").write_text(f"image,label,confidence\na,cat,{value}\nb,dog,0.9\n")
+    assert value in fault(folder / "t.csv")
+
+
+def test_a_column_source_is_open_images_only_with_its_words(folder):
+    text = "image,label,confidence,source\na.jpg,cat,0.9,{0}\nb.jpg,dog,0.8,{0}\n"
+    assert read(folder, text.format("camera 1")) == {"a": {"cat"}, "b": {"dog"}}
+    assert read(folder, text.format("machine"))["a"] == ({"cat"}, {"dog"})
+
+
+@pytest.mark.parametrize("unknown", ["NA", "nan", "", "NaN"])
+def test_a_tag_that_is_mostly_unknown_keeps_its_column(folder, unknown):
+    text = f"file,cat,dog\na,1,{unknown}\nb,1,1\nc,0,{unknown}\nd,0,0\n"
+    photos = read(folder, text)
+    assert photos["a"] == ({"cat"}, {"dog"}) and photos["c"] == (set(), {"dog"})
+    assert photos["b"] == {"cat", "dog"} and photos["d"] == set()
+
+
+@pytest.mark.parametrize("odd", ["2", "?", "u"])
+def test_a_column_that_is_only_partly_of_marks_is_asked_about(folder, odd):
+    (folder / "t.csv").write_text(f"file,cat,dog\na,1,{odd}\nb,1,1\nc,0,0\nd,0,1\n")
+    text = fault(folder / "t.csv")
+    assert '--photos.drop "dog"' in text and odd in text
+    table = load_table(folder / "t.csv", untagged=True, settings=DataSettings(drop=("dog",)))
+    assert table.tags == ("cat",)
+
+
+def test_is_train_is_a_split(folder):
+    for header in ("file,is_train,cat,dog\n", "file,is_train,tags\n"):
+        one_hot = header.endswith("dog\n")
+        cells = ("1,0", "0,1", "1,1") if one_hot else ("cat", "dog", "cat;dog")
+        lines = (f"{p},{int(p != 'c')},{cell}\n" for p, cell in zip("abc", cells, strict=True))
+        (folder / "t.csv").write_text(header + "".join(lines))
+        rows = read_rows(folder / "t.csv")
+        assert [row.path.stem for row in rows.rows] == ["a", "b"] and rows.val
+        assert [row.tags for row in rows.val.rows] == [("cat", "dog")]
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["image_tags", "Image Labels", "class_label", "tag_list", "object classes", "all_labels"],
+)
+def test_names_of_tag_columns_in_two_words(folder, header):
+    assert read(folder, f"img_name,{header}\na,cat\nb,cat;dog\nc,\n") == PRESENT | {"c": set()}
+
+
+@pytest.mark.parametrize(
+    ("sign", "cell"), [("/", "cat/dog"), ("+", "cat + dog"), ("&", "cat & dog"), (" ", "cat dog")]
+)
+def test_other_separators_are_asked_about_by_name(folder, sign, cell):
+    text = f"file,tags\na.jpg,cat\nb.jpg,{cell}\nc.jpg,\nd.jpg,dog\n"
+    (folder / "table.csv").write_text(text)
+    assert f'--photos.separator: none (one tag), or "{sign}" (several)' in fault(
+        folder / "table.csv"
+    )
+    assert read(folder, text, separator=sign) == PRESENT | {"c": set(), "d": {"dog"}}
+
+
+def test_quotes_around_tags_in_a_cell_are_not_part_of_them(folder):
+    text = 'file,tags\na.jpg,"""cat"""\nb.jpg,"""cat"", ""dog"""\nc.jpg,\n'
+    assert read(folder, text) == PRESENT | {"c": set()}
+
+
+def label_studio(*rows: str) -> str:
+    header = "image,id,what,annotator,annotation_id,created_at,lead_time"
+    return "\n".join((header, *(f"{row},1,1,2026-01-01,2.5" for row in rows))) + "\n"
+
+
+def test_a_plain_text_of_label_studio_is_one_choice(folder):
+    text = label_studio('a.jpg,1,"dog, big"', 'b.jpg,2,"{""choices"": [""cat"", ""dog, big""]}"')
+    assert read(folder, text) == {"a": {"dog, big"}, "b": {"cat", "dog, big"}}
+
+
+def test_annotations_of_label_studio_that_disagree_leave_a_tag_unknown(folder):
+    both = '"{""choices"": [""cat"", ""dog""]}"'
+    text = label_studio("a.jpg,1,cat", f"a.jpg,1,{both}", f"b.jpg,2,{both}", f"b.jpg,2,{both}")
+    assert read(folder, text) == {"a": ({"cat"}, {"dog"}), "b": {"cat", "dog"}}
