@@ -233,3 +233,8 @@ def test_annotations_of_label_studio_that_disagree_leave_a_tag_unknown(folder):
     both = '"{""choices"": [""cat"", ""dog""]}"'
     text = label_studio("a.jpg,1,cat", f"a.jpg,1,{both}", f"b.jpg,2,{both}", f"b.jpg,2,{both}")
     assert read(folder, text) == {"a": ({"cat"}, {"dog"}), "b": {"cat", "dog"}}
+
+
+def test_a_split_in_numbers_is_no_tag(folder):
+    photos = read(folder, "image,partition,cat,dog\na,0,1,-1\nb,1,1,1\nc,0,-1,-1\n")
+    assert photos == PRESENT | {"c": set()}

@@ -40,7 +40,7 @@ PARTS = {
     "test testing": "test",
 }
 PART = {word: part for words, part in PARTS.items() for word in words.split()}
-NO_TAGS = {"", "fold", "unnamed0"}  # though there may be only 0 and 1 in them
+NO_TAGS = {"", "fold", "unnamed0", *SPLITS}  # though there may be only 0 and 1 in them
 COUNTERS = {"no", "nr", "num", "number", "index", "row", "id", "imageid"}
 LABEL_STUDIO = {"annotationid", "annotator", "leadtime"}
 OPEN_IMAGES = {"machine", "verification", "crowdsource-verification", "xclick", "activemil"}
