@@ -51,9 +51,12 @@ def is_folder(path: Path) -> bool:
 
 
 def _no_tags(path: Path, folders: list[str]) -> list[Finding]:
-    """Faults of folders whose names are those of containers; raises DataError if all are."""
+    """Faults of folders whose names are those of containers; raises DataError if all are, or if
+    there is but one folder, with folders in it."""
     names = {*CONTAINERS, *MASKS, *SPLIT_NAMES}
     odd = [name for name in folders if name.lower() in names]
+    if len(folders) == 1 and _has_folders(path / folders[0]):
+        odd = folders
     if odd and odd == folders:
         listed = " and ".join(f"{name}/" for name in odd)
         inner = next((name for name in odd if _has_folders(path / name)), None)
