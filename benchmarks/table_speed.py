@@ -1,4 +1,4 @@
-"""Seconds, of the clock and of a core, and peak memory of reading tables of many rows, with a file for each photo.
+"""Seconds, of the clock and of a core, and peak memory of reading tables of a million rows.
 
 python benchmarks/table_speed.py [--rows 1000000] [--folder /tmp/table-speed]
 """

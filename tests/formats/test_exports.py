@@ -458,7 +458,7 @@ def test_dictionaries_keep_what_is_unknown(tmp_path):
     assert meaning(path) == known({"a": CAT, "b": ("cat", "dog"), "c": ()})
     write(path, {"a.jpg": "cat, dog", "b.jpg": "cat"})
     (problem,) = problems(path)
-    assert "one tag or several?" in problem and "--photos.separator none" in problem
+    assert "one tag or several?" in problem and "--photos.separator" in problem
     assert meaning(path, separator=",") == known({"a": ("cat", "dog"), "b": CAT})
     assert meaning(path, separator="none") == known({"a": ("cat, dog",), "b": CAT})
 

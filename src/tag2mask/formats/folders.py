@@ -58,9 +58,12 @@ def inner_folders(folder: Path) -> list[Path]:
 
 
 def _no_tags(path: Path, folders: list[str]) -> list[Finding]:
-    """Faults of folders whose names are those of containers; raises DataError if all are."""
+    """Faults of folders whose names are those of containers; raises DataError if all are, or if
+    there is but one folder, with folders in it."""
     names = {*CONTAINERS, *MASKS, *PARTS}
     odd = [name for name in folders if name.lower() in names]
+    if len(folders) == 1 and inner_folders(path / folders[0]):
+        odd = folders
     if odd and odd == folders:
         listed = " and ".join(f"{name}/" for name in odd)
         inner = next((name for name in odd if inner_folders(path / name)), None)

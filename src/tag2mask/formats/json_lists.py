@@ -147,9 +147,7 @@ def _tags(target: Any, settings: DataSettings) -> tuple[Tags, Tags | None]:
     text = str(target)
     separator = settings.separator or (";" if ";" in text else None)
     if separator is None and "," in text:
-        do = (
-            'write a list, or use --photos.separator "," (several) or --photos.separator none (one)'
-        )
+        do = 'write a list, or choose with --photos.separator: "," (several) or none (one)'
         raise DataError(f"is {short(text)} one tag or several? {do}")
     parts = [text] if separator in (None, "none") else text.split(separator)
     return tag_texts([part for part in parts if part.strip()]), None

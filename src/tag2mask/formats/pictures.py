@@ -8,6 +8,7 @@ from contextlib import suppress
 from functools import cached_property
 from math import inf
 from pathlib import Path, PurePath
+from unicodedata import normalize
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from tag2mask.errors import DataError
@@ -94,7 +95,7 @@ class Pictures:
                 path = os.path.join(folder, *parts[start:])  # noqa: PTH118
                 if is_file(path):
                     return Path(os.path.normpath(path))
-        *folders, last = map(str.casefold, parts)
+        *folders, last = map(_folded, parts)
         files = self._named(last) or self._named(UPLOAD.sub("", last))
         if len(files) > 1:  # the longest common end of the paths decides
             score = [_common_end(folders, file) for file in files]
@@ -107,7 +108,7 @@ class Pictures:
     def _named(self, name: str) -> list[str]:
         """The files of this name, or with another extension than it has or does not have."""
         same = self._with_stem(_stem(name))
-        exact = [file for file in same if file.rpartition(os.sep)[2].casefold() == name]
+        exact = [file for file in same if _folded(file.rpartition(os.sep)[2]) == name]
         return exact or self._with_stem(name) or same
 
     def _with_stem(self, stem: str) -> list[str]:
@@ -120,7 +121,7 @@ class Pictures:
             raise self._listing
         index: dict[str, str | list[str]] = {}
         for file in self._listing:
-            stem = file.rpartition(os.sep)[2].rpartition(".")[0].casefold()
+            stem = _folded(file.rpartition(os.sep)[2].rpartition(".")[0])
             others = index.setdefault(stem, file)
             if isinstance(others, list):
                 others.append(file)
@@ -215,11 +216,16 @@ def _stem(name: str) -> str:
     return stem if f"{dot}{suffix}" in EXTENSIONS else name
 
 
+def _folded(name: str) -> str:
+    """A name in one case, and in one spelling of letters with accents: macOS may write two."""
+    return (name if name.isascii() else normalize("NFC", name)).casefold()
+
+
 def _common_end(folders: list[str], file: str) -> int:
     """How many folders above two files have the same names, from the file upward."""
     count = 0
     for a, b in zip(reversed(folders), PurePath(file).parent.parts[::-1], strict=False):
-        if a != b.casefold():
+        if a != _folded(b):
             break
         count += 1
     return count

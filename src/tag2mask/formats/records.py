@@ -72,7 +72,7 @@ def add_rows(
         groups: Iterable[Sequence[int]] = ((i,) for i in range(len(records.names)))
     else:
         groups = _by_photo(rows, records, meanings, columns)
-    merge = _Merge(rows, records, meanings, settings.min_confidence, columns.origin is not None)
+    merge = _Merge(rows, records, meanings, settings.min_confidence, columns)
     parts: dict[str, list[Row]] = {}
     for group in groups:
         first = group[0]
@@ -121,7 +121,7 @@ def _meanings(
         how = str(marks)
         read = partial(_one_hot, [clean_tag(columns.names[i]) for i in columns.tags], marks)
     else:
-        tag_cells = TagCells(parts, settings.separator, long)
+        tag_cells = TagCells(parts, settings.separator, long, columns.label_studio)
         if tag_cells.doubt:
             what = f"each of these is taken for one tag: {tag_cells.doubt}"
             do = 'if their words are tags, use --photos.separator " "'
@@ -170,7 +170,8 @@ def _by_photo(
     for name, group in photos.items():
         own = [meanings[records.kinds[i]] for i in group]
         one_tag = all(m is None or len(m[0]) == 1 or m == NOBODY_LOOKED for m in own)
-        if len(group) > 1 and (columns.one_hot or not one_tag):
+        together = columns.label_studio or (one_tag and not columns.one_hot)
+        if len(group) > 1 and not together:
             groups += ([i] for i in group)
         else:
             if len(group) > 1:
@@ -188,7 +189,8 @@ class _Merge:
 
     A confidence of 0 is a person's word that the tag is absent (Open Images); then tags that are
     not listed are unknown, and absent otherwise. A tag below `limit` is unknown: a machine was not
-    sure. A person's word counts more than a machine's.
+    sure. A person's word counts more than a machine's. Of Label Studio's annotations of a photo, a
+    tag that only some have is unknown, as in `label_studio`.
     """
 
     def __init__(
@@ -197,10 +199,11 @@ class _Merge:
         records: Records,
         meanings: Sequence[Meaning | None],
         limit: float,
-        open_images: bool,
+        columns: Columns,
     ):
         self.rows, self.records, self.meanings, self.limit = rows, records, meanings, limit
-        self.listed_only = open_images or 0.0 in records.confidences
+        self.listed_only = columns.origin is not None or 0.0 in records.confidences
+        self.votes = columns.label_studio
         self.tags = dict.fromkeys(tag for meaning in meanings if meaning for tag in meaning[0])
 
     def meaning(self, group: Sequence[int]) -> Meaning | None:
@@ -217,6 +220,11 @@ class _Merge:
             return NOBODY_LOOKED
         if len(own) == 1 and not own[0][1][0]:  # an empty cell: a photo of nothing
             return own[0][1]
+        if self.votes:
+            sets = [set(tags) for _, (tags, _) in own]
+            every, some = set.intersection(*sets), set.union(*sets)
+            rest = None if every == some else tuple(tag for tag in self.tags if tag not in some)
+            return tuple(tag for tag in self.tags if tag in every), rest
         present: dict[str, bool] = {}  # tag -> a person says it
         absent: dict[str, None] = {}
         unsure: dict[str, None] = {}
