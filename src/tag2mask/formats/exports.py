@@ -111,6 +111,14 @@ def tag_texts(value: Any) -> Tags:
     return tuple(dict.fromkeys(map(tag_text, value)))
 
 
+def class_list(values: Any, file: Path) -> Tags:
+    """The classes of a file, in the order of their numbers; () for None. Raises DataError."""
+    try:
+        return tag_texts(values or [])
+    except ValueError as error:
+        raise DataError(f"{file}: its classes are not a list of names ({error})") from None
+
+
 def confidence(value: Any) -> float:
     """A confidence from 0 to 1; without one, 1. Raises ValueError."""
     if value is None or value == "":

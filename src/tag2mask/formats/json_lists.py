@@ -10,7 +10,7 @@ import yaml
 from tag2mask.config import DataSettings
 from tag2mask.errors import DataError
 from tag2mask.files import read_text
-from tag2mask.formats.exports import Export, class_name, confidence, tag_text, tag_texts
+from tag2mask.formats.exports import Export, class_list, class_name, confidence, tag_text, tag_texts
 from tag2mask.formats.json_files import load_json, peek_json
 from tag2mask.formats.rows import Rows, Tags
 from tag2mask.formats.tables import rows_from_objects
@@ -41,10 +41,7 @@ def read_mmpretrain(path: Path, settings: DataSettings) -> Rows:
         raise DataError(f"{path}: no list data_list in it")
     info = value.get("metainfo")
     export = Export(path, settings, path.parent / "data", path.parent.parent / "data")
-    try:
-        classes = tag_texts(info.get("classes") or []) if isinstance(info, dict) else ()
-    except ValueError as error:
-        raise DataError(f"{path}: metainfo has no list of classes ({error})") from None
+    classes = class_list(info.get("classes"), path) if isinstance(info, dict) else ()
     for number, entry in enumerate(value["data_list"]):
         where = f"entry {number} of data_list"
         with export.entry(where, "an entry of mmpretrain"):
