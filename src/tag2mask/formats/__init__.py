@@ -27,7 +27,7 @@ from tag2mask.formats.keywords import is_keywords, read_keywords
 from tag2mask.formats.label_studio import is_label_studio, read_label_studio
 from tag2mask.formats.labelme import is_labelme, read_labelme
 from tag2mask.formats.rows import Rows, count_tags, known_tags, many_objects, to_table
-from tag2mask.formats.splits import read_split, split_folders
+from tag2mask.formats.splits import Reader, read_split, split_folders
 from tag2mask.formats.text_tables import read_csv, read_jsonl
 from tag2mask.formats.voc import is_voc, read_voc
 from tag2mask.formats.voc_lists import class_lists, read_class_lists
@@ -41,7 +41,7 @@ class Format(NamedTuple):
     """One data format."""
 
     accepts: Callable[[Path], object]  # true if a path that exists has this format
-    read: Callable[[Path, DataSettings], Rows]
+    read: Reader
     what: str  # how to name it with --data
 
 
@@ -49,7 +49,7 @@ def _suffix(*suffixes: str) -> Callable[[Path], bool]:
     return lambda path: path.suffix.lower() in suffixes
 
 
-def _metadata(name: str, read: Callable[[Path, DataSettings], Rows]) -> Format:
+def _metadata(name: str, read: Reader) -> Format:
     what = f"a Hugging Face folder: with a file {name}"
     return Format(lambda path: (path / name).is_file(), lambda path, s: read(path / name, s), what)
 

@@ -89,16 +89,16 @@ def _of_events(
                 by_event[event].add(number)
         if (time := _seconds(medium.get("timestamp"))) is not None:
             times[medium.get("deploymentID", "")].append((time, number))
-    for place in times.values():
-        place.sort()
+    for moments in times.values():
+        moments.sort()
     shared: dict[str, list[Record]] = defaultdict(list)
     for event in events:
         numbers = set(by_event.get(event.get("eventID", ""), ()))
         start, end = _seconds(event.get("eventStart")), _seconds(event.get("eventEnd"))
         if start is not None and end is not None:
-            place = times.get(event.get("deploymentID", ""), [])
-            first, last = bisect_left(place, (start, "")), bisect_right(place, (end, "\uffff"))
-            numbers.update(number for _, number in place[first:last])
+            moments = times.get(event.get("deploymentID", ""), [])
+            first, last = bisect_left(moments, (start, "")), bisect_right(moments, (end, "\uffff"))
+            numbers.update(number for _, number in moments[first:last])
         for number in numbers:
             shared[number].append(event)
     return shared

@@ -80,7 +80,7 @@ def read_keywords(path: Path, settings: DataSettings) -> Rows:
 
 
 def is_keywords(path: Path) -> bool:
-    """A folder of pictures without other folders, or with keywords in some of `LOOKED_AT`."""
+    """A folder of pictures without other folders, or with keywords in some of those looked at."""
     if not path.is_dir() or table_files(path):
         return False
     pictures = pictures_below(path, EXTENSIONS)

@@ -165,7 +165,7 @@ class Truth:
             sizes = "{} x {}, but {} is {} x {}".format(*mask["size"], photo.path, *size)
             return f"{path}: {sizes} (width x height)"
         unknown = [number for number in mask["numbers"] if self._numbers[number] < 0]
-        what = f"{path}: no class has the number {unknown} (evaluate.classes: {self.numbering})"
+        what = f"{path}: has {unknown}: no class numbers (evaluate.classes: {self.numbering})"
         return what if unknown else ""
 
     def classes(self, photo: Photo) -> set[int]:
@@ -233,8 +233,8 @@ class Truth:
         ]
         counts = ", ".join(f"{name} {count}" for name, count in agree.items())
         raise DataError(
-            f"{self.folder}: {unclear}. Masks and tags of {len(sample)} photos agree in this many: "
-            f"{counts}; {'; '.join(examples[:3])}. To choose, {do}"
+            f"{self.folder}: {unclear}. In so many of {len(sample)} photos, masks and tags agree: "
+            f"{counts}. Examples: {'; '.join(examples[:3])}. To choose, {do}"
         )
 
 
