@@ -44,7 +44,7 @@ class DataSettings(Settings):
     """Keywords in levels (Animals|Dog): leaf, the last; any, each level is a tag; or a number, 1
     being the top."""
     min_confidence: float = Field(0.5, ge=0, le=1)
-    """A tag with a lower confidence than this is absent, where the data give one."""
+    """A tag with a lower confidence than this is unknown, where the data give one."""
     rename: Path | None = None
     """File with new names of tags; several may become one. TOML: old = "new", or new = ["old",
     "older"]. CSV: two columns, old name and new name."""

@@ -125,7 +125,8 @@ def make_yolo(
             )
         (folder / "labels" / split / f"{name}.txt").write_text("\n".join(lines))
     path = folder / "data.yaml"
-    path.write_text(f"path: .\ntrain: images/train\nval: images/val\nnames: {json.dumps(names)}\n")
+    val = "val: images/val\n" if (folder / "images" / "val").is_dir() else ""
+    path.write_text(f"path: .\ntrain: images/train\n{val}names: {json.dumps(names)}\n")
     return path
 
 
@@ -382,6 +383,35 @@ def make_flags(folder: Path, photos: dict[str, tuple[str, ...]]) -> Path:
         value = {"version": "5.5.0", "flags": flags, "shapes": [], "imagePath": file.name}
         write(folder / f"{name}.json", {**value, "imageHeight": 48, "imageWidth": 64})
     return folder
+
+
+def make_roboflow(folder: Path, photos: dict[str, tuple[str, ...]]) -> Path:
+    """Roboflow's _classes.csv: a column for each tag, spaces after the commas."""
+    tags = sorted({tag for tags in photos.values() for tag in tags})
+    lines = [", ".join(("filename", *tags))]
+    for file, own in zip(pictures(folder, photos), photos.values(), strict=True):
+        lines.append(", ".join((file.name, *(str(int(tag in own)) for tag in tags))))
+    write(folder / "_classes.csv", "\n".join(lines))
+    return folder
+
+
+def make_roboflow_split(folder: Path, photos: dict[str, tuple[str, ...]]) -> Path:
+    """A download of Roboflow: train/, valid/ and test/, each with _classes.csv."""
+    write(folder / "README.roboflow.txt", "exported via roboflow.com\n")
+    make_roboflow(folder / "train", photos)
+    tags = tuple(sorted({tag for tags in photos.values() for tag in tags}))
+    for name in ("valid", "test"):
+        make_roboflow(folder / name, {f"{name}_1": tags, f"{name}_2": ()})
+    return folder
+
+
+def make_image_folder(folder: Path, photos: dict[str, tuple[str, ...]]) -> Path:
+    """Hugging Face's ImageFolder: train/metadata.csv, and the same in validation/."""
+    for name, own in (("train", photos), ("validation", {"v": ("cat",)})):
+        lines = [f"{stem}.jpg,{';'.join(tags)}" for stem, tags in own.items()]
+        pictures(folder / "data" / name, own)
+        write(folder / "data" / name / "metadata.csv", "\n".join(["file_name,tags", *lines]))
+    return folder / "data"
 
 
 def xmp(*keywords: str) -> str:

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import struct
 import time
 from pathlib import Path
 
@@ -70,13 +71,13 @@ def findings(folder: Path, **options) -> list[tuple[str, str]]:
     [
         ("exiftool.jpg", {"Dog", "Köln", "Würmer", "Bäume"}),
         ("exiftool.tif", {"Dog", "Köln", "Würmer", "Bäume"}),
-        ("exiftool.png", {"Dog", "Köln"}),  # behind the pixels
+        ("exiftool.png", {"Dog", "Köln"}),
         ("exiftool.webp", {"Dog", "Köln"}),
         ("exiftool.avif", {"Dog", "Köln"}),
         ("exiftool.heic", {"Dog", "Köln"}),
         ("exiftool.gif", {"Dog", "Köln"}),
         ("exiftool.jp2", {"Dog", "Köln"}),
-        ("imagemagick.png", {"Dog", "Köln", "Würmer", "Bäume"}),
+        ("imagemagick.png", {"Dog", "Köln", "Würmer"}),  # EXIF is behind the pixels
         ("latin1.jpg", {"Kühe", "dog"}),
         ("exiv2.jpg", {"cat", "Kühe"}),
         ("cut.jpg", {"Weißstörche auf der großen Wiese hinter dem Dorf im Sommer mit Ühu"}),
@@ -118,7 +119,8 @@ def test_sidecars_of_real_tools(tmp_path, file, name):
         xmp(listed("MicrosoftPhoto:LastKeywordXMP", "Pets/cat", "dog")).replace("o/1.0/", "o/1.0"),
         xmp("<acdsee:categories>&lt;Categories&gt;&lt;Category Assigned=&quot;0&quot;&gt;Animals"
             "&lt;Category Assigned=&quot;1&quot;&gt;cat&lt;/Category&gt;&lt;/Category&gt;"
-            "&lt;Category Assigned=&quot;1&quot;&gt;dog&lt;/Category&gt;&lt;/Categories&gt;"
+            "&lt;Category Assigned=&quot;1&quot;&gt;dog&lt;/Category&gt;"
+            "&lt;Category Assigned=&quot;0&quot;&gt;no&lt;/Category&gt;&lt;/Categories&gt;"
             "</acdsee:categories>"),
         # Those deeper inside are of pictures from which this one was made.
         xmp(f'<xmpMM:Pantry><rdf:Bag><rdf:li rdf:parseType="Resource">'
@@ -246,6 +248,39 @@ def test_several_tags_in_one_keyword_are_asked_about(tmp_path):
     assert tags(tmp_path, separator=",") == {"a.jpg": {"cat", "dog", "Gull, young"}}
 
 
+def iptc(*keywords: bytes) -> bytes:
+    """A segment of JPEG with these keywords behind a long text, which has a length of its own."""
+    fields = b"\x1c\x02\x78\x80\x04" + struct.pack(">I", 40_000) + b"x" * 40_000
+    for keyword in keywords:
+        fields += b"\x1c\x02\x19" + struct.pack(">H", len(keyword)) + keyword
+    block = b"Photoshop 3.0\0" + b"8BIM\x04\x04\0\0" + struct.pack(">I", len(fields)) + fields
+    return b"\xff\xed" + struct.pack(">H", len(block) + 2) + block
+
+
+def test_only_what_iptc_has_cut_is_left_out(tmp_path):
+    long = "y" * 61 + "äöü and more"  # byte 64 is in the middle of a letter
+    cut = long.encode()[:64]
+    photo(tmp_path / "a.jpg", subject(long, "cathedral"), extra=iptc(cut, b"cat"))
+    photo(tmp_path / "b.jpg", extra=iptc(cut, b"K\xfche"))
+    assert tags(tmp_path) == {
+        "a.jpg": {long, "cathedral", "cat"},
+        "b.jpg": {"y" * 61 + "ä", "Kühe"},
+    }
+
+
+def test_keywords_behind_the_pixels_of_a_huge_picture(tmp_path):
+    """Old versions of ExifTool put them there; the pixels are not read."""
+    data = (FILES / "exiftool.png").read_bytes()
+    start, end = data.index(b"iTXt") - 4, data.index(b"IDAT") - 4
+    with (tmp_path / "a.png").open("wb") as file:
+        file.write(data[:start] + data[end:-12] + struct.pack(">I4s", 1 << 30, b"IDAT"))
+        file.seek((1 << 30) + 4, 1)
+        file.write(data[start:end] + data[-12:])
+    begin = time.process_time()
+    assert tags(tmp_path) == {"a.png": {"Dog", "Köln"}}
+    assert time.process_time() - begin < 0.5
+
+
 def test_boxes_and_sentences_are_no_tags(tmp_path):
     for i in range(3):
         photo(tmp_path / f"{i}.jpg")
@@ -346,6 +381,13 @@ def test_folders_of_photos_without_keywords_are_tags(tmp_path):
         photo(tmp_path / name / "a.jpg")
         (tmp_path / name / "notes.txt").write_text("cat")
     assert find_format(tmp_path) == "folder"
+
+
+def test_in_one_folder_all_photos_are_looked_at(tmp_path, monkeypatch):
+    monkeypatch.setattr("tag2mask.formats.keywords.LOOKED_AT", 1)
+    photo(tmp_path / "a.jpg")
+    photo(tmp_path / "b.jpg", subject("cat"))
+    assert tags(tmp_path) == {"a.jpg": set(), "b.jpg": {"cat"}}
 
 
 def test_one_folder_is_no_tag_beside_keywords(tmp_path):

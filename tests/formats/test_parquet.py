@@ -11,6 +11,7 @@ from PIL import Image
 from tag2mask.config import DataSettings
 from tag2mask.errors import DataError
 from tag2mask.formats import find_format, load_table, read_rows
+from tag2mask.formats.convert import convert
 from tag2mask.formats.huggingface import holds_pictures, parquet_files, write_pictures
 
 pa = pytest.importorskip("pyarrow")
@@ -70,6 +71,19 @@ def test_pictures_are_written_out_with_their_tags(tmp_path):
     assert find_format(out) == "split" and not (out / "test").exists()
 
 
+def test_convert_writes_pictures_and_a_table(tmp_path):
+    path = make(tmp_path / "train.parquet", [cell(0, "a.png"), cell(1, "b.png")], [[0], []])
+    table = load_table(convert(path, "csv", tmp_path / "new"))
+    assert [(p.path, p.tags, p.unknown) for p in table.photos] == [
+        (tmp_path / "new" / "photos" / "a.png", ("cat",), ()),
+        (tmp_path / "new" / "photos" / "b.png", (), ()),
+    ]
+    make(path, [cell(0, "a.png")], [[7]])
+    with pytest.raises(DataError, match="there is no class 7"):
+        convert(path, "csv", tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
 @pytest.mark.parametrize(
     ("feature", "label", "tags"),
     [
@@ -109,6 +123,17 @@ def test_nothing_is_written_outside_or_that_is_no_picture(tmp_path):
     assert written == {"in/x.parquet", f"{out}/metadata.jsonl"} | {
         f"{out}/{name}.png" for name in ("evil", "passwd", "photo", "b", "a_b", "x" * 100, "EVIL-2")
     }
+
+
+def test_a_table_of_file_names(tmp_path):
+    for i, name in enumerate(["a", "b", "c"]):
+        Image.new("RGB", (8, 8), (i, 0, 0)).save(tmp_path / f"{name}.png")
+    about = {"huggingface": json.dumps({"info": {"features": {"label": SEVERAL}}})}
+    table = pa.table({"file_name": ["a.png", "b.png", "c.png"], "label": [[0, 1], [], None]})
+    pq.write_table(table.replace_schema_metadata(about), tmp_path / "x.parquet")
+    assert not holds_pictures(tmp_path / "x.parquet")
+    rows = read_rows(tmp_path / "x.parquet")
+    assert {row.path.stem: row.tags for row in rows.rows} == {"a": ("cat", "dog"), "b": ()}
 
 
 def test_damaged_pages_are_an_error(tmp_path):

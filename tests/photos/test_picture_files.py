@@ -53,7 +53,7 @@ def test_without_the_extra_heic_is_named_with_what_to_install(tmp_path):
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     found, error = out.stdout.splitlines()
-    assert "1 pictures are left out, their kinds are not read: 1 .heic" in found
+    assert "pictures of kinds that are not read are left out: 1 .heic" in found
     assert all("pip install 'tag2mask[heic]'" in line for line in (found, error))
 
 
@@ -74,13 +74,16 @@ def test_the_small_preview_in_a_raw_file_is_not_taken_for_the_photo(tmp_path):
         open_image(tmp_path / "a.NEF")
 
 
-def test_a_drawing_with_the_name_of_a_photo_starts_no_other_program(tmp_path):
+def test_a_drawing_with_the_name_of_a_photo_starts_no_other_program(tmp_path, monkeypatch):
+    started = []
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *_, **__: started.append(1))
     drawing = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n"
     (tmp_path / "a.jpg").write_bytes(drawing)
     with Image.open(tmp_path / "a.jpg") as image:
-        assert image.format == "EPS"  # Pillow would give it to Ghostscript
+        assert image.format == "EPS"
     with pytest.raises(DataError, match="not a readable picture"):
         open_image(tmp_path / "a.jpg")
+    assert not started
 
 
 def test_names_keep_the_extension_only_where_they_need_it():

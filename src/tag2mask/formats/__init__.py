@@ -25,7 +25,7 @@ from tag2mask.formats.json_lists import is_mmpretrain, read_json, read_mmpretrai
 from tag2mask.formats.keywords import is_keywords, read_keywords
 from tag2mask.formats.label_studio import is_label_studio, read_label_studio
 from tag2mask.formats.labelme import is_labelme, read_labelme
-from tag2mask.formats.rows import Rows, known_tags, to_table
+from tag2mask.formats.rows import Rows, known_tags, many_objects, to_table
 from tag2mask.formats.splits import read_split, split_folders
 from tag2mask.formats.text_tables import read_csv, read_jsonl
 from tag2mask.formats.voc import is_voc, read_voc
@@ -121,6 +121,7 @@ def find_format(path: Path, settings: DataSettings = DEFAULTS) -> str:
     raise DataError(f"{path}: not a data set; give one of{forms}")
 
 
+@many_objects()
 def read_rows(
     path: Path,
     settings: DataSettings = DEFAULTS,

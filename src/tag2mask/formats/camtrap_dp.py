@@ -56,8 +56,8 @@ def read_camtrap_dp(path: Path, settings: DataSettings) -> Rows:
             names_no_file = "://" in path_or_address and name  # https://agouti.eu/assets/1a2b/file
             export.add(name if names_no_file else path_or_address or name, where, tags, absent)
     if from_events:
-        what = f"{photos_text(from_events)} have the tags of their event (a burst of photos)"
-        export.warn(f"{what}: not everything in it is surely in each photo")
+        what = f"{photos_text(from_events)} with the tags of an event (a burst of photos)"
+        export.warn(f"{what}: not each tag is surely in each photo")
     return export.finish("Camtrap DP: media.csv, observations.csv")
 
 

@@ -3,8 +3,9 @@
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tag2mask.photos.table import clean_tag
@@ -74,6 +75,8 @@ class TagCells:
 
     cells: Iterable[object]
     choice: str | None = None  # photos.separator
+    long: bool = False  # a photo has several rows: no need for several tags in a cell
+    doubt: str = field(init=False, default="")  # cells of several words that may be several tags
 
     def __post_init__(self) -> None:
         self.texts = [cell for cell in self.cells if isinstance(cell, str)]
@@ -123,23 +126,28 @@ class TagCells:
                     what = f"{separator!r} may separate tags or be in them: {text!r} may be {parts}"
                     raise CellError(what, f"{option} (none: each cell is one tag)")
             return separator
-        _refuse_words(plain)
+        if not self.long:
+            self.doubt = _words_in_doubt(plain)
         return None
 
 
-def _refuse_words(plain: Sequence[str]) -> None:
-    """Raise CellError if all words of a cell are in other cells, too: then they may be tags."""
+def _words_in_doubt(plain: Sequence[str]) -> str:
+    """Cells of several words that may be one tag or several, for people; "" if none is.
+
+    A word that occurs in another cell, too, makes a doubt. Raises CellError if it is a cell of its
+    own, or if all words of a cell occur in others.
+    """
     cells = {tuple(text.split()) for text in plain}
-    count: dict[str, int] = {}
-    for words in cells:
-        for word in set(words):
-            count[word] = count.get(word, 0) + 1
-    for words in sorted(cells):
-        if len(words) > 1 and all(count[word] > 1 for word in words):
-            text = " ".join(words)
-            what = f"{text!r} may be one tag or {_listed(words)}, which are in other rows, too"
+    count = Counter(word for words in cells for word in set(words))
+    doubts = []
+    for words in sorted(words for words in cells if len(words) > 1):
+        shared = [word for word in words if count[word] > 1]
+        if len(shared) == len(words) or any((word,) in cells for word in shared):
+            what = f"{' '.join(words)!r} may be one tag, or {_listed(words)}, as in other rows"
             do = 'choose with --photos.separator: none (one tag), or " " (several)'
             raise CellError(what, do)
+        doubts += [" ".join(words)] * bool(shared)
+    return ", ".join(map(repr, doubts[:3]))
 
 
 def _listed(parts: Sequence[str]) -> str:
@@ -189,9 +197,10 @@ def _is_list(text: str) -> bool:
 
 def _items(text: str) -> list[object]:
     """What stands between [ and ]: 'cat', 'dog'; or cat, dog without quotes."""
-    if "'" not in text and '"' not in text:
+    quoted = "'" in text or '"' in text
+    if not quoted and not re.search(r"[\[\]{}]", text):
         return list(text.split(","))
-    if QUOTED.sub("", text).strip(", \t\r\n"):
+    if not quoted or QUOTED.sub("", text).strip(", \t\r\n"):
         what = f"[{text[:60]}] looks like a list, but is none"
         raise CellError(what, 'write it as JSON: ["cat", "dog"]')
     return [re.sub(r"\\(.)", r"\1", item[1:-1]) for item in QUOTED.findall(text)]

@@ -12,7 +12,7 @@ from tag2mask.config import DataSettings
 from tag2mask.errors import DataError
 from tag2mask.files import read_text
 from tag2mask.formats.findings import Finding
-from tag2mask.formats.rows import Row, Rows, nearest_tag, photos_text
+from tag2mask.formats.rows import Row, Rows, count_tags, nearest_tag, photos_text
 from tag2mask.photos.table import clean_tag, tag_key
 
 
@@ -29,7 +29,9 @@ def choose(rows: Rows, settings: DataSettings, tags: Sequence[str] | None = None
     if rows.no_tags:
         return rows
     names = read_names(settings.rename) if settings.rename else {}
-    count = Counter(names.get(tag, tag) for row in rows.rows for tag in row.tags)
+    count: Counter[str] = Counter()
+    for tag, number in count_tags(rows.rows).items():
+        count[names.get(tag, tag)] += number
     occurring = {tag: names.get(tag, tag) for tag in _all_tags(rows)}
     drop = {names.get(tag, tag) for tag in (*settings.drop, *settings.nothing)}
     if settings.keep:
@@ -43,6 +45,7 @@ def choose(rows: Rows, settings: DataSettings, tags: Sequence[str] | None = None
         findings += _unused(rows, settings, names, occurring)
     if not (names or drop) and settings.untagged == "auto" and tags is not None:
         return replace(rows, findings=findings)
+    changes = bool(drop) or any(old != new for old, new in occurring.items())
     kept: list[Row] = []
     left_out = 0
     for row in rows.rows:
@@ -55,7 +58,9 @@ def choose(rows: Rows, settings: DataSettings, tags: Sequence[str] | None = None
         else:
             if unlooked and settings.untagged == "nothing":
                 row = replace(row, absent=None)
-            kept.append(_row(row, occurring, drop, settings.nothing, findings))
+            if changes:
+                row = _row(row, occurring, drop, settings.nothing, findings)
+            kept.append(row)
     if left_out:
         what = f"{left_out} of {photos_text(len(rows.rows))} have no tag and are left out"
         do = "if nothing is on them, use --photos.untagged nothing"
@@ -79,8 +84,6 @@ def _row(
     def chosen(tags: Iterable[str]) -> tuple[str, ...]:
         return tuple(dict.fromkeys(new for tag in tags if (new := names[tag]) not in drop))
 
-    if not drop and all(names[tag] == tag for tag in row.tags + (row.absent or ())):
-        return row
     tags, absent = chosen(row.tags), row.absent
     if said := [tag for tag in row.tags if tag in nothing or names[tag] in nothing]:
         if tags:
@@ -98,10 +101,9 @@ def _row(
 def _all_tags(rows: Rows) -> dict[str, None]:
     """All tags that the rows name, in order of appearance."""
     tags = dict.fromkeys(rows.tags or ())
-    for row in rows.rows:
-        tags.update(dict.fromkeys(row.tags))
-        tags.update(dict.fromkeys(row.absent or ()))
-        tags.update((shape.tag, None) for shape in row.shapes)
+    for own, absent in dict.fromkeys((row.tags, row.absent or ()) for row in rows.rows):
+        tags.update(dict.fromkeys((*own, *absent)))
+    tags.update((shape.tag, None) for row in rows.rows for shape in row.shapes)
     return tags
 
 

@@ -115,10 +115,10 @@ def _warnings(file: Path, values: dict[str, Any], both: set[Any]) -> Iterator[Fi
         what = f"{burst} of {len(notes)} annotations hold for a burst of photos"
         yield warn(f"{what} (sequence_level_annotation), not surely for each photo")
     if corrupt := sum(image.get("corrupt") is True for image in values["images"]):
-        yield warn(f"{photos_text(corrupt)} marked as corrupt are left out")
+        yield warn(f"{photos_text(corrupt)} left out: marked as corrupt")
     if both:
         listed = ", ".join(map(str, sorted(both, key=str)[:3]))
-        what = f'{photos_text(len(both))} with objects are also marked as "empty" and are left out'
+        what = f'{photos_text(len(both))} left out: "empty", but with objects'
         yield warn(f"{what} (image {listed}{', ...' if len(both) > 3 else ''})")
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from tag2mask.config import DataSettings
@@ -35,7 +36,8 @@ PARTS = {
     "test testing": "test",
 }
 PART = {word: part for words, part in PARTS.items() for word in words.split()}
-NO_TAGS = {"", "no", "nr", "index", "number", "width", "height", "fold", "row", "unnamed0"}
+NO_TAGS = {"", "fold", "unnamed0"}  # though there may be only 0 and 1 in them
+COUNTERS = {"no", "nr", "num", "number", "index", "row", "id", "imageid"}
 LABEL_STUDIO = {"annotationid", "annotator", "leadtime"}
 LOOKED_AT = 200  # records whose pictures are looked for, to find the column
 
@@ -67,7 +69,7 @@ class Columns:
 
 
 class ColumnError(Exception):
-    """Two columns fit, or none does: what is wrong, and what to do."""
+    """Two columns fit, or none does: what is wrong and what to do, perhaps several times."""
 
 
 @dataclass
@@ -101,7 +103,15 @@ def find_columns(sample: Sample, pictures: Pictures) -> Columns:
     settings = sample.settings
     file = _chosen(sample, settings.file_column, "file_column")
     if file is None:
-        file = _file_column(sample, pictures)
+        try:
+            file = _file_column(sample, pictures)
+        except ColumnError as error:
+            try:  # all faults at once
+                if sample.has_header and settings.tag_column is None:
+                    _tag_columns(sample, Columns(sample.names, -1))
+            except ColumnError as other:
+                raise ColumnError(*error.args, *other.args) from None
+            raise
     columns = Columns(sample.names, file, sample.has_header, split=_split_column(sample, file))
     tag = _chosen(sample, settings.tag_column, "tag_column")
     if tag is not None:
@@ -157,9 +167,13 @@ def _file_column(sample: Sample, pictures: Pictures) -> int:
                 fit.append(i)
         return fit
 
+    def differ(a: int, b: int) -> bool:
+        both = zip(paths.get(a, ()), paths.get(b, ()), strict=False)
+        return any(one and other and one != other for one, other in both)
+
     everything = [i for i, key in enumerate(sample.keys) if key not in TAGS or len(rank) == 1]
     named = [i for i in everything if rank[i] < UNNAMED]
-    fit = exist(everything, pictures.at)
+    fit = exist(everything, partial(pictures.there, search=False))
     rest = [i for i in (named if fit else everything) if i not in fit]
     fit += exist(rest, pictures.there)
     fit = fit or named or [i for i in everything if _all(sample.texts(i), looks_like_picture)]
@@ -168,7 +182,7 @@ def _file_column(sample: Sample, pictures: Pictures) -> int:
     best = min(rank[i] for i in fit)
     first, *others = [i for i in fit if rank[i] == best]
     if best <= SURE:
-        others += [i for i in fit if best < rank[i] <= SURE and paths.get(i) != paths.get(first)]
+        others += [i for i in fit if best < rank[i] <= SURE and differ(i, first)]
     if others:
         listed = sample.listed(sorted([first, *others]))
         raise ColumnError(f"several columns may have the file names: {listed}", option)
@@ -212,8 +226,7 @@ def _tag_columns(sample: Sample, columns: Columns) -> Columns:
         return replace(columns, tags=tuple(choices))
     if choices:
         raise ColumnError(f"several columns may have the tags: {sample.listed(choices)}", option)
-    known = NO_TAGS | CONFIDENCES | SPLITS | LABEL_STUDIO | RANK.keys()
-    maybe = [i for i in others if sample.keys[i] not in known]
+    maybe = [i for i in others if sample.keys[i] not in NO_TAGS and not _counts(sample, i)]
     one_hot = [i for i in maybe if not sample.texts(i) or _marks(sample, [i])]
     if any(sample.texts(i) for i in one_hot):
         return replace(columns, tags=tuple(one_hot), one_hot=True)
@@ -222,17 +235,26 @@ def _tag_columns(sample: Sample, columns: Columns) -> Columns:
 
 
 def _tags_without_header(sample: Sample, columns: Columns, others: list[int]) -> Columns:
-    """The only other column, the only one with words, or all that follow an address (Vertex)."""
+    """The only other column; the last of a table of boxes; or all after the file (Vertex)."""
     words = [i for i in others if sample.texts(i) and not _all(sample.texts(i), is_number)]
-    address = columns.split is not None or _all(sample.texts(columns.file), lambda t: "://" in t)
-    if address and words and min(words) > columns.file:
+    if columns.split is not None and words and min(words) > columns.file:
         return replace(columns, tags=tuple(i for i in others if i > columns.file))
-    tags = others if len(others) == 1 else words
-    if len(tags) > 1:
-        do = "choose one with --photos.tag-column"
-        raise ColumnError(f"several columns may have the tags: {sample.listed(tags)}", do)
+    boxes = len(others) == 5 and words == others[-1:] and any(map(sample.texts, others[:4]))
+    if len(others) == 1 or boxes:
+        return replace(columns, tags=(others[-1],))
+    do = "choose one with --photos.tag-column"
+    if others:
+        what = f"several columns may have the tags: {sample.listed(others)}, and there is no header"
+        raise ColumnError(what, do)
     fault = Finding("columns", "row 1", f"no column of tags among {sample.listed()}")
-    return replace(columns, tags=tuple(tags), no_tags=None if tags else fault)
+    return replace(columns, no_tags=fault)
+
+
+def _counts(sample: Sample, column: int) -> bool:
+    """Whether a column has the numbers of the rows: 0, 1, 2, ... or 1, 2, 3, ..."""
+    texts = sample.texts(column)
+    numbers = [[str(i + start) for i in range(len(texts))] for start in (0, 1)]
+    return sample.keys[column] in COUNTERS and texts in numbers
 
 
 def _marks(sample: Sample, columns: Sequence[int]) -> bool:

@@ -17,6 +17,7 @@ from tag2mask.config import DataSettings
 from tag2mask.errors import DataError
 from tag2mask.files import write_json, write_text
 from tag2mask.formats import DEFAULTS, read_rows
+from tag2mask.formats.huggingface import holds_pictures, write_pictures
 from tag2mask.formats.polygons import polygons
 from tag2mask.formats.rows import to_table
 from tag2mask.formats.shapes import draw, rle_coder
@@ -42,13 +43,27 @@ def convert(
 
     Returns the path to give as `--data`. `to` is a name of `WRITERS`. `masks` is a folder of
     NAME.png (`classes`: what its numbers mean, see `Truth`); without it, the outlines of a COCO,
-    YOLO, LabelMe or CVAT data set are drawn. Raises DataError with all problems of the data, or if
+    YOLO, LabelMe or CVAT data set are drawn. Pictures that a parquet file holds are written to
+    OUT/photos. Raises DataError with all problems of the data, or if
     the form needs masks and there are none.
     """
     if to not in WRITERS:
         raise DataError(f'unknown form "{to}"; use one of {", ".join(WRITERS)}')
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(f"{out}: exists; give a new folder, nothing is overwritten")
+    try:
+        if holds_pictures(data):
+            data = write_pictures(data, out / "photos", settings)
+            settings = settings.model_copy(update={"form": "auto", "tag_column": None})
+        return _convert(data, to, out, masks, classes, settings)
+    except BaseException:  # Ctrl-C too: half of the files would be in the way of the next try
+        shutil.rmtree(out, ignore_errors=True)
+        raise
+
+
+def _convert(
+    data: Path, to: str, out: Path, masks: Path | None, classes: str, settings: DataSettings
+) -> Path:
     rows = read_rows(data, settings, outlines=masks is None)
     table = to_table(rows)
     readers: Masks = {}
@@ -70,14 +85,10 @@ def convert(
             f"warning: {unknown} photos have unknown tags; {to} cannot hold these, so they become "
             "absent; csv and jsonl keep them"
         )
-    try:
-        path = WRITERS[to](table, readers, out)
-        if rows.val:
-            _convert_val(to_table(rows.val, table.tags, untagged=True), to, out)
-        return path
-    except BaseException:  # Ctrl-C too: half of the files would be in the way of the next try
-        shutil.rmtree(out, ignore_errors=True)
-        raise
+    path = WRITERS[to](table, readers, out)
+    if rows.val:
+        _convert_val(to_table(rows.val, table.tags, untagged=True), to, out)
+    return path
 
 
 def to_csv(table: Table, masks: Masks, out: Path) -> Path:

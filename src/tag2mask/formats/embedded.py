@@ -1,6 +1,5 @@
 """Keywords that photo managers wrote into picture files: XMP, IPTC, and those of Windows."""
 
-import io
 import re
 import struct
 from collections.abc import Callable, Iterable, Iterator
@@ -16,11 +15,9 @@ from tag2mask.photos.images import reading
 
 XP_KEYWORDS = 0x9C9E  # EXIF: the tags of Windows
 IPTC_IN_JPEG, IPTC_IN_TIFF = 0x0404, 33723
-KEYWORDS, CHARSET, UTF8 = (2, 25), (1, 90), b"\x1b%G"  # IPTC: two fields; a value of CHARSET
+KEYWORDS = (2, 25)  # IPTC: the field
 IPTC_BYTES = 64  # of a keyword; programs cut longer ones
 HAVE_XMP = ("JPEG", "MPO", "TIFF", "WEBP", "AVIF", "HEIF")  # Pillow finds it
-PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"eXIf")
-MOST_BYTES = 1 << 26  # of such a text
 
 # Notes the keywords that a function returns, or its error, under the name of their source.
 Add = Callable[[str, Callable[[], Iterable[Keyword]]], None]
@@ -33,17 +30,17 @@ def keywords_inside(path: Path, add: Add) -> None:
     """
     with reading(path) as file:
         info: dict[Any, Any] = {**file.info}
-        if file.format == "PNG":
-            info |= _late_info(path)
-        elif file.format not in HAVE_XMP:
-            info["xmp"] = _packet(path)
+        if file.format not in HAVE_XMP and "xmp" not in info:
+            # In a PNG file it may stand behind the pixels: old versions of ExifTool put it there.
+            info["xmp"] = _packet(path, most=1 << 20 if file.format == "PNG" else 1 << 40)
         add("XMP", lambda: _xmp(info))
         add("IPTC", lambda: _iptc(_iptc_data(file, info)))
-        add("XPKeywords", lambda: _windows(file.getexif().get(XP_KEYWORDS)))
+        # Not `file.getexif`: that of PNG files reads the pixels.
+        add("XPKeywords", lambda: _windows(Image.Image.getexif(file).get(XP_KEYWORDS)))
 
 
 def _xmp(info: dict[Any, Any]) -> list[Keyword]:
-    packet = info.get("xmp") or info.get("XML:com.adobe.xmp") or _raw_profile(info, "xmp")
+    packet = info.get("xmp") or _raw_profile(info, "xmp")
     return xmp_keywords(packet) if packet else []
 
 
@@ -52,27 +49,11 @@ def _raw_profile(info: dict[Any, Any], kind: str) -> bytes:
     return bytes.fromhex("".join(str(info.get(f"Raw profile type {kind}", "")).split("\n")[3:]))
 
 
-def _late_info(path: Path) -> dict[Any, Any]:
-    """The texts of a PNG file that stand behind the pixels, where ExifTool puts them.
-
-    Pillow reads them from a copy of the file without pixels.
-    """
-    with path.open("rb") as file:
-        copy = file.read(8)
-        while len(head := file.read(8)) == 8:
-            length, kind = struct.unpack(">I4s", head)
-            if kind in (b"IHDR", *PNG_TEXTS) and length < MOST_BYTES:
-                copy += head + file.read(length + 4)
-            else:
-                file.seek(length + 4, 1)
-    with Image.open(io.BytesIO(copy + b"\0\0\0\0IDAT"), formats=["PNG"]) as image:
-        return {**image.info}
-
-
-def _packet(path: Path) -> bytes:
-    """The XMP packet in a file of any kind (GIF, JPEG 2000, PSD), which may be anywhere."""
+def _packet(path: Path, most: int) -> bytes:
+    """The XMP packet in the last `most` bytes of a file of any kind (GIF, JPEG 2000, PSD)."""
     with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
-        start, end = data.find(b"<x:xmpmeta"), data.rfind(b"</x:xmpmeta>")
+        start = data.find(b"<x:xmpmeta", max(0, len(data) - most))
+        end = data.rfind(b"</x:xmpmeta>", start)
         return data[start : end + len("</x:xmpmeta>")] if 0 <= start < end else b""
 
 
@@ -86,19 +67,15 @@ def _iptc_data(file: ImageFile, info: dict[Any, Any]) -> bytes:
 
 
 def _iptc(data: bytes) -> Iterator[Keyword]:
-    """The keywords in IPTC data.
-
-    Text without a declared character set is read as UTF-8; what is not UTF-8 as cp1252.
-    """
-    fields = list(_iptc_fields(data))
-    for value in (value for field, value in fields if field == KEYWORDS):
+    """The keywords in IPTC data. They are UTF-8, declared or not; what is not UTF-8 is cp1252."""
+    for value in (value for field, value in _iptc_fields(data) if field == KEYWORDS):
         try:
             text = value.decode("utf-8")
         except UnicodeDecodeError as error:
-            cut = len(value) == IPTC_BYTES and error.start > IPTC_BYTES - 4  # in a character
-            value = value[: error.start] if cut else value
-            utf8 = cut or (CHARSET, UTF8) in fields
-            text = value.decode("utf-8" if utf8 else "cp1252", "replace")
+            if len(value) == IPTC_BYTES and error.start > IPTC_BYTES - 4:  # cut in a character
+                text = value[: error.start].decode("utf-8")
+            else:
+                text = value.decode("cp1252", "replace")
         if keyword := levels(text.replace("\0", "")):
             yield keyword
 

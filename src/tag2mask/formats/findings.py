@@ -9,6 +9,7 @@ from typing import Literal
 from rich.text import Text
 
 SHOWN = 20  # findings of one kind that are written out
+LONGEST = 2000  # letters of a finding's text
 COLORS = {"error": "red", "warning": "yellow", "info": "cyan"}  # in order of severity
 
 
@@ -24,6 +25,8 @@ class Finding:
 
     def __str__(self) -> str:
         text = f"{self.where}: {self.what}" + (f"; {self.do}" if self.do else "")
+        if len(text) > LONGEST:  # a name of 100,000 letters in a broken file
+            text = f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
         # File names that are not UTF-8 cannot be printed as they are.
         return text.encode("utf-8", "backslashreplace").decode()
 

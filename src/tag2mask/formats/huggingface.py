@@ -179,9 +179,9 @@ def _classes(table: Any) -> dict[str, Tags]:
 def _named(row: dict[str, Any], classes: dict[str, Tags]) -> dict[str, Any]:
     """A row with the names of its classes instead of their numbers."""
     for column in classes.keys() & row.keys():
-        value = row[column]
-        values = value if isinstance(value, list) else [value]
-        row[column] = [class_name(one, classes[column]) for one in values if one is not None]
+        if (value := row[column]) is not None:  # None: nobody looked
+            values = value if isinstance(value, list) else [value]
+            row[column] = [class_name(one, classes[column]) for one in values]
     return row
 
 

@@ -27,8 +27,9 @@ class Task(NamedTuple):
 def is_label_studio(path: Path) -> bool:
     """A .json file with tasks, or with JSON-MIN's records."""
     value = peek_json(path)
-    first = [entry for entry in value[:50] if isinstance(entry, dict)] if _is_list(value) else []
-    return any(isinstance(entry.get("data"), dict) or _is_minimal(entry) for entry in first)
+    first = value[:50] if isinstance(value, list) else []
+    tasks = [entry for entry in first if isinstance(entry, dict)]
+    return any(isinstance(task.get("data"), dict) or _is_minimal(task) for task in tasks)
 
 
 def read_label_studio(path: Path, settings: DataSettings) -> Rows:
@@ -55,17 +56,18 @@ def read_label_studio(path: Path, settings: DataSettings) -> Rows:
         kinds = ", ".join(other)
         raise DataError(f"{path}: no choices and no labels among its results ({kinds})")
     key = settings.file_column or _picture_key(path, tasks)
+    sets = [[_tags(annotation, only) for annotation in task.annotations] for task in tasks]
+    every = set().union(*(tags for own in sets for tags in own))
     disputed = 0
-    for task in tasks:
+    for task, own in zip(tasks, sets, strict=True):
         if task.unfinished:
             export.leave_out(task.unfinished)
             continue
-        sets = [
-            {tag for question, tags in a.items() if only in (None, question) for tag in tags}
-            for a in task.annotations
-        ]
-        present = set.intersection(*sets)
-        unknown = set.union(*sets) - present
+        present = set.intersection(*own)
+        unknown = set.union(*own) - present
+        if unknown == every and unknown:
+            export.leave_out("its annotations agree on no tag")
+            continue
         disputed += bool(unknown)
         with export.entry(task.where, f"a task with a picture in {key!r}"):
             export.add(task.data.get(key), task.where, sorted(present), unknown=tuple(unknown))
@@ -76,8 +78,9 @@ def read_label_studio(path: Path, settings: DataSettings) -> Rows:
     return export.finish(f"{form}: pictures in {key}, tags of {asked}")
 
 
-def _is_list(value: Any) -> bool:
-    return isinstance(value, list)
+def _tags(annotation: dict[str, Tags], only: str | None) -> set[str]:
+    """The tags that an annotation has for all questions, or for `only` one."""
+    return {tag for name, tags in annotation.items() if only in (None, name) for tag in tags}
 
 
 def _is_minimal(entry: dict[str, Any]) -> bool:

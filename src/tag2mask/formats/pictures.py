@@ -3,7 +3,8 @@
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Container, Iterator
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path, PurePath
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -57,10 +58,10 @@ class Pictures:
             path = Path(os.path.normpath(self.folders[0] / plain))
         return path
 
-    def there(self, name: str) -> Path | None:
+    def there(self, name: str, search: bool = True) -> Path | None:
         """The file of a name; None if there is none, or if it is not decided."""
         try:
-            return self.at(name) or self._search(name)
+            return self.at(name) or (self._search(name) if search else None)
         except DataError:
             return None
 
@@ -100,13 +101,33 @@ class Pictures:
             score = [_common_end(folders, file) for file in files]
             files = [file for file, n in zip(files, score, strict=True) if n == max(score)]
         if len(files) > 1:
-            listed = ", ".join(files[:3]) + (", ..." if len(files) > 3 else "")
+            listed = ", ".join(sorted(files)[:3]) + (", ..." if len(files) > 3 else "")
             raise DataError(f"{len(files)} pictures have this name: {listed}; write its folder too")
         return Path(files[0]) if files else None
 
     def _named(self, name: str) -> list[str]:
-        files = self._by_name.get(name) or self._by_stem.get(name)
-        return files or self._by_stem.get(_stem(name)) or []
+        """The files of this name, or with another extension than it has or does not have."""
+        same = self._with_stem(_stem(name))
+        exact = [file for file in same if file.rpartition(os.sep)[2].casefold() == name]
+        return exact or self._with_stem(name) or same
+
+    def _with_stem(self, stem: str) -> list[str]:
+        files = self._by_stem.get(stem, [])
+        return [files] if isinstance(files, str) else files
+
+    @cached_property
+    def _by_stem(self) -> dict[str, str | list[str]]:
+        if isinstance(self._listing, TooManyError):
+            raise self._listing
+        index: dict[str, str | list[str]] = {}
+        for file in self._listing:
+            stem = file.rpartition(os.sep)[2].rpartition(".")[0].casefold()
+            others = index.setdefault(stem, file)
+            if isinstance(others, list):
+                others.append(file)
+            elif others is not file:
+                index[stem] = [others, file]
+        return index
 
     @cached_property
     def _roots(self) -> list[str]:
@@ -114,30 +135,16 @@ class Pictures:
 
     @cached_property
     def _listing(self) -> list[str] | TooManyError:
-        files: dict[str, None] = {}
+        files: list[str] = []
         for folder in self.folders:
             for file in _walk(folder, PICTURES):
-                files[file] = None
+                files.append(file)
                 if len(files) > MOST_SEARCHED and not self.given:
                     return TooManyError(
                         f"{folder}: more than {MOST_SEARCHED} pictures in it and below it; "
                         "give the folder of these pictures with --photos.images"
                     )
-        return sorted(files)
-
-    @property
-    def _files(self) -> list[str]:
-        if isinstance(self._listing, TooManyError):
-            raise self._listing
-        return self._listing
-
-    @cached_property
-    def _by_name(self) -> dict[str, list[str]]:
-        return _index(self._files, lambda file: file.rpartition(os.sep)[2].casefold())
-
-    @cached_property
-    def _by_stem(self) -> dict[str, list[str]]:
-        return _index(self._files, lambda file: PurePath(file).stem.casefold())
+        return files if len(self.folders) == 1 else list(dict.fromkeys(files))
 
 
 def looks_like_picture(name: str) -> bool:
@@ -162,15 +169,20 @@ def pictures_below(folder: Path, kinds: Container[str] = PICTURES) -> list[Path]
 
 def _walk(folder: Path, kinds: Container[str]) -> Iterator[str]:
     seen: set[str] = set()
-    for place, subfolders, names in os.walk(folder, followlinks=True):
-        seen.add(os.path.realpath(place))
-        visible = [name for name in subfolders if not name.startswith(".")]
-        subfolders[:] = [n for n in visible if os.path.realpath(Path(place, n)) not in seen]
-        for name in names:
-            if not name.startswith(".") and PurePath(name).suffix.lower() in kinds:
-                file = os.path.join(place, name)  # noqa: PTH118
-                if is_file(file):
-                    yield file
+    places = [str(folder)]
+    while places:
+        place = places.pop()
+        real = os.path.realpath(place)
+        if real in seen:
+            continue
+        seen.add(real)
+        with suppress(OSError), os.scandir(place) as entries:
+            visible = [entry for entry in entries if not entry.name.startswith(".")]
+            places += sorted((entry.path for entry in visible if entry.is_dir()), reverse=True)
+            for entry in visible:
+                _, dot, end = entry.name.rpartition(".")
+                if f"{dot}{end.lower()}" in kinds and entry.is_file():
+                    yield entry.path
 
 
 def unread_pictures(folder: Path) -> list[Finding]:
@@ -183,7 +195,7 @@ def unread_pictures(folder: Path) -> list[Finding]:
         Finding(
             "unread pictures",
             str(folder),
-            f"{sum(count[kind] for kind in same)} pictures are left out, their kinds are not read: "
+            "pictures of kinds that are not read are left out: "
             + ", ".join(f"{count[kind]} {kind}" for kind in same),
             do,
             "warning",
@@ -213,10 +225,3 @@ def _common_end(folders: list[str], file: str) -> int:
             break
         count += 1
     return count
-
-
-def _index(files: Iterable[str], key: Callable[[str], str]) -> dict[str, list[str]]:
-    index = defaultdict(list)
-    for file in files:
-        index[key(file)].append(file)
-    return index

@@ -61,13 +61,14 @@ def add_rows(
 ) -> None:
     """Add a row for each photo to `rows`, its form, and what is wrong with the records."""
     rows.no_tags = columns.no_tags
+    long = len(set(records.names)) < len(records.names)
     try:
-        meanings, how = _meanings(rows, records, columns, settings)
+        meanings, how = _meanings(rows, records, columns, settings, long)
     except CellError as error:
         places = ", ".join(columns.names[i] for i in columns.tags)
         rows.error("tags", f"column {places}", *error.args)
         return
-    if len(set(records.names)) == len(records.names) and not records.confidences:
+    if not long and not records.confidences:
         groups: Iterable[Sequence[int]] = ((i,) for i in range(len(records.names)))
     else:
         groups = _by_photo(rows, records, meanings, columns)
@@ -97,7 +98,7 @@ def add_rows(
 
 
 def _meanings(
-    rows: Rows, records: Records, columns: Columns, settings: DataSettings
+    rows: Rows, records: Records, columns: Columns, settings: DataSettings, long: bool
 ) -> tuple[list[Meaning | None], str]:
     """What each of the different cells means, and how they are read, for people.
 
@@ -109,6 +110,12 @@ def _meanings(
     groups: list[Sequence[Any]] = [
         cell if columns.several and isinstance(cell, tuple) else (cell,) for cell in cells
     ]
+    if columns.one_hot:  # without columns that are always empty
+        number = range(len(columns.tags))
+        filled = [i for i in number if any(as_mark(group[i]).strip() for group in groups)]
+        if len(filled) < len(number):
+            columns.tags = tuple(columns.tags[i] for i in filled)
+            groups = [[group[i] for i in filled] for group in groups]
     parts = [part for group in groups for part in group]
     read: Callable[[Sequence[Any]], Meaning]
     if columns.one_hot:
@@ -116,7 +123,11 @@ def _meanings(
         how = str(marks)
         read = partial(_one_hot, [clean_tag(columns.names[i]) for i in columns.tags], marks)
     else:
-        tag_cells = TagCells(parts, settings.separator)
+        tag_cells = TagCells(parts, settings.separator, long)
+        if tag_cells.doubt:
+            what = f"each of these is taken for one tag: {tag_cells.doubt}"
+            do = 'if their words are tags, use --photos.separator " "'
+            rows.findings.append(Finding("words", str(rows.source), what, do, "warning"))
         how = tag_cells.form
         read = partial(_union, tag_cells)
     meanings: list[Meaning | None] = []

@@ -62,7 +62,10 @@ def rows_from_records(
         sample = _sample(header, cells, settings)
         columns = find_columns(sample, pictures)
     except ColumnError as error:
-        rows.error("columns", "header", *error.args)
+        for what, do in zip(error.args[::2], error.args[1::2], strict=True):
+            rows.error("columns", "header", what, do)
+        start = [entry for entry in start if isinstance(entry[1], Fault)]
+        _read(start, Columns([], 0), rows)
         return rows
     add_rows(rows, _read(chain(start, numbered), columns, rows), columns, pictures, settings)
     return rows

@@ -15,7 +15,7 @@ from tag2mask.config import DataSettings
 from tag2mask.errors import DataError
 from tag2mask.formats.columns import RANK, TAGS
 from tag2mask.formats.findings import Finding
-from tag2mask.formats.pictures import looks_like_picture
+from tag2mask.formats.pictures import Pictures, looks_like_picture
 from tag2mask.formats.rows import Rows
 from tag2mask.formats.tables import Fault, rows_from_objects, rows_from_records
 from tag2mask.photos.table import tag_key
@@ -47,7 +47,7 @@ def read_csv(path: Path, settings: DataSettings) -> Rows:
     text.
     """
     encoding, words = find_encoding(path)
-    dialect = find_dialect(path, encoding)
+    dialect = find_dialect(path, encoding, Pictures.of(path, settings.images))
     separator = {"\t": "tabs", " ": "spaces"}.get(dialect.separator, repr(dialect.separator))
     name = NAMES.get(encoding, encoding.upper())
     form = f"table in {name}, cells separated by {separator}"
@@ -157,7 +157,7 @@ class Dialect(NamedTuple):
         return cut(lines, delimiter=self.separator, quotechar=self.quote)
 
 
-def find_dialect(path: Path, encoding: str) -> Dialect:
+def find_dialect(path: Path, encoding: str, pictures: Pictures) -> Dialect:
     """The separator with which the first lines have equal numbers of cells, and names of pictures.
 
     Raises DataError if two fit.
@@ -171,6 +171,8 @@ def find_dialect(path: Path, encoding: str) -> Dialect:
     scores = [_score(dialect, lines) for dialect in dialects]
     best = max(scores)
     fits = [d for d, score in zip(dialects, scores, strict=True) if score == best]
+    if len(fits) > 1:
+        fits = [d for d in fits if _finds_pictures(d, lines[:50], pictures)] or fits
     if len({d.separator for d in fits}) > 1 and best[1]:
         both = " or ".join(repr(dialect.separator) for dialect in fits)
         do = "save it with commas, and with quotes around cells that have commas in them"
@@ -193,6 +195,14 @@ def _score(dialect: Dialect, lines: Sequence[str]) -> tuple[bool, bool, float, i
     named = not {tag_key(cell) for cell in records[0]}.isdisjoint(RANK.keys() | TAGS)
     quoted = sum(cell[:1] == cell[-1:] and cell[:1] in ("'", '"') for r in records for cell in r)
     return named or pictures * 2 > len(records), width > 1, round(equal, 2), -quoted
+
+
+def _finds_pictures(dialect: Dialect, lines: Sequence[str], pictures: Pictures) -> bool:
+    records: list[list[str]] = []
+    with suppress(csv.Error):
+        records += dialect.cells(lines)
+    with_picture = sum(any(cell and pictures.there(cell) for cell in cells) for cells in records)
+    return with_picture * 2 >= len(records) > 0
 
 
 def _has_picture(cells: Sequence[str]) -> bool:

@@ -29,9 +29,10 @@ def class_lists(path: Path) -> dict[str, dict[str, Path]]:
     lists: dict[str, dict[str, Path]] = defaultdict(dict)
     for file in files:
         name, _, split = file.stem.rpartition("_")
-        if name and split in SPLITS and file.suffix == ".txt" and LINE.fullmatch(_first(file)):
+        if name and split in SPLITS and file.suffix == ".txt":
             lists[split][name] = file
-    return lists
+    named = [file for own in lists.values() for file in own.values()]
+    return lists if any(LINE.fullmatch(_first(file)) for file in named) else {}
 
 
 def read_class_lists(path: Path, settings: DataSettings) -> Rows:
