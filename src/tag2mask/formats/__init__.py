@@ -19,13 +19,14 @@ from tag2mask.formats.coco import instances_file, read_coco
 from tag2mask.formats.cvat import read_cvat
 from tag2mask.formats.excel import read_xlsx
 from tag2mask.formats.fiftyone import fiftyone_file, read_fiftyone
+from tag2mask.formats.findings import Finding
 from tag2mask.formats.folders import is_folder, read_folder
 from tag2mask.formats.huggingface import parquet_files, read_parquet
 from tag2mask.formats.json_lists import is_mmpretrain, read_json, read_mmpretrain, read_yaml
 from tag2mask.formats.keywords import is_keywords, read_keywords
 from tag2mask.formats.label_studio import is_label_studio, read_label_studio
 from tag2mask.formats.labelme import is_labelme, read_labelme
-from tag2mask.formats.rows import Rows, known_tags, many_objects, to_table
+from tag2mask.formats.rows import Rows, count_tags, known_tags, many_objects, to_table
 from tag2mask.formats.splits import read_split, split_folders
 from tag2mask.formats.text_tables import read_csv, read_jsonl
 from tag2mask.formats.voc import is_voc, read_voc
@@ -138,7 +139,19 @@ def read_rows(
     chosen = _chosen(rows, settings, tags, outlines)
     if rows.val:
         chosen.val = _chosen(rows.val, settings, known_tags(chosen), outlines)
+        _add_tags_of_val(chosen, chosen.val)
     return chosen
+
+
+def _add_tags_of_val(rows: Rows, val: Rows) -> None:
+    """Tags that only validation photos have become tags of the data set, with a warning."""
+    known = known_tags(rows)
+    new = sorted(count_tags(val.rows).keys() - {*known})
+    if new:
+        rows.tags = (*known, *new) if rows.tags is not None else tuple(sorted((*known, *new)))
+        what = f"only validation photos have {', '.join(new)}"
+        do = "add training photos of them; without, these classes cannot be learned"
+        rows.findings.append(Finding("absent tag", str(rows.source), what, do, "warning"))
 
 
 def _read(path: Path, settings: DataSettings, outlines: bool = False) -> Rows:

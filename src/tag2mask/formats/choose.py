@@ -13,6 +13,7 @@ from tag2mask.errors import DataError
 from tag2mask.files import read_text
 from tag2mask.formats.findings import Finding
 from tag2mask.formats.rows import Row, Rows, count_tags, nearest_tag, photos_text
+from tag2mask.formats.text_tables import find_encoding
 from tag2mask.photos.table import clean_tag, tag_key
 
 
@@ -63,7 +64,9 @@ def choose(rows: Rows, settings: DataSettings, tags: Sequence[str] | None = None
             kept.append(row)
     if left_out:
         what = f"{left_out} of {photos_text(len(rows.rows))} have no tag and are left out"
-        do = "if nothing is on them, use --photos.untagged nothing"
+        do = "if nothing is in them, use --photos.untagged nothing"
+        if not kept:
+            do = "give the file that has the tags, and this folder with --photos.images"
         do = do if settings.untagged == "auto" else ""
         findings.append(Finding("untagged", str(rows.source), what, do, "warning"))
     own = rows.tags and tuple(
@@ -88,7 +91,8 @@ def _row(
     if said := [tag for tag in row.tags if tag in nothing or names[tag] in nothing]:
         if tags:
             what = f'"{said[0]}" means that nothing is there, but the photo has {", ".join(tags)}'
-            findings.append(Finding("nothing", row.where, what, "remove one of them"))
+            do = "remove one of them, or choose tags with --photos.drop"
+            findings.append(Finding("nothing", row.where, what, do))
         absent = None
     elif absent is not None:
         absent = tuple(tag for tag in chosen(absent) if tag not in tags)
@@ -129,8 +133,10 @@ def read_names(path: Path) -> dict[str, str]:
 
     TOML: old = "new", or new = ["old", "older"]; or CSV with two columns: old, new.
     """
-    text = read_text(path)
-    pairs = _toml_names(path, text) if path.suffix.lower() == ".toml" else _csv_names(path, text)
+    if path.suffix.lower() == ".toml":
+        pairs = _toml_names(path, read_text(path))
+    else:
+        pairs = _csv_names(path, path.read_text(find_encoding(path)[0]))
     names: dict[str, str] = {}
     for old, new in ((clean_tag(old), clean_tag(new)) for old, new in pairs):
         if not old or not new:

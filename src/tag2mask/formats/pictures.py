@@ -7,10 +7,11 @@ from collections.abc import Container, Iterator
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path, PurePath
+from unicodedata import normalize
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from tag2mask.errors import DataError
-from tag2mask.formats.findings import Finding
+from tag2mask.formats.findings import Finding, first_few
 from tag2mask.formats.rows import PICTURES, UNREAD, is_file
 
 MOST_SEARCHED = (
@@ -95,20 +96,20 @@ class Pictures:
                 path = os.path.join(folder, *parts[start:])  # noqa: PTH118
                 if is_file(path):
                     return Path(os.path.normpath(path))
-        *folders, last = map(str.casefold, parts)
+        *folders, last = map(_folded, parts)
         files = self._named(last) or self._named(UPLOAD.sub("", last))
         if len(files) > 1:  # the longest common end of the paths decides
             score = [_common_end(folders, file) for file in files]
             files = [file for file, n in zip(files, score, strict=True) if n == max(score)]
         if len(files) > 1:
-            listed = ", ".join(sorted(files)[:3]) + (", ..." if len(files) > 3 else "")
-            raise DataError(f"{len(files)} pictures have this name: {listed}; write its folder too")
+            what = f"{len(files)} pictures have this name: {first_few(sorted(files))}"
+            raise DataError(f"{what}; write its folder too")
         return Path(files[0]) if files else None
 
     def _named(self, name: str) -> list[str]:
         """The files of this name, or with another extension than it has or does not have."""
         same = self._with_stem(_stem(name))
-        exact = [file for file in same if file.rpartition(os.sep)[2].casefold() == name]
+        exact = [file for file in same if _folded(file.rpartition(os.sep)[2]) == name]
         return exact or self._with_stem(name) or same
 
     def _with_stem(self, stem: str) -> list[str]:
@@ -121,7 +122,7 @@ class Pictures:
             raise self._listing
         index: dict[str, str | list[str]] = {}
         for file in self._listing:
-            stem = file.rpartition(os.sep)[2].rpartition(".")[0].casefold()
+            stem = _folded(file.rpartition(os.sep)[2].rpartition(".")[0])
             others = index.setdefault(stem, file)
             if isinstance(others, list):
                 others.append(file)
@@ -217,11 +218,16 @@ def _stem(name: str) -> str:
     return stem if dot and (f".{suffix}" in PICTURES or f".{suffix}" in UNREAD) else name
 
 
+def _folded(name: str) -> str:
+    """A name in one case, and in one spelling of letters with accents: macOS may write two."""
+    return (name if name.isascii() else normalize("NFC", name)).casefold()
+
+
 def _common_end(folders: list[str], file: str) -> int:
     """How many folders above two files have the same names, from the file upward."""
     count = 0
     for a, b in zip(reversed(folders), PurePath(file).parent.parts[::-1], strict=False):
-        if a != b.casefold():
+        if a != _folded(b):
             break
         count += 1
     return count

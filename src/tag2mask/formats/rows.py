@@ -13,7 +13,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from tag2mask.errors import DataError
-from tag2mask.formats.findings import Finding, problems
+from tag2mask.formats.findings import Finding, plural, problems
 from tag2mask.photos.images import PICTURES, UNREAD
 from tag2mask.photos.table import Photo, Table, clean_tag, tag_key
 from tag2mask.progress import log
@@ -201,12 +201,16 @@ def row_findings(
     if rows.no_tags and not untagged:
         yield rows.no_tags
     if not rows.rows and all(finding.severity != "error" for finding in rows.findings):
-        do = "pictures are files such as .jpg, .png, .tif, .webp, .jp2"
-        yield Finding("empty", str(rows.source), "no pictures", do)
+        what, do = "no pictures", "pictures are files such as .jpg, .png, .tif, .webp, .jp2"
+        if rows.findings:  # warnings of what was left out
+            texts = (str(finding).removeprefix(f"{rows.source}: ") for finding in rows.findings)
+            what, do = "no photo is left", "; ".join(texts)
+        yield Finding("empty", str(rows.source), what, do)
     yield from _picture_faults(rows)
     if not untagged and not rows.no_tags and len(rows.rows) and not any(r.tags for r in rows.rows):
-        what = f"none of the {photos_text(len(rows.rows))} has a tag"
-        yield Finding("no tags", str(rows.source), what, "write what is in them")
+        what = f"no tag in {photos_text(len(rows.rows))}"
+        do = "write what is in the photos, or correct --photos.keep, drop, nothing and min-count"
+        yield Finding("no tags", str(rows.source), what, do)
     known = known_tags(rows, tags)
     if tags is not None or rows.tags is not None:
         yield from _unknown_tags(rows.rows, known)
@@ -261,7 +265,7 @@ def _unknown_tags(rows: Sequence[Row], known: Sequence[str]) -> Iterator[Finding
 
 def photos_text(number: int) -> str:
     """'1 photo', '2 photos'."""
-    return f"{number} photo{'' if number == 1 else 's'}"
+    return plural(number, "photo")
 
 
 def nearest_tag(tag: str, known: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from tag2mask.config import DataSettings
 from tag2mask.errors import DataError
-from tag2mask.formats.columns import RANK, TAGS
+from tag2mask.formats.columns import is_column_name
 from tag2mask.formats.findings import Finding
 from tag2mask.formats.pictures import Pictures, looks_like_picture
 from tag2mask.formats.rows import Rows
@@ -192,7 +192,7 @@ def _score(dialect: Dialect, lines: Sequence[str]) -> tuple[bool, bool, float, i
     width = len(records[0])
     equal = sum(len(cells) == width for cells in records) / len(records)
     pictures = sum(map(_has_picture, records))
-    named = not {tag_key(cell) for cell in records[0]}.isdisjoint(RANK.keys() | TAGS)
+    named = any(is_column_name(tag_key(cell)) for cell in records[0])
     quoted = sum(cell[:1] == cell[-1:] and cell[:1] in ("'", '"') for r in records for cell in r)
     return named or pictures * 2 > len(records), width > 1, round(equal, 2), -quoted
 
