@@ -458,7 +458,7 @@ def test_dictionaries_keep_what_is_unknown(tmp_path):
     assert meaning(path) == known({"a": CAT, "b": ("cat", "dog"), "c": ()})
     write(path, {"a.jpg": "cat, dog", "b.jpg": "cat"})
     (problem,) = problems(path)
-    assert "one tag or several?" in problem and "--photos.separator none" in problem
+    assert "one tag or several?" in problem and "--photos.separator" in problem
     assert meaning(path, separator=",") == known({"a": ("cat", "dog"), "b": CAT})
     assert meaning(path, separator="none") == known({"a": ("cat, dog",), "b": CAT})
 
@@ -621,7 +621,7 @@ def test_a_split_in_any_form(tmp_path):
         assert find_format(tmp_path / name) == "split"
         assert [row.tags for row in rows.rows] == [CAT, DOG] == [row.tags for row in rows.val.rows]
     assert len(read_rows(tmp_path / "robo", DataSettings(form="split")).val.rows) == 2
-    assert "test/ is not used" in rows.form and "valid/ validates (2 photos)" in rows.form
+    assert "test/ is not used" in rows.form and "valid/ for validation (2 photos)" in rows.form
     outlines = read_rows(tmp_path / "robo", outlines=True)
     assert all(row.shapes for row in (*outlines.rows, *outlines.val.rows))
 

@@ -25,7 +25,7 @@ Classes = Annotated[
 SHOWN_ROWS = 10
 
 
-def _reading(options: Any) -> DataSettings:
+def _settings(options: Any) -> DataSettings:
     return changed_config(Config(), asdict(options)).photos
 
 
@@ -45,7 +45,7 @@ def show_tags(argv: list[str]) -> None:
             as_json: Print one JSON object: the form, the tags, all photos, and the validation
                 photos under "val". A tag that is neither present nor unknown is absent.
         """
-        rows = read_rows(data, _reading(options))
+        rows = read_rows(data, _settings(options))
         tags = known_tags(rows)
         table, findings = as_table(rows, tags), list(row_findings(rows))
         val = None
@@ -130,7 +130,7 @@ def check(argv: list[str]) -> None:
         from tag2mask.formats.findings import count, findings_text
 
         groups = load_clusters(clusters).as_mapping if clusters else None
-        read = settings_reader(_reading(options))
+        read = settings_reader(_settings(options))
         findings = check(data, val, val_masks, groups, classes, read=read)
         show(findings_text(findings))
         if any(finding.severity == "error" for finding in findings):
@@ -159,7 +159,7 @@ def convert(argv: list[str]) -> None:
         """
         from tag2mask.formats.convert import convert
 
-        new = convert(data, to, out, masks, classes, _reading(options))
+        new = convert(data, to, out, masks, classes, _settings(options))
         show(f"To use it: --data {new}")
 
     parse(with_options(convert, make_options(Config(), READING)), "convert", argv)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from tag2mask.config import DataSettings
 from tag2mask.files import read_text
-from tag2mask.formats.exports import Export, Tags, confidence, tag_text
-from tag2mask.formats.rows import Rows, photos_text
+from tag2mask.formats.exports import Export, confidence, tag_text
+from tag2mask.formats.rows import Rows, Tags, photos_text
 
 Record = dict[str, str]
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tag2mask.photos.table import clean_tag
+from tag2mask.formats.rows import Tags, split_tags
 
 SEPARATORS = (";", ",", "|", "\n")
 UNKNOWN = {"na", "n/a", "#n/a", "nan", "<na>", "null"}  # as R, Excel and pandas write it
@@ -22,8 +22,6 @@ NO = {
 }
 
 QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""")
-
-Tags = tuple[str, ...]
 
 
 class CellError(Exception):
@@ -120,7 +118,7 @@ class TagCells:
             return None
         else:
             values = cell if isinstance(cell, tuple) else [cell]
-        return tuple(dict.fromkeys(tag for v in values if (tag := clean_tag(as_text(v)))))
+        return split_tags(map(as_text, values))
 
     @property
     def form(self) -> str:

@@ -10,6 +10,7 @@ from tag2mask.config import DataSettings
 from tag2mask.formats.cells import as_confidence, as_text, is_empty, is_number, is_unknown, mark
 from tag2mask.formats.findings import Finding
 from tag2mask.formats.pictures import Pictures, looks_like_picture
+from tag2mask.formats.rows import PARTS
 from tag2mask.photos.table import tag_key
 
 # Names as `tag_key` writes them. Of the file columns, those in an earlier line are surer.
@@ -34,12 +35,6 @@ CONFIDENCES = {
 # Of those that begin with "is", the cells say yes or no.
 IS_PART = {"istrain": "train", "isvalid": "val", "isval": "val", "istest": "test"}
 SPLITS = {"split", "set", "subset", "datasplit", "partition", "mluse", *IS_PART}
-PARTS = {
-    "train training unassigned": "train",
-    "val valid validation validate dev": "val",
-    "test testing": "test",
-}
-PART = {word: part for words, part in PARTS.items() for word in words.split()}
 NO_TAGS = {"", "fold", "unnamed0", *SPLITS}  # though there may be only 0 and 1 in them
 COUNTERS = {"no", "nr", "num", "number", "index", "row", "id", "imageid"}
 LABEL_STUDIO = {"annotationid", "annotator", "leadtime"}
@@ -326,4 +321,4 @@ def part_of(cell: object, key: str) -> str | None:
     if part := IS_PART.get(key):
         other = "val" if part == "train" else "train"
         return {True: part, False: other}.get(mark(text))  # type: ignore[arg-type]
-    return PART.get(text)
+    return PARTS.get(text, "train" if text == "unassigned" else None)

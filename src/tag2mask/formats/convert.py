@@ -45,8 +45,8 @@ def convert(
     Returns the path to give as `--data`. `to` is a name of `WRITERS`. `masks` is a folder of
     NAME.png (`classes`: what its numbers mean, see `Truth`); without it, the outlines of a COCO,
     YOLO, LabelMe or CVAT data set are drawn. Pictures that a parquet file holds are written to
-    OUT/photos. Raises DataError with all problems of the data, or if
-    the form needs masks and there are none.
+    OUT/photos. Raises DataError with all problems of the data, or if the form needs masks and there
+    are none.
     """
     if to not in WRITERS:
         raise DataError(f'unknown form "{to}"; use one of {", ".join(WRITERS)}')

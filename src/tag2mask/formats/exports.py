@@ -13,10 +13,8 @@ from tag2mask.config import DataSettings
 from tag2mask.errors import DataError
 from tag2mask.formats.findings import Finding
 from tag2mask.formats.pictures import Pictures
-from tag2mask.formats.rows import Row, Rows, Shape, photos_text
+from tag2mask.formats.rows import Row, Rows, Shape, Tags, photos_text
 from tag2mask.photos.table import clean_tag
-
-Tags = tuple[str, ...]
 
 
 class Export:
@@ -111,6 +109,14 @@ def tag_texts(value: Any) -> Tags:
     if not isinstance(value, list):
         raise ValueError(f"{short(value)} is not a list of tags")
     return tuple(dict.fromkeys(map(tag_text, value)))
+
+
+def class_list(values: Any, file: Path) -> Tags:
+    """The classes of a file, in the order of their numbers; () for None. Raises DataError."""
+    try:
+        return tag_texts(values or [])
+    except ValueError as error:
+        raise DataError(f"{file}: its classes are not a list of names ({error})") from None
 
 
 def confidence(value: Any) -> float:

@@ -13,9 +13,11 @@ from tag2mask.errors import DataError
 from tag2mask.files import read_text
 from tag2mask.formats.embedded import IPTC_BYTES, keywords_inside
 from tag2mask.formats.findings import Finding, first_few
+from tag2mask.formats.folders import table_files
 from tag2mask.formats.pictures import pictures_below, unread_pictures
-from tag2mask.formats.rows import PICTURES, UNREAD, Row, Rows, photos_text
+from tag2mask.formats.rows import Row, Rows, photos_text
 from tag2mask.formats.xmp import MOST_BYTES, Keyword, levels, xmp_keywords
+from tag2mask.photos.images import EXTENSIONS
 from tag2mask.processes import cores, parallel_map
 from tag2mask.progress import track
 
@@ -79,10 +81,9 @@ def read_keywords(path: Path, settings: DataSettings) -> Rows:
 
 def is_keywords(path: Path) -> bool:
     """A folder of pictures without other folders, or with keywords in some of `LOOKED_AT`."""
-    tables = (".csv", ".jsonl")
-    if not path.is_dir() or any(file.suffix.lower() in tables for file in path.iterdir()):
+    if not path.is_dir() or table_files(path):
         return False
-    pictures = pictures_below(path, PICTURES | UNREAD.keys())
+    pictures = pictures_below(path, EXTENSIONS)
     flat = all(picture.parent == path for picture in pictures)
     return bool(pictures) and (flat or any(p.keywords for p in _sample(path, pictures)))
 

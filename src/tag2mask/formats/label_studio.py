@@ -2,15 +2,15 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from tag2mask.config import DataSettings
 from tag2mask.errors import DataError
-from tag2mask.formats.exports import Export, Tags, tag_texts
+from tag2mask.formats.exports import Export, tag_texts
 from tag2mask.formats.json_files import load_json, peek_json
-from tag2mask.formats.pictures import plain_name
-from tag2mask.formats.rows import PICTURES, UNREAD, Rows, photos_text
+from tag2mask.formats.pictures import looks_like_picture
+from tag2mask.formats.rows import Rows, Tags, photos_text
 
 MIN_KEYS = ("annotator", "annotation_id", "lead_time")  # that JSON-MIN adds to each record
 
@@ -183,7 +183,6 @@ def _is_picture(value: Any) -> bool:
     if not isinstance(value, str):
         return False
     try:
-        name = plain_name(value)
+        return value.startswith("/data/") or looks_like_picture(value)
     except ValueError:  # no address
         return False
-    return value.startswith("/data/") or PurePosixPath(name).suffix.lower() in {*PICTURES, *UNREAD}

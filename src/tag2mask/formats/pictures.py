@@ -6,18 +6,17 @@ from collections import Counter, defaultdict
 from collections.abc import Container, Iterator
 from contextlib import suppress
 from functools import cached_property
+from math import inf
 from pathlib import Path, PurePath
 from unicodedata import normalize
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from tag2mask.errors import DataError
 from tag2mask.formats.findings import Finding, first_few
-from tag2mask.formats.rows import PICTURES, UNREAD, is_file
+from tag2mask.formats.rows import is_file
+from tag2mask.photos.images import EXTENSIONS, PICTURES, UNREAD
 
-MOST_SEARCHED = (
-    200_000  # pictures below the folder of a table, where no folder of pictures is given
-)
-
+MOST_SEARCHED = 200_000  # pictures below the folder of a table, without photos.images
 UPLOAD = re.compile("^[0-9a-f]{8}-(?=.)")  # Label Studio writes it before the names of uploads
 
 
@@ -31,18 +30,18 @@ class Pictures:
     A name that is a path from one of the folders, or an absolute path, is that file. Otherwise the
     folders are searched, with all folders in them: for the longest end of the name that fits, in
     any case, with another extension or none. Of an address, only the path counts; nothing is
-    downloaded. A name that fits several files is not decided: DataError.
+    downloaded. A name that fits several files is an error. `most`: pictures that are searched.
     """
 
-    def __init__(self, folders: list[Path], given: bool = True):
-        self.folders, self.given = folders, given
+    def __init__(self, folders: list[Path], most: float = inf):
+        self.folders, self._most = folders, most
 
     @classmethod
     def of(cls, data: Path, images: Path | None, *more: Path) -> "Pictures":
         """Those of a data set: below `images` (photos.images) if it is given, else below `more`
         and the folder of the file `data`. Raises DataError if `images` does not exist."""
         if images is None:
-            return cls([*more, data if data.is_dir() else data.parent], given=False)
+            return cls([*more, data if data.is_dir() else data.parent], MOST_SEARCHED)
         if not images.is_dir():
             raise DataError(f"{images}: no such folder; correct --photos.images")
         return cls([images])
@@ -140,9 +139,9 @@ class Pictures:
         for folder in self.folders:
             for file in _walk(folder, PICTURES):
                 files.append(file)
-                if len(files) > MOST_SEARCHED and not self.given:
+                if len(files) > self._most:
                     return TooManyError(
-                        f"{folder}: more than {MOST_SEARCHED} pictures in it and below it; "
+                        f"{folder}: more than {self._most} pictures in it and below it; "
                         "give the folder of these pictures with --photos.images"
                     )
         return files if len(self.folders) == 1 else list(dict.fromkeys(files))
@@ -150,8 +149,7 @@ class Pictures:
 
 def looks_like_picture(name: str) -> bool:
     """Whether a name ends as those of pictures do."""
-    suffix = PurePath(plain_name(name)).suffix.lower()
-    return suffix in PICTURES or suffix in UNREAD
+    return PurePath(plain_name(name)).suffix.lower() in EXTENSIONS
 
 
 def plain_name(name: str) -> str:
@@ -215,7 +213,7 @@ def picture_path(name: str, folder: Path) -> Path:
 
 def _stem(name: str) -> str:
     stem, dot, suffix = name.rpartition(".")
-    return stem if dot and (f".{suffix}" in PICTURES or f".{suffix}" in UNREAD) else name
+    return stem if f"{dot}{suffix}" in EXTENSIONS else name
 
 
 def _folded(name: str) -> str:

@@ -7,11 +7,11 @@ from typing import Any
 
 from tag2mask.config import DataSettings
 from tag2mask.errors import DataError
-from tag2mask.formats.cells import CellError, Marks, TagCells, Tags, as_mark
+from tag2mask.formats.cells import CellError, Marks, TagCells, as_mark
 from tag2mask.formats.columns import Columns
 from tag2mask.formats.findings import Finding, first_few, plural
 from tag2mask.formats.pictures import Pictures, TooManyError
-from tag2mask.formats.rows import Row, Rows, photos_text
+from tag2mask.formats.rows import Row, Rows, Tags, photos_text
 from tag2mask.photos.table import clean_tag
 
 # What the tag cells of a record say: tags that are present, and those that are known to be absent

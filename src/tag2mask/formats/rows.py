@@ -14,13 +14,20 @@ from typing import Any
 
 from tag2mask.errors import DataError
 from tag2mask.formats.findings import Finding, plural, problems
-from tag2mask.photos.images import PICTURES, UNREAD
+from tag2mask.photos.images import EXTENSIONS
 from tag2mask.photos.table import Photo, Table, clean_tag, tag_key
 from tag2mask.progress import log
 
 MAX_NAME = 238  # bytes; the mask's temporary file, .NAME.png.4194304.tmp, may have 255
 MAX_TAGS = 254  # masks are 8-bit: 0 is background, 255 is ignore
 
+Tags = tuple[str, ...]
+# Words for the parts of a split -> train, val or test.
+PARTS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "validate", "dev"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
 NOT_UTF8 = re.compile("[\ud800-\udfff]")
 is_file = os.path.isfile  # Path.is_file raises an error if a name is too long
 
@@ -48,6 +55,11 @@ class Row:
     # Tags that are known to be absent. None: all that the photo does not have. Other tags are
     # unknown. A row with neither tags nor known absences is one in which nobody looked for tags.
     absent: tuple[str, ...] | None = None
+
+    @property
+    def nobody_looked(self) -> bool:
+        """Whether nothing is known of the picture's tags."""
+        return not self.tags and self.absent == ()
 
 
 @dataclass
@@ -117,8 +129,7 @@ def _comparable(paths: Sequence[Path]) -> list[str]:
 
 def _without_extension(name: str) -> str:
     stem, _, end = name.rpartition(".")
-    suffix = f".{end.lower()}"
-    if not stem or stem.endswith("/") or not (suffix in PICTURES or suffix in UNREAD):
+    if not stem or stem.endswith("/") or f".{end.lower()}" not in EXTENSIONS:
         return name
     return stem
 

@@ -88,7 +88,7 @@ class _Lines:
 
 
 def find_encoding(path: Path) -> tuple[str, list[str]]:
-    """The encoding of a text file, and the first words that show it where it is not Unicode.
+    """The encoding of a text file; if it is not Unicode, also a few words that depend on it.
 
     Text without a mark is UTF-8, else cp1252, which Excel writes in Western Europe and America.
     Libraries that guess among many encodings are wrong about tables of a few words (a "ä" in
@@ -116,7 +116,7 @@ def find_encoding(path: Path) -> tuple[str, list[str]]:
 
 
 def _words(path: Path, stream: BinaryIO, encoding: str) -> list[str]:
-    """Decode a file in pieces; returns a few words with letters that only cp1252 has so.
+    """Decode a file in pieces. Returns a few words whose letters depend on it being cp1252.
 
     Raises UnicodeDecodeError, or DataError if it is no text or has endless lines.
     """

@@ -40,6 +40,7 @@ UNREAD_KINDS = {
 }
 # Extensions of pictures that are not read -> what to do.
 UNREAD = {end: do for do, ends in UNREAD_KINDS.items() for end in ends if end not in PICTURES}
+EXTENSIONS = PICTURES | UNREAD.keys()
 
 # EXIF orientation -> what makes the picture upright. ImageOps.exif_transpose fails on broken EXIF.
 UPRIGHT = {
