@@ -277,7 +277,7 @@ def test_label_studio_tasks_without_annotation_are_left_out_and_counted(tmp_path
         assert meaning(path, untagged=untagged) == known({"p0": CAT, "p4": ()})
     text = warnings(path)
     assert "2 photos are left out: not annotated yet" in text
-    assert "1 photo is left out: skipped (cancelled)" in text
+    assert "1 photo is left out: skipped (canceled)" in text
 
 
 def test_label_studio_uploads_with_and_without_their_prefix(tmp_path):
@@ -651,7 +651,7 @@ def test_containers_are_no_tags(tmp_path):
     layouts.make_folder(tmp_path / "vehicles", {"a": ("train",), "b": ("bus",)})
     assert meaning(tmp_path / "vehicles") == known({"a": ("train",), "b": ("bus",)})
     layouts.make_folder(tmp_path / "odd", {"a": ("masks",), "b": CAT})
-    assert "this folder's name is read as a tag" in warnings(tmp_path / "odd")
+    assert "its name is read as a tag" in warnings(tmp_path / "odd")
     layouts.make_split(tmp_path / "two", animals)
     layouts.make_folder(tmp_path / "two" / "val", animals)
     (problem,) = problems(tmp_path / "two")

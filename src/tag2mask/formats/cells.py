@@ -137,9 +137,9 @@ class TagCells:
         option = "choose with --photos.separator"
         if len(used) > 1:
             text = max(used.values(), key=lambda text: sum(s in text for s in SEPARATORS))
-            readings = "; ".join(f"{s!r}: {_listed(text.split(s))}" for s in used if s in text)
-            both = " and ".join(map(repr, used))
-            raise CellError(f"tags are separated by {both}: {text!r} may be {readings}", option)
+            readings = " or ".join(f"{_listed(text.split(s))} (with {s!r})" for s in used)
+            both = " or ".join(map(repr, used))
+            raise CellError(f"tags may be separated by {both}: {text!r} may be {readings}", option)
         if used:
             (separator,) = used
             for text in plain:
@@ -250,8 +250,9 @@ class Marks:
         self.minus = any(map(_is_minus, texts))
         self.empty = "" in texts
         if self.minus and self.empty and not self.zeros:
-            what = "-1 may mean absent or unknown, for there are empty cells and no 0"
-            raise CellError(what, "write 0 where a tag is absent, nothing where it is unknown")
+            what = "-1 may mean absent or unknown: there are empty cells, but no 0"
+            do = "write 0 where a tag is absent, and leave the cell empty where it is unknown"
+            raise CellError(what, do)
 
     def value(self, text: str) -> bool | None:
         """Whether the tag is present; None: unknown. Raises CellError."""

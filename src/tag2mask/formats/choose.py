@@ -64,7 +64,7 @@ def choose(rows: Rows, settings: DataSettings, tags: Sequence[str] | None = None
             kept.append(row)
     if left_out:
         what = f"{left_out} of {photos_text(len(rows.rows))} have no tag and are left out"
-        do = "if nothing is on them, use --photos.untagged nothing"
+        do = "if nothing is in them, use --photos.untagged nothing"
         if not kept:
             do = "give the file that has the tags, and this folder with --photos.images"
         do = do if settings.untagged == "auto" else ""

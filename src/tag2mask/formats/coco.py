@@ -7,7 +7,7 @@ from typing import Any
 
 from tag2mask.config import DataSettings
 from tag2mask.errors import DataError
-from tag2mask.formats.findings import Finding, problems
+from tag2mask.formats.findings import Finding, first_few, problems
 from tag2mask.formats.json_files import load_json, peek_json
 from tag2mask.formats.pictures import Pictures
 from tag2mask.formats.rows import Row, Rows, Shape, is_file, photos_text, tags_of
@@ -117,9 +117,8 @@ def _warnings(file: Path, values: dict[str, Any], both: set[Any]) -> Iterator[Fi
     if corrupt := sum(image.get("corrupt") is True for image in values["images"]):
         yield warn(f"{photos_text(corrupt)} left out: marked as corrupt")
     if both:
-        listed = ", ".join(map(str, sorted(both, key=str)[:3]))
         what = f'{photos_text(len(both))} left out: "empty", but with objects'
-        yield warn(f"{what} (image {listed}{', ...' if len(both) > 3 else ''})")
+        yield warn(f"{what} (image {first_few(sorted(map(str, both)))})")
 
 
 def _size(image: dict[str, Any]) -> tuple[int, int] | None:

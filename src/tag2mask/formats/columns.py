@@ -232,8 +232,8 @@ def _tag_columns(sample: Sample, columns: Columns) -> Columns:
             what = f"the cells of {sample.listed(named)} are only {_values(sample, named)}"
             own = sample.names[named[0]]
             do = (
-                f'use --photos.tag-column "{own}" to take these as tags, with --photos.nothing if '
-                "one of them says that nothing is there; or give the column the tag's name"
+                f'if these are tags, use --photos.tag-column "{own}" (and --photos.nothing, if one '
+                "of them means that nothing is there); else give the column the name of its tag"
             )
             raise ColumnError(what, do)
         return replace(columns, tags=tuple(named))

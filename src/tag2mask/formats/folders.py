@@ -60,17 +60,18 @@ def _no_tags(path: Path, folders: list[str]) -> list[Finding]:
     if odd and odd == folders:
         listed = " and ".join(f"{name}/" for name in odd)
         inner = next((name for name in odd if _has_folders(path / name)), None)
-        example = f"{path / inner}, if its folders are the tags" if inner else "a folder above tags"
+        example = "a folder with a folder for each tag"
+        example = f"{path / inner}, if its folders are the tags" if inner else example
         raise DataError(
             f"{path}: its pictures are in {listed}, which seems to be no tag; give the file that "
             f"has the tags (with --photos.images {path}), or {example}; "
-            "if it is a tag, choose with --photos.form folder"
+            f"if {listed} is a tag, use --photos.form folder"
         )
-    masks = [name for name in odd if name.lower() in (*CONTAINERS, *MASKS)]
-    do = "if it is none, move this folder out, or give --photos.drop"
+    do = 'if it is none, move this folder out, or use --photos.drop "{}"'
     return [
-        Finding("odd tag", f"{name}/", "this folder's name is read as a tag", do, "warning")
-        for name in masks
+        Finding("odd tag", f"{name}/", "its name is read as a tag", do.format(name), "warning")
+        for name in odd
+        if name.lower() in (*CONTAINERS, *MASKS)
     ]
 
 

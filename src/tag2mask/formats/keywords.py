@@ -12,7 +12,7 @@ from tag2mask.config import DataSettings
 from tag2mask.errors import DataError
 from tag2mask.files import read_text
 from tag2mask.formats.embedded import IPTC_BYTES, keywords_inside
-from tag2mask.formats.findings import Finding
+from tag2mask.formats.findings import Finding, first_few
 from tag2mask.formats.pictures import pictures_below, unread_pictures
 from tag2mask.formats.rows import PICTURES, UNREAD, Row, Rows, photos_text
 from tag2mask.formats.xmp import MOST_BYTES, Keyword, levels, xmp_keywords
@@ -225,16 +225,12 @@ def _refuse_two_readings(path: Path, pictures: Sequence[Path], folders: Sequence
     if not photos:
         return
     tags = dict.fromkeys(tag for photo in photos for tag in chosen_tags(photo.keywords))
+    share = f"{len(photos)} of {len(sample)}"
     raise DataError(
         f"{path}: two readings are possible. If the tags are the keywords of the pictures "
-        f"({_few(tags)}; {len(photos)} of {len(sample)} have some), give --photos.form keywords; "
-        f"if they are the names of the folders ({_few(folders)}), give --photos.form folder"
+        f"({first_few(tags)}; {share} have some), give --photos.form keywords; "
+        f"if they are the names of the folders ({first_few(folders)}), give --photos.form folder"
     )
-
-
-def _few(names: Iterable[str]) -> str:
-    names = [*names]
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
 def _doubtful_tags(rows: Rows) -> Iterator[Finding]:

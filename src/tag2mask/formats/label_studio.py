@@ -93,11 +93,11 @@ def _tasks(values: list[Any], export: Export, other: Counter[str]) -> Iterator[T
         with export.entry(where, "a task of Label Studio"):
             if not isinstance(value["data"], dict):
                 raise ValueError("its data are no object")
-            given = value.get("annotations", value.get("completions")) or []
-            done = [a for a in given if not (a.get("was_cancelled") or a.get("skipped"))]
+            annotations = value.get("annotations", value.get("completions")) or []
+            done = [a for a in annotations if not (a.get("was_cancelled") or a.get("skipped"))]
             done = [a for a in done if a.get("ground_truth") is True] or done
             answers = [_answers(a.get("result") or [], export, other) for a in done]
-            why = "" if done else "skipped (cancelled)" if given else "not annotated yet"
+            why = "" if done else "skipped (canceled)" if annotations else "not annotated yet"
             yield Task(value["data"], answers, where, why)
 
 

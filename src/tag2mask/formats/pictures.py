@@ -11,7 +11,7 @@ from unicodedata import normalize
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from tag2mask.errors import DataError
-from tag2mask.formats.findings import Finding
+from tag2mask.formats.findings import Finding, first_few
 from tag2mask.formats.rows import PICTURES, UNREAD, is_file
 
 MOST_SEARCHED = (
@@ -102,8 +102,8 @@ class Pictures:
             score = [_common_end(folders, file) for file in files]
             files = [file for file, n in zip(files, score, strict=True) if n == max(score)]
         if len(files) > 1:
-            listed = ", ".join(sorted(files)[:3]) + (", ..." if len(files) > 3 else "")
-            raise DataError(f"{len(files)} pictures have this name: {listed}; write its folder too")
+            what = f"{len(files)} pictures have this name: {first_few(sorted(files))}"
+            raise DataError(f"{what}; write its folder too")
         return Path(files[0]) if files else None
 
     def _named(self, name: str) -> list[str]:

@@ -9,7 +9,7 @@ from tag2mask.config import DataSettings
 from tag2mask.errors import DataError
 from tag2mask.formats.cells import CellError, Marks, TagCells, Tags, as_mark
 from tag2mask.formats.columns import RATINGS, Columns
-from tag2mask.formats.findings import Finding
+from tag2mask.formats.findings import Finding, first_few, plural
 from tag2mask.formats.pictures import Pictures, TooManyError
 from tag2mask.formats.rows import Row, Rows, photos_text
 from tag2mask.photos.table import clean_tag
@@ -79,11 +79,9 @@ def add_rows(
     parts: dict[str, list[Row]] = {}
     for group in groups:
         first = group[0]
-        meaning = (
-            merge.meaning(group)
-            if records.confidences or len(group) > 1
-            else (meanings[records.kinds[first]])
-        )
+        meaning = meanings[records.kinds[first]]
+        if records.confidences or len(group) > 1:
+            meaning = merge.meaning(group)
         if meaning is None:
             continue
         try:
@@ -146,11 +144,9 @@ def _meanings(
 def _union(tag_cells: TagCells, cells: Sequence[Any]) -> Meaning:
     """A record with one cell of tags, or several."""
     own = [tags for cell in cells if (tags := tag_cells.tags(cell)) is not None]
-    return (
-        (tuple(dict.fromkeys(tag for tags in own for tag in tags)), None)
-        if own
-        else (NOBODY_LOOKED)
-    )
+    if not own:
+        return NOBODY_LOOKED
+    return tuple(dict.fromkeys(tag for tags in own for tag in tags)), None
 
 
 def _one_hot(names: Sequence[str], marks: Marks, cells: Sequence[Any]) -> Meaning:
@@ -186,8 +182,8 @@ def _by_photo(
             groups.append(group)
     if 0 < len(repeated) < FEW * len(photos) and not records.confidences:
         what = f"{photos_text(len(repeated))} in several rows: their tags are put together"
-        listed = ", ".join(repeated[:3]) + (", ..." if len(repeated) > 3 else "")
-        rows.findings.append(Finding("several rows", listed, what, severity="warning"))
+        finding = Finding("several rows", first_few(repeated), what, severity="warning")
+        rows.findings.append(finding)
     return sorted(groups)
 
 
@@ -276,8 +272,7 @@ def _form(columns: Columns, how: str, merge: _Merge) -> str:
     names = [columns.names[i] for i in columns.tags]
     text = f", file names in {columns.names[columns.file]}"
     if columns.one_hot:
-        shown = ", ".join(names[:3]) + (f", ... ({len(names)})" if len(names) > 3 else "")
-        text += f", a column for each tag ({shown}; {how})"
+        text += f", a column for each of {plural(len(names), 'tag')} ({first_few(names)}; {how})"
     elif names:
         text += f", tags in {', '.join(names)}{how}"
     if columns.confidence is not None:

@@ -13,7 +13,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from tag2mask.errors import DataError
-from tag2mask.formats.findings import Finding, problems
+from tag2mask.formats.findings import Finding, plural, problems
 from tag2mask.photos.images import PICTURES, UNREAD
 from tag2mask.photos.table import Photo, Table, clean_tag, tag_key
 from tag2mask.progress import log
@@ -208,8 +208,9 @@ def row_findings(
         yield Finding("empty", str(rows.source), what, do)
     yield from _picture_faults(rows)
     if not untagged and not rows.no_tags and len(rows.rows) and not any(r.tags for r in rows.rows):
-        what = f"none of the {photos_text(len(rows.rows))} has a tag"
-        yield Finding("no tags", str(rows.source), what, "write what is in them")
+        what = f"no tag in {photos_text(len(rows.rows))}"
+        do = "write what is in the photos, or correct --photos.keep, drop, nothing and min-count"
+        yield Finding("no tags", str(rows.source), what, do)
     known = known_tags(rows, tags)
     if tags is not None or rows.tags is not None:
         yield from _unknown_tags(rows.rows, known)
@@ -264,7 +265,7 @@ def _unknown_tags(rows: Sequence[Row], known: Sequence[str]) -> Iterator[Finding
 
 def photos_text(number: int) -> str:
     """'1 photo', '2 photos'."""
-    return f"{number} photo{'' if number == 1 else 's'}"
+    return plural(number, "photo")
 
 
 def nearest_tag(tag: str, known: Sequence[str]) -> str:

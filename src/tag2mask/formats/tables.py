@@ -20,6 +20,7 @@ from tag2mask.formats.columns import (
     is_header,
     part_of,
 )
+from tag2mask.formats.findings import plural
 from tag2mask.formats.pictures import Pictures
 from tag2mask.formats.records import Records, add_rows
 from tag2mask.formats.rows import Rows
@@ -166,7 +167,7 @@ def _fit(record: Sequence[object], columns: Columns) -> Sequence[object]:
         do = "fill the row"
     else:
         return [*record, *[""] * (width - len(record))][:width]
-    raise CellError(f"{len(record)} cells under {width} columns", do)
+    raise CellError(f"{plural(len(record), 'cell')} under {plural(width, 'column')}", do)
 
 
 def _confidence(cell: object) -> float:
