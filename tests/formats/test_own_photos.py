@@ -210,7 +210,7 @@ def test_pictures_of_formats_that_are_not_read_are_counted(tmp_path, caplog):
     ] == [("warning", text)]
     (tmp_path / "cat" / "a.jpg").unlink()
     with pytest.raises(
-        DataError, match=r"pictures of kinds that are not read(.|\n)*no photo is left"
+        DataError, match=r"kinds that are not read(.|\n)*no photo is left"
     ):
         load_table(tmp_path)
 
