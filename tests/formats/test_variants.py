@@ -238,3 +238,10 @@ def test_annotations_of_label_studio_that_disagree_leave_a_tag_unknown(folder):
 def test_a_split_in_numbers_is_no_tag(folder):
     photos = read(folder, "image,partition,cat,dog\na,0,1,-1\nb,1,1,1\nc,0,-1,-1\n")
     assert photos == PRESENT | {"c": set()}
+
+
+def test_a_score_of_a_photo_with_several_tags_is_no_confidence(folder):
+    text = "file,tags,score\na.jpg,cat,0.1\nb.jpg,cat;dog,0.2\nc.jpg,,0.9\n"
+    assert read(folder, text) == PRESENT | {"c": set()}
+    text = "file,tags,score\na.jpg,cat,0.1\nb.jpg,dog,0.9\nd.jpg,cat,0.8\n"
+    assert read(folder, text) == {"a": (set(), {"cat"}), "b": {"dog"}, "d": {"cat"}}

@@ -61,7 +61,7 @@ def show_tags(argv: list[str]) -> None:
             for finding in shorten(f for f in findings if f.severity == "warning"):
                 show(f"warning: {finding}")
         if errors:
-            raise DataError(problems(errors), data)
+            raise DataError(problems(findings if as_json else errors), data)
 
     parse(with_options(tags, make_options(Config(), READING)), "tags", argv)
 

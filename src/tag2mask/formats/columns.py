@@ -32,6 +32,7 @@ CONFIDENCES = {
     *("confidence", "conf", "probability", "prob", "score"),
     *("present", "presence", "exists", "value"),
 }
+RATINGS = {"score", "value"}  # of these columns, which may be something else than a confidence
 # Of those that begin with "is", the cells say yes or no.
 IS_PART = {"istrain": "train", "isvalid": "val", "isval": "val", "istest": "test"}
 SPLITS = {"split", "set", "subset", "datasplit", "partition", "mluse", *IS_PART}
@@ -61,6 +62,11 @@ class Columns:
     def several(self) -> bool:
         """Whether a record has several cells of tags."""
         return len(self.tags) > 1
+
+    @property
+    def confidence_name(self) -> str:
+        """The name of the column of confidences, as `tag_key` writes it; "" if there is none."""
+        return "" if self.confidence is None else tag_key(self.names[self.confidence])
 
     @property
     def ignored(self) -> list[str]:
@@ -299,7 +305,7 @@ def _confidence_column(sample: Sample, used: set[int]) -> int | None:
         if key in CONFIDENCES and i not in used:
             numbers = [as_confidence(text) for text in sample.texts(i)]
             in_range = all(number is not None and 0 <= number <= 1 for number in numbers)
-            if numbers and (in_range or key not in ("score", "value")):
+            if numbers and (in_range or key not in RATINGS):
                 return i
     return None
 

@@ -8,7 +8,7 @@ from typing import Any
 from tag2mask.config import DataSettings
 from tag2mask.errors import DataError
 from tag2mask.formats.cells import CellError, Marks, TagCells, as_mark
-from tag2mask.formats.columns import Columns
+from tag2mask.formats.columns import RATINGS, Columns
 from tag2mask.formats.findings import Finding, first_few, plural
 from tag2mask.formats.pictures import Pictures, TooManyError
 from tag2mask.formats.rows import Row, Rows, Tags, photos_text
@@ -68,6 +68,9 @@ def add_rows(
         places = ", ".join(columns.names[i] for i in columns.tags)
         rows.error("tags", f"column {places}", *error.args)
         return
+    several = any(meaning and len(meaning[0]) > 1 for meaning in meanings)
+    if several and columns.confidence_name in RATINGS:  # of the photo, not of a tag
+        columns.confidence, records.confidences = None, array("d")
     if not long and not records.confidences:
         groups: Iterable[Sequence[int]] = ((i,) for i in range(len(records.names)))
     else:

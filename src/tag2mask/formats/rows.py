@@ -213,9 +213,8 @@ def row_findings(
         yield rows.no_tags
     if not rows.rows and all(finding.severity != "error" for finding in rows.findings):
         what, do = "no pictures", "pictures are files such as .jpg, .png, .tif, .webp, .jp2"
-        if rows.findings:  # warnings of what was left out
-            texts = (str(finding).removeprefix(f"{rows.source}: ") for finding in rows.findings)
-            what, do = "no photo is left", "; ".join(texts)
+        if rows.findings:  # they say why
+            what, do = "no photo is left", ""
         yield Finding("empty", str(rows.source), what, do)
     yield from _picture_faults(rows)
     if not untagged and not rows.no_tags and len(rows.rows) and not any(r.tags for r in rows.rows):
