@@ -105,7 +105,7 @@ def test_one_wrong_mask_in_five_is_accepted_two_are_not(tmp_path):
     folder = masks(tmp_path, [(8,), (12,), (8, 12), (), ()])
     with pytest.raises(
         DataError,
-        match=r"table 0, voc 3, coco 0, coco91 0; 0.png has \[8\], its tags are cat;"
+        match=r"table 0, voc 3, coco 0, coco91 0. Examples: 0.png has \[8\], its tags are cat;"
         r".*give --evaluate\.classes",
     ):
         Truth(folder, data)

@@ -233,7 +233,7 @@ class Truth:
         ]
         counts = ", ".join(f"{name} {count}" for name, count in agree.items())
         raise DataError(
-            f"{self.folder}: {unclear}. In so many of {len(sample)} photos, masks and tags agree: "
+            f"{self.folder}: {unclear}. Photos (of {len(sample)}) whose mask shows their tags: "
             f"{counts}. Examples: {'; '.join(examples[:3])}. To choose, {do}"
         )
 
