@@ -69,15 +69,11 @@ def show_tags(argv: list[str]) -> None:
 def _as_json(form: str, table: "Table", val: "Table | None") -> dict[str, Any]:
     def photos(of: "Table") -> list[dict[str, Any]]:
         return [
-            {
-                "file_name": str(photo.path),
-                "present": list(photo.tags),
-                "unknown": list(photo.unknown),
-            }
+            {"file_name": str(photo.path), "present": photo.tags, "unknown": photo.unknown}
             for photo in of.photos
         ]
 
-    value = {"form": form, "tags": list(table.tags), "photos": photos(table)}
+    value = {"form": form, "tags": table.tags, "photos": photos(table)}
     return value | ({"val": photos(val)} if val else {})
 
 

@@ -19,7 +19,6 @@ from tag2mask.formats.coco import instances_file, read_coco
 from tag2mask.formats.cvat import read_cvat
 from tag2mask.formats.excel import read_xlsx
 from tag2mask.formats.fiftyone import fiftyone_file, read_fiftyone
-from tag2mask.formats.findings import Finding
 from tag2mask.formats.folders import is_folder, read_folder
 from tag2mask.formats.huggingface import parquet_files, read_parquet
 from tag2mask.formats.json_lists import is_mmpretrain, read_json, read_mmpretrain, read_yaml
@@ -151,7 +150,7 @@ def _add_tags_of_val(rows: Rows, val: Rows) -> None:
         rows.tags = (*known, *new) if rows.tags is not None else tuple(sorted((*known, *new)))
         what = f"only validation photos have {', '.join(new)}"
         do = "add training photos of them; without, these classes cannot be learned"
-        rows.findings.append(Finding("absent tag", str(rows.source), what, do, "warning"))
+        rows.warn("absent tag", what, do)
 
 
 def _read(path: Path, settings: DataSettings, outlines: bool = False) -> Rows:

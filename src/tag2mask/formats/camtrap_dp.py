@@ -57,7 +57,7 @@ def read_camtrap_dp(path: Path, settings: DataSettings) -> Rows:
             export.add(name if names_no_file else path_or_address or name, where, tags, absent)
     if from_events:
         what = f"{photos_text(from_events)} with the tags of an event (a burst of photos)"
-        export.warn(f"{what}: not each tag is surely in each photo")
+        export.rows.warn("export", f"{what}: not each tag is surely in each photo")
     return export.finish("Camtrap DP: media.csv, observations.csv")
 
 

@@ -73,7 +73,7 @@ def read_label_studio(path: Path, settings: DataSettings) -> Rows:
             export.add(task.data.get(key), task.where, sorted(present), unknown=tuple(unknown))
     if disputed:
         what = f"annotations of {photos_text(disputed)} disagree"
-        export.warn(f"{what}: a tag that only some of them have is unknown there")
+        export.rows.warn("export", f"{what}: a tag that only some of them have is unknown there")
     asked = only or ", ".join(questions) or "no question"
     return export.finish(f"{form}: pictures in {key}, tags of {asked}")
 

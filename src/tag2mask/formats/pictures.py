@@ -12,7 +12,7 @@ from unicodedata import normalize
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from tag2mask.errors import DataError
-from tag2mask.formats.findings import Finding, first_few
+from tag2mask.formats.findings import Finding, first_few, warning
 from tag2mask.formats.rows import is_file
 from tag2mask.photos.images import EXTENSIONS, PICTURES, UNREAD
 
@@ -189,16 +189,10 @@ def unread_pictures(folder: Path) -> list[Finding]:
     count = Counter(file.suffix.lower() for file in pictures_below(folder, UNREAD))
     kinds: dict[str, list[str]] = defaultdict(list)  # what to do -> kinds of files
     for kind in sorted(count):
-        kinds[UNREAD[kind]].append(kind)
+        kinds[UNREAD[kind]].append(f"{count[kind]} {kind}")
+    what = "pictures of kinds that are not read are left out"
     return [
-        Finding(
-            "unread pictures",
-            str(folder),
-            "pictures of kinds that are not read are left out: "
-            + ", ".join(f"{count[kind]} {kind}" for kind in same),
-            do,
-            "warning",
-        )
+        warning("unread pictures", str(folder), f"{what}: {', '.join(same)}", do)
         for do, same in kinds.items()
     ]
 

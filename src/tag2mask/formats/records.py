@@ -9,7 +9,7 @@ from tag2mask.config import DataSettings
 from tag2mask.errors import DataError
 from tag2mask.formats.cells import CellError, Marks, TagCells, as_mark
 from tag2mask.formats.columns import RATINGS, Columns
-from tag2mask.formats.findings import Finding, first_few, plural
+from tag2mask.formats.findings import Finding, first_few, plural, warning
 from tag2mask.formats.pictures import Pictures, TooManyError
 from tag2mask.formats.rows import Row, Rows, Tags, photos_text
 from tag2mask.photos.table import clean_tag
@@ -128,7 +128,7 @@ def _meanings(
         if tag_cells.doubt:
             what = f"each of these is taken for one tag: {tag_cells.doubt}"
             do = 'if their words are tags, use --photos.separator " "'
-            rows.findings.append(Finding("words", str(rows.source), what, do, "warning"))
+            rows.warn("words", what, do)
         how = tag_cells.form
         read = partial(_union, tag_cells)
     meanings: list[Meaning | None] = []
@@ -182,8 +182,7 @@ def _by_photo(
             groups.append(group)
     if 0 < len(repeated) < FEW * len(photos) and not records.confidences:
         what = f"{photos_text(len(repeated))} in several rows: their tags are put together"
-        finding = Finding("several rows", first_few(repeated), what, severity="warning")
-        rows.findings.append(finding)
+        rows.findings.append(warning("several rows", first_few(repeated), what))
     return sorted(groups)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from tag2mask.errors import DataError
-from tag2mask.formats.findings import Finding, plural, problems
+from tag2mask.formats.findings import Finding, plural, problems, warning
 from tag2mask.photos.images import EXTENSIONS
 from tag2mask.photos.table import Photo, Table, clean_tag, tag_key
 from tag2mask.progress import log
@@ -82,6 +82,10 @@ class Rows:
     def error(self, kind: str, where: str, what: str, do: str = "") -> None:
         """Note a fault."""
         self.findings.append(Finding(kind, where, what, do))
+
+    def warn(self, kind: str, what: str, do: str = "") -> None:
+        """Note a warning about the whole data set."""
+        self.findings.append(warning(kind, str(self.source), what, do))
 
 
 def tags_of(shapes: Iterable[Shape]) -> tuple[str, ...]:

@@ -14,7 +14,6 @@ from typing import Any, BinaryIO, NamedTuple
 from tag2mask.config import DataSettings
 from tag2mask.errors import DataError
 from tag2mask.formats.columns import is_column_name
-from tag2mask.formats.findings import Finding
 from tag2mask.formats.pictures import Pictures, looks_like_picture
 from tag2mask.formats.rows import Rows
 from tag2mask.formats.tables import Fault, rows_from_objects, rows_from_records
@@ -55,7 +54,7 @@ def read_csv(path: Path, settings: DataSettings) -> Rows:
     if words:
         what = f"not UTF-8, so read in {name}: {', '.join(words)}"
         do = "if a letter is wrong, save the file as UTF-8"
-        rows.findings.append(Finding("encoding", str(path), what, do, "warning"))
+        rows.warn("encoding", what, do)
     return rows
 
 
