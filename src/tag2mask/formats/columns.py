@@ -245,6 +245,14 @@ def _tag_columns(sample: Sample, columns: Columns) -> Columns:
         return replace(columns, tags=tuple(choices))
     if choices:
         raise ColumnError(f"several columns may have the tags: {sample.listed(choices)}", option)
+    if one_hot := _one_hot_columns(sample, others):
+        return replace(columns, tags=one_hot, one_hot=True)
+    what = f"no column of tags among {sample.listed()}"
+    return replace(columns, no_tags=Finding("columns", "header", what, option))
+
+
+def _one_hot_columns(sample: Sample, others: Sequence[int]) -> tuple[int, ...]:
+    """The columns that have one tag each; () if there are none. Raises ColumnError in doubt."""
     maybe = [i for i in others if sample.keys[i] not in NO_TAGS and not _counts(sample, i)]
     one_hot = [i for i in maybe if not sample.texts(i) or _marks(sample, [i])]
     for i in maybe:
@@ -254,10 +262,7 @@ def _tag_columns(sample: Sample, columns: Columns) -> Columns:
             what = f'"{name}" may be a tag, but not all of its cells are 0 or 1: {other:.20}'
             do = f'correct these cells; if it is no tag, leave it out with --photos.drop "{name}"'
             raise ColumnError(what, do)
-    if any(sample.texts(i) for i in one_hot):
-        return replace(columns, tags=tuple(one_hot), one_hot=True)
-    what = f"no column of tags among {sample.listed()}"
-    return replace(columns, no_tags=Finding("columns", "header", what, option))
+    return tuple(one_hot) if any(map(sample.texts, one_hot)) else ()
 
 
 def _tags_without_header(sample: Sample, columns: Columns, others: list[int]) -> Columns:
