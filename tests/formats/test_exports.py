@@ -315,7 +315,7 @@ def test_label_studio_questions_and_pictures_are_chosen_by_options(tmp_path):
     assert meaning(path, tag_column="kind", level="any")["p0"][0] == {"Animals", "Pets", "Rabbit"}
     assert meaning(path, tag_column="kind", level="2")["p0"][0] == {"Pets"}
     (problem,) = problems(path, tag_column="wath")
-    assert "the questions are what, sky, box, kind" in problem
+    assert "(photos.tag_column) among what, sky, box, kind" in problem
     values[0]["data"]["thumb"] = "https://x.org/t.jpg?size=3"
     write(path, values)
     (problem,) = problems(path)

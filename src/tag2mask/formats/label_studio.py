@@ -51,7 +51,7 @@ def read_label_studio(path: Path, settings: DataSettings) -> Rows:
     questions = list(dict.fromkeys(q for task in tasks for a in task.annotations for q in a))
     if (only := settings.tag_column) and only not in questions:
         among = ", ".join(questions) or "none"
-        raise DataError(f"{path}: photos.tag_column = {only!r}: the questions are {among}")
+        raise DataError(f"{path}: no question {only!r} (photos.tag_column) among {among}")
     if not questions and other:
         kinds = ", ".join(other)
         raise DataError(f"{path}: no choices and no labels among its results ({kinds})")
@@ -92,7 +92,7 @@ def _tasks(values: list[Any], export: Export, other: Counter[str]) -> Iterator[T
         where = f"task {value.get('id', number)}" if isinstance(value, dict) else f"task {number}"
         with export.entry(where, "a task of Label Studio"):
             if not isinstance(value["data"], dict):
-                raise ValueError("its data are no object")
+                raise ValueError("its data are not a JSON object")
             annotations = value.get("annotations", value.get("completions")) or []
             done = [a for a in annotations if not (a.get("was_cancelled") or a.get("skipped"))]
             done = [a for a in done if a.get("ground_truth") is True] or done

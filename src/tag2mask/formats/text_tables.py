@@ -217,4 +217,4 @@ def _records(path: Path, encoding: str, dialect: Dialect) -> Iterator[list[str] 
         try:
             yield from dialect.cells(stream)
         except csv.Error as error:
-            yield Fault(f"not valid CSV ({error})")
+            yield Fault(f"not valid CSV ({error})", "look for a quote that is not closed")
