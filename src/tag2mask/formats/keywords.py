@@ -58,7 +58,7 @@ def read_keywords(path: Path, settings: DataSettings) -> Rows:
     """
     level = settings.level
     if level not in ("leaf", "any") and not re.fullmatch("[1-9][0-9]?", level):
-        raise DataError(f"photos.level = {level!r}: give leaf, any, or a number of a level (1, 2)")
+        raise DataError(f"photos.level = {level!r}: give leaf, any, or the number of a level")
     pictures = pictures_below(path)
     if settings.form == "auto" and (folders := _tag_folders(path, pictures)):
         _refuse_two_readings(path, pictures, folders)
