@@ -124,7 +124,7 @@ def test_spellings_of_other_sets_are_understood(tmp_path):
 def test_classes_that_the_table_does_not_have_are_not_scored(tmp_path):
     data = table(tmp_path, ("cat",), [("cat",)])
     assert truth_values(Truth(masks(tmp_path, [(8, 15)]), data), data) == {0, 1, 255}
-    with pytest.raises(DataError, match=r"has \[99\]: no class numbers \(evaluate.classes: voc"):
+    with pytest.raises(DataError, match=r"has the number \[99\] \(evaluate.classes: voc"):
         Truth(masks(tmp_path, [(8, 99)]), data, classes="voc").read(data.photos[0])
 
 

@@ -165,7 +165,7 @@ class Truth:
             sizes = "{} x {}, but {} is {} x {}".format(*mask["size"], photo.path, *size)
             return f"{path}: {sizes} (width x height)"
         unknown = [number for number in mask["numbers"] if self._numbers[number] < 0]
-        what = f"{path}: has {unknown}: no class numbers (evaluate.classes: {self.numbering})"
+        what = f"{path}: no class has the number {unknown} (evaluate.classes: {self.numbering})"
         return what if unknown else ""
 
     def classes(self, photo: Photo) -> set[int]:
