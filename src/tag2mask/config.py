@@ -45,7 +45,8 @@ class DataSettings(Settings):
     """Keywords in levels (Animals|Dog). leaf: the last level is the tag; any: each level is one; a
     number: that level is the tag, 1 is the top."""
     min_confidence: float = Field(0.5, ge=0, le=1)
-    """A tag with a lower confidence than this is unknown, where the data give one."""
+    """A tag whose confidence is lower is not present. In a table with a row for each photo and tag
+    it is unknown, elsewhere absent."""
     rename: Path | None = None
     """File with new names of tags; several may become one. TOML: old = "new", or new = ["old",
     "older"]. CSV: two columns, old name and new name."""
@@ -61,7 +62,7 @@ class DataSettings(Settings):
     untagged: Literal["auto", "nothing", "leave_out"] = "auto"
     """Photos without a tag. auto: those of which the data say that nothing is there (an empty cell,
     a picture without objects) are photos of nothing, the others are left out; nothing: all are
-    photos of nothing; leave_out: all are left out."""
+    photos of nothing; leave_out: all are left out. Validation photos always stay."""
     workers: int = Field(-1, ge=-1)
     """Processes that read photos. -1: one for each core, at most 16; none on one or two cores."""
     pseudo_list: Path | None = None

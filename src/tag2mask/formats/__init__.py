@@ -135,6 +135,9 @@ def read_rows(
     kept only with `outlines`: `convert` makes true masks of them.
     """
     rows = _read(path, settings, outlines)
+    if settings.images and rows.form.partition(":")[0] in ("folder", "split", "keywords"):
+        what = "photos.images is not used: the data are the folder of the photos themselves"
+        rows.warn("unused setting", what)
     chosen = _chosen(rows, settings, tags, outlines)
     if rows.val:
         chosen.val = _chosen(rows.val, settings, known_tags(chosen), outlines)

@@ -12,7 +12,7 @@ from tag2mask.config import DataSettings
 from tag2mask.errors import DataError
 from tag2mask.files import read_text
 from tag2mask.formats.findings import Finding
-from tag2mask.formats.rows import Row, Rows, Tags, count_tags, nearest_tag, photos_text
+from tag2mask.formats.rows import Row, Rows, Tags, nearest_tag, photos_text
 from tag2mask.formats.text_tables import find_encoding
 from tag2mask.photos.table import clean_tag, tag_key
 
@@ -25,7 +25,8 @@ def choose(rows: Rows, settings: DataSettings, tags: Sequence[str] | None = None
     looked for tags are left out, or are photos of nothing (untagged).
 
     `tags`: for a validation set, the tags of the training photos. Then rare tags are those that are
-    not among them, and photos without tags stay. Raises DataError for a faulty file of names.
+    not among them, and photos without tags stay, whatever `untagged` is. Raises DataError for a
+    faulty file of names.
     """
     if rows.no_tags:
         return rows
@@ -61,9 +62,8 @@ def _dropped(
     if settings.min_count > 1 and tags is not None:
         drop |= {tag for tag in new_names.values() if tag not in tags}
     elif settings.min_count > 1:
-        count: Counter[str] = Counter()
-        for tag, number in count_tags(rows.rows).items():
-            count[new_names[tag]] += number
+        # Two names of one tag in a photo count once.
+        count = Counter(new for row in rows.rows for new in {new_names[tag] for tag in row.tags})
         drop |= {tag for tag in new_names.values() if count[tag] < settings.min_count}
     return drop
 
@@ -117,7 +117,7 @@ def _unused(
     known = list(dict.fromkeys(new_names.values()))
     for option in ("keep", "drop", "nothing"):
         for tag in getattr(settings, option):
-            if tag not in known:
+            if tag not in known and tag not in new_names:
                 what = f"photos.{option}: no photo has the tag"
                 do = nearest_tag(tag, known)
                 yield Finding("unused name", f'tag "{tag}"', what, do, "warning")
