@@ -17,6 +17,8 @@ from typing import Any, TextIO
 from tag2mask.errors import DataError, RunError
 from tag2mask.processes import rank
 
+MOST_BYTES = 1 << 30  # of a file that is read at once
+
 
 @contextmanager
 def writing(path: Path) -> Iterator[Path]:
@@ -76,16 +78,39 @@ def read_json(path: Path) -> Any:
         raise RunError(f"{path}: not valid JSON (line {error.lineno}: {error.msg})") from None
 
 
-def read_text(path: Path) -> str:
-    """A text file, with or without a byte order mark. Raises DataError."""
+def read_bytes(path: Path, most: float = MOST_BYTES) -> bytes:
+    """A file of at most `most` bytes. Raises DataError, too if the path is a pipe or a device."""
     try:
-        return path.read_text(encoding="utf-8-sig")
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise DataError(f"{path}: cannot be read (it is no file)")
+        if (size := path.stat().st_size) > most:
+            what = f"has {size / 2**30:.1f} GB, at most {most / 2**30:.0f} are read"
+            raise DataError(f"{path}: {what}")
+        return path.read_bytes()
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
+        reason = getattr(error, "strerror", error)
+        raise DataError(f"{path}: cannot be read ({reason})") from None
+
+
+def read_text(path: Path, most: float = MOST_BYTES) -> str:
+    """A text file, with or without a byte order mark; errors as in `read_bytes`."""
+    if "\0" in start_of(path, 4096):
+        raise DataError(f"{path}: not UTF-8 text (it has zero bytes); save it as UTF-8")
+    try:
+        text = read_bytes(path, most).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+    return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
+
+
+def start_of(path: Path, size: int) -> str:
+    """The first `size` bytes of a file as text, whatever they are; "" if it is no file."""
+    if not path.is_file():
+        return ""
+    with path.open("rb") as file:
+        return file.read(size).decode("utf-8", "ignore")
 
 
 def read_list(path: Path) -> list[str]:

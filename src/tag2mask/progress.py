@@ -1,6 +1,7 @@
 """The log and the progress bars."""
 
 import logging
+import re
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,8 +14,16 @@ from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 T = TypeVar("T")
 SECONDS_BETWEEN_LINES = 30
 
+# Terminals obey the control characters and turn text around; half of a letter cannot be written.
+UNPRINTABLE = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
 log = logging.getLogger("tag2mask")
 console = Console(stderr=True)
+
+
+def printable(text: str) -> str:
+    """A text of a data set with escapes (\\x1b) for what a terminal would obey or cannot show."""
+    return UNPRINTABLE.sub(lambda sign: sign[0].encode("unicode_escape").decode(), text)
 
 
 def start_log(folder: Path | None = None, quiet: bool = False) -> None:
@@ -36,7 +45,7 @@ def start_log(folder: Path | None = None, quiet: bool = False) -> None:
 
 class _Terminal(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        console.print(record.getMessage(), highlight=False, markup=False, soft_wrap=True)
+        console.print(printable(record.getMessage()), highlight=False, markup=False, soft_wrap=True)
 
 
 def track(items: Iterable[T], what: str, total: int | None = None, done: int = 0) -> Iterator[T]:

@@ -108,5 +108,5 @@ def test_bad_files_are_explained(tmp_path, text, message):
 
 
 def test_missing_file(tmp_path):
-    with pytest.raises(ClusterError, match="No such file"):
+    with pytest.raises(ClusterError, match="no such file"):
         load_clusters(tmp_path / "none.json")

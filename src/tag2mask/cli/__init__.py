@@ -59,6 +59,9 @@ def main(argv: list[str] | None = None) -> int:
         resume = "; give the same command again to resume" if argv[0] in RESUMED else ""
         print(f"\ntag2mask: stopped{resume}", file=sys.stderr)
         return 130
+    except MemoryError:
+        print_error("not enough memory")
+        return 2
     except BrokenPipeError:  # `tag2mask ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:  # for example no permission

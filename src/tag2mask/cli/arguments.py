@@ -15,6 +15,7 @@ from tyro.conf import arg
 from tag2mask.config import Config, DataSettings, Settings
 from tag2mask.config_files import base_config, changed_config
 from tag2mask.errors import ConfigError
+from tag2mask.progress import printable
 
 ABOUT = {
     "clusters": "group the tags",
@@ -54,12 +55,13 @@ PathOption = Annotated[Path | None, arg(metavar="PATH", help_behavior_hint=_defa
 def show(*lines: RenderableType) -> None:
     """Print lines, or tables and trees of rich, to stdout."""
     for line in lines:
-        Console().print(Text(line) if isinstance(line, str) else line, soft_wrap=True)
+        shown = Text(printable(line)) if isinstance(line, str) else line
+        Console().print(shown, soft_wrap=True)
 
 
 def print_error(message: str) -> None:
     """Print a message to stderr."""
-    print(f"tag2mask: {message}", file=sys.stderr)
+    print(f"tag2mask: {printable(message)}", file=sys.stderr)
 
 
 def parse(target: Any, command: str, argv: list[str], about: str | None = None) -> Any:

@@ -14,6 +14,7 @@ from tag2mask.cli.arguments import READING, PathOption, make_options, parse, sho
 from tag2mask.config import Config, DataSettings
 from tag2mask.config_files import changed_config
 from tag2mask.errors import DataError
+from tag2mask.progress import printable
 
 if TYPE_CHECKING:
     from tag2mask.photos.table import Table
@@ -22,7 +23,7 @@ Data = Annotated[Path, arg(help="The data set. Its forms: tag2mask --help.")]
 Classes = Annotated[
     str, arg(help="What the numbers in the masks mean: see evaluate.classes in `run --help`.")
 ]
-SHOWN_ROWS = 10
+SHOWN_ROWS, SHOWN_TAGS, LONGEST_CELL = 10, 300, 2000
 
 
 def _settings(options: Any) -> DataSettings:
@@ -54,7 +55,8 @@ def show_tags(argv: list[str]) -> None:
             findings += row_findings(rows.val, tags, untagged=True)
         errors = [finding for finding in findings if finding.severity == "error"]
         if as_json and not errors:
-            print(json.dumps(_as_json(rows.form, table, val), ensure_ascii=False))
+            text = json.dumps(_as_json(rows.form, table, val), ensure_ascii=False)
+            print(text.encode("utf-8", "backslashreplace").decode())  # halves of letters
         elif not as_json:
             _show_table(rows.form, table, val)
             findings += nothing_findings(tags)
@@ -92,15 +94,20 @@ def _show_table(form: str, table: "Table", val: "Table | None") -> None:
     present = Counter(tag for photo in table.photos for tag in photo.tags)
     unknown = Counter(tag for photo in table.photos for tag in photo.unknown)
     counts = Columns("tag", "photos", *(["unknown in"] if unknown else []), box=None)
-    for tag in sorted(table.tags, key=lambda tag: -present[tag]):
+    tags = sorted(table.tags, key=lambda tag: -present[tag])
+    for tag in tags[:SHOWN_TAGS]:
         more = [str(unknown[tag])] if unknown else []
-        counts.add_row(Text(tag), str(present[tag]), *more)
+        counts.add_row(_cell(tag), str(present[tag]), *more)
     rows = Columns("photo", "tags", *(["unknown"] if unknown else []), box=None)
     for photo in table.photos[:: max(1, len(table) // SHOWN_ROWS)][:SHOWN_ROWS]:
         here = ", ".join(photo.tags) or ("nothing" if photo in nothing else "")
         more = [", ".join(photo.unknown)] if unknown else []
-        rows.add_row(*map(Text, (photo.name, here, *more)))
-    show(counts, "", rows)
+        rows.add_row(*map(_cell, (photo.name, here, *more)))
+    show(counts, *[f"and {len(tags) - SHOWN_TAGS} more"] * (len(tags) > SHOWN_TAGS), "", rows)
+
+
+def _cell(text: str) -> Text:
+    return Text(printable(text[:LONGEST_CELL]))
 
 
 def check(argv: list[str]) -> None:

@@ -11,8 +11,8 @@ from unicodedata import normalize
 
 import numpy as np
 
-from tag2mask.errors import ClusterError
-from tag2mask.files import write_json
+from tag2mask.errors import ClusterError, DataError
+from tag2mask.files import read_text, write_json
 
 if TYPE_CHECKING:
     import torch
@@ -75,11 +75,10 @@ def load_clusters(path: Path) -> Clusters:
     Texts are brought to NFC, as tags are. Raises ClusterError with every fault.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        content = json.loads(text, object_pairs_hook=_without_duplicates)
+        content = json.loads(read_text(path), object_pairs_hook=_without_duplicates)
         json.dumps(content, ensure_ascii=False).encode()  # fails for half a surrogate pair
-    except OSError as error:
-        raise ClusterError(f"{path}: cannot read this cluster file ({error.strerror})") from None
+    except DataError as error:
+        raise ClusterError(f"not a readable cluster file: {error}") from None
     except (ValueError, RecursionError) as error:
         raise ClusterError(f"{path}: not a cluster file: {error}") from None
     clusters = content.get("clusters") if isinstance(content, dict) else None

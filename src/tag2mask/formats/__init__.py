@@ -109,6 +109,8 @@ def find_format(path: Path, settings: DataSettings = DEFAULTS) -> str:
         raise DataError(
             f"{path}: no such file or folder; if it has moved, give its new place (--data, --val)"
         )
+    if not (path.is_file() or path.is_dir()):  # a pipe or a device may have no end
+        raise DataError(f"{path}: neither a file nor a folder")
     if settings.form in FORMATS:
         return settings.form
     if settings.form != "auto":

@@ -148,7 +148,7 @@ def read_names(path: Path) -> dict[str, str]:
 def _toml_names(path: Path, text: str) -> Iterator[tuple[str, str]]:
     try:
         values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not valid TOML ({error})") from None
     for key, value in values.items():
         if isinstance(value, str):

@@ -121,7 +121,7 @@ def _warnings(file: Path, values: dict[str, Any], both: set[Any]) -> Iterator[Fi
 
 
 def _size(image: dict[str, Any]) -> tuple[int, int] | None:
-    width, height = (float(image.get(key) or 0) for key in ("width", "height"))
+    width, height = (image.get(key) or 0 for key in ("width", "height"))
     return (int(width), int(height)) if 0 < width < 1e6 and 0 < height < 1e6 else None
 
 

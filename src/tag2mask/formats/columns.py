@@ -40,6 +40,7 @@ NO_TAGS = {"", "fold", "unnamed0", *SPLITS}  # though there may be only 0 and 1 
 COUNTERS = {"no", "nr", "num", "number", "index", "row", "id", "imageid"}
 LABEL_STUDIO = {"annotationid", "annotator", "leadtime"}
 OPEN_IMAGES = {"machine", "verification", "crowdsource-verification", "xclick", "activemil"}
+LISTED = 30  # columns in a message
 LOOKED_AT = 200  # records whose pictures are looked for, to find the column
 
 
@@ -102,7 +103,8 @@ class Sample:
         names = [self.names[i] for i in numbers]
         twice = len(set(names)) < len(names)
         texts = [f"{i + 1} ({self.names[i]})" if twice else f'"{self.names[i]}"' for i in numbers]
-        return ", ".join(texts) or "none"
+        more = ["..."] * (len(texts) > LISTED)
+        return ", ".join(texts[:LISTED] + more) or "none"
 
 
 def find_columns(sample: Sample, pictures: Pictures) -> Columns:
@@ -163,7 +165,7 @@ def _chosen(sample: Sample, choice: str | None, option: str) -> int | None:
         raise ColumnError(f"several columns have the name {choice}", "give the number of one")
     if same:
         return same[0]
-    if choice.isdecimal() and 1 <= int(choice) <= len(sample.names):
+    if choice.isdecimal() and 1 <= int(choice[:9]) <= len(sample.names):
         return int(choice) - 1
     what = f"no column {choice} (photos.{option}) among {sample.listed()}"
     raise ColumnError(what, f"correct --photos.{option.replace('_', '-')}")

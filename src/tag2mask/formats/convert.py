@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -281,6 +282,7 @@ def _flat_names(table: Table) -> dict[str, str]:
     flat: dict[str, str] = {}  # flat name -> name
     for photo in table.photos:
         name = photo.name.removesuffix(photo.path.suffix).replace("/", "__")
+        name = re.sub(r"[\0-\x1f\x7f]", "_", name)  # XML and lists of names cannot hold them
         while name in flat:
             name += f"-{len(flat)}"
         flat[name] = photo.name

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
+from xml.etree.ElementTree import Element
 
 import numpy as np
 
@@ -11,16 +11,14 @@ from tag2mask.errors import DataError
 from tag2mask.formats.pictures import Pictures
 from tag2mask.formats.rows import Row, Rows, Shape, tags_of
 from tag2mask.formats.shapes import object_tag, polygon
+from tag2mask.formats.xml_files import read_xml
 
-LARGEST = 500_000_000  # pixels of a picture
+LARGEST = 100_000_000  # pixels of a picture that has masks
 
 
 def read_cvat(path: Path, settings: DataSettings) -> Rows:
     """An XML file, its pictures in images/ or beside it, with outlines. Boxes give the tag only."""
-    try:
-        root = ElementTree.parse(path).getroot()
-    except (ElementTree.ParseError, OSError) as error:
-        raise DataError(f"{path}: not readable XML ({error})") from None
+    root = read_xml(path)
     if root.tag != "annotations":
         raise DataError(f"{path}: not an export of CVAT for images: it begins with <{root.tag}>")
     rows = Rows(path)
@@ -37,7 +35,7 @@ def read_cvat(path: Path, settings: DataSettings) -> Rows:
     return rows
 
 
-def _row(image: ElementTree.Element, pictures: Pictures, where: str) -> Row:
+def _row(image: Element, pictures: Pictures, where: str) -> Row:
     width, height = int(image.attrib["width"]), int(image.attrib["height"])
     shapes = [
         Shape(object_tag(thing.attrib["label"]), _outline(thing, width, height))
@@ -48,7 +46,7 @@ def _row(image: ElementTree.Element, pictures: Pictures, where: str) -> Row:
     return Row(picture, tags_of(shapes), where, shapes, (width, height))
 
 
-def _outline(thing: ElementTree.Element, width: int, height: int) -> Any:
+def _outline(thing: Element, width: int, height: int) -> Any:
     if thing.tag == "mask":
         return _run_lengths(thing, width, height)
     if thing.tag != "polygon":
@@ -56,13 +54,13 @@ def _outline(thing: ElementTree.Element, width: int, height: int) -> Any:
     return [polygon(thing.attrib["points"].replace(";", ",").split(","))]
 
 
-def _run_lengths(thing: ElementTree.Element, width: int, height: int) -> dict[str, Any]:
+def _run_lengths(thing: Element, width: int, height: int) -> dict[str, Any]:
     """CVAT's run lengths, by rows in a box, to COCO's, by columns in the picture."""
     x, y, w, h = (int(thing.attrib[key]) for key in ("left", "top", "width", "height"))
     runs = [int(run) for run in thing.attrib["rle"].split(",")]  # the first is background
     if not (x >= 0 and y >= 0 and sum(runs) == w * h and 0 < height * width <= LARGEST):
         raise ValueError("a mask that does not fill its box or its picture")
     mask = np.zeros((height, width), bool)
-    mask[y : y + h, x : x + w] = np.repeat(np.arange(len(runs)) % 2, runs).reshape(h, w)
+    mask[y : y + h, x : x + w] = np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(h, w)
     ends = np.flatnonzero(np.diff(mask.ravel(order="F"), prepend=False))
     return {"size": [height, width], "counts": np.diff([0, *ends, mask.size]).tolist()}

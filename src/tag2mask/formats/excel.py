@@ -3,6 +3,7 @@
 import zipfile
 from collections.abc import Iterator
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from tag2mask.errors import DataError
 from tag2mask.formats.rows import Rows
 from tag2mask.formats.tables import rows_from_records
 
+MOST_ROWS = 1 << 20  # Excel has no more; openpyxl makes all that are missing before a row
+SMALL, MOST_TIMES = 1 << 26, 100  # bytes; a table unpacks to 5 to 30 times its size
 MOST_UNPACKED = 1 << 30  # bytes; a sheet of a million rows and two columns has about 0.1 GB
 
 
@@ -50,7 +53,8 @@ def _refuse_bombs(path: Path) -> None:
     """Raise DataError if the file unpacks to far more than a table needs, or is broken."""
     with zipfile.ZipFile(path) as file:
         unpacked = sum(entry.file_size for entry in file.infolist())
-    if unpacked > MOST_UNPACKED:
+    packed = path.stat().st_size
+    if unpacked > MOST_UNPACKED or (unpacked > SMALL and unpacked > MOST_TIMES * packed):
         what = f"it unpacks to {unpacked / 2**30:.1f} GB; save the sheet as CSV UTF-8"
         raise DataError(f"{path}: {what}")
 
@@ -63,12 +67,12 @@ def _has_cells(sheet: Any) -> bool:
 def _records(sheet: Any) -> Iterator[list[object]]:
     """The rows of a sheet, all as wide as its first: Excel leaves out empty cells at the end."""
     width = 0
-    for cells in sheet.iter_rows(values_only=True):
+    for cells in islice(sheet.iter_rows(values_only=True), MOST_ROWS):
         row = ["" if cell is None else _plain(cell) for cell in cells]
         while row and row[-1] == "":
             row.pop()
         width = width or len(row)
-        yield row + [""] * (width - len(row))
+        yield row and row + [""] * (width - len(row))
 
 
 def _plain(cell: object) -> object:

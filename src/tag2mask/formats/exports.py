@@ -36,7 +36,7 @@ class Export:
             yield
         except DataError as error:
             self.rows.error("entry", where, str(error))
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
             text = f"no {error}" if isinstance(error, KeyError) else str(error)
             self.rows.error("entry", where, f"not {kind}: {text}")
 

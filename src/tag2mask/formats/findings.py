@@ -9,6 +9,8 @@ from typing import Literal
 
 from rich.text import Text
 
+from tag2mask.progress import printable
+
 SHOWN = 20  # findings of one kind that are written out
 FEW = 3  # names of a list that are written out
 LONGEST = 2000  # letters of a finding's text
@@ -29,8 +31,7 @@ class Finding:
         text = f"{self.where}: {self.what}" + (f"; {self.do}" if self.do else "")
         if len(text) > LONGEST:  # a name of 100,000 letters in a broken file
             text = f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
-        # File names that are not UTF-8 cannot be printed as they are.
-        return text.encode("utf-8", "backslashreplace").decode()
+        return printable(text)
 
 
 warning = partial(Finding, severity="warning")

@@ -22,6 +22,7 @@ from tag2mask.progress import log
 LABELS = ("label", "labels", "tags", "fine_label", "category")
 BATCH = 32  # rows that are in memory at once
 LARGEST = 1 << 28  # bytes of one picture
+MOST_ROWS = 10_000_000  # a small file may say that it has billions
 
 
 def parquet_files(path: Path) -> dict[str, list[Path]]:
@@ -131,7 +132,8 @@ def _pictures(file: Path, settings: DataSettings) -> Iterator[tuple[str, bytes, 
     for row in _records(table, file, [column, label]):
         cell = row[column] if isinstance(row[column], dict) else {"bytes": row[column]}
         tags = _tags(row[label], classes.get(label, ()), file)
-        yield str(cell.get("path") or ""), cell.get("bytes") or b"", tags
+        data = cell.get("bytes")
+        yield str(cell.get("path") or ""), data if isinstance(data, bytes) else b"", tags
 
 
 def _records(table: Any, file: Path, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
@@ -158,7 +160,7 @@ def _classes(table: Any) -> dict[str, Tags]:
     try:
         features = json.loads(table.schema_arrow.metadata[b"huggingface"])["info"]["features"]
         items = features.items()
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
         return {}
     classes = {}
     for column, feature in items:
@@ -207,9 +209,14 @@ def _free_name(name: str, kind: str, taken: set[str]) -> str:
 
 def _open(file: Path) -> Any:
     try:
-        return _pyarrow().ParquetFile(file)
+        if not file.is_file():  # a pipe may have no end
+            raise DataError(f"{file}: not a readable parquet file (it is no file)")
+        table = _pyarrow().ParquetFile(file)
     except (OSError, ValueError) as error:
         raise DataError(f"{file}: not a readable parquet file ({error})") from None
+    if (rows := table.metadata.num_rows) > MOST_ROWS:
+        raise DataError(f"{file}: has {rows} rows, at most {MOST_ROWS} are read; split it")
+    return table
 
 
 def _pyarrow() -> ModuleType:

@@ -1,6 +1,8 @@
 """JSON files: parsed once, though several forms look into them to find out whose they are."""
 
 import json
+import math
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +33,16 @@ def load_json(path: Path, outlines: bool = False) -> Any:
     with the line if the file is not JSON.
     """
     kept = _kept.pop(path, None)
-    return parse_json(read_text(path), str(path), outlines) if kept is None or outlines else kept
+    if kept is not None and not outlines:
+        return kept
+    return parse_json(read_text(path, math.inf), str(path), outlines)
 
 
 def parse_json(text: str, where: str, outlines: bool = True) -> Any:
     """A JSON text to its value; see `load_json`. Raises DataError."""
-    hook = None if outlines else _without_outline
+    hook = unique_keys if outlines else _without_outline
     try:
-        return json.loads(text, object_hook=hook, parse_constant=lambda _: None)
+        return json.loads(text, object_pairs_hook=hook, parse_constant=lambda _: None)
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
         raise DataError(f"{where}: not valid JSON ({place}: {error.msg})") from None
@@ -46,7 +50,17 @@ def parse_json(text: str, where: str, outlines: bool = True) -> Any:
         raise DataError(f"{where}: not usable JSON ({error})") from None
 
 
-def _without_outline(value: dict[str, Any]) -> dict[str, Any]:
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON. Raises ValueError if a key is in it twice: one value would be lost."""
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        count = Counter(key for key, _ in pairs)
+        raise ValueError(f"the key {count.most_common(1)[0][0]!r} is twice in one object")
+    return value
+
+
+def _without_outline(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = unique_keys(pairs)
     if isinstance(value.get("segmentation"), list | dict):
         del value["segmentation"]
     return value

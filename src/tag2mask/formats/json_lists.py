@@ -96,6 +96,12 @@ class _Loader(yaml.SafeLoader):
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         pass
 
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        value = super().construct_mapping(node, deep)
+        if len(value) < len(node.value):
+            raise ValueError(f"a key is twice in the mapping from line {node.start_mark.line + 1}")
+        return value
+
 
 def _dictionary(value: dict[Any, Any], path: Path, settings: DataSettings, form: str) -> Rows:
     """A target is one tag, a list, null (nobody looked), or an object: tag -> 0, 1, confidence or

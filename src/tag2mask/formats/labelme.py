@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tag2mask.config import DataSettings
-from tag2mask.files import read_text
+from tag2mask.files import read_text, start_of
 from tag2mask.formats.exports import Export, tag_text
 from tag2mask.formats.json_files import parse_json
 from tag2mask.formats.pictures import unread_pictures
@@ -21,9 +21,7 @@ def is_labelme(path: Path) -> bool:
     if not path.is_dir():
         return False
     first = next(_json_files(path), None) or next(iter(sorted(path.glob("*.json"))), None)
-    if first is None or not first.is_file():
-        return False
-    text = first.read_text(errors="ignore")
+    text = start_of(first, 1 << 26) if first else ""
     return KEYS[0] in text or (KEYS[1] in text and '"flags"' in text)
 
 

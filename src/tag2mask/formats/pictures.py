@@ -155,7 +155,10 @@ def looks_like_picture(name: str) -> bool:
 def plain_name(name: str) -> str:
     """A Windows path or an address to a path with slashes; a local-files address to its file."""
     if "://" in name or "/?d=" in name:
-        parts = urlsplit(name)
+        try:
+            parts = urlsplit(name)
+        except ValueError:  # http://[x: no address, and no file either
+            return name.partition("://")[2]
         inner = parse_qs(parts.query).get("d")  # Label Studio: /data/local-files/?d=a/b.jpg
         return inner[0] if inner else unquote(parts.path)
     return name.replace("\\", "/")

@@ -168,7 +168,7 @@ def as_table(rows: Rows, tags: Sequence[str]) -> Table:
     """The table of rows that may have faults: tags that are not in `tags` are left out."""
     order = {tag: i for i, tag in enumerate(tags)}
     ordered: dict[tuple[str, ...], tuple[str, ...]] = {}  # many rows have the same tags
-    unknown: dict[tuple[str, ...], tuple[str, ...]] = {}  # by known tags
+    unknown: dict[frozenset[str], tuple[str, ...]] = {}  # by known tags
 
     def photo(name: str, row: Row) -> Photo:
         own = ordered.get(row.tags)
@@ -177,7 +177,7 @@ def as_table(rows: Rows, tags: Sequence[str]) -> Table:
             ordered[row.tags] = own
         if row.absent is None and not rows.no_tags:
             return Photo(name, row.path, own)
-        known = (*own, *(row.absent or ()))
+        known = frozenset((*own, *(row.absent or ())))
         if known not in unknown:
             unknown[known] = tuple(tag for tag in tags if tag not in known)
         return Photo(name, row.path, own, unknown[known])
@@ -270,9 +270,9 @@ def _bytes(name: str) -> int:
 
 def _unknown_tags(rows: Sequence[Row], known: Sequence[str]) -> Iterator[Finding]:
     """Tags that are not in the list, each once, with the first row that has it."""
-    count = count_tags(rows)
+    count, order = count_tags(rows), {*known}
     for tag, photos in count.items():
-        if tag not in known:
+        if tag not in order:
             what = f'tag "{tag}" ({photos_text(photos)}) is not one of the {len(known)} known tags'
             yield Finding("unknown tag", _first(rows, tag), what, nearest_tag(tag, known))
 

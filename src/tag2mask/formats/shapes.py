@@ -12,7 +12,10 @@ from tag2mask.formats.rows import Row, clean_tag
 from tag2mask.photos.images import image_size
 from tag2mask.photos.table import BACKGROUND
 
-FAR = 1e6  # pixels from the picture's corner; pycocotools crashes on corners farther away
+# pycocotools ends the process on corners farther away, in pixels, and without memory.
+FAR = 1e6
+LONGEST = 5e6  # pixels of an outline's edges: they take 80 bytes each
+LARGEST = 500_000_000  # pixels of a picture
 
 
 def draw(row: Row, numbers: Mapping[str, int]) -> np.ndarray:
@@ -24,6 +27,8 @@ def draw(row: Row, numbers: Mapping[str, int]) -> np.ndarray:
     """
     coder = rle_coder()
     width, height = row.size or image_size(row.path)
+    if width * height > LARGEST:
+        raise DataError(f"{row.where}: a picture of {width} x {height} pixels; is this its size?")
     scale = np.array([width, height] if row.relative else [1, 1], float)
     mask = np.full((height, width), BACKGROUND, np.uint8)
     codes, tag = [], ""
@@ -48,7 +53,7 @@ def draw(row: Row, numbers: Mapping[str, int]) -> np.ndarray:
 
 def object_tag(name: Any) -> str:
     """The tag of an object or class. Raises ValueError if it has no name."""
-    if name is None or not (tag := clean_tag(name)):
+    if not isinstance(name, str | int | float) or not (tag := clean_tag(name)):
         raise ValueError("an object or class without a name")
     return tag
 
@@ -79,6 +84,9 @@ def _run_lengths(
         polygons = [np.asarray(corners, float).reshape(-1, 2) * scale for corners in outline]
         if not all((np.abs(corners) < FAR).all() for corners in polygons):  # false for NaN too
             raise ValueError("a corner is not a number, or far outside the picture")
+        edges = (np.abs(corners - np.roll(corners, 1, axis=0)) for corners in polygons)
+        if sum(edge.max(1, initial=0).sum() for edge in edges) > LONGEST:
+            raise ValueError("its edges are too long")
         flat = [corners.ravel().tolist() for corners in polygons if corners.size >= 6]
         return coder.merge(coder.frPyObjects(flat, height, width))
     if list(outline["size"]) != [height, width]:

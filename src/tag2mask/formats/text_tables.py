@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, NamedTuple
 from tag2mask.config import DataSettings
 from tag2mask.errors import DataError
 from tag2mask.formats.columns import is_column_name
+from tag2mask.formats.json_files import unique_keys
 from tag2mask.formats.pictures import Pictures, looks_like_picture
 from tag2mask.formats.rows import Rows
 from tag2mask.formats.tables import Fault, rows_from_objects, rows_from_records
@@ -77,7 +78,7 @@ class _Lines:
                     yield {}
                     continue
                 try:
-                    value = json.loads(line)
+                    value = json.loads(line, object_pairs_hook=unique_keys)
                 except (ValueError, RecursionError) as error:
                     what = f"not valid JSON ({getattr(error, 'msg', error)})"
                     yield Fault(what, "write one JSON object in each line")

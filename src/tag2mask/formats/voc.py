@@ -5,9 +5,8 @@ Tags come from the XML files, or from the field's cls_labels*.npy files.
 
 import pickle
 import re
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
-from xml.etree import ElementTree
 
 import numpy as np
 
@@ -15,6 +14,7 @@ from tag2mask.config import DataSettings
 from tag2mask.errors import DataError
 from tag2mask.files import read_list
 from tag2mask.formats.rows import Row, Rows, split_tags
+from tag2mask.formats.xml_files import read_xml
 from tag2mask.photos.classes import VOC
 from tag2mask.photos.images import PICTURES
 from tag2mask.progress import log
@@ -64,6 +64,9 @@ def read_voc(path: Path, settings: DataSettings) -> Rows:
     rows = Rows(path)
     for number, name in enumerate(names, 1):
         where = f"{list_name} line {number} ({name})" if listed else name
+        if ".." in PurePath(name).parts:
+            rows.error("annotation", where, "it leads out of the data set", "correct the list")
+            continue
         picture = pictures.get(name, root / "JPEGImages" / f"{name}.jpg")
         if tags is not None:
             own: tuple[str, ...] | None = tuple(VOC[i] for i in np.flatnonzero(tags.get(name, ())))
@@ -93,15 +96,10 @@ def _label_file(path: Path, root: Path, listed: Path | None) -> Path | None:
 def _xml_tags(file: Path, where: str, rows: Rows) -> tuple[str, ...] | None:
     """The objects' names in an XML file. If it is not readable, None; `rows` gets the fault."""
     try:
-        objects = ElementTree.parse(file).getroot().iter("object")
+        objects = read_xml(file).iter("object")
         return split_tags(thing.findtext("name") or "" for thing in objects)
-    except FileNotFoundError:
-        do = "without it this picture has no tags"
-        rows.error("annotation", where, f"no such file: {file}", do)
-    except (OSError, ValueError) as error:  # a name that cannot be one of a file
-        rows.error("annotation", where, f"cannot be read ({error})")
-    except ElementTree.ParseError as error:
-        rows.error("annotation", where, f"{file} is not valid XML ({error})")
+    except DataError as error:
+        rows.error("annotation", where, str(error), "without it this picture has no tags")
     return None
 
 
@@ -124,7 +122,12 @@ def read_cls_labels(path: Path) -> dict[str, np.ndarray]:
             "If you trust it, write its tags into a CSV file with the columns file_name and tags"
         ) from None
     vectors = labels.values() if isinstance(labels, dict) else ()
-    if not vectors or any(np.shape(vector) != (len(VOC),) for vector in vectors):
+    if (
+        not vectors
+        or not all(isinstance(name, str | int | np.integer) for name in labels)
+        or not all(isinstance(vector, np.ndarray) for vector in vectors)
+        or any(vector.shape != (len(VOC),) or vector.dtype.kind == "O" for vector in vectors)
+    ):
         what = f"not a dictionary from picture names to vectors of {len(VOC)} labels"
         raise DataError(f"{path}: {what}")
     # IRN's keys are integers: 2007000032 -> "2007_000032".

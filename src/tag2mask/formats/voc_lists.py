@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tag2mask.config import DataSettings
 from tag2mask.errors import DataError
-from tag2mask.files import read_text
+from tag2mask.files import read_text, start_of
 from tag2mask.formats.exports import Export
 from tag2mask.formats.rows import Rows
 
@@ -68,5 +68,4 @@ def read_class_lists(path: Path, settings: DataSettings) -> Rows:
 
 
 def _first(file: Path) -> str:
-    with file.open(encoding="utf-8", errors="replace") as text:
-        return text.readline(1000).strip()
+    return start_of(file, 1000).partition("\n")[0].strip()

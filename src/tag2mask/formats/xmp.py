@@ -5,6 +5,7 @@ from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
 from tag2mask.errors import DataError
+from tag2mask.formats.xml_files import parse_xml
 from tag2mask.photos.table import clean_tag
 
 Keyword = tuple[str, ...]  # its levels, the top first: ("Animals", "Dog"); mostly one
@@ -25,13 +26,8 @@ FIELDS = {
 }
 
 
-def parse_xml(data: bytes | str) -> Element:
-    """XML to its root. Raises ParseError if it is broken, DataError if it is huge or could
-    define entities.
-
-    Without a document type nothing can define entities: neither some that grow to gigabytes, nor
-    some that name other files.
-    """
+def parse_packet(data: bytes | str) -> Element:
+    """XML to its root, as `parse_xml`. Raises DataError if it is huge, too."""
     if len(data) > MOST_BYTES:
         raise DataError(f"has more than {MOST_BYTES >> 20} MB")
     if isinstance(data, bytes):
@@ -40,18 +36,16 @@ def parse_xml(data: bytes | str) -> Element:
             data = data.decode("utf-16" if wide else "utf-8-sig")
         except UnicodeDecodeError as error:
             raise ElementTree.ParseError(f"not UTF-8, byte {error.start}") from None
-    if "<!DOCTYPE" in data:
-        raise DataError("has a document type (<!DOCTYPE), which could define harmful entities")
-    return ElementTree.fromstring(data.strip("\0 \r\n\t"))
+    return parse_xml(data.strip("\0 \r\n\t"))
 
 
 def xmp_keywords(packet: bytes | str) -> list[Keyword]:
     """The keywords of an XMP packet, from all fields that photo managers write; errors as in
-    `parse_xml`.
+    `parse_packet`.
 
     A list may be a Bag, a Seq or an Alt; one keyword may also be the field's text or an attribute.
     """
-    root = parse_xml(packet)
+    root = parse_packet(packet)
     keywords: list[Keyword] = []
     for rdf in root.iter(f"{RDF}RDF"):
         # Not those deeper inside: they belong to pictures from which this one was made.
@@ -84,7 +78,7 @@ def _keywords(name: str, texts: list[str | None]) -> Iterator[Keyword]:
 
 def _categories(text: str) -> Iterator[Keyword]:
     """ACDSee's categories, which are XML in a text: those with Assigned="1"."""
-    nodes: list[tuple[Element, Keyword]] = [(node, ()) for node in parse_xml(text)]
+    nodes: list[tuple[Element, Keyword]] = [(node, ()) for node in parse_packet(text)]
     for node, above in nodes:  # it grows: trees may be too deep for a function that calls itself
         keyword = (*above, clean_tag(node.text or ""))[:MOST_LEVELS]
         if node.attrib.get("Assigned") != "0" and keyword[-1]:

@@ -9,13 +9,14 @@ import yaml
 
 from tag2mask.config import DataSettings
 from tag2mask.errors import DataError
-from tag2mask.files import read_text
+from tag2mask.files import read_text, start_of
 from tag2mask.formats.findings import Finding
 from tag2mask.formats.pictures import picture_path, pictures_below, unread_pictures
 from tag2mask.formats.rows import Row, Rows, Shape, tags_of
 from tag2mask.formats.shapes import object_tag, polygon
 from tag2mask.photos.table import tag_key
 
+MOST_BYTES = 1 << 24  # of a data.yaml; that of ImageNet-21k has 1 MB
 # At the top level: other tools have YAML files too.
 NAMES = re.compile(r"""^["']?names["']?\s*:""", re.MULTILINE)
 
@@ -23,10 +24,10 @@ NAMES = re.compile(r"""^["']?names["']?\s*:""", re.MULTILINE)
 def yolo_file(path: Path) -> Path | None:
     """The YAML file with class names: the path itself, or one in that folder or above it."""
     if path.suffix.lower() in (".yaml", ".yml") and path.is_file():
-        return path if NAMES.search(path.read_text(errors="ignore")) else None
+        return path if NAMES.search(start_of(path, MOST_BYTES)) else None
     folders = [path, *path.absolute().parents[:2]] if path.is_dir() else []
-    files = (file for folder in folders for file in sorted(folder.glob("*.y*ml")) if file.is_file())
-    return next((file for file in files if NAMES.search(file.read_text(errors="ignore"))), None)
+    files = (file for folder in folders for file in sorted(folder.glob("*.y*ml")))
+    return next((file for file in files if NAMES.search(start_of(file, MOST_BYTES))), None)
 
 
 def read_yolo(path: Path, settings: DataSettings) -> Rows:
@@ -41,7 +42,7 @@ def read_yolo(path: Path, settings: DataSettings) -> Rows:
     if file is None:
         raise DataError(f"{path}: no data.yaml with class names")
     try:
-        values = yaml.safe_load(read_text(file))
+        values = yaml.safe_load(read_text(file, MOST_BYTES))
         names = _names(values["names"])
     except (yaml.YAMLError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise DataError(f"{file}: not a YOLO data file with names ({error})") from None
@@ -94,10 +95,14 @@ def _names(values: Any) -> dict[int, str]:
 def _places(file: Path, values: dict[str, Any], split: str) -> list[Path]:
     """The folders of a split's pictures, or the lists of them. Raises DataError."""
     entries = values.get(split) or ("images" if split == "train" else [])
-    root = file.parent / str(values.get("path") or ".")
+    folder = values.get("path") or "."
+    root = file.parent / folder if isinstance(folder, str) else file.parent
     root = root if root.is_dir() else file.parent
     places = []
-    for entry in map(str, entries if isinstance(entries, list) else [entries]):
+    for entry in entries if isinstance(entries, list) else [entries]:
+        if not isinstance(entry, str | int):
+            raise DataError(f"{file}: {split}: {short(entry)} is not the name of a folder")
+        entry = str(entry)
         place = root / entry
         if not place.exists() and entry.startswith("../"):
             # Roboflow writes ../train/images, but the folder is beside the file.

@@ -264,7 +264,7 @@ def class_names(classes: str) -> dict[int, str]:
             raise ValueError("a name is not a text")
         if not all(0 <= number < IGNORE for number in names_by_number):
             raise ValueError("a number is not between 0 and 254")
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         what = f"not class names and their numbers ({error})"
         raise DataError(f'{path}: {what}; write ["cat", "dog"] or {{"1": "cat"}}') from None
     return {number: name for number, name in names_by_number.items() if number != BACKGROUND}

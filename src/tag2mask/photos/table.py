@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 from tag2mask.photos.images import open_image
+from tag2mask.progress import UNPRINTABLE
 
 BACKGROUND = 0
 IGNORE = 255
@@ -123,5 +124,11 @@ def absolute(path: Path) -> Path:
 
 
 def clean_tag(tag: object) -> str:
-    """A tag of a file without extra spaces and in one spelling (NFC): " a  b" -> "a b"."""
-    return unicodedata.normalize("NFC", " ".join(str(tag).split()))
+    """A tag of a file without extra spaces and in one spelling (NFC): " a  b" -> "a b".
+
+    Without control characters and halves of letters, which nothing could print.
+    """
+    text = " ".join(str(tag).split())
+    if not text.isprintable():
+        text = " ".join(UNPRINTABLE.sub("", text).split())
+    return unicodedata.normalize("NFC", text)
