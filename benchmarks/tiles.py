@@ -49,13 +49,13 @@ def main() -> None:
     lines = rule("training photos", "seeds", *columns)
     for kind, rows in results.items():
         finds = [row["finds"] for row in rows.values()]
-        tags = [
+        counts = [
             [sum(n[key] for n in f["tags"].values()) for key in ("found", "photos")] for f in finds
         ]
         cells = [
             figure(row["pseudo"]["miou"] for row in rows.values()),
             figure(row["segmenter"]["miou"] for row in rows.values()),
-            figure(found / photos for found, photos in tags) + " %",
+            figure(found / photos for found, photos in counts) + " %",
             figure(f["nothing"]["marked"] / f["nothing"]["photos"] for f in finds) + " %",
         ]
         seeds = ", ".join(map(str, rows))
@@ -70,12 +70,13 @@ def main() -> None:
                 for name in names
             ]
             lines.append(f"| {what}, {KINDS[kind][0]} | {' | '.join(cells)} |")
-    lines += ["", *rule("photos with the tag in which the segmenter finds it", *names[1:])]
+    tags = first["finds"]["tags"]
+    lines += ["", *rule("photos with the tag in which the segmenter finds it", *tags)]
     for kind, rows in results.items():
         cells = [
             f"{mean(row['finds']['tags'][name]['found'] for row in rows.values()):.0f} of "
-            f"{first['finds']['tags'][name]['photos']}"
-            for name in names[1:]
+            f"{tags[name]['photos']}"
+            for name in tags
         ]
         lines.append(f"| {KINDS[kind][0]} | {' | '.join(cells)} |")
     seeds = " ".join(map(str, options.seeds))

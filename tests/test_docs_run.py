@@ -142,9 +142,9 @@ def test_the_readme_from_its_first_step_to_its_last_command(photos, small, capfd
         assert main(typed(command)) == 0, command
         said[command.split()[1]] = capfd.readouterr().out
     stages = STAGE_NAMES[1:]
-    assert list(said) == ["check", "run", "predict", *stages, "convert", "crf"]
+    assert list(said) == ["tags", "check", "run", "predict", *stages, "convert", "crf"]
     (options,) = (span for span in spans(README) if span.startswith("--val "))
-    assert main([*typed(commands[1]), *shlex.split(options)]) == 0
+    assert main([*typed(commands[2]), *shlex.split(options)]) == 0
 
     run = Path("runs/mine")
     assert (

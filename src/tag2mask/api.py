@@ -28,10 +28,10 @@ def run(data: Any, out: Path | str, recipe: str | None = None, **settings: Any) 
     """All stages on a data set; resumes where an earlier call stopped.
 
     `data`: a path, a pandas or polars DataFrame, or a list of dictionaries such as {"file_name":
-    "a.jpg", "tags": ["cat"]}; `val` too. Names of photos are looked for below the current folder if
-    photos={"images": FOLDER} is not given. `settings`: as in a recipe, for example
-    `classifier={"epochs": 5}`, `seed=1`. Without a recipe, an existing run keeps its settings; a
-    new run gets the settings of the recipe `photos`.
+    "a.jpg", "tags": ["cat"]}; `val` too. The photos of a DataFrame or a list are searched below
+    the current folder, or in FOLDER with photos={"images": FOLDER}. `settings`: as in a recipe, for
+    example `classifier={"epochs": 5}`, `seed=1`. Without a recipe, an existing run keeps its
+    settings; a new run gets the settings of the recipe `photos`.
     """
     base = base_config(Path(out), recipe)
     changes = {"data": data, "out": Path(out), **settings}

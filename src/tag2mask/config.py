@@ -27,38 +27,42 @@ class Settings(BaseModel):
 
 
 class DataSettings(Settings):
-    """How tags, photos and true masks are read."""
+    """How tags and photos are read."""
 
     form: str = "auto"
     """The form of the data set, as `tag2mask tags` names it. auto: find out."""
     images: Path | None = None
     """Folder of the photos; the folders in it are searched too. Without it: where the tags are."""
     file_column: str | None = None
-    """Table: the column with the file names, by its name or its number (1, 2, ...)."""
+    """Table: the column with the file names: its name, or its number (1, 2, ...). Without it: find
+    out."""
     tag_column: str | None = None
-    """Table: the column with the tags, by its name or its number."""
+    """Table: the column with the tags: its name, or its number. Without it: find out."""
     separator: str | None = None
-    """Table: what separates the tags in one cell, such as ";" "," "|" or " ". none: each cell is
-    one tag."""
+    """Table: what separates the tags in a cell: ";", ",", "|" or " ". none: each cell is one tag.
+    Without it: find out."""
     level: str = "leaf"
-    """Keywords in levels (Animals|Dog): leaf, the last; any, each level is a tag; or a number, 1
-    being the top."""
+    """Keywords in levels (Animals|Dog). leaf: the last level is the tag; any: each level is one; a
+    number: that level is the tag, 1 is the top."""
     min_confidence: float = Field(0.5, ge=0, le=1)
-    """A tag with a lower confidence than this is unknown, where the data give one."""
+    """A tag whose confidence is lower is not present. In a table with a row for each photo and tag
+    it is unknown, elsewhere absent."""
     rename: Path | None = None
     """File with new names of tags; several may become one. TOML: old = "new", or new = ["old",
     "older"]. CSV: two columns, old name and new name."""
     nothing: tuple[str, ...] = ()
-    """Tags that say that nothing is there: "No Finding", good. Photos with one are background."""
+    """Tags that mean that nothing is there, such as "No Finding" or good. Their photos are all
+    background."""
     keep: tuple[str, ...] = ()
-    """Tags that count. Without it: all."""
+    """Only these tags count. Without it: all tags count."""
     drop: tuple[str, ...] = ()
-    """Tags that do not count."""
+    """These tags do not count."""
     min_count: int = Field(1, ge=1)
     """Tags in fewer training photos than this do not count."""
     untagged: Literal["auto", "nothing", "leave_out"] = "auto"
-    """Photos without a tag. auto: photos of nothing where the data say so (an empty cell, a picture
-    without objects), else left out; nothing: photos of nothing; leave_out: all left out."""
+    """Photos without a tag. auto: those of which the data say that nothing is there (an empty cell,
+    a picture without objects) are photos of nothing, the others are left out; nothing: all are
+    photos of nothing; leave_out: all are left out. Validation photos always stay."""
     workers: int = Field(-1, ge=-1)
     """Processes that read photos. -1: one for each core, at most 16; none on one or two cores."""
     pseudo_list: Path | None = None
@@ -258,9 +262,9 @@ class EvaluateSettings(Settings):
     """Masks to metrics."""
 
     classes: str = "auto"
-    """What the numbers in the true masks mean: class names of 1, 2, ... separated by commas; a JSON
-    file of them; table: the tags in their order; voc: the classes of VOC 2012; coco: COCO's 80
-    classes; coco91: COCO's 91 ids; auto: find out."""
+    """What the numbers in the true masks mean. auto: find out; table: the tags, in the order of
+    `tag2mask tags --json`; voc: the classes of VOC 2012; coco: COCO's 80 classes; coco91: COCO's 91
+    ids; else the class names of 1, 2, ... separated by commas, or a JSON file of them."""
     mean_over: tuple[str, ...] = ()
     """Classes over which mIoU is the mean. Empty: all classes that occur in the true masks."""
 

@@ -24,11 +24,12 @@ class DataError(Tag2MaskError):
 
     def __init__(self, problems: str | Sequence[str], source: object = None):
         self.problems = [problems] if isinstance(problems, str) else list(problems)
-        where = "" if source is None else f" in {source}"
         if len(self.problems) == 1:
             text = self.problems[0]
-            text += where if str(source) not in text else ""
+            if source is not None and str(source) not in text:
+                text = f"{source}: {text}"
         else:
+            where = "" if source is None else f" in {source}"
             lines = [f"{len(self.problems)} problems{where}:", *self.problems[:MOST_SHOWN]]
             if (more := len(self.problems) - MOST_SHOWN) > 0:
                 lines.append(f"and {more} more")

@@ -174,7 +174,11 @@ FAULTS: list[tuple[str, Callable[[Path], None], tuple[str, str, str]]] = [
         ("missing mask", "SegmentationClass", "f22.png"),
     ),
     ("mask of another size", drawn("f23", CAT[:-1]), ("mask", "f23.png", "64 x 47, but")),
-    ("unknown number", drawn("f24", np.where(CAT > 0, 77, 0)), ("mask", "f24.png", "has [77]")),
+    (
+        "unknown number",
+        drawn("f24", np.where(CAT > 0, 77, 0)),
+        ("mask", "f24.png", "the number [77]"),
+    ),
     (
         "color mask",
         image_as("SegmentationClass/f25.png", "RGB", "PNG"),

@@ -63,6 +63,13 @@ def test_dropped_tags_leave_photos_of_nothing():
     )
 
 
+def test_two_names_of_one_tag_in_a_photo_count_once(tmp_path):
+    (tmp_path / "n.csv").write_text("Dog,dog\n")
+    listed = [row(0, ["dog", "Dog"]), row(1, ["cat"]), row(2, ["cat"])]
+    _, table = table_of(listed, rename=tmp_path / "n.csv", min_count=2)
+    assert table.tags == ("cat",)
+
+
 def test_rare_tags_do_not_count():
     listed = [row(0, ["cat"]), row(1, ["cat", "elk"]), row(2, ["dog"]), row(3, ["dog"])]
     _, table = table_of(listed, min_count=2)

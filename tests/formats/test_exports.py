@@ -277,7 +277,7 @@ def test_label_studio_tasks_without_annotation_are_left_out_and_counted(tmp_path
         assert meaning(path, untagged=untagged) == known({"p0": CAT, "p4": ()})
     text = warnings(path)
     assert "2 photos are left out: not annotated yet" in text
-    assert "1 photo is left out: skipped (cancelled)" in text
+    assert "1 photo is left out: skipped (canceled)" in text
 
 
 def test_label_studio_uploads_with_and_without_their_prefix(tmp_path):
@@ -315,7 +315,7 @@ def test_label_studio_questions_and_pictures_are_chosen_by_options(tmp_path):
     assert meaning(path, tag_column="kind", level="any")["p0"][0] == {"Animals", "Pets", "Rabbit"}
     assert meaning(path, tag_column="kind", level="2")["p0"][0] == {"Pets"}
     (problem,) = problems(path, tag_column="wath")
-    assert "the questions are what, sky, box, kind" in problem
+    assert "(photos.tag_column) among what, sky, box, kind" in problem
     values[0]["data"]["thumb"] = "https://x.org/t.jpg?size=3"
     write(path, values)
     (problem,) = problems(path)
@@ -458,7 +458,7 @@ def test_dictionaries_keep_what_is_unknown(tmp_path):
     assert meaning(path) == known({"a": CAT, "b": ("cat", "dog"), "c": ()})
     write(path, {"a.jpg": "cat, dog", "b.jpg": "cat"})
     (problem,) = problems(path)
-    assert "one tag or several?" in problem and "--photos.separator none" in problem
+    assert "one tag or several?" in problem and "--photos.separator" in problem
     assert meaning(path, separator=",") == known({"a": ("cat", "dog"), "b": CAT})
     assert meaning(path, separator="none") == known({"a": ("cat, dog",), "b": CAT})
 
@@ -621,7 +621,7 @@ def test_a_split_in_any_form(tmp_path):
         assert find_format(tmp_path / name) == "split"
         assert [row.tags for row in rows.rows] == [CAT, DOG] == [row.tags for row in rows.val.rows]
     assert len(read_rows(tmp_path / "robo", DataSettings(form="split")).val.rows) == 2
-    assert "test/ is not used" in rows.form and "valid/ validates (2 photos)" in rows.form
+    assert "test/ is not used" in rows.form and "valid/ for validation (2 photos)" in rows.form
     outlines = read_rows(tmp_path / "robo", outlines=True)
     assert all(row.shapes for row in (*outlines.rows, *outlines.val.rows))
 
@@ -651,7 +651,7 @@ def test_containers_are_no_tags(tmp_path):
     layouts.make_folder(tmp_path / "vehicles", {"a": ("train",), "b": ("bus",)})
     assert meaning(tmp_path / "vehicles") == known({"a": ("train",), "b": ("bus",)})
     layouts.make_folder(tmp_path / "odd", {"a": ("masks",), "b": CAT})
-    assert "this folder's name is read as a tag" in warnings(tmp_path / "odd")
+    assert "its name is read as a tag" in warnings(tmp_path / "odd")
     layouts.make_split(tmp_path / "two", animals)
     layouts.make_folder(tmp_path / "two" / "val", animals)
     (problem,) = problems(tmp_path / "two")

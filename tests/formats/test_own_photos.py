@@ -209,7 +209,7 @@ def test_pictures_of_formats_that_are_not_read_are_counted(tmp_path, caplog):
         (f.severity, f"{f.what}; {f.do}") for f in check(tmp_path) if f.kind == "unread pictures"
     ] == [("warning", text)]
     (tmp_path / "cat" / "a.jpg").unlink()
-    with pytest.raises(DataError, match=r"pictures of kinds that are not read(.|\n)*no pictures"):
+    with pytest.raises(DataError, match=r"that are not read(.|\n)*no photo is left"):
         load_table(tmp_path)
 
 

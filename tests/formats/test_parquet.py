@@ -58,7 +58,7 @@ def test_pictures_are_written_out_with_their_tags(tmp_path):
         with pytest.raises(DataError, match=r"tag2mask convert --data .* --to csv --out"):
             load_table(data_set)
     assert {k: len(v) for k, v in parquet_files(tmp_path).items()} == dict.fromkeys(
-        ("test", "train", "validation"), 1
+        ("test", "train", "val"), 1
     )
     out = write_pictures(tmp_path, tmp_path / "out", DEFAULTS)
     lines = (out / "train" / "metadata.jsonl").read_text().splitlines()

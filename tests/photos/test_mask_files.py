@@ -105,7 +105,7 @@ def test_one_wrong_mask_in_five_is_accepted_two_are_not(tmp_path):
     folder = masks(tmp_path, [(8,), (12,), (8, 12), (), ()])
     with pytest.raises(
         DataError,
-        match=r"table 0, voc 3, coco 0, coco91 0; 0.png has \[8\], its tags are cat;"
+        match=r"table 0, voc 3, coco 0, coco91 0. Examples: 0.png has \[8\], its tags are cat;"
         r".*give --evaluate\.classes",
     ):
         Truth(folder, data)
@@ -124,7 +124,7 @@ def test_spellings_of_other_sets_are_understood(tmp_path):
 def test_classes_that_the_table_does_not_have_are_not_scored(tmp_path):
     data = table(tmp_path, ("cat",), [("cat",)])
     assert truth_values(Truth(masks(tmp_path, [(8, 15)]), data), data) == {0, 1, 255}
-    with pytest.raises(DataError, match=r'has \[99\], which are no numbers of "voc"'):
+    with pytest.raises(DataError, match=r"has the number \[99\] \(evaluate.classes: voc"):
         Truth(masks(tmp_path, [(8, 99)]), data, classes="voc").read(data.photos[0])
 
 
@@ -244,7 +244,7 @@ def test_numbers_that_do_not_fit_the_tags_are_not_used_in_silence(tmp_path):
 def test_a_wrong_class_name_is_told(tmp_path):
     data = table(tmp_path, ("cat", "dog"), [("cat",), ("dog",)])
     warnings = Truth(masks(tmp_path, [(1,), (2,)]), data, "cat,dogg").warnings
-    assert "no tag of the photos: dogg; they are not scored" in warnings
+    assert "classes that are no tags of the photos: dogg; they are not scored" in warnings
     assert "no number in the masks means dog" in warnings
 
 

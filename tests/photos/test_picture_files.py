@@ -61,16 +61,16 @@ def test_kinds_that_are_not_read_are_counted_each_with_what_to_do(tmp_path):
     for name in ("a.NEF", "b.nef", "c.cr2", "d.jxl", "e.svg", "f.txt", "g.mov"):
         (tmp_path / name).write_bytes(b"x")
     assert {(finding.what.split(": ")[1], finding.do) for finding in unread_pictures(tmp_path)} == {
-        ("1 .cr2, 2 .nef", "camera raw; export them as JPEG"),
+        ("1 .cr2, 2 .nef", "export camera raw as JPEG"),
         ("1 .jxl", "convert them to JPEG"),
-        ("1 .svg", "drawings; export them as PNG"),
+        ("1 .svg", "export drawings as PNG"),
     }
     assert not PICTURES & UNREAD.keys() and not PICTURES & {".pdf", ".eps", ".mpg", ".h5", ".txt"}
 
 
 def test_the_small_preview_in_a_raw_file_is_not_taken_for_the_photo(tmp_path):
     picture(tmp_path / "a.tif").rename(tmp_path / "a.NEF")
-    with pytest.raises(DataError, match=r"a\.NEF: camera raw; export them as JPEG"):
+    with pytest.raises(DataError, match=r"a\.NEF: export camera raw as JPEG"):
         open_image(tmp_path / "a.NEF")
 
 

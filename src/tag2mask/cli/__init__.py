@@ -17,9 +17,9 @@ HELP = """tag2mask turns image tags into a segmentation model.
   tag2mask predict runs/mine x.jpg new/ --out m   masks for any photos; they need no tags
 
 Data sets:
-  tag2mask tags --data D                          show what is understood: form, tags, counts
+  tag2mask tags --data tags.csv                   show what is understood: form, tags, counts
   tag2mask check --data tags.csv                  list all faults of a data set
-  tag2mask convert --data D --to coco --out C     convert tags and masks to another format
+  tag2mask convert --data D --to coco --out C     convert tags and masks to another form
   tag2mask download voc12 --out data              download PASCAL VOC 2012 or MS COCO
 
 One stage of a run, with its settings (`run` runs all):

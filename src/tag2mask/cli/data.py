@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 Data = Annotated[Path, arg(help="The data set. Its forms: tag2mask --help.")]
 Classes = Annotated[
-    str, arg(help="What the numbers in the masks mean, see evaluate.classes in `run --help`.")
+    str, arg(help="What the numbers in the masks mean: see evaluate.classes in `run --help`.")
 ]
 SHOWN_ROWS, SHOWN_TAGS, LONGEST_CELL = 10, 300, 2000
 
 
-def _reading(options: Any) -> DataSettings:
+def _settings(options: Any) -> DataSettings:
     return changed_config(Config(), asdict(options)).photos
 
 
@@ -40,13 +40,13 @@ def show_tags(argv: list[str]) -> None:
     def tags(
         data: Data, as_json: Annotated[bool, arg(name="json")] = False, options: Any = None
     ) -> None:
-        """Show what is understood of a data set: its form, its tags, ten photos.
+        """Show what is understood of a data set: its form, its tags, and ten photos.
 
         Args:
-            as_json: Print one JSON object with all photos: form, tags, photos and val, where the
-                data have a split. A tag that is neither present nor unknown is absent.
+            as_json: Print one JSON object: the form, the tags, all photos, and the validation
+                photos under "val". A tag that is neither present nor unknown is absent.
         """
-        rows = read_rows(data, _reading(options))
+        rows = read_rows(data, _settings(options))
         tags = known_tags(rows)
         table, findings = as_table(rows, tags), list(row_findings(rows))
         val = None
@@ -63,7 +63,7 @@ def show_tags(argv: list[str]) -> None:
             for finding in shorten(f for f in findings if f.severity == "warning"):
                 show(f"warning: {finding}")
         if errors:
-            raise DataError(problems(errors), data)
+            raise DataError(problems(findings if as_json else errors), data)
 
     parse(with_options(tags, make_options(Config(), READING)), "tags", argv)
 
@@ -71,26 +71,26 @@ def show_tags(argv: list[str]) -> None:
 def _as_json(form: str, table: "Table", val: "Table | None") -> dict[str, Any]:
     def photos(of: "Table") -> list[dict[str, Any]]:
         return [
-            {
-                "file_name": str(photo.path),
-                "present": list(photo.tags),
-                "unknown": list(photo.unknown),
-            }
+            {"file_name": str(photo.path), "present": photo.tags, "unknown": photo.unknown}
             for photo in of.photos
         ]
 
-    value = {"form": form, "tags": list(table.tags), "photos": photos(table)}
+    value = {"form": form, "tags": table.tags, "photos": photos(table)}
     return value | ({"val": photos(val)} if val else {})
 
 
 def _show_table(form: str, table: "Table", val: "Table | None") -> None:
-    nothing = sum(photo.of_nothing for photo in table.photos)
-    partly = sum(bool(photo.unknown) for photo in table.photos)
-    parts = [f"{len(table)} photos", f"{table.num_tags} tags"]
-    parts += [f"{nothing} photos of nothing"] * bool(nothing)
-    parts += [f"{partly} photos with unknown tags"] * bool(partly)
-    parts += [f"{len(val)} validation photos"] if val is not None else []
+    from tag2mask.formats.findings import plural
+
+    nothing = {table.photos[i] for i in table.nothing}
+    parts = [plural(len(table), "photo"), plural(table.num_tags, "tag")]
+    parts += [f"{plural(len(nothing), 'photo')} of nothing"] if nothing else []
+    if table.with_unknown:
+        parts.append(f"{plural(table.with_unknown, 'photo')} with unknown tags")
+    parts += [plural(len(val), "validation photo")] if val is not None else []
     show(f"Form: {form}", ", ".join(parts))
+    if not table.photos:
+        return
     present = Counter(tag for photo in table.photos for tag in photo.tags)
     unknown = Counter(tag for photo in table.photos for tag in photo.unknown)
     counts = Columns("tag", "photos", *(["unknown in"] if unknown else []), box=None)
@@ -100,7 +100,7 @@ def _show_table(form: str, table: "Table", val: "Table | None") -> None:
         counts.add_row(_cell(tag), str(present[tag]), *more)
     rows = Columns("photo", "tags", *(["unknown"] if unknown else []), box=None)
     for photo in table.photos[:: max(1, len(table) // SHOWN_ROWS)][:SHOWN_ROWS]:
-        here = ", ".join(photo.tags) or ("nothing" if photo.of_nothing else "")
+        here = ", ".join(photo.tags) or ("nothing" if photo in nothing else "")
         more = [", ".join(photo.unknown)] if unknown else []
         rows.add_row(*map(_cell, (photo.name, here, *more)))
     show(counts, *[f"and {len(tags) - SHOWN_TAGS} more"] * (len(tags) > SHOWN_TAGS), "", rows)
@@ -121,7 +121,7 @@ def check(argv: list[str]) -> None:
         classes: Classes = "auto",
         options: Any = None,
     ) -> None:
-        """Open every photo and mask, and list all faults. Training would stop at the errors only.
+        """Open every photo and mask, and list all faults. Only errors would stop a training.
 
         Args:
             val: Validation photos, in any of the forms.
@@ -133,7 +133,7 @@ def check(argv: list[str]) -> None:
         from tag2mask.formats.findings import count, findings_text
 
         groups = load_clusters(clusters).as_mapping if clusters else None
-        read = settings_reader(_reading(options))
+        read = settings_reader(_settings(options))
         findings = check(data, val, val_masks, groups, classes, read=read)
         show(findings_text(findings))
         if any(finding.severity == "error" for finding in findings):
@@ -153,16 +153,16 @@ def convert(argv: list[str]) -> None:
         classes: Classes = "auto",
         options: Any = None,
     ) -> None:
-        """Convert tags and masks to another format. `--to masks` draws outlines as PNG files.
+        """Convert tags and masks to another form. `--to masks` draws outlines as PNG files.
 
         Args:
-            to: The new format.
+            to: The new form.
             out: A new folder.
             masks: Folder of masks, NAME.png, to convert too. Without it: the outlines in the data.
         """
         from tag2mask.formats.convert import convert
 
-        new = convert(data, to, out, masks, classes, _reading(options))
+        new = convert(data, to, out, masks, classes, _settings(options))
         show(f"To use it: --data {new}")
 
     parse(with_options(convert, make_options(Config(), READING)), "convert", argv)

@@ -25,8 +25,8 @@ from tag2mask.formats.json_lists import is_mmpretrain, read_json, read_mmpretrai
 from tag2mask.formats.keywords import is_keywords, read_keywords
 from tag2mask.formats.label_studio import is_label_studio, read_label_studio
 from tag2mask.formats.labelme import is_labelme, read_labelme
-from tag2mask.formats.rows import Rows, known_tags, many_objects, to_table
-from tag2mask.formats.splits import read_split, split_folders
+from tag2mask.formats.rows import Rows, count_tags, known_tags, many_objects, to_table
+from tag2mask.formats.splits import Reader, read_split, split_folders
 from tag2mask.formats.text_tables import read_csv, read_jsonl
 from tag2mask.formats.voc import is_voc, read_voc
 from tag2mask.formats.voc_lists import class_lists, read_class_lists
@@ -40,7 +40,7 @@ class Format(NamedTuple):
     """One data format."""
 
     accepts: Callable[[Path], object]  # true if a path that exists has this format
-    read: Callable[[Path, DataSettings], Rows]
+    read: Reader
     what: str  # how to name it with --data
 
 
@@ -48,7 +48,7 @@ def _suffix(*suffixes: str) -> Callable[[Path], bool]:
     return lambda path: path.suffix.lower() in suffixes
 
 
-def _metadata(name: str, read: Callable[[Path, DataSettings], Rows]) -> Format:
+def _metadata(name: str, read: Reader) -> Format:
     what = f"a Hugging Face folder: with a file {name}"
     return Format(lambda path: (path / name).is_file(), lambda path, s: read(path / name, s), what)
 
@@ -137,10 +137,25 @@ def read_rows(
     kept only with `outlines`: `convert` makes true masks of them.
     """
     rows = _read(path, settings, outlines)
+    if settings.images and rows.form.partition(":")[0] in ("folder", "split", "keywords"):
+        what = "photos.images is not used: the data are the folder of the photos themselves"
+        rows.warn("unused setting", what)
     chosen = _chosen(rows, settings, tags, outlines)
     if rows.val:
         chosen.val = _chosen(rows.val, settings, known_tags(chosen), outlines)
+        _add_tags_of_val(chosen, chosen.val)
     return chosen
+
+
+def _add_tags_of_val(rows: Rows, val: Rows) -> None:
+    """Tags that only validation photos have become tags of the data set, with a warning."""
+    known = known_tags(rows)
+    new = sorted(count_tags(val.rows).keys() - {*known})
+    if new:
+        rows.tags = (*known, *new) if rows.tags is not None else tuple(sorted((*known, *new)))
+        what = f"only validation photos have {', '.join(new)}"
+        do = "add training photos of them; without, these classes cannot be learned"
+        rows.warn("absent tag", what, do)
 
 
 def _read(path: Path, settings: DataSettings, outlines: bool = False) -> Rows:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from tag2mask.config import DataSettings
 from tag2mask.files import read_text
-from tag2mask.formats.exports import Export, Tags, confidence, tag_text
-from tag2mask.formats.rows import Rows, photos_text
+from tag2mask.formats.exports import Export, confidence, tag_text
+from tag2mask.formats.rows import Rows, Tags, photos_text
 
 Record = dict[str, str]
 
@@ -57,7 +57,7 @@ def read_camtrap_dp(path: Path, settings: DataSettings) -> Rows:
             export.add(name if names_no_file else path_or_address or name, where, tags, absent)
     if from_events:
         what = f"{photos_text(from_events)} with the tags of an event (a burst of photos)"
-        export.warn(f"{what}: not each tag is surely in each photo")
+        export.rows.warn("export", f"{what}: not each tag is surely in each photo")
     return export.finish("Camtrap DP: media.csv, observations.csv")
 
 
@@ -89,16 +89,16 @@ def _of_events(
                 by_event[event].add(number)
         if (time := _seconds(medium.get("timestamp"))) is not None:
             times[medium.get("deploymentID", "")].append((time, number))
-    for place in times.values():
-        place.sort()
+    for moments in times.values():
+        moments.sort()
     shared: dict[str, list[Record]] = defaultdict(list)
     for event in events:
         numbers = set(by_event.get(event.get("eventID", ""), ()))
         start, end = _seconds(event.get("eventStart")), _seconds(event.get("eventEnd"))
         if start is not None and end is not None:
-            place = times.get(event.get("deploymentID", ""), [])
-            first, last = bisect_left(place, (start, "")), bisect_right(place, (end, "\uffff"))
-            numbers.update(number for _, number in place[first:last])
+            moments = times.get(event.get("deploymentID", ""), [])
+            first, last = bisect_left(moments, (start, "")), bisect_right(moments, (end, "\uffff"))
+            numbers.update(number for _, number in moments[first:last])
         for number in numbers:
             shared[number].append(event)
     return shared

@@ -8,16 +8,20 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tag2mask.photos.table import clean_tag
+from tag2mask.formats.rows import Tags, split_tags
 
 SEPARATORS = (";", ",", "|", "\n")
 UNKNOWN = {"na", "n/a", "#n/a", "nan", "<na>", "null"}  # as R, Excel and pandas write it
-YES = ["1", "x", "true", "t", "yes", "y", "+", "✓", "✔", "wahr", "ja", "vrai", "oui", "verdadero"]
-NO = ["0", "false", "f", "no", "n", "-", "falsch", "nein", "faux", "non", "falso"]
+YES = {
+    *("1", "x", "true", "t", "yes", "y", "+", "✓", "✔", "present", "positive", "pos"),
+    *("wahr", "ja", "vrai", "oui", "verdadero"),
+}
+NO = {
+    *("0", "false", "f", "no", "n", "-", "absent", "negative", "neg"),
+    *("falsch", "nein", "faux", "non", "falso"),
+}
 
 QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""")
-
-Tags = tuple[str, ...]
 
 
 class CellError(Exception):
@@ -66,6 +70,20 @@ def mark(text: str) -> bool | None:
     return {1.0: True, 0.0: False, -1.0: False}.get(float(text)) if is_number(text) else None
 
 
+def is_unknown(text: str) -> bool:
+    """Whether a text says that nobody knows: NA, nan."""
+    return text.strip().casefold() in UNKNOWN
+
+
+def as_confidence(text: str) -> float | None:
+    """0.93, 0,93 and 93 % to 0.93, yes to 1, no to 0; None: none of these."""
+    number, percent, _ = text.strip().replace(",", ".").partition("%")
+    if is_number(number):
+        return float(number) / (100 if percent else 1)
+    value = mark(text)
+    return None if value is None else float(value)
+
+
 @dataclass
 class TagCells:
     """The different cells of a table's tag columns, and what separates the tags in them.
@@ -76,11 +94,12 @@ class TagCells:
     cells: Iterable[object]
     choice: str | None = None  # photos.separator
     long: bool = False  # a photo has several rows: no need for several tags in a cell
+    one: bool = False  # a text is one tag; several are a list
     doubt: str = field(init=False, default="")  # cells of several words that may be several tags
 
     def __post_init__(self) -> None:
         self.texts = [cell for cell in self.cells if isinstance(cell, str)]
-        if self.choice is not None:
+        if self.choice is not None or self.one:
             self.separator = None if self.choice == "none" else self.choice
         else:
             self.separator = self._find()
@@ -89,16 +108,17 @@ class TagCells:
         """The tags of one cell; None if nobody looked for tags. Raises CellError."""
         values: Iterable[object] | None
         if isinstance(cell, str):
-            if cell.strip().casefold() in UNKNOWN:
+            if is_unknown(cell):
                 return None
             values = _values(cell) if self.choice != "none" else None
             if values is None:
-                values = cell.split(self.separator) if self.separator else [cell]
+                parts = cell.split(self.separator) if self.separator else [cell]
+                values = map(_unquoted, parts)
         elif cell is None or (isinstance(cell, float) and math.isnan(cell)):
             return None
         else:
             values = cell if isinstance(cell, tuple) else [cell]
-        return tuple(dict.fromkeys(tag for v in values if (tag := clean_tag(as_text(v)))))
+        return split_tags(map(as_text, values))
 
     @property
     def form(self) -> str:
@@ -115,9 +135,9 @@ class TagCells:
         option = "choose with --photos.separator"
         if len(used) > 1:
             text = max(used.values(), key=lambda text: sum(s in text for s in SEPARATORS))
-            readings = "; ".join(f"{s!r}: {_listed(text.split(s))}" for s in used if s in text)
-            both = " and ".join(map(repr, used))
-            raise CellError(f"tags are separated by {both}: {text!r} may be {readings}", option)
+            readings = " or ".join(f"{_listed(text.split(s))} (with {s!r})" for s in used)
+            both = " or ".join(map(repr, used))
+            raise CellError(f"tags may be separated by {both}: {text!r} may be {readings}", option)
         if used:
             (separator,) = used
             for text in plain:
@@ -137,17 +157,26 @@ def _words_in_doubt(plain: Sequence[str]) -> str:
     A word that occurs in another cell, too, makes a doubt. Raises CellError if it is a cell of its
     own, or if all words of a cell occur in others.
     """
-    cells = {tuple(text.split()) for text in plain}
-    count = Counter(word for words in cells for word in set(words))
-    doubts = []
-    for words in sorted(words for words in cells if len(words) > 1):
-        shared = [word for word in words if count[word] > 1]
-        if len(shared) == len(words) or any((word,) in cells for word in shared):
-            what = f"{' '.join(words)!r} may be one tag, or {_listed(words)}, as in other rows"
-            do = 'choose with --photos.separator: none (one tag), or " " (several)'
-            raise CellError(what, do)
-        doubts += [" ".join(words)] * bool(shared)
+    doubts: list[str] = []
+    for sign in ("/", "+", "&", " "):
+        cells = {tuple(word.strip() for word in text.split(sign) if word.strip()) for text in plain}
+        count = Counter(word for words in cells for word in set(words))
+        for words in sorted(words for words in cells if len(words) > 1):
+            text = sign.join(words)
+            shared = [word for word in words if count[word] > 1]
+            if len(shared) == len(words) or (sign == " " and any((w,) in cells for w in shared)):
+                what = f"{text!r} may be one tag, or {_listed(words)}, as in other rows"
+                do = f'choose with --photos.separator: none (one tag), or "{sign}" (several)'
+                raise CellError(what, do)
+            doubts += [text] * (sign == " " and bool(shared))
     return ", ".join(map(repr, doubts[:3]))
+
+
+def _unquoted(text: str) -> str:
+    """ "cat" in quotes to cat."""
+    text = text.strip()
+    quoted = text[:1] in ("'", '"') and text[-1:] == text[:1] and text.count(text[:1]) == 2
+    return text[1:-1] if quoted else text
 
 
 def _listed(parts: Sequence[str]) -> str:
@@ -219,15 +248,16 @@ class Marks:
         self.minus = any(map(_is_minus, texts))
         self.empty = "" in texts
         if self.minus and self.empty and not self.zeros:
-            what = "-1 may mean absent or unknown, for there are empty cells and no 0"
-            raise CellError(what, "write 0 where a tag is absent, nothing where it is unknown")
+            what = "-1 may mean absent or unknown: there are empty cells, but no 0"
+            do = "write 0 where a tag is absent, and leave the cell empty where it is unknown"
+            raise CellError(what, do)
 
     def value(self, text: str) -> bool | None:
         """Whether the tag is present; None: unknown. Raises CellError."""
         text = text.strip().casefold()
         if not text:
             return None if self.zeros or self.minus else False
-        if text in UNKNOWN or (self.zeros and _is_minus(text)):
+        if is_unknown(text) or (self.zeros and _is_minus(text)):
             return None
         value = mark(text)
         if value is None:

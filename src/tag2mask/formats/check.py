@@ -32,7 +32,7 @@ MIN_SIDE = 32  # pixels: two patches of a ViT
 MAX_ASPECT = 4  # training resizes to a square
 MAX_PIXELS = 40_000_000
 
-Reader = Callable[..., Rows]  # `read_rows` with settings
+ReadRows = Callable[..., Rows]  # `read_rows` with settings
 
 
 def check(
@@ -42,7 +42,7 @@ def check(
     clusters: Mapping[str, Sequence[str]] | None = None,
     classes: str = "auto",
     facts: Facts | None = None,
-    read: Reader = read_rows,
+    read: ReadRows = read_rows,
 ) -> list[Finding]:
     """All faults of a data set, errors first; an empty list means that nothing was found.
 
@@ -83,13 +83,13 @@ def check(
     return by_severity(findings)
 
 
-def settings_reader(settings: DataSettings) -> Reader:
+def settings_reader(settings: DataSettings) -> ReadRows:
     """`read_rows` with these settings; a data set is read once."""
     return cache(partial(read_rows, settings=settings))
 
 
 def checked_state(
-    data: Path, val: Path | None = None, masks: Path | None = None, read: Reader = read_rows
+    data: Path, val: Path | None = None, masks: Path | None = None, read: ReadRows = read_rows
 ) -> dict[str, str | None]:
     """Hashes of what `check` looks at: rows, masks, and each file's size and time of change."""
 
@@ -244,7 +244,7 @@ def unused_masks(sets: Sequence[Rows], folder: Path) -> Iterator[Finding]:
         yield warning("not a mask", str(folder), what, "they are not used")
 
 
-def _read(path: Path, read: Reader, findings: list[Finding]) -> Rows | None:
+def _read(path: Path, read: ReadRows, findings: list[Finding]) -> Rows | None:
     try:
         return read(path)
     except DataError as error:

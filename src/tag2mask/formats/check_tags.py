@@ -24,7 +24,7 @@ NOTHING = {
 def nothing_findings(tags: Iterable[str]) -> Iterator[Finding]:
     """A warning for each tag that may say that nothing is there."""
     for tag in tags:
-        if tag_key(tag) in NOTHING:
+        if tag_key(tag) in NOTHING or not any(map(str.isalnum, tag)):  # "-"
             do = f'if it does, use --photos.nothing "{tag}"'
             yield warning("nothing", f'tag "{tag}"', "it may mean that nothing is there", do)
 

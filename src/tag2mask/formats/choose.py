@@ -12,7 +12,8 @@ from tag2mask.config import DataSettings
 from tag2mask.errors import DataError
 from tag2mask.files import read_text
 from tag2mask.formats.findings import Finding
-from tag2mask.formats.rows import Row, Rows, count_tags, nearest_tag, photos_text
+from tag2mask.formats.rows import Row, Rows, Tags, nearest_tag, photos_text
+from tag2mask.formats.text_tables import find_encoding
 from tag2mask.photos.table import clean_tag, tag_key
 
 
@@ -24,76 +25,78 @@ def choose(rows: Rows, settings: DataSettings, tags: Sequence[str] | None = None
     looked for tags are left out, or are photos of nothing (untagged).
 
     `tags`: for a validation set, the tags of the training photos. Then rare tags are those that are
-    not among them, and photos without tags stay. Raises DataError for a faulty file of names.
+    not among them, and photos without tags stay, whatever `untagged` is. Raises DataError for a
+    faulty file of names.
     """
     if rows.no_tags:
         return rows
     names = read_names(settings.rename) if settings.rename else {}
-    count: Counter[str] = Counter()
-    for tag, number in count_tags(rows.rows).items():
-        count[names.get(tag, tag)] += number
-    occurring = {tag: names.get(tag, tag) for tag in _all_tags(rows)}
-    drop = {names.get(tag, tag) for tag in (*settings.drop, *settings.nothing)}
-    if settings.keep:
-        drop |= {tag for tag in occurring.values() if tag not in settings.keep}
-    if settings.min_count > 1 and tags is None:
-        drop |= {tag for tag in occurring.values() if count[tag] < settings.min_count}
-    elif settings.min_count > 1:
-        drop |= {tag for tag in occurring.values() if tag not in (tags or ())}
+    new_names = {tag: names.get(tag, tag) for tag in _all_tags(rows)}
+    drop = _dropped(rows, settings, new_names, tags)
     findings = list(rows.findings)
     if tags is None:
-        findings += _unused(rows, settings, names, occurring)
-    if not (names or drop) and settings.untagged == "auto" and tags is not None:
-        return replace(rows, findings=findings)
-    changes = bool(drop) or any(old != new for old, new in occurring.items())
-    kept: list[Row] = []
-    left_out = 0
-    for row in rows.rows:
-        unlooked = not row.tags and row.absent == ()
-        if tags is None and (
-            (settings.untagged == "leave_out" and not row.tags)
-            or (unlooked and settings.untagged == "auto")
-        ):
-            left_out += 1
-        else:
-            if unlooked and settings.untagged == "nothing":
-                row = replace(row, absent=None)
-            if changes:
-                row = _row(row, occurring, drop, settings.nothing, findings)
-            kept.append(row)
-    if left_out:
+        findings += _unused(rows, settings, names, new_names)
+    kept = [row for row in rows.rows if tags is not None or not _is_left_out(row, settings)]
+    if left_out := len(rows.rows) - len(kept):
         what = f"{left_out} of {photos_text(len(rows.rows))} have no tag and are left out"
-        do = "if nothing is on them, use --photos.untagged nothing"
+        do = "if nothing is in them, use --photos.untagged nothing"
+        if not kept:
+            do = "give the file that has the tags, and this folder with --photos.images"
         do = do if settings.untagged == "auto" else ""
         findings.append(Finding("untagged", str(rows.source), what, do, "warning"))
-    own = rows.tags and tuple(
-        dict.fromkeys(new for tag in rows.tags if (new := occurring[tag]) not in drop)
-    )
+    if settings.untagged == "nothing":
+        kept = [replace(row, absent=None) if row.nobody_looked else row for row in kept]
+    if drop or any(old != new for old, new in new_names.items()):
+        kept = [_row(row, new_names, drop, settings.nothing, findings) for row in kept]
+    own = rows.tags and _chosen(rows.tags, new_names, drop)
     return replace(rows, rows=kept, tags=own, findings=findings)
+
+
+def _dropped(
+    rows: Rows, settings: DataSettings, new_names: dict[str, str], tags: Sequence[str] | None
+) -> set[str]:
+    """The new names of the tags that do not count, or mean that nothing is there."""
+    drop = {new_names.get(tag, tag) for tag in (*settings.drop, *settings.nothing)}
+    if settings.keep:
+        drop |= {tag for tag in new_names.values() if tag not in settings.keep}
+    if settings.min_count > 1 and tags is not None:
+        drop |= {tag for tag in new_names.values() if tag not in tags}
+    elif settings.min_count > 1:
+        # Two names of one tag in a photo count once.
+        count = Counter(new for row in rows.rows for new in {new_names[tag] for tag in row.tags})
+        drop |= {tag for tag in new_names.values() if count[tag] < settings.min_count}
+    return drop
+
+
+def _is_left_out(row: Row, settings: DataSettings) -> bool:
+    if settings.untagged == "leave_out":
+        return not row.tags
+    return settings.untagged == "auto" and row.nobody_looked
+
+
+def _chosen(tags: Iterable[str], new_names: dict[str, str], drop: set[str]) -> Tags:
+    return tuple(dict.fromkeys(new for tag in tags if (new := new_names[tag]) not in drop))
 
 
 def _row(
     row: Row,
-    names: dict[str, str],
+    new_names: dict[str, str],
     drop: set[str],
     nothing: Sequence[str],
     findings: list[Finding],
 ) -> Row:
     """A row with its tags renamed and without those in `drop`."""
-
-    def chosen(tags: Iterable[str]) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(new for tag in tags if (new := names[tag]) not in drop))
-
-    tags, absent = chosen(row.tags), row.absent
-    if said := [tag for tag in row.tags if tag in nothing or names[tag] in nothing]:
+    tags, absent = _chosen(row.tags, new_names, drop), row.absent
+    if empty := [tag for tag in row.tags if tag in nothing or new_names[tag] in nothing]:
         if tags:
-            what = f'"{said[0]}" means that nothing is there, but the photo has {", ".join(tags)}'
-            findings.append(Finding("nothing", row.where, what, "remove one of them"))
+            what = f'"{empty[0]}" means that nothing is there, but the photo has {", ".join(tags)}'
+            do = "remove one of them, or choose tags with --photos.drop"
+            findings.append(Finding("nothing", row.where, what, do))
         absent = None
     elif absent is not None:
-        absent = tuple(tag for tag in chosen(absent) if tag not in tags)
+        absent = tuple(tag for tag in _chosen(absent, new_names, drop) if tag not in tags)
     shapes = [
-        replace(shape, tag=names[shape.tag]) for shape in row.shapes if names[shape.tag] not in drop
+        replace(shape, tag=new) for shape in row.shapes if (new := new_names[shape.tag]) not in drop
     ]
     return replace(row, tags=tags, absent=absent, shapes=shapes)
 
@@ -108,17 +111,17 @@ def _all_tags(rows: Rows) -> dict[str, None]:
 
 
 def _unused(
-    rows: Rows, settings: DataSettings, names: dict[str, str], occurring: dict[str, str]
+    rows: Rows, settings: DataSettings, names: dict[str, str], new_names: dict[str, str]
 ) -> Iterator[Finding]:
     """Names in the settings that no photo has."""
-    known = list(dict.fromkeys(occurring.values()))
+    known = list(dict.fromkeys(new_names.values()))
     for option in ("keep", "drop", "nothing"):
         for tag in getattr(settings, option):
-            if tag not in known:
+            if tag not in known and tag not in new_names:
                 what = f"photos.{option}: no photo has the tag"
                 do = nearest_tag(tag, known)
                 yield Finding("unused name", f'tag "{tag}"', what, do, "warning")
-    if names and not names.keys() & occurring.keys():
+    if names and not names.keys() & new_names.keys():
         do = f"the first is {next(iter(names))!r}; correct --photos.rename"
         what = "none of its names is a tag of the photos"
         yield Finding("unused name", str(settings.rename), what, do)
@@ -129,8 +132,10 @@ def read_names(path: Path) -> dict[str, str]:
 
     TOML: old = "new", or new = ["old", "older"]; or CSV with two columns: old, new.
     """
-    text = read_text(path)
-    pairs = _toml_names(path, text) if path.suffix.lower() == ".toml" else _csv_names(path, text)
+    if path.suffix.lower() == ".toml":
+        pairs = _toml_names(path, read_text(path))
+    else:
+        pairs = _csv_names(path, path.read_text(find_encoding(path)[0]))
     names: dict[str, str] = {}
     for old, new in ((clean_tag(old), clean_tag(new)) for old, new in pairs):
         if not old or not new:

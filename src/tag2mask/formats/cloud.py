@@ -11,11 +11,10 @@ from typing import Any
 from tag2mask.config import DataSettings
 from tag2mask.errors import DataError
 from tag2mask.files import read_text
-from tag2mask.formats.exports import Export, Tags, confidence, tag_text
+from tag2mask.formats.exports import Export, confidence, tag_text
 from tag2mask.formats.json_files import parse_json
-from tag2mask.formats.rows import Rows, photos_text
+from tag2mask.formats.rows import PARTS, Rows, Tags, photos_text
 
-SPLITS = {"training": "train", "train": "train", "validation": "val", "test": "test"}
 FIRST = 65_536  # bytes: what is looked at to find out whose file it is
 
 
@@ -57,14 +56,14 @@ def _job_tags(value: dict[str, Any], job: str, least: float) -> Tags | None:
         return None
     label = value[job]
     if isinstance(label, list):  # several labels: numbers, their names in class-map
-        sure = about.get("confidence-map") or {}
-        numbers = [one for one in label if confidence(sure.get(str(one))) >= least]
-        return tuple(tag_text(about["class-map"][str(one)]) for one in numbers)
+        values = about.get("confidence-map") or {}
+        numbers = [number for number in map(str, label) if confidence(values.get(number)) >= least]
+        return tuple(tag_text(about["class-map"][number]) for number in numbers)
     if isinstance(label, dict):  # boxes
-        sure = [confidence(one.get("confidence")) for one in about.get("objects") or []]
+        values = [confidence(thing.get("confidence")) for thing in about.get("objects") or []]
         boxes = label["annotations"]
-        sure += [1.0] * (len(boxes) - len(sure))
-        kept = [box for box, one in zip(boxes, sure, strict=False) if one >= least]
+        values += [1.0] * (len(boxes) - len(values))
+        kept = [box for box, value in zip(boxes, values, strict=False) if value >= least]
         return tuple(tag_text(about["class-map"][str(box["class_id"])]) for box in kept)
     tag = tag_text(about["class-name"])
     return (tag,) if confidence(about.get("confidence")) >= least else ()
@@ -93,7 +92,7 @@ def read_vertex(path: Path, settings: DataSettings) -> Rows:
         photos[name] += tags or ()
         if tags == ():
             empty.add(name)
-        place.setdefault(name, (where, SPLITS.get(use.casefold(), "train")))
+        place.setdefault(name, (where, PARTS.get(use.casefold(), "train")))
     tests = [name for name in photos if place[name][1] == "test"]
     for name, own in photos.items():
         where, split = place[name]
@@ -132,7 +131,7 @@ def _csv_lines(path: Path, export: Export) -> Iterator[Line]:
             where = f"row {reader.line_num}"
             cells = [cell.strip() for cell in cells]
             use = "" if not cells or "://" in cells[0] else cells.pop(0)
-            if use and use.casefold() not in (*SPLITS, "unassigned"):
+            if use and use.casefold() not in (*PARTS, "unassigned"):
                 what = f"{use!r} is neither an address nor TRAINING, VALIDATION, TEST, UNASSIGNED"
                 export.rows.error("entry", where, what)
             elif cells and cells[0]:

@@ -2,12 +2,13 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tag2mask.config import DataSettings
 from tag2mask.errors import DataError
-from tag2mask.formats.findings import Finding, problems
+from tag2mask.formats.findings import Finding, first_few, problems, warning
 from tag2mask.formats.json_files import load_json, peek_json
 from tag2mask.formats.pictures import Pictures
 from tag2mask.formats.rows import Row, Rows, Shape, is_file, photos_text, tags_of
@@ -107,9 +108,7 @@ def _empty_categories(names: dict[Any, str], annotations: Iterable[dict[str, Any
 
 
 def _warnings(file: Path, values: dict[str, Any], both: set[Any]) -> Iterator[Finding]:
-    def warn(what: str, do: str = "") -> Finding:
-        return Finding("annotation", str(file), what, do, "warning")
-
+    warn = partial(warning, "annotation", str(file))
     notes = values["annotations"]
     if burst := sum(note.get("sequence_level_annotation") is True for note in notes):
         what = f"{burst} of {len(notes)} annotations hold for a burst of photos"
@@ -117,9 +116,8 @@ def _warnings(file: Path, values: dict[str, Any], both: set[Any]) -> Iterator[Fi
     if corrupt := sum(image.get("corrupt") is True for image in values["images"]):
         yield warn(f"{photos_text(corrupt)} left out: marked as corrupt")
     if both:
-        listed = ", ".join(map(str, sorted(both, key=str)[:3]))
         what = f'{photos_text(len(both))} left out: "empty", but with objects'
-        yield warn(f"{what} (image {listed}{', ...' if len(both) > 3 else ''})")
+        yield warn(f"{what} (image {first_few(sorted(map(str, both)))})")
 
 
 def _size(image: dict[str, Any]) -> tuple[int, int] | None:

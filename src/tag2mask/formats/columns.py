@@ -1,14 +1,16 @@
 """Which columns of a table have the file names, the tags, the confidences and the split."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 from tag2mask.config import DataSettings
-from tag2mask.formats.cells import as_text, is_empty, is_number, mark
+from tag2mask.formats.cells import as_confidence, as_text, is_empty, is_number, is_unknown, mark
 from tag2mask.formats.findings import Finding
 from tag2mask.formats.pictures import Pictures, looks_like_picture
+from tag2mask.formats.rows import PARTS
 from tag2mask.photos.table import tag_key
 
 # Names as `tag_key` writes them. Of the file columns, those in an earlier line are surer.
@@ -21,24 +23,23 @@ FILES = [
 ]
 RANK = {name: rank for rank, line in enumerate(FILES) for name in line.split()}
 SURE, UNNAMED = 2, len(FILES)
-TAG_NAMES = (
-    "tag tags tagname tagnames label labels labelname labelnames class classes classname "
-    "classnames category categories categoryname categorynames keyword keywords annotation "
-    "annotations finding findings findinglabel findinglabels defect defects defecttype species "
-    "object objects choices"
+TAG_NAME = re.compile(
+    "(image|img|photo|picture|object|class|multi|all|finding|defect)?"
+    "(tag|label|class|category|categorie|keyword|annotation|finding|defect|defecttype|species"
+    "|object|choices)(es|s)?(name|list)?s?"
 )
-TAGS = set(TAG_NAMES.split())
-CONFIDENCES = {"confidence", "conf", "probability", "prob", "score", "present", "presence"}
-SPLITS = {"split", "set", "subset", "datasplit", "partition", "mluse", "isvalid", "isval", "istest"}
-PARTS = {
-    "train training unassigned": "train",
-    "val valid validation validate dev": "val",
-    "test testing": "test",
+CONFIDENCES = {
+    *("confidence", "conf", "probability", "prob", "score"),
+    *("present", "presence", "exists", "value"),
 }
-PART = {word: part for words, part in PARTS.items() for word in words.split()}
-NO_TAGS = {"", "fold", "unnamed0"}  # though there may be only 0 and 1 in them
+RATINGS = {"score", "value"}  # of these columns, which may be something else than a confidence
+# Of those that begin with "is", the cells say yes or no.
+IS_PART = {"istrain": "train", "isvalid": "val", "isval": "val", "istest": "test"}
+SPLITS = {"split", "set", "subset", "datasplit", "partition", "mluse", *IS_PART}
+NO_TAGS = {"", "fold", "unnamed0", *SPLITS}  # though there may be only 0 and 1 in them
 COUNTERS = {"no", "nr", "num", "number", "index", "row", "id", "imageid"}
 LABEL_STUDIO = {"annotationid", "annotator", "leadtime"}
+OPEN_IMAGES = {"machine", "verification", "crowdsource-verification", "xclick", "activemil"}
 LISTED = 30  # columns in a message
 LOOKED_AT = 200  # records whose pictures are looked for, to find the column
 
@@ -55,12 +56,18 @@ class Columns:
     confidence: int | None = None
     origin: int | None = None  # Open Images: who says it, a person or a machine
     split: int | None = None
+    label_studio: bool = False  # a row for each annotation; several choices are a JSON text
     no_tags: Finding | None = None  # why there are no columns of tags
 
     @property
     def several(self) -> bool:
         """Whether a record has several cells of tags."""
         return len(self.tags) > 1
+
+    @property
+    def confidence_name(self) -> str:
+        """The name of the column of confidences, as `tag_key` writes it; "" if there is none."""
+        return "" if self.confidence is None else tag_key(self.names[self.confidence])
 
     @property
     def ignored(self) -> list[str]:
@@ -123,15 +130,27 @@ def find_columns(sample: Sample, pictures: Pictures) -> Columns:
     if columns.tags and not columns.one_hot:
         columns.confidence = _confidence_column(sample, {file, *columns.tags})
         if columns.confidence is not None and "source" in sample.keys:
-            columns.origin = sample.keys.index("source")
+            source = sample.keys.index("source")
+            columns.origin = source if OPEN_IMAGES & {*sample.texts(source)} else None
+    columns.label_studio = {*sample.keys} >= LABEL_STUDIO
     return columns
+
+
+def is_column_name(key: str) -> bool:
+    """Whether a name, as `tag_key` writes it, is one of a column of file names or of tags."""
+    return key in RANK or is_tag_name(key)
+
+
+def is_tag_name(key: str) -> bool:
+    """labels, image_tags, class_name, tag2, ..., as `tag_key` writes them."""
+    return TAG_NAME.fullmatch(key.rstrip("0123456789")) is not None
 
 
 def is_header(cells: Sequence[object], pictures: Pictures) -> bool:
     """Whether the first record has names of columns, not a picture."""
     texts = [as_text(cell).strip() for cell in cells]
     keys = {tag_key(text) for text in texts if text}
-    if keys & (RANK.keys() | TAGS):
+    if any(map(is_column_name, keys)):
         return True
     return not any(looks_like_picture(text) or pictures.there(text) for text in texts if text)
 
@@ -155,7 +174,7 @@ def _chosen(sample: Sample, choice: str | None, option: str) -> int | None:
 def _file_column(sample: Sample, pictures: Pictures) -> int:
     """The column whose cells are pictures; the names of the columns decide between several."""
     option = "choose one with --photos.file-column"
-    rank = [RANK.get(key, UNNAMED) if key not in TAGS else UNNAMED + 1 for key in sample.keys]
+    rank = [UNNAMED + 1 if is_tag_name(k) else RANK.get(k, UNNAMED) for k in sample.keys]
     paths: dict[int, list[Path | None]] = {}
 
     def exist(columns: Sequence[int], find: Callable[[str], Path | None]) -> list[int]:
@@ -173,7 +192,7 @@ def _file_column(sample: Sample, pictures: Pictures) -> int:
         both = zip(paths.get(a, ()), paths.get(b, ()), strict=False)
         return any(one and other and one != other for one, other in both)
 
-    everything = [i for i, key in enumerate(sample.keys) if key not in TAGS or len(rank) == 1]
+    everything = [i for i, r in enumerate(rank) if r <= UNNAMED or len(rank) == 1]
     named = [i for i in everything if rank[i] < UNNAMED]
     fit = exist(everything, partial(pictures.there, search=False))
     rest = [i for i in (named if fit else everything) if i not in fit]
@@ -199,7 +218,7 @@ def _tag_columns(sample: Sample, columns: Columns) -> Columns:
     """`columns` with those of the tags: by their names, by their cells, or one for each tag."""
     option = "choose one with --photos.tag-column"
     others = [i for i in range(len(sample.names)) if i not in (columns.file, columns.split)]
-    named = [i for i in others if sample.keys[i].rstrip("0123456789") in TAGS]
+    named = [i for i in others if is_tag_name(sample.keys[i])]
     named = [i for i in named if sample.texts(i)] or named
     named = [i for i in named if not _all(sample.texts(i), is_number)] or named
     stems = {sample.keys[i].rstrip("0123456789") for i in named}
@@ -210,8 +229,8 @@ def _tag_columns(sample: Sample, columns: Columns) -> Columns:
             what = f"the cells of {sample.listed(named)} are only {_values(sample, named)}"
             own = sample.names[named[0]]
             do = (
-                f'use --photos.tag-column "{own}" to take these as tags, with --photos.nothing if '
-                "one of them says that nothing is there; or give the column the tag's name"
+                f'if these are tags, use --photos.tag-column "{own}" (and --photos.nothing, if one '
+                "of them means that nothing is there); else give the column the name of its tag"
             )
             raise ColumnError(what, do)
         return replace(columns, tags=tuple(named))
@@ -228,12 +247,24 @@ def _tag_columns(sample: Sample, columns: Columns) -> Columns:
         return replace(columns, tags=tuple(choices))
     if choices:
         raise ColumnError(f"several columns may have the tags: {sample.listed(choices)}", option)
-    maybe = [i for i in others if sample.keys[i] not in NO_TAGS and not _counts(sample, i)]
-    one_hot = [i for i in maybe if not sample.texts(i) or _marks(sample, [i])]
-    if any(sample.texts(i) for i in one_hot):
-        return replace(columns, tags=tuple(one_hot), one_hot=True)
+    if one_hot := _one_hot_columns(sample, others):
+        return replace(columns, tags=one_hot, one_hot=True)
     what = f"no column of tags among {sample.listed()}"
     return replace(columns, no_tags=Finding("columns", "header", what, option))
+
+
+def _one_hot_columns(sample: Sample, others: Sequence[int]) -> tuple[int, ...]:
+    """The columns that have one tag each; () if there are none. Raises ColumnError in doubt."""
+    maybe = [i for i in others if sample.keys[i] not in NO_TAGS and not _counts(sample, i)]
+    one_hot = [i for i in maybe if not sample.texts(i) or _marks(sample, [i])]
+    for i in maybe:
+        name = sample.names[i]
+        if i not in one_hot and _marks(sample, [i], 0.5) and name not in sample.settings.drop:
+            other = next(text for text in sample.texts(i) if not _is_mark(text))
+            what = f'"{name}" may be a tag, but not all of its cells are 0 or 1: {other:.20}'
+            do = f'correct these cells; if it is no tag, leave it out with --photos.drop "{name}"'
+            raise ColumnError(what, do)
+    return tuple(one_hot) if any(map(sample.texts, one_hot)) else ()
 
 
 def _tags_without_header(sample: Sample, columns: Columns, others: list[int]) -> Columns:
@@ -259,10 +290,15 @@ def _counts(sample: Sample, column: int) -> bool:
     return sample.keys[column] in COUNTERS and texts in numbers
 
 
-def _marks(sample: Sample, columns: Sequence[int]) -> bool:
-    """Whether nine in ten of the filled cells say yes or no."""
+def _marks(sample: Sample, columns: Sequence[int], share: float = 0.9) -> bool:
+    """Whether nine in ten of the filled cells (`share`) say yes, no or unknown."""
     texts = [text for i in columns for text in sample.texts(i)]
-    return bool(texts) and sum(mark(text) is not None for text in texts) >= 0.9 * len(texts)
+    some = any(mark(text) is not None for text in texts)
+    return some and sum(map(_is_mark, texts)) >= share * len(texts)
+
+
+def _is_mark(text: str) -> bool:
+    return mark(text) is not None or is_unknown(text)
 
 
 def _values(sample: Sample, columns: Sequence[int]) -> str:
@@ -271,11 +307,12 @@ def _values(sample: Sample, columns: Sequence[int]) -> str:
 
 
 def _confidence_column(sample: Sample, used: set[int]) -> int | None:
-    """A column with numbers; a score above 1 may be anything, so it is none."""
+    """A column with confidences; a score or value above 1 may be anything, so it is none."""
     for i, key in enumerate(sample.keys):
-        if key in CONFIDENCES and i not in used and _all(sample.texts(i), is_number):
-            numbers = [float(text) for text in sample.texts(i)]
-            if key.startswith("conf") or all(0 <= number <= 1 for number in numbers):
+        if key in CONFIDENCES and i not in used:
+            numbers = [as_confidence(text) for text in sample.texts(i)]
+            in_range = all(number is not None and 0 <= number <= 1 for number in numbers)
+            if numbers and (in_range or key not in RATINGS):
                 return i
     return None
 
@@ -294,7 +331,7 @@ def _split_column(sample: Sample, file: int) -> int | None:
 def part_of(cell: object, key: str) -> str | None:
     """The part of a split that a cell names: train, val or test; None: no such part."""
     text = as_text(cell).strip().casefold()
-    if key.startswith("is"):
-        part = "test" if key == "istest" else "val"
-        return {True: part, False: "train"}.get(mark(text))  # type: ignore[arg-type]
-    return PART.get(text)
+    if part := IS_PART.get(key):
+        other = "val" if part == "train" else "train"
+        return {True: part, False: other}.get(mark(text))  # type: ignore[arg-type]
+    return PARTS.get(text, "train" if text == "unassigned" else None)

@@ -18,6 +18,7 @@ from tag2mask.config import DataSettings
 from tag2mask.errors import DataError
 from tag2mask.files import write_json, write_text
 from tag2mask.formats import DEFAULTS, read_rows
+from tag2mask.formats.cells import CellError, TagCells, mark
 from tag2mask.formats.huggingface import holds_pictures, write_pictures
 from tag2mask.formats.polygons import polygons
 from tag2mask.formats.rows import to_table
@@ -45,8 +46,8 @@ def convert(
     Returns the path to give as `--data`. `to` is a name of `WRITERS`. `masks` is a folder of
     NAME.png (`classes`: what its numbers mean, see `Truth`); without it, the outlines of a COCO,
     YOLO, LabelMe or CVAT data set are drawn. Pictures that a parquet file holds are written to
-    OUT/photos. Raises DataError with all problems of the data, or if
-    the form needs masks and there are none.
+    OUT/photos. Raises DataError with all problems of the data, or if the form needs masks and there
+    are none.
     """
     if to not in WRITERS:
         raise DataError(f'unknown form "{to}"; use one of {", ".join(WRITERS)}')
@@ -197,9 +198,8 @@ def _write_table(path: Path, table: Table, masks: Masks) -> Path:
 
 def _records(table: Table, folder: Path) -> Iterator[dict[str, Any]]:
     """Rows of a table: the tags in one cell, or a column for each tag if some tags are unknown or
-    hold a separator. There 1 is present, 0 absent, and an empty cell unknown."""
-    a_column_each = any(photo.unknown for photo in table.photos)
-    a_column_each |= any(sign in tag for tag in table.tags for sign in ";,|")
+    a cell could be read in another way. There 1 is present, 0 absent, and an empty cell unknown."""
+    a_column_each = any(photo.unknown for photo in table.photos) or not _clear(table)
     for photo in table.photos:
         place = {"file_name": _from(folder, photo)}
         if a_column_each:
@@ -207,6 +207,17 @@ def _records(table: Table, folder: Path) -> Iterator[dict[str, Any]]:
             yield place | known | dict.fromkeys(photo.unknown)
         else:
             yield place | {"tags": list(photo.tags)}
+
+
+def _clear(table: Table) -> bool:
+    """Whether the tags of each photo, separated by ";", are read as the same tags."""
+    cells = {";".join(photo.tags): photo.tags for photo in table.photos}
+    try:
+        read = TagCells(cells)
+        same = all(read.tags(cell) == tags for cell, tags in cells.items())
+    except CellError:
+        return False
+    return same and not read.doubt and any(mark(cell) is None for cell in cells if cell)
 
 
 def _write_masks(masks: Masks, folder: Path, numbers: np.ndarray, tags: Sequence[str]) -> None:

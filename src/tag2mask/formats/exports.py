@@ -11,12 +11,9 @@ from typing import Any
 
 from tag2mask.config import DataSettings
 from tag2mask.errors import DataError
-from tag2mask.formats.findings import Finding
 from tag2mask.formats.pictures import Pictures
-from tag2mask.formats.rows import Row, Rows, Shape, photos_text
+from tag2mask.formats.rows import Row, Rows, Shape, Tags, photos_text
 from tag2mask.photos.table import clean_tag
-
-Tags = tuple[str, ...]
 
 
 class Export:
@@ -72,16 +69,11 @@ class Export:
         """Count photos that have no row: "3 photos are left out: WHY"."""
         self._left_out[why] += photos
 
-    def warn(self, what: str, do: str = "") -> None:
-        """A warning about the whole file."""
-        source = str(self.rows.source)
-        self.rows.findings.append(Finding("export", source, what, do, "warning"))
-
     def finish(self, form: str, classes: Iterable[str] = ()) -> Rows:
         """The rows, tags in the order of `classes` if there are any; `form` says what was read."""
         for why, photos in self._left_out.items():
             are = "is" if photos == 1 else "are"
-            self.warn(f"{photos_text(photos)} {are} left out: {why}")
+            self.rows.warn("export", f"{photos_text(photos)} {are} left out: {why}")
         both = [*self.rows.rows, *self.val.rows]
         used = {tag for row in both for tag in row.tags}
         tags = used.union(*(row.absent or () for row in both), *self._unknown.values())
@@ -111,6 +103,14 @@ def tag_texts(value: Any) -> Tags:
     if not isinstance(value, list):
         raise ValueError(f"{short(value)} is not a list of tags")
     return tuple(dict.fromkeys(map(tag_text, value)))
+
+
+def class_list(values: Any, file: Path) -> Tags:
+    """The classes of a file, in the order of their numbers; () for None. Raises DataError."""
+    try:
+        return tag_texts(values or [])
+    except ValueError as error:
+        raise DataError(f"{file}: its classes are not a list of names ({error})") from None
 
 
 def confidence(value: Any) -> float:

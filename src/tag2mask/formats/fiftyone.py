@@ -5,9 +5,9 @@ from typing import Any
 
 from tag2mask.config import DataSettings
 from tag2mask.errors import DataError
-from tag2mask.formats.exports import Export, Tags, class_name, confidence, tag_texts
+from tag2mask.formats.exports import Export, class_list, class_name, confidence
 from tag2mask.formats.json_files import load_json, peek_json
-from tag2mask.formats.rows import Rows
+from tag2mask.formats.rows import Rows, Tags
 
 
 def fiftyone_file(path: Path) -> Path | None:
@@ -31,10 +31,7 @@ def read_fiftyone(path: Path, settings: DataSettings) -> Rows:
     if settings.images is None and data.is_dir():
         settings = settings.model_copy(update={"images": data})
     export = Export(file, settings)
-    try:
-        classes = tag_texts(value.get("classes") or [])
-    except ValueError as error:
-        raise DataError(f"{file}: its classes are not a list of names ({error})") from None
+    classes = class_list(value.get("classes"), file)
     for number, (name, target) in enumerate(value["labels"].items(), 1):
         with export.entry(f"label {number}", "a label of FiftyOne"):
             tags = _tags(target, classes, settings.min_confidence)

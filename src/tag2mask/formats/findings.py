@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Literal
 
 from rich.text import Text
@@ -11,6 +12,7 @@ from rich.text import Text
 from tag2mask.progress import printable
 
 SHOWN = 20  # findings of one kind that are written out
+FEW = 3  # names of a list that are written out
 LONGEST = 2000  # letters of a finding's text
 COLORS = {"error": "red", "warning": "yellow", "info": "cyan"}  # in order of severity
 
@@ -73,7 +75,18 @@ def findings_text(findings: Sequence[Finding]) -> Text:
 def count(findings: Sequence[Finding]) -> str:
     """'1 error, 2 warnings'."""
     numbers = {name: sum(f.severity == name for f in findings) for name in ("error", "warning")}
-    return ", ".join(f"{n} {name}{'' if n == 1 else 's'}" for name, n in numbers.items())
+    return ", ".join(plural(n, name) for name, n in numbers.items())
+
+
+def plural(number: int, noun: str) -> str:
+    """'1 photo', '2 photos'."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def first_few(names: Iterable[str]) -> str:
+    """'a, b, c, ...': three names, and whether there are more."""
+    first = list(islice(names, FEW + 1))
+    return ", ".join(first[:FEW]) + (", ..." if len(first) > FEW else "")
 
 
 def _kinds(findings: Iterable[Finding]) -> list[list[Finding]]:

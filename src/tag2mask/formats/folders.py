@@ -6,16 +6,13 @@ from tag2mask.config import DataSettings
 from tag2mask.errors import DataError
 from tag2mask.formats.findings import Finding
 from tag2mask.formats.pictures import pictures_below, unread_pictures
-from tag2mask.formats.rows import PICTURES, UNREAD, Row, Rows, split_tags
+from tag2mask.formats.rows import PARTS, Row, Rows, split_tags
+from tag2mask.photos.images import EXTENSIONS
 
 # Folders that hold pictures or masks of all tags: no tags themselves. In lower case.
 CONTAINERS = {"images", "image", "imgs", "img", "photos", "pictures", "jpegimages", "data"}
+TABLES = {".csv", ".jsonl"}
 MASKS = {"masks", "mask", "labels", "annotations", "ground_truth", "groundtruth", "gt"}
-SPLIT_NAMES = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
 
 
 def read_folder(path: Path, settings: DataSettings) -> Rows:
@@ -25,8 +22,7 @@ def read_folder(path: Path, settings: DataSettings) -> Rows:
     tags. Raises DataError for folders that look like no tags (images/, train/), unless photos.form
     is "folder".
     """
-    kinds = (".csv", ".jsonl")
-    if tables := sorted(file.name for file in path.iterdir() if file.suffix.lower() in kinds):
+    if tables := table_files(path):
         what = f"has {', '.join(tables)}"  # its images/ and masks/ would become tags
         raise DataError(f"{path}: {what}; give the file to read, not the folder")
     rows = Rows(path)
@@ -47,29 +43,40 @@ def read_folder(path: Path, settings: DataSettings) -> Rows:
 
 def is_folder(path: Path) -> bool:
     """A folder with pictures in it or below it."""
-    return path.is_dir() and bool(pictures_below(path, {*PICTURES, *UNREAD}))
+    return path.is_dir() and bool(pictures_below(path, EXTENSIONS))
+
+
+def table_files(folder: Path) -> list[str]:
+    """The names of the tables in a folder, sorted."""
+    return sorted(file.name for file in folder.iterdir() if file.suffix.lower() in TABLES)
+
+
+def inner_folders(folder: Path) -> list[Path]:
+    """The folders in a folder, sorted, without hidden ones."""
+    files = sorted(folder.iterdir())
+    return [file for file in files if file.is_dir() and not file.name.startswith(".")]
 
 
 def _no_tags(path: Path, folders: list[str]) -> list[Finding]:
-    """Faults of folders whose names are those of containers; raises DataError if all are."""
-    names = {*CONTAINERS, *MASKS, *SPLIT_NAMES}
+    """Faults of folders whose names are those of containers; raises DataError if all are, or if
+    there is but one folder, with folders in it."""
+    names = {*CONTAINERS, *MASKS, *PARTS}
     odd = [name for name in folders if name.lower() in names]
+    if len(folders) == 1 and inner_folders(path / folders[0]):
+        odd = folders
     if odd and odd == folders:
         listed = " and ".join(f"{name}/" for name in odd)
-        inner = next((name for name in odd if _has_folders(path / name)), None)
-        example = f"{path / inner}, if its folders are the tags" if inner else "a folder above tags"
+        inner = next((name for name in odd if inner_folders(path / name)), None)
+        example = "a folder with a folder for each tag"
+        example = f"{path / inner}, if its folders are the tags" if inner else example
         raise DataError(
             f"{path}: its pictures are in {listed}, which seems to be no tag; give the file that "
             f"has the tags (with --photos.images {path}), or {example}; "
-            "if it is a tag, choose with --photos.form folder"
+            f"if {listed} is a tag, use --photos.form folder"
         )
-    masks = [name for name in odd if name.lower() in (*CONTAINERS, *MASKS)]
-    do = "if it is none, move this folder out, or give --photos.drop"
+    do = 'if it is none, move this folder out, or use --photos.drop "{}"'
     return [
-        Finding("odd tag", f"{name}/", "this folder's name is read as a tag", do, "warning")
-        for name in masks
+        Finding("odd tag", f"{name}/", "its name is read as a tag", do.format(name), "warning")
+        for name in odd
+        if name.lower() in (*CONTAINERS, *MASKS)
     ]
-
-
-def _has_folders(path: Path) -> bool:
-    return any(file.is_dir() and not file.name.startswith(".") for file in path.iterdir())

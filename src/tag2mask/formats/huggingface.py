@@ -13,13 +13,12 @@ from PIL import Image
 from tag2mask.config import DataSettings
 from tag2mask.errors import DataError
 from tag2mask.files import write_text
-from tag2mask.formats.exports import Tags, class_name
+from tag2mask.formats.exports import class_name
 from tag2mask.formats.pictures import plain_name
-from tag2mask.formats.rows import Rows, photos_text
+from tag2mask.formats.rows import PARTS, Rows, Tags, photos_text
 from tag2mask.formats.tables import rows_from_objects
 from tag2mask.progress import log
 
-SPLITS = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation"}
 LABELS = ("label", "labels", "tags", "fine_label", "category")
 BATCH = 32  # rows that are in memory at once
 LARGEST = 1 << 28  # bytes of one picture
@@ -37,8 +36,7 @@ def parquet_files(path: Path) -> dict[str, list[Path]]:
     splits: dict[str, list[Path]] = {}
     for file in files:
         name = re.split(r"[-_.]", file.name.lower())[0]
-        if split := "test" if name == "test" else SPLITS.get(name, "train"):
-            splits.setdefault(split, []).append(file)
+        splits.setdefault(PARTS.get(name, "train"), []).append(file)
     return splits if "train" in splits else {}
 
 
@@ -54,7 +52,7 @@ def read_parquet(path: Path, settings: DataSettings) -> Rows:
         do = f"write them out: tag2mask convert --data {path} --to csv --out FOLDER"
         raise DataError(f"{path}: the pictures are in the file (column {column}); {do}")
     rows: dict[str, Rows] = {}
-    for split in (split for split in ("train", "validation") if split in files):
+    for split in (split for split in ("train", "val") if split in files):
         objects: list[dict[str, Any]] = []
         for file in files[split]:
             table = _open(file)
@@ -64,7 +62,7 @@ def read_parquet(path: Path, settings: DataSettings) -> Rows:
             except ValueError as error:
                 raise DataError(f"{file}: {error}") from None
         rows[split] = rows_from_objects(files[split][0], objects, settings, "parquet")
-    rows["train"].val = rows.get("validation")
+    rows["train"].val = rows.get("val")
     return rows["train"]
 
 
@@ -95,13 +93,12 @@ def write_pictures(path: Path, out: Path, settings: DataSettings) -> Path:
     files = parquet_files(path)
     if "train" not in files:
         raise DataError(f"{path}: no .parquet file of training data in it")
-    split = "validation" in files
-    for name in (name for name in ("train", "validation") if name in files):
-        _write_split(files[name], out / name if split else out, settings)
+    for part in (part for part in ("train", "val") if part in files):
+        _write_part(files[part], out / part if "val" in files else out, settings)
     return out
 
 
-def _write_split(files: list[Path], folder: Path, settings: DataSettings) -> None:
+def _write_part(files: list[Path], folder: Path, settings: DataSettings) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     lines: list[str] = []
     taken: set[str] = set()

@@ -10,9 +10,9 @@ import yaml
 from tag2mask.config import DataSettings
 from tag2mask.errors import DataError
 from tag2mask.files import read_text
-from tag2mask.formats.exports import Export, Tags, class_name, confidence, tag_text, tag_texts
+from tag2mask.formats.exports import Export, class_list, class_name, confidence, tag_text, tag_texts
 from tag2mask.formats.json_files import load_json, peek_json
-from tag2mask.formats.rows import Rows
+from tag2mask.formats.rows import Rows, Tags
 from tag2mask.formats.tables import rows_from_objects
 
 FORMS = (
@@ -41,10 +41,7 @@ def read_mmpretrain(path: Path, settings: DataSettings) -> Rows:
         raise DataError(f"{path}: no list data_list in it")
     info = value.get("metainfo")
     export = Export(path, settings, path.parent / "data", path.parent.parent / "data")
-    try:
-        classes = tag_texts(info.get("classes") or []) if isinstance(info, dict) else ()
-    except ValueError as error:
-        raise DataError(f"{path}: metainfo has no list of classes ({error})") from None
+    classes = class_list(info.get("classes"), path) if isinstance(info, dict) else ()
     for number, entry in enumerate(value["data_list"]):
         where = f"entry {number} of data_list"
         with export.entry(where, "an entry of mmpretrain"):
@@ -112,7 +109,7 @@ def _dictionary(value: dict[Any, Any], path: Path, settings: DataSettings, form:
     export = Export(path, settings)
     for number, (name, target) in enumerate(value.items(), 1):
         where = f"entry {number}"
-        with export.entry(where, "a dictionary's entry"):
+        with export.entry(where, "a picture with its tags"):
             export.add(name, where, *_tags(target, settings))
     return export.finish(form)
 
@@ -153,7 +150,7 @@ def _tags(target: Any, settings: DataSettings) -> tuple[Tags, Tags | None]:
     text = str(target)
     separator = settings.separator or (";" if ";" in text else None)
     if separator is None and "," in text:
-        do = 'write a list, or choose with --photos.separator "," or --photos.separator none'
-        raise ValueError(f"is {short(text)} one tag or several? {do}")
+        do = 'write a list, or choose with --photos.separator: "," (several) or none (one)'
+        raise DataError(f"is {short(text)} one tag or several? {do}")
     parts = [text] if separator in (None, "none") else text.split(separator)
     return tag_texts([part for part in parts if part.strip()]), None

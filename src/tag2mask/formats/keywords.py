@@ -12,14 +12,16 @@ from tag2mask.config import DataSettings
 from tag2mask.errors import DataError
 from tag2mask.files import read_text
 from tag2mask.formats.embedded import IPTC_BYTES, keywords_inside
-from tag2mask.formats.findings import Finding
+from tag2mask.formats.findings import Finding, first_few
+from tag2mask.formats.folders import table_files
 from tag2mask.formats.pictures import pictures_below, unread_pictures
-from tag2mask.formats.rows import PICTURES, UNREAD, Row, Rows, photos_text
+from tag2mask.formats.rows import Row, Rows, photos_text
 from tag2mask.formats.xmp import MOST_BYTES, Keyword, levels, xmp_keywords
+from tag2mask.photos.images import EXTENSIONS
 from tag2mask.processes import cores, parallel_map
 from tag2mask.progress import track
 
-MOST_TEXT = 1 << 20  # bytes of a list of tags
+MOST_TEXT = 1 << 22  # bytes of a list of tags
 LOOKED_AT = 200  # pictures that tell whether a folder of folders has keywords
 IPTC_CUTS = range(IPTC_BYTES - 3, IPTC_BYTES + 1)  # bytes of a keyword that may have been cut
 # Keywords that programs write for themselves: the tops of their levels.
@@ -57,7 +59,7 @@ def read_keywords(path: Path, settings: DataSettings) -> Rows:
     """
     level = settings.level
     if level not in ("leaf", "any") and not re.fullmatch("[1-9][0-9]?", level):
-        raise DataError(f"photos.level = {level!r}: give leaf, any, or the number of a level (1)")
+        raise DataError(f"photos.level = {level!r}: give leaf, any, or the number of a level")
     pictures = pictures_below(path)
     if settings.form == "auto" and (folders := _tag_folders(path, pictures)):
         _refuse_two_readings(path, pictures, folders)
@@ -79,11 +81,10 @@ def read_keywords(path: Path, settings: DataSettings) -> Rows:
 
 
 def is_keywords(path: Path) -> bool:
-    """A folder of pictures without other folders, or with keywords in some of `LOOKED_AT`."""
-    tables = (".csv", ".jsonl")
-    if not path.is_dir() or any(file.suffix.lower() in tables for file in path.iterdir()):
+    """A folder of pictures without other folders, or with keywords in some of those looked at."""
+    if not path.is_dir() or table_files(path):
         return False
-    pictures = pictures_below(path, PICTURES | UNREAD.keys())
+    pictures = pictures_below(path, EXTENSIONS)
     flat = all(picture.parent == path for picture in pictures)
     return bool(pictures) and (flat or any(p.keywords for p in _sample(path, pictures)))
 
@@ -226,16 +227,12 @@ def _refuse_two_readings(path: Path, pictures: Sequence[Path], folders: Sequence
     if not photos:
         return
     tags = dict.fromkeys(tag for photo in photos for tag in chosen_tags(photo.keywords))
+    share = f"{len(photos)} of {len(sample)}"
     raise DataError(
         f"{path}: two readings are possible. If the tags are the keywords of the pictures "
-        f"({_few(tags)}; {len(photos)} of {len(sample)} have some), give --photos.form keywords; "
-        f"if they are the names of the folders ({_few(folders)}), give --photos.form folder"
+        f"({first_few(tags)}; {share} have some), give --photos.form keywords; "
+        f"if they are the names of the folders ({first_few(folders)}), give --photos.form folder"
     )
-
-
-def _few(names: Iterable[str]) -> str:
-    names = [*names]
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
 def _doubtful_tags(rows: Rows) -> Iterator[Finding]:

@@ -2,15 +2,15 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from tag2mask.config import DataSettings
 from tag2mask.errors import DataError
-from tag2mask.formats.exports import Export, Tags, tag_texts
+from tag2mask.formats.exports import Export, tag_texts
 from tag2mask.formats.json_files import load_json, peek_json
-from tag2mask.formats.pictures import plain_name
-from tag2mask.formats.rows import PICTURES, UNREAD, Rows, photos_text
+from tag2mask.formats.pictures import looks_like_picture
+from tag2mask.formats.rows import Rows, Tags, photos_text
 
 MIN_KEYS = ("annotator", "annotation_id", "lead_time")  # that JSON-MIN adds to each record
 
@@ -51,7 +51,7 @@ def read_label_studio(path: Path, settings: DataSettings) -> Rows:
     questions = list(dict.fromkeys(q for task in tasks for a in task.annotations for q in a))
     if (only := settings.tag_column) and only not in questions:
         among = ", ".join(questions) or "none"
-        raise DataError(f"{path}: photos.tag_column = {only!r}: the questions are {among}")
+        raise DataError(f"{path}: no question {only!r} (photos.tag_column) among {among}")
     if not questions and other:
         kinds = ", ".join(other)
         raise DataError(f"{path}: no choices and no labels among its results ({kinds})")
@@ -73,7 +73,7 @@ def read_label_studio(path: Path, settings: DataSettings) -> Rows:
             export.add(task.data.get(key), task.where, sorted(present), unknown=tuple(unknown))
     if disputed:
         what = f"annotations of {photos_text(disputed)} disagree"
-        export.warn(f"{what}: a tag that only some of them have is unknown there")
+        export.rows.warn("export", f"{what}: a tag that only some of them have is unknown there")
     asked = only or ", ".join(questions) or "no question"
     return export.finish(f"{form}: pictures in {key}, tags of {asked}")
 
@@ -92,12 +92,12 @@ def _tasks(values: list[Any], export: Export, other: Counter[str]) -> Iterator[T
         where = f"task {value.get('id', number)}" if isinstance(value, dict) else f"task {number}"
         with export.entry(where, "a task of Label Studio"):
             if not isinstance(value["data"], dict):
-                raise ValueError("its data are no object")
-            given = value.get("annotations", value.get("completions")) or []
-            done = [a for a in given if not (a.get("was_cancelled") or a.get("skipped"))]
+                raise ValueError("its data are not a JSON object")
+            annotations = value.get("annotations", value.get("completions")) or []
+            done = [a for a in annotations if not (a.get("was_cancelled") or a.get("skipped"))]
             done = [a for a in done if a.get("ground_truth") is True] or done
             answers = [_answers(a.get("result") or [], export, other) for a in done]
-            why = "" if done else "skipped (cancelled)" if given else "not annotated yet"
+            why = "" if done else "skipped (canceled)" if annotations else "not annotated yet"
             yield Task(value["data"], answers, where, why)
 
 
@@ -183,7 +183,6 @@ def _is_picture(value: Any) -> bool:
     if not isinstance(value, str):
         return False
     try:
-        name = plain_name(value)
+        return value.startswith("/data/") or looks_like_picture(value)
     except ValueError:  # no address
         return False
-    return value.startswith("/data/") or PurePosixPath(name).suffix.lower() in {*PICTURES, *UNREAD}

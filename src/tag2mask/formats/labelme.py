@@ -9,8 +9,9 @@ from tag2mask.files import read_text, start_of
 from tag2mask.formats.exports import Export, tag_text
 from tag2mask.formats.json_files import parse_json
 from tag2mask.formats.pictures import unread_pictures
-from tag2mask.formats.rows import PICTURES, Rows, Shape, tags_of
+from tag2mask.formats.rows import Rows, Shape, tags_of
 from tag2mask.formats.shapes import object_tag, polygon
+from tag2mask.photos.images import PICTURES
 
 KEYS = ('"shapes"', '"imagePath"')
 

@@ -6,17 +6,17 @@ from collections import Counter, defaultdict
 from collections.abc import Container, Iterator
 from contextlib import suppress
 from functools import cached_property
+from math import inf
 from pathlib import Path, PurePath
+from unicodedata import normalize
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from tag2mask.errors import DataError
-from tag2mask.formats.findings import Finding
-from tag2mask.formats.rows import PICTURES, UNREAD, is_file
+from tag2mask.formats.findings import Finding, first_few, warning
+from tag2mask.formats.rows import is_file
+from tag2mask.photos.images import EXTENSIONS, PICTURES, UNREAD
 
-MOST_SEARCHED = (
-    200_000  # pictures below the folder of a table, where no folder of pictures is given
-)
-
+MOST_SEARCHED = 200_000  # pictures below the folder of a table, without photos.images
 UPLOAD = re.compile("^[0-9a-f]{8}-(?=.)")  # Label Studio writes it before the names of uploads
 
 
@@ -30,18 +30,18 @@ class Pictures:
     A name that is a path from one of the folders, or an absolute path, is that file. Otherwise the
     folders are searched, with all folders in them: for the longest end of the name that fits, in
     any case, with another extension or none. Of an address, only the path counts; nothing is
-    downloaded. A name that fits several files is not decided: DataError.
+    downloaded. A name that fits several files is an error. `most`: pictures that are searched.
     """
 
-    def __init__(self, folders: list[Path], given: bool = True):
-        self.folders, self.given = folders, given
+    def __init__(self, folders: list[Path], most: float = inf):
+        self.folders, self._most = folders, most
 
     @classmethod
     def of(cls, data: Path, images: Path | None, *more: Path) -> "Pictures":
         """Those of a data set: below `images` (photos.images) if it is given, else below `more`
         and the folder of the file `data`. Raises DataError if `images` does not exist."""
         if images is None:
-            return cls([*more, data if data.is_dir() else data.parent], given=False)
+            return cls([*more, data if data.is_dir() else data.parent], MOST_SEARCHED)
         if not images.is_dir():
             raise DataError(f"{images}: no such folder; correct --photos.images")
         return cls([images])
@@ -95,20 +95,20 @@ class Pictures:
                 path = os.path.join(folder, *parts[start:])  # noqa: PTH118
                 if is_file(path):
                     return Path(os.path.normpath(path))
-        *folders, last = map(str.casefold, parts)
+        *folders, last = map(_folded, parts)
         files = self._named(last) or self._named(UPLOAD.sub("", last))
         if len(files) > 1:  # the longest common end of the paths decides
             score = [_common_end(folders, file) for file in files]
             files = [file for file, n in zip(files, score, strict=True) if n == max(score)]
         if len(files) > 1:
-            listed = ", ".join(sorted(files)[:3]) + (", ..." if len(files) > 3 else "")
-            raise DataError(f"{len(files)} pictures have this name: {listed}; write its folder too")
+            what = f"{len(files)} pictures have this name: {first_few(sorted(files))}"
+            raise DataError(f"{what}; write its folder too")
         return Path(files[0]) if files else None
 
     def _named(self, name: str) -> list[str]:
         """The files of this name, or with another extension than it has or does not have."""
         same = self._with_stem(_stem(name))
-        exact = [file for file in same if file.rpartition(os.sep)[2].casefold() == name]
+        exact = [file for file in same if _folded(file.rpartition(os.sep)[2]) == name]
         return exact or self._with_stem(name) or same
 
     def _with_stem(self, stem: str) -> list[str]:
@@ -121,7 +121,7 @@ class Pictures:
             raise self._listing
         index: dict[str, str | list[str]] = {}
         for file in self._listing:
-            stem = file.rpartition(os.sep)[2].rpartition(".")[0].casefold()
+            stem = _folded(file.rpartition(os.sep)[2].rpartition(".")[0])
             others = index.setdefault(stem, file)
             if isinstance(others, list):
                 others.append(file)
@@ -139,9 +139,9 @@ class Pictures:
         for folder in self.folders:
             for file in _walk(folder, PICTURES):
                 files.append(file)
-                if len(files) > MOST_SEARCHED and not self.given:
+                if len(files) > self._most:
                     return TooManyError(
-                        f"{folder}: more than {MOST_SEARCHED} pictures in it and below it; "
+                        f"{folder}: more than {self._most} pictures in it and below it; "
                         "give the folder of these pictures with --photos.images"
                     )
         return files if len(self.folders) == 1 else list(dict.fromkeys(files))
@@ -149,8 +149,7 @@ class Pictures:
 
 def looks_like_picture(name: str) -> bool:
     """Whether a name ends as those of pictures do."""
-    suffix = PurePath(plain_name(name)).suffix.lower()
-    return suffix in PICTURES or suffix in UNREAD
+    return PurePath(plain_name(name)).suffix.lower() in EXTENSIONS
 
 
 def plain_name(name: str) -> str:
@@ -193,16 +192,10 @@ def unread_pictures(folder: Path) -> list[Finding]:
     count = Counter(file.suffix.lower() for file in pictures_below(folder, UNREAD))
     kinds: dict[str, list[str]] = defaultdict(list)  # what to do -> kinds of files
     for kind in sorted(count):
-        kinds[UNREAD[kind]].append(kind)
+        kinds[UNREAD[kind]].append(f"{count[kind]} {kind}")
+    what = "pictures of kinds that are not read are left out"
     return [
-        Finding(
-            "unread pictures",
-            str(folder),
-            "pictures of kinds that are not read are left out: "
-            + ", ".join(f"{count[kind]} {kind}" for kind in same),
-            do,
-            "warning",
-        )
+        warning("unread pictures", str(folder), f"{what}: {', '.join(same)}", do)
         for do, same in kinds.items()
     ]
 
@@ -217,14 +210,19 @@ def picture_path(name: str, folder: Path) -> Path:
 
 def _stem(name: str) -> str:
     stem, dot, suffix = name.rpartition(".")
-    return stem if dot and (f".{suffix}" in PICTURES or f".{suffix}" in UNREAD) else name
+    return stem if f"{dot}{suffix}" in EXTENSIONS else name
+
+
+def _folded(name: str) -> str:
+    """A name in one case, and in one spelling of letters with accents: macOS may write two."""
+    return (name if name.isascii() else normalize("NFC", name)).casefold()
 
 
 def _common_end(folders: list[str], file: str) -> int:
     """How many folders above two files have the same names, from the file upward."""
     count = 0
     for a, b in zip(reversed(folders), PurePath(file).parent.parts[::-1], strict=False):
-        if a != b.casefold():
+        if a != _folded(b):
             break
         count += 1
     return count

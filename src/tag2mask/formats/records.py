@@ -7,11 +7,11 @@ from typing import Any
 
 from tag2mask.config import DataSettings
 from tag2mask.errors import DataError
-from tag2mask.formats.cells import CellError, Marks, TagCells, Tags, as_mark
-from tag2mask.formats.columns import LISTED, Columns
-from tag2mask.formats.findings import Finding
+from tag2mask.formats.cells import CellError, Marks, TagCells, as_mark
+from tag2mask.formats.columns import LISTED, RATINGS, Columns
+from tag2mask.formats.findings import Finding, first_few, plural, warning
 from tag2mask.formats.pictures import Pictures, TooManyError
-from tag2mask.formats.rows import Row, Rows, photos_text
+from tag2mask.formats.rows import Row, Rows, Tags, photos_text
 from tag2mask.photos.table import clean_tag
 
 # What the tag cells of a record say: tags that are present, and those that are known to be absent
@@ -68,19 +68,20 @@ def add_rows(
         places = ", ".join(columns.names[i] for i in columns.tags)
         rows.error("tags", f"column {places}", *error.args)
         return
+    several = any(meaning and len(meaning[0]) > 1 for meaning in meanings)
+    if several and columns.confidence_name in RATINGS:  # of the photo, not of a tag
+        columns.confidence, records.confidences = None, array("d")
     if not long and not records.confidences:
         groups: Iterable[Sequence[int]] = ((i,) for i in range(len(records.names)))
     else:
         groups = _by_photo(rows, records, meanings, columns)
-    merge = _Merge(rows, records, meanings, settings.min_confidence, columns.origin is not None)
+    merge = _Merge(rows, records, meanings, settings.min_confidence, columns)
     parts: dict[str, list[Row]] = {}
     for group in groups:
         first = group[0]
-        meaning = (
-            merge.meaning(group)
-            if records.confidences or len(group) > 1
-            else (meanings[records.kinds[first]])
-        )
+        meaning = meanings[records.kinds[first]]
+        if records.confidences or len(group) > 1:
+            meaning = merge.meaning(group)
         if meaning is None:
             continue
         try:
@@ -123,11 +124,11 @@ def _meanings(
         how = str(marks)
         read = partial(_one_hot, [clean_tag(columns.names[i]) for i in columns.tags], marks)
     else:
-        tag_cells = TagCells(parts, settings.separator, long)
+        tag_cells = TagCells(parts, settings.separator, long, columns.label_studio)
         if tag_cells.doubt:
             what = f"each of these is taken for one tag: {tag_cells.doubt}"
             do = 'if their words are tags, use --photos.separator " "'
-            rows.findings.append(Finding("words", str(rows.source), what, do, "warning"))
+            rows.warn("words", what, do)
         how = tag_cells.form
         read = partial(_union, tag_cells)
     meanings: list[Meaning | None] = []
@@ -143,11 +144,9 @@ def _meanings(
 def _union(tag_cells: TagCells, cells: Sequence[Any]) -> Meaning:
     """A record with one cell of tags, or several."""
     own = [tags for cell in cells if (tags := tag_cells.tags(cell)) is not None]
-    return (
-        (tuple(dict.fromkeys(tag for tags in own for tag in tags)), None)
-        if own
-        else (NOBODY_LOOKED)
-    )
+    if not own:
+        return NOBODY_LOOKED
+    return tuple(dict.fromkeys(tag for tags in own for tag in tags)), None
 
 
 def _one_hot(names: Sequence[str], marks: Marks, cells: Sequence[Any]) -> Meaning:
@@ -174,7 +173,8 @@ def _by_photo(
     for name, group in photos.items():
         own = [meanings[records.kinds[i]] for i in group]
         one_tag = all(m is None or len(m[0]) == 1 or m == NOBODY_LOOKED for m in own)
-        if len(group) > 1 and (columns.one_hot or not one_tag):
+        together = columns.label_studio or (one_tag and not columns.one_hot)
+        if len(group) > 1 and not together:
             groups += ([i] for i in group)
         else:
             if len(group) > 1:
@@ -182,8 +182,7 @@ def _by_photo(
             groups.append(group)
     if 0 < len(repeated) < FEW * len(photos) and not records.confidences:
         what = f"{photos_text(len(repeated))} in several rows: their tags are put together"
-        listed = ", ".join(repeated[:3]) + (", ..." if len(repeated) > 3 else "")
-        rows.findings.append(Finding("several rows", listed, what, severity="warning"))
+        rows.findings.append(warning("several rows", first_few(repeated), what))
     return sorted(groups)
 
 
@@ -192,7 +191,8 @@ class _Merge:
 
     A confidence of 0 is a person's word that the tag is absent (Open Images); then tags that are
     not listed are unknown, and absent otherwise. A tag below `limit` is unknown: a machine was not
-    sure. A person's word counts more than a machine's.
+    sure. A person's word counts more than a machine's. Of Label Studio's annotations of a photo, a
+    tag that only some have is unknown, as in `label_studio`.
     """
 
     def __init__(
@@ -201,10 +201,11 @@ class _Merge:
         records: Records,
         meanings: Sequence[Meaning | None],
         limit: float,
-        open_images: bool,
+        columns: Columns,
     ):
         self.rows, self.records, self.meanings, self.limit = rows, records, meanings, limit
-        self.listed_only = open_images or 0.0 in records.confidences
+        self.listed_only = columns.origin is not None or 0.0 in records.confidences
+        self.votes = columns.label_studio
         self.tags = dict.fromkeys(tag for meaning in meanings if meaning for tag in meaning[0])
 
     def meaning(self, group: Sequence[int]) -> Meaning | None:
@@ -221,6 +222,11 @@ class _Merge:
             return NOBODY_LOOKED
         if len(own) == 1 and not own[0][1][0]:  # an empty cell: a photo of nothing
             return own[0][1]
+        if self.votes:
+            sets = [set(tags) for _, (tags, _) in own]
+            every, some = set.intersection(*sets), set.union(*sets)
+            rest = None if every == some else tuple(tag for tag in self.tags if tag not in some)
+            return tuple(tag for tag in self.tags if tag in every), rest
         present: dict[str, bool] = {}  # tag -> a person says it
         absent: dict[str, None] = {}
         unsure: dict[str, None] = {}
@@ -265,8 +271,7 @@ def _form(columns: Columns, how: str, merge: _Merge) -> str:
     names = [columns.names[i] for i in columns.tags]
     text = f", file names in {columns.names[columns.file]}"
     if columns.one_hot:
-        shown = ", ".join(names[:3]) + (f", ... ({len(names)})" if len(names) > 3 else "")
-        text += f", a column for each tag ({shown}; {how})"
+        text += f", a column for each of {plural(len(names), 'tag')} ({first_few(names)}; {how})"
     elif names:
         text += f", tags in {', '.join(names)}{how}"
     if columns.confidence is not None:

@@ -13,14 +13,21 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from tag2mask.errors import DataError
-from tag2mask.formats.findings import Finding, problems
-from tag2mask.photos.images import PICTURES, UNREAD
+from tag2mask.formats.findings import Finding, plural, problems, warning
+from tag2mask.photos.images import EXTENSIONS
 from tag2mask.photos.table import Photo, Table, clean_tag, tag_key
 from tag2mask.progress import log
 
 MAX_NAME = 238  # bytes; the mask's temporary file, .NAME.png.4194304.tmp, may have 255
 MAX_TAGS = 254  # masks are 8-bit: 0 is background, 255 is ignore
 
+Tags = tuple[str, ...]
+# Words for the parts of a split -> train, val or test.
+PARTS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "validate", "dev"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
 NOT_UTF8 = re.compile("[\ud800-\udfff]")
 is_file = os.path.isfile  # Path.is_file raises an error if a name is too long
 
@@ -49,6 +56,11 @@ class Row:
     # unknown. A row with neither tags nor known absences is one in which nobody looked for tags.
     absent: tuple[str, ...] | None = None
 
+    @property
+    def nobody_looked(self) -> bool:
+        """Whether nothing is known of the picture's tags."""
+        return not self.tags and self.absent == ()
+
 
 @dataclass
 class Rows:
@@ -70,6 +82,10 @@ class Rows:
     def error(self, kind: str, where: str, what: str, do: str = "") -> None:
         """Note a fault."""
         self.findings.append(Finding(kind, where, what, do))
+
+    def warn(self, kind: str, what: str, do: str = "") -> None:
+        """Note a warning about the whole data set."""
+        self.findings.append(warning(kind, str(self.source), what, do))
 
 
 def tags_of(shapes: Iterable[Shape]) -> tuple[str, ...]:
@@ -117,8 +133,7 @@ def _comparable(paths: Sequence[Path]) -> list[str]:
 
 def _without_extension(name: str) -> str:
     stem, _, end = name.rpartition(".")
-    suffix = f".{end.lower()}"
-    if not stem or stem.endswith("/") or not (suffix in PICTURES or suffix in UNREAD):
+    if not stem or stem.endswith("/") or f".{end.lower()}" not in EXTENSIONS:
         return name
     return stem
 
@@ -201,12 +216,15 @@ def row_findings(
     if rows.no_tags and not untagged:
         yield rows.no_tags
     if not rows.rows and all(finding.severity != "error" for finding in rows.findings):
-        do = "pictures are files such as .jpg, .png, .tif, .webp, .jp2"
-        yield Finding("empty", str(rows.source), "no pictures", do)
+        what, do = "no pictures", "pictures are files such as .jpg, .png, .tif, .webp, .jp2"
+        if rows.findings:  # they say why
+            what, do = "no photo is left", ""
+        yield Finding("empty", str(rows.source), what, do)
     yield from _picture_faults(rows)
     if not untagged and not rows.no_tags and len(rows.rows) and not any(r.tags for r in rows.rows):
-        what = f"none of the {photos_text(len(rows.rows))} has a tag"
-        yield Finding("no tags", str(rows.source), what, "write what is in them")
+        what = f"no tag in {photos_text(len(rows.rows))}"
+        do = "write what is in the photos, or correct --photos.keep, drop, nothing and min-count"
+        yield Finding("no tags", str(rows.source), what, do)
     known = known_tags(rows, tags)
     if tags is not None or rows.tags is not None:
         yield from _unknown_tags(rows.rows, known)
@@ -261,7 +279,7 @@ def _unknown_tags(rows: Sequence[Row], known: Sequence[str]) -> Iterator[Finding
 
 def photos_text(number: int) -> str:
     """'1 photo', '2 photos'."""
-    return f"{number} photo{'' if number == 1 else 's'}"
+    return plural(number, "photo")
 
 
 def nearest_tag(tag: str, known: Sequence[str]) -> str:

@@ -7,9 +7,9 @@ from pathlib import Path
 from tag2mask.config import DataSettings
 from tag2mask.errors import DataError
 from tag2mask.formats.findings import Finding
-from tag2mask.formats.folders import SPLIT_NAMES
+from tag2mask.formats.folders import TABLES, inner_folders, table_files
 from tag2mask.formats.pictures import pictures_below
-from tag2mask.formats.rows import Rows, photos_text
+from tag2mask.formats.rows import PARTS, Rows, photos_text
 from tag2mask.progress import log
 
 Reader = Callable[[Path, DataSettings], Rows]
@@ -23,10 +23,10 @@ def split_folders(path: Path) -> dict[str, Path]:
     """
     if not path.is_dir():
         return {}
-    folders = [f for f in sorted(path.iterdir()) if f.is_dir() and not f.name.startswith(".")]
+    folders = inner_folders(path)
     splits: dict[str, Path] = {}
     for folder in folders:
-        if kind := SPLIT_NAMES.get(folder.name.lower()):
+        if kind := PARTS.get(folder.name.lower()):
             if kind in splits:
                 what = f"{splits[kind].name}/ and {folder.name}/ are both for one purpose ({kind})"
                 raise DataError(f"{path}: {what}; remove or rename one")
@@ -40,11 +40,11 @@ def split_folders(path: Path) -> dict[str, Path]:
 
 
 def _deeper(file: Path) -> bool:
-    return file.is_dir() or file.suffix.lower() in (".csv", ".jsonl", ".json", ".parquet")
+    return file.is_dir() or file.suffix.lower() in {*TABLES, ".json", ".parquet"}
 
 
 def read_split(path: Path, settings: DataSettings, read: Reader) -> Rows:
-    """train/ trains, val/ is the validation set (`Rows.val`), test/ is not used.
+    """train/ is for training, val/ for validation (`Rows.val`), test/ is not used.
 
     `read` reads one of these folders in the form that it has. Raises DataError if train/ or val/
     has no tags.
@@ -57,27 +57,26 @@ def read_split(path: Path, settings: DataSettings, read: Reader) -> Rows:
         _read(splits[kind], inner, read) if kind in splits else None for kind in ("train", "val")
     )
     assert rows is not None
-    uses = [f"{splits['train'].name}/ trains ({photos_text(len(rows.rows))})"]
+    uses = [f"{splits['train'].name}/ for training ({photos_text(len(rows.rows))})"]
     if val:
-        uses.append(f"{splits['val'].name}/ validates ({photos_text(len(val.rows))})")
+        uses.append(f"{splits['val'].name}/ for validation ({photos_text(len(val.rows))})")
     if "test" in splits:
         uses.append(f"{splits['test'].name}/ is not used")
     used = {*splits.values()}
-    others = [f for f in sorted(path.iterdir()) if f.is_dir() and f not in used]
     findings = list(rows.findings)
-    if others := [f for f in others if not f.name.startswith(".") and pictures_below(f)]:
+    if others := [f for f in inner_folders(path) if f not in used and pictures_below(f)]:
         what = f"the pictures in {', '.join(f'{f.name}/' for f in others)} are not used"
         findings.append(Finding("split", str(path), what, severity="warning"))
-    form = f"folders of a split: {', '.join(uses)}; each is {rows.form}"
+    form = f"folders of a split: {', '.join(uses)}; in each: {rows.form}"
     log.info(f"{path}: {', '.join(uses)}")
     return replace(rows, source=path, form=form, val=val, findings=findings)
 
 
 def _read(folder: Path, settings: DataSettings, read: Reader) -> Rows:
     rows = read(folder, settings)
-    if rows.rows and all(not row.tags and row.absent == () for row in rows.rows):
+    if rows.rows and all(row.nobody_looked for row in rows.rows):
         what = f"{photos_text(len(rows.rows))}, but no tags: no folder for each tag and no table"
-        tables = [f.name for f in sorted(folder.parent.iterdir()) if f.suffix in (".csv", ".jsonl")]
+        tables = table_files(folder.parent)
         perhaps = f" ({', '.join(tables)}?)" if tables else ""
         raise DataError(f"{folder}: {what}; give the file that has the tags{perhaps}")
     own = [replace(row, where=f"{folder.name}/{row.where}") for row in rows.rows]

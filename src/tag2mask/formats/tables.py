@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tag2mask.config import DataSettings
-from tag2mask.formats.cells import CellError, as_mark, as_text, freeze, is_empty, is_number
+from tag2mask.formats.cells import CellError, as_confidence, as_mark, as_text, freeze, is_empty
 from tag2mask.formats.columns import (
     ColumnError,
     Columns,
@@ -20,9 +20,11 @@ from tag2mask.formats.columns import (
     is_header,
     part_of,
 )
+from tag2mask.formats.findings import plural
 from tag2mask.formats.pictures import Pictures
 from tag2mask.formats.records import Records, add_rows
 from tag2mask.formats.rows import Rows
+from tag2mask.photos.table import tag_key
 
 SAMPLED = 2000  # records from which the columns are found
 
@@ -165,22 +167,23 @@ def _fit(record: Sequence[object], columns: Columns) -> Sequence[object]:
         do = "fill the row"
     else:
         return [*record, *[""] * (width - len(record))][:width]
-    raise CellError(f"{len(record)} cells under {width} columns", do)
+    raise CellError(f"{plural(len(record), 'cell')} under {plural(width, 'column')}", do)
 
 
 def _confidence(cell: object) -> float:
     text = as_text(cell).strip()
     if not text:
         return 1.0
-    if not is_number(text) or not 0 <= (value := float(text)) <= 1:
-        raise CellError(f"the confidence {text[:40]!r} is not a number from 0 to 1")
+    value = as_confidence(text)
+    if value is None or not 0 <= value <= 1:
+        raise CellError(f"the confidence {text[:40]!r} is no number from 0 to 1, yes or no")
     return value
 
 
 def _part(cell: object, columns: Columns) -> str:
     assert columns.split is not None
     name = columns.names[columns.split]
-    part = part_of(cell, name)
+    part = part_of(cell, tag_key(name))
     if part is None:
         raise CellError(f"{name} is {as_text(cell)[:40]!r}, and neither train, val nor test")
     return part

@@ -13,8 +13,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from tag2mask.config import DataSettings
 from tag2mask.errors import DataError
-from tag2mask.formats.columns import RANK, TAGS
-from tag2mask.formats.findings import Finding
+from tag2mask.formats.columns import is_column_name
 from tag2mask.formats.json_files import unique_keys
 from tag2mask.formats.pictures import Pictures, looks_like_picture
 from tag2mask.formats.rows import Rows
@@ -56,7 +55,7 @@ def read_csv(path: Path, settings: DataSettings) -> Rows:
     if words:
         what = f"not UTF-8, so read in {name}: {', '.join(words)}"
         do = "if a letter is wrong, save the file as UTF-8"
-        rows.findings.append(Finding("encoding", str(path), what, do, "warning"))
+        rows.warn("encoding", what, do)
     return rows
 
 
@@ -89,7 +88,7 @@ class _Lines:
 
 
 def find_encoding(path: Path) -> tuple[str, list[str]]:
-    """The encoding of a text file, and the first words that show it where it is not Unicode.
+    """The encoding of a text file; if it is not Unicode, also a few words that depend on it.
 
     Text without a mark is UTF-8, else cp1252, which Excel writes in Western Europe and America.
     Libraries that guess among many encodings are wrong about tables of a few words (a "ä" in
@@ -117,7 +116,7 @@ def find_encoding(path: Path) -> tuple[str, list[str]]:
 
 
 def _words(path: Path, stream: BinaryIO, encoding: str) -> list[str]:
-    """Decode a file in pieces; returns a few words with letters that only cp1252 has so.
+    """Decode a file in pieces. Returns a few words whose letters depend on it being cp1252.
 
     Raises UnicodeDecodeError, or DataError if it is no text or has endless lines.
     """
@@ -193,7 +192,7 @@ def _score(dialect: Dialect, lines: Sequence[str]) -> tuple[bool, bool, float, i
     width = len(records[0])
     equal = sum(len(cells) == width for cells in records) / len(records)
     pictures = sum(map(_has_picture, records))
-    named = not {tag_key(cell) for cell in records[0]}.isdisjoint(RANK.keys() | TAGS)
+    named = any(is_column_name(tag_key(cell)) for cell in records[0])
     quoted = sum(cell[:1] == cell[-1:] and cell[:1] in ("'", '"') for r in records for cell in r)
     return named or pictures * 2 > len(records), width > 1, round(equal, 2), -quoted
 
@@ -219,4 +218,4 @@ def _records(path: Path, encoding: str, dialect: Dialect) -> Iterator[list[str] 
         try:
             yield from dialect.cells(stream)
         except csv.Error as error:
-            yield Fault(f"not valid CSV ({error})")
+            yield Fault(f"not valid CSV ({error})", "look for a quote that is not closed")

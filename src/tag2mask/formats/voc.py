@@ -13,9 +13,10 @@ import numpy as np
 from tag2mask.config import DataSettings
 from tag2mask.errors import DataError
 from tag2mask.files import read_list
-from tag2mask.formats.rows import PICTURES, Row, Rows, split_tags
+from tag2mask.formats.rows import Row, Rows, split_tags
 from tag2mask.formats.xml_files import read_xml
 from tag2mask.photos.classes import VOC
+from tag2mask.photos.images import PICTURES
 from tag2mask.progress import log
 
 LISTS = [  # the training list, best first

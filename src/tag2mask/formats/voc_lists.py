@@ -38,7 +38,8 @@ def class_lists(path: Path) -> dict[str, dict[str, Path]]:
 def read_class_lists(path: Path, settings: DataSettings) -> Rows:
     """A picture's tags are the classes in whose list it has 1; those with 0 are unknown.
 
-    Of a folder the lists *_train.txt train, or *_trainval.txt without them, and *_val.txt validate.
+    Of a folder: *_train.txt for training (*_trainval.txt, if there are none), *_val.txt for
+    validation.
     """
     lists = class_lists(path)
     train = next((split for split in SPLITS if split in lists), None)
@@ -62,7 +63,7 @@ def read_class_lists(path: Path, settings: DataSettings) -> Rows:
             with export.entry(split, "a VOC list"):
                 place = "train" if split == train else "val"
                 export.add(picture, split, present, unknown=unknown, split=place)
-    val = ", *_val.txt validate" if train == "train" and "val" in lists else ""
+    val = ", *_val.txt for validation" if train == "train" and "val" in lists else ""
     return export.finish(f"VOC lists of {len(classes)} classes, *_{train}.txt{val}", classes)
 
 

@@ -33,9 +33,10 @@ def yolo_file(path: Path) -> Path | None:
 def read_yolo(path: Path, settings: DataSettings) -> Rows:
     """A data.yaml, or one folder of its pictures (images/val), with outlines.
 
-    Of a data.yaml the pictures of `train` train, those of `val` validate. labels/NAME.txt has a
-    line for each object: the class and a box (4 numbers, gives the tag only), or the class and a
-    polygon, in fractions of the picture. A picture without objects is a photo of nothing.
+    Of a data.yaml: the pictures of `train` for training, those of `val` for validation.
+    labels/NAME.txt has a line for each object: the class and a box (4 numbers, gives the tag only),
+    or the class and a polygon, in fractions of the picture. A picture without objects is a photo of
+    nothing.
     """
     file = yolo_file(path)
     if file is None:

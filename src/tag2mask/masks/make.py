@@ -47,8 +47,8 @@ class MaskMaker:
         self._measured: dict[Photo, Tensor] = {}
 
     def present(self, photo: Photo) -> list[int]:
-        """The classes that may appear in the mask: background, the photo's tags, also unknown ones,
-        or all classes with scores = softmax."""
+        """The classes that may appear in the mask: background and the tags that are present or
+        unknown; with scores = softmax, all classes."""
         # Differs from CPC, which writes an argmax over all classes. ViT-PCM's code sets the scores
         # of absent classes to 0.
         if self.settings.scores == "softmax":

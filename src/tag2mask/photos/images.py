@@ -34,12 +34,13 @@ HEIF = {".heic", ".heics", ".heif", ".heifs", ".hif"}
 UNREAD_KINDS = {
     "pip install 'tag2mask[heic]' to read them": HEIF,
     "pip install --upgrade pillow to read them": {".avif", ".avifs"},
-    "camera raw; export them as JPEG": RAW,
-    "drawings; export them as PNG": {".svg", ".svgz", ".eps", ".wmf", ".emf"},
+    "export camera raw as JPEG": RAW,
+    "export drawings as PNG": {".svg", ".svgz", ".eps", ".wmf", ".emf"},
     "convert them to JPEG": {".jxl", ".jxr", ".wdp", ".hdp", ".bpg"},
 }
 # Extensions of pictures that are not read -> what to do.
 UNREAD = {end: do for do, ends in UNREAD_KINDS.items() for end in ends if end not in PICTURES}
+EXTENSIONS = PICTURES | UNREAD.keys()
 
 # EXIF orientation -> what makes the picture upright. ImageOps.exif_transpose fails on broken EXIF.
 UPRIGHT = {

@@ -165,7 +165,7 @@ class Truth:
             sizes = "{} x {}, but {} is {} x {}".format(*mask["size"], photo.path, *size)
             return f"{path}: {sizes} (width x height)"
         unknown = [number for number in mask["numbers"] if self._numbers[number] < 0]
-        what = f'{path}: has {unknown}, which are no numbers of "{self.numbering}"'
+        what = f"{path}: no class has the number {unknown} (evaluate.classes: {self.numbering})"
         return what if unknown else ""
 
     def classes(self, photo: Photo) -> set[int]:
@@ -186,7 +186,8 @@ class Truth:
         others = [name for name in names.values() if tag_key(name) not in known]
         missing = known - {tag_key(name) for name in names.values()}
         if others:
-            self.warnings.append(f"no tag of the photos: {', '.join(others)}; they are not scored")
+            what = f"classes that are no tags of the photos: {', '.join(others)}"
+            self.warnings.append(f"{what}; they are not scored")
         if missing:
             tags = ", ".join(tag for tag in table.tags if tag_key(tag) in missing)
             self.warnings.append(f"no number in the masks means {tags}")
@@ -232,8 +233,8 @@ class Truth:
         ]
         counts = ", ".join(f"{name} {count}" for name, count in agree.items())
         raise DataError(
-            f"{self.folder}: {unclear}. Masks and tags of {len(sample)} photos agree in this many: "
-            f"{counts}; {'; '.join(examples[:3])}. To choose, {do}"
+            f"{self.folder}: {unclear}. Photos (of {len(sample)}) whose mask shows their tags: "
+            f"{counts}. Examples: {'; '.join(examples[:3])}. To choose, {do}"
         )
 
 

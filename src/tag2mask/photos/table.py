@@ -87,8 +87,8 @@ class Table:
 
     @cached_property
     def nothing(self) -> tuple[int, ...]:
-        """The places of the photos of nothing. None, if that is all photos: then nobody said what
-        is in them."""
+        """The indices of the photos of nothing; () if all photos are: then nobody said what is in
+        them."""
         places = tuple(i for i, photo in enumerate(self.photos) if photo.of_nothing)
         return places if len(places) < len(self.photos) else ()
 

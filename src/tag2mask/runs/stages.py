@@ -102,7 +102,7 @@ def masks(run: Run, folder: Path) -> Counts:
     maker.overall = maker.measure(table.photos)
     share = Table(table.tags, table.photos[rank() :: ranks()], table.source)
     if share.with_unknown:
-        share = _found(run, share)
+        share = _with_found_tags(run, share)
     make_masks(share, maker, folder, cores())
     barrier()
     if rank() > 0:
@@ -120,7 +120,7 @@ def masks(run: Run, folder: Path) -> Counts:
     return {"photos": len(table), "empty": _count_empty(table, folder)}
 
 
-def _found(run: Run, table: Table) -> Table:
+def _with_found_tags(run: Run, table: Table) -> Table:
     """A part of the run's table with only those unknown tags that the classifier finds."""
     import torch
 
@@ -129,13 +129,13 @@ def _found(run: Run, table: Table) -> Table:
     M = membership(run.clusters, table.tags)
     vectors = torch.from_numpy(np.asarray(cluster_vector(table.multi_hot, M)))
     model = load_classifier(run.files.result("classifier", MODEL)).to(run.device)
-    found = find_unknown(model, table, vectors)
-    tags = sum(len(photo.unknown) for photo in found.photos)
+    reduced = find_unknown(model, table, vectors)
+    tags = sum(len(photo.unknown) for photo in reduced.photos)
     log.info(
         f"masks: {table.with_unknown} photos have unknown tags; the classifier finds {tags} of "
-        f"these tags in {found.with_unknown} of the photos"
+        f"these tags in {reduced.with_unknown} of the photos"
     )
-    return found
+    return reduced
 
 
 def mask_maker(run: Run) -> "MaskMaker":
