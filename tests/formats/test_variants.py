@@ -245,3 +245,10 @@ def test_a_score_of_a_photo_with_several_tags_is_no_confidence(folder):
     assert read(folder, text) == PRESENT | {"c": set()}
     text = "file,tags,score\na.jpg,cat,0.1\nb.jpg,dog,0.9\nd.jpg,cat,0.8\n"
     assert read(folder, text) == {"a": (set(), {"cat"}), "b": {"dog"}, "d": {"cat"}}
+
+
+def test_confidences_in_a_cell_are_asked_about(folder):
+    for cell in ("cat:0.9;dog:0.2", "cat (0.9), dog (0.2)", "cat: .9"):
+        (folder / "table.csv").write_text(f'file,tags\na.jpg,"{cell}"\nb.jpg,cat\n')
+        assert "a column of confidences" in fault(folder / "table.csv")
+    assert read(folder, "file,tags\na.jpg,f:0.9\n", separator="none") == {"a": {"f:0.9"}}

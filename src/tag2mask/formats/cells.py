@@ -11,6 +11,7 @@ from typing import Any
 from tag2mask.formats.rows import Tags, split_tags
 
 SEPARATORS = (";", ",", "|", "\n")
+SCORED = re.compile(r"\w\s*[:=(]\s*[01]?\.\d+\)?\s*($|[;,|])")  # cat:0.9
 UNKNOWN = {"na", "n/a", "#n/a", "nan", "<na>", "null"}  # as R, Excel and pandas write it
 YES = {
     *("1", "x", "true", "t", "yes", "y", "+", "✓", "✔", "present", "positive", "pos"),
@@ -133,6 +134,10 @@ class TagCells:
         plain = [re.sub(r"([;,|])\s*\n", r"\1", text) if "\n" in text else text for text in plain]
         used = {s: text for s in SEPARATORS for text in plain if s in text.strip()}
         option = "choose with --photos.separator"
+        if scored := next((text for text in plain if SCORED.search(text)), None):
+            what = f"{scored!r} may have tags with confidences"
+            do = "write a row for each photo and tag, with a column of confidences"
+            raise CellError(what, f"{do}; if these are whole tags, {option}")
         if len(used) > 1:
             text = max(used.values(), key=lambda text: sum(s in text for s in SEPARATORS))
             readings = " or ".join(f"{_listed(text.split(s))} (with {s!r})" for s in used)
