@@ -16,6 +16,7 @@ from PIL import Image
 from tag2mask.config import DataSettings
 from tag2mask.errors import DataError
 from tag2mask.formats import FORMATS, find_format, json_files, load_table, read_rows
+from tag2mask.formats.convert import convert
 from tag2mask.formats.rows import row_findings
 
 PHOTOS = {
@@ -126,6 +127,18 @@ def test_a_form_is_understood_and_no_pixels_are_read(case, tmp_path, monkeypatch
     assert rows.form and not warnings(path)
     assert {Path(file).suffix for file in opened} <= set(LOOKED.get(case.form, ()))
     assert bool(rows.val) == (case.form in ("split", "yolo"))
+
+
+@every_form
+def test_a_form_comes_back_from_a_table(case, tmp_path):
+    path = case.make(tmp_path / "in", photos_of(case))
+    back = convert(path, "csv", tmp_path / "out")
+    assert meaning(back) == meaning(path)
+    val = read_rows(path).val
+    if val:
+        names = {Path(row.path).stem: set(row.tags) for row in val.rows}
+        new = read_rows(tmp_path / "out" / "val.csv").rows
+        assert {Path(row.path).stem: set(row.tags) for row in new} == names
 
 
 @every_form
