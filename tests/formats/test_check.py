@@ -450,3 +450,8 @@ def test_real_photos_have_no_errors(shared):
     animals = shared / "voc-animals"
     findings = check(animals / "val.csv", masks=animals / "masks")
     assert not [str(finding) for finding in findings if finding.severity == "error"]
+
+
+def test_tags_that_differ_in_digits_alone_are_not_alike(tmp_path):
+    rows = {**balanced("code-00a", 10), **balanced("code-01a", 10)}
+    assert not [f for f in check(csv(tmp_path, rows)) if f.kind == "spelling"]

@@ -1,5 +1,6 @@
 """Faults of the tags themselves: what makes them hard or impossible to learn."""
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import SequenceMatcher
@@ -84,9 +85,11 @@ def _rare_tags(
 
 
 def _alike_tags(count: Counter[str]) -> list[tuple[str, str]]:
-    """Pairs of tags that may be one, the rarer first."""
+    """Pairs of tags that may be one, the rarer first. Numbered tags (class 1, class 2) are not."""
     pairs = []
     for pair in combinations(sorted(count), 2):
+        if len({re.sub(r"\d", "0", tag) for tag in pair}) == 1:
+            continue
         few, many = sorted(pair, key=count.__getitem__)
         least = ALIKE_RARE if count[many] >= 5 * count[few] else ALIKE
         a, b = (tag.casefold() for tag in pair)
