@@ -252,3 +252,11 @@ def test_confidences_in_a_cell_are_asked_about(folder):
         (folder / "table.csv").write_text(f'file,tags\na.jpg,"{cell}"\nb.jpg,cat\n')
         assert "a column of confidences" in fault(folder / "table.csv")
     assert read(folder, "file,tags\na.jpg,f:0.9\n", separator="none") == {"a": {"f:0.9"}}
+
+
+def test_class_numbers_beside_a_column_for_each_tag_are_asked_about(folder):
+    text = "file,label,cat,dog\na.jpg,3,1,0\nb.jpg,5,1,1\nc.jpg,2,0,0\n"
+    (folder / "table.csv").write_text(text)
+    assert '--photos.tag-column "label"' in fault(folder / "table.csv")
+    assert read(folder, text, drop=("label",)) == PRESENT | {"c": set()}
+    assert read(folder, text, tag_column="label") == {"a": {"3"}, "b": {"5"}, "c": {"2"}}

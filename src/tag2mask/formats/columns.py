@@ -219,8 +219,10 @@ def _tag_columns(sample: Sample, columns: Columns) -> Columns:
     option = "choose one with --photos.tag-column"
     others = [i for i in range(len(sample.names)) if i not in (columns.file, columns.split)]
     named = [i for i in others if is_tag_name(sample.keys[i])]
+    named = [i for i in named if sample.names[i] not in sample.settings.drop]
     named = [i for i in named if sample.texts(i)] or named
     named = [i for i in named if not _all(sample.texts(i), is_number)] or named
+    _refuse_numbers_beside_marks(sample, named, others)
     stems = {sample.keys[i].rstrip("0123456789") for i in named}
     if len(named) > 1 and all(_marks(sample, [i]) for i in named):
         named = []  # label1, label2 with 0 and 1 are tags themselves
@@ -251,6 +253,20 @@ def _tag_columns(sample: Sample, columns: Columns) -> Columns:
         return replace(columns, tags=one_hot, one_hot=True)
     what = f"no column of tags among {sample.listed()}"
     return replace(columns, no_tags=Finding("columns", "header", what, option))
+
+
+def _refuse_numbers_beside_marks(
+    sample: Sample, named: Sequence[int], others: Sequence[int]
+) -> None:
+    """Raises ColumnError if class numbers or a column for each tag may be the tags."""
+    if len(named) != 1 or not _all(sample.texts(named[0]), is_number) or _marks(sample, named):
+        return
+    marks = [i for i in others if i not in named and sample.texts(i) and _marks(sample, [i])]
+    if len(marks) > 1:
+        own = sample.names[named[0]]
+        what = f'"{own}" has numbers, and {sample.listed(marks)} may be a column for each tag'
+        do = f'if the numbers are the tags, use --photos.tag-column "{own}"'
+        raise ColumnError(what, f'{do}; if the columns are, use --photos.drop "{own}"')
 
 
 def _one_hot_columns(sample: Sample, others: Sequence[int]) -> tuple[int, ...]:
