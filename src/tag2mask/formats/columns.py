@@ -222,7 +222,7 @@ def _tag_columns(sample: Sample, columns: Columns) -> Columns:
     named = [i for i in named if sample.names[i] not in sample.settings.drop]
     named = [i for i in named if sample.texts(i)] or named
     named = [i for i in named if not _all(sample.texts(i), is_number)] or named
-    _refuse_numbers_beside_marks(sample, named, others)
+    _doubt_numbers(sample, named, others)
     stems = {sample.keys[i].rstrip("0123456789") for i in named}
     if len(named) > 1 and all(_marks(sample, [i]) for i in named):
         named = []  # label1, label2 with 0 and 1 are tags themselves
@@ -255,14 +255,11 @@ def _tag_columns(sample: Sample, columns: Columns) -> Columns:
     return replace(columns, no_tags=Finding("columns", "header", what, option))
 
 
-def _refuse_numbers_beside_marks(
-    sample: Sample, named: Sequence[int], others: Sequence[int]
-) -> None:
+def _doubt_numbers(sample: Sample, named: list[int], others: list[int]) -> None:
     """Raises ColumnError if class numbers or a column for each tag may be the tags."""
-    if len(named) != 1 or not _all(sample.texts(named[0]), is_number) or _marks(sample, named):
-        return
     marks = [i for i in others if i not in named and sample.texts(i) and _marks(sample, [i])]
-    if len(marks) > 1:
+    texts = sample.texts(named[0]) if len(named) == 1 and len(marks) > 1 else []
+    if _all(texts, is_number) and not _marks(sample, named):
         own = sample.names[named[0]]
         what = f'"{own}" has numbers, and {sample.listed(marks)} may be a column for each tag'
         do = f'if the numbers are the tags, use --photos.tag-column "{own}"'
