@@ -4,7 +4,12 @@ import socket
 import sys
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# The same examples in each run. Others: pytest --hypothesis-profile default
+hypothesis.settings.register_profile("same", derandomize=True)
+hypothesis.settings.load_profile("same")
 
 SHARED = Path(__file__).parents[2] / "shared"
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from tag2mask.config import DataSettings
 from tag2mask.errors import DataError
 from tag2mask.formats import load_table, pictures, read_rows
-from tag2mask.formats.cells import UNKNOWN
+from tag2mask.formats.cells import SCORED, UNKNOWN
 from tag2mask.formats.columns import COUNTERS, NO_TAGS
 from tag2mask.formats.pictures import Pictures
 from tag2mask.formats.rows import to_table
@@ -454,7 +454,10 @@ WORDS = st.text(
 
 
 def is_tag(text: str) -> bool:
-    """Not a number, not R's NA, no name of a counter, and Western (see `find_encoding`)."""
+    """Not a number, not R's NA, no name of a counter, Western (see `find_encoding`), not in quotes
+    of its own, and without a confidence."""
+    if text[:1] in ("'", '"') or SCORED.search(text):
+        return False
     known = text.casefold() in {*UNKNOWN, *COUNTERS, *NO_TAGS}
     return not known and any(map(str.isalpha, text)) and not re.search("[éüñœ]{3}", text)
 
