@@ -18,10 +18,11 @@ from tag2mask.config import DataSettings
 from tag2mask.errors import DataError
 from tag2mask.formats import load_table, pictures, read_rows
 from tag2mask.formats.cells import SCORED, UNKNOWN
-from tag2mask.formats.columns import COUNTERS, NO_TAGS
+from tag2mask.formats.columns import COUNTERS, NO_TAGS, is_column_name
 from tag2mask.formats.pictures import Pictures
 from tag2mask.formats.rows import to_table
 from tag2mask.formats.tables import rows_from_objects, rows_from_records
+from tag2mask.photos.table import tag_key
 
 NAMES = [f"{letter}.jpg" for letter in "abcdefgh"]
 
@@ -455,8 +456,8 @@ WORDS = st.text(
 
 def is_tag(text: str) -> bool:
     """Not a number, not R's NA, no name of a counter, Western (see `find_encoding`), not in quotes
-    of its own, and without a confidence."""
-    if text[:1] in ("'", '"') or SCORED.search(text):
+    of its own, without a confidence, and no name of a column (a table may have no header)."""
+    if text[:1] in ("'", '"') or SCORED.search(text) or is_column_name(tag_key(text)):
         return False
     known = text.casefold() in {*UNKNOWN, *COUNTERS, *NO_TAGS}
     return not known and any(map(str.isalpha, text)) and not re.search("[éüñœ]{3}", text)
