@@ -52,12 +52,11 @@ def check(
     """
     findings: list[Finding] = []
     facts = facts or Facts()
-    train = _read(data, read, findings)
+    both = _read_both(data, val, read)
+    train, tested = (
+        _noted(rows, path, findings) for rows, path in zip(both, (data, val), strict=True)
+    )
     tags = known_tags(train) if train else ()
-    if val:
-        tested = _read(val, partial(read, tags=tags) if train else read, findings)
-    else:
-        tested = train.val if train else None
     if val and train and tested:  # "row 3" alone could be of either file
         same = data.name == val.name
         train = _with_file(train, str(data) if same else data.name)
@@ -108,20 +107,8 @@ def checked_state(
         text = "".join(map(repr, parts)).encode("utf-8", "backslashreplace")
         return hashlib.sha256(text).hexdigest()[:16]
 
-    def attempt(path: Path, **tags: Sequence[str]) -> Rows | DataError:
-        try:
-            return read(path, **tags)
-        except DataError as error:
-            return error
-
     files = ((str(file), stamp(file)) for file in sorted(masks.rglob("*") if masks else ()))
-    train = attempt(data)
-    if val:
-        tested: Rows | DataError | None = (
-            attempt(val, tags=known_tags(train)) if isinstance(train, Rows) else attempt(val)
-        )
-    else:
-        tested = train.val if isinstance(train, Rows) else None
+    train, tested = _read_both(data, val, read)
     return {
         "data": digest(parts(train)),
         "val": digest(parts(tested)) if tested else None,
@@ -244,13 +231,33 @@ def unused_masks(sets: Sequence[Rows], folder: Path) -> Iterator[Finding]:
         yield warning("not a mask", str(folder), what, "they are not used")
 
 
-def _read(path: Path, read: ReadRows, findings: list[Finding]) -> Rows | None:
-    try:
-        return read(path)
-    except DataError as error:
-        whats = (problem.removeprefix(f"{path}: ") for problem in error.problems)
-        findings += [Finding("format", str(path), what) for what in whats]
-        return None
+def _read_both(
+    data: Path, val: Path | None, read: ReadRows
+) -> tuple[Rows | DataError, Rows | DataError | None]:
+    """Training photos and validation photos, those of `val` or of the split that `data` has. In
+    place of photos that cannot be read: the error."""
+
+    def attempt(path: Path, **tags: Sequence[str]) -> Rows | DataError:
+        try:
+            return read(path, **tags)
+        except DataError as error:
+            return error
+
+    train = attempt(data)
+    if not isinstance(train, Rows):
+        return train, attempt(val) if val else None
+    return train, attempt(val, tags=known_tags(train)) if val else train.val
+
+
+def _noted(
+    rows: Rows | DataError | None, path: Path | None, findings: list[Finding]
+) -> Rows | None:
+    """The rows; None for an error, which is added to the findings."""
+    if not isinstance(rows, DataError):
+        return rows
+    whats = (problem.removeprefix(f"{path}: ") for problem in rows.problems)
+    findings += [Finding("format", str(path), what) for what in whats]
+    return None
 
 
 def _with_file(rows: Rows, name: str) -> Rows:

@@ -81,16 +81,14 @@ class Run:
     @cached_property
     def rows(self) -> Rows:
         """The training photos as their file describes them, faults and all. Raises DataError."""
-        rows: Rows = self.read(self.data)
-        return rows
+        return self.read(self.data)
 
     @cached_property
     def val_rows(self) -> Rows | None:
         """The validation photos, of `val` or of the split that `data` has. Raises DataError."""
         if not self.config.val:
             return self.rows.val
-        rows: Rows = self.read(self.config.val, tags=known_tags(self.rows))
-        return rows
+        return self.read(self.config.val, tags=known_tags(self.rows))
 
     @cached_property
     def table(self) -> Table:
