@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import pytest
+from layouts import picture
 
 from tag2mask.config import DataSettings
 from tag2mask.errors import DataError
+from tag2mask.formats import read_rows
 from tag2mask.formats.choose import choose, read_names
 from tag2mask.formats.rows import Row, Rows, Shape, as_table, known_tags
 
@@ -144,3 +146,10 @@ def test_names_of_other_data_are_an_error(tmp_path):
     (tmp_path / "n.csv").write_text("/m/1,cat\n")
     chosen, _ = table_of(PHOTOS, rename=tmp_path / "n.csv")
     assert any(f.severity == "error" and "none of its names" in f.what for f in chosen.findings)
+
+
+def test_a_folder_of_photos_needs_no_other_one(tmp_path):
+    picture(tmp_path / "data" / "cat" / "a.jpg")
+    rows = read_rows(tmp_path / "data", DataSettings(images=tmp_path))
+    (finding,) = rows.findings
+    assert finding.severity == "warning" and "photos.images is not used" in finding.what

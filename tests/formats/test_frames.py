@@ -1,7 +1,5 @@
 """DataFrames and lists of dictionaries become a file that a run can read again."""
 
-import json
-
 import pandas as pd
 import polars as pl
 import pytest
@@ -30,8 +28,11 @@ def images(tmp_path):
 
 def test_frames_and_dictionaries_are_read_as_the_csv_is(tmp_path, images):
     (tmp_path / "tags.csv").write_text(TABLE)
-    records = [json.loads(json.dumps(r)) for r in ({"file_name": "a.jpg", "tags": ["cat"]},)]
-    records += [{"file_name": "b.jpg", "tags": "cat;dog"}, {"file_name": "c.jpg", "tags": []}]
+    records = [
+        {"file_name": "a.jpg", "tags": ["cat"]},
+        {"file_name": "b.jpg", "tags": "cat;dog"},
+        {"file_name": "c.jpg", "tags": []},
+    ]
     expected = photos_of(tmp_path / "tags.csv", images)
     assert expected == [("a", ("cat",), ()), ("b", ("cat", "dog"), ()), ("c", (), ())]
     for data in (pd.read_csv(tmp_path / "tags.csv"), pl.read_csv(tmp_path / "tags.csv"), records):
@@ -49,3 +50,9 @@ def test_what_is_no_table_is_refused(tmp_path, data):
     with pytest.raises(DataError, match="give a path, a DataFrame, or a list of dictionaries"):
         tag2mask.run(data=data, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_photos_of_a_list_are_searched_below_the_current_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=str(tmp_path / "x.jpg")):
+        tag2mask.run(data=[{"file_name": "x.jpg", "tags": ["cat"]}], out=tmp_path / "deep" / "run")
