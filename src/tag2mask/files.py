@@ -79,7 +79,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_bytes(path: Path, most: float = MOST_BYTES) -> bytes:
-    """A file of at most `most` bytes. Raises DataError, too if the path is a pipe or a device."""
+    """A file of at most `most` bytes. Raises DataError, also for a pipe or a device."""
     try:
         if path.exists() and not (path.is_file() or path.is_dir()):
             raise DataError(f"{path}: cannot be read (it is no file)")
