@@ -7,13 +7,19 @@ demo: $(VENV)/installed
 	$(RUN)tag2mask demo --out runs/demo
 
 test: $(VENV)/installed
-	$(RUN)ruff check src tests benchmarks
-	$(RUN)ruff format --check src tests benchmarks
+	$(RUN)ruff check src tests benchmarks docs
+	$(RUN)ruff format --check src tests benchmarks docs
 	$(RUN)mypy
 	OMP_NUM_THREADS=1 $(RUN)pytest
 
 fast: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(RUN)pytest -m "not slow and not real"
+
+# The documentation site, docs/build/docs/index.html; a warning is an error, and so is a link within it that leads nowhere.
+docs: $(VENV)/installed
+	$(RUN)python docs/make_settings.py
+	$(RUN)python docs/draw_method.py
+	$(RUN)python -m sphinx -q -W --keep-going -b html -c docs . docs/build
 
 # Changes the product on purpose, in a copy, and expects the tests to fail: a list by hand; mutants-all adds mutmut, which takes longer.
 mutants: $(VENV)/installed
@@ -30,6 +36,6 @@ $(VENV)/installed: pyproject.toml constraints.txt CMakeLists.txt $(wildcard src/
 	touch $@
 
 clean:
-	rm -rf $(VENV) runs/demo
+	rm -rf $(VENV) runs/demo docs/build
 
-.PHONY: demo test fast mutants mutants-all clean
+.PHONY: demo test fast docs mutants mutants-all clean

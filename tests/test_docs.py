@@ -112,7 +112,7 @@ SECTIONS = [
     name for name, field in Config.model_fields.items() if isinstance(field.default, Settings)
 ]
 SETTING = re.compile(rf"((?:{'|'.join(SECTIONS)})(?:\.[a-z]\w*)+)(?: = (.+))?")
-A_FILE = re.compile(r".*\.(py|md|json|csv|toml|jpg|npz|txt)")
+A_FILE = re.compile(r".*\.(py|md|jsonl?|csv|toml|jpg|npz|txt)")
 
 
 def is_setting(code):
@@ -140,6 +140,7 @@ def only_parse(monkeypatch, tmp_path):
         raise ParsedError
 
     monkeypatch.chdir(tmp_path)  # no run folder there whose settings would count
+    Path("my.toml").write_text('recipe = "best"', encoding="utf-8")
     monkeypatch.setattr(
         tyro,
         "cli",
@@ -418,3 +419,27 @@ def test_source_files_that_documents_name_exist():
 def test_the_page_of_tags_has_every_form():
     page = (ROOT / "docs" / "tags.md").read_text(encoding="utf-8")
     assert [name for name in FORMATS if f"`{name}`" not in page] == []
+
+
+# ---- pages and figures that are made by a script -------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("script", "maker", "page"),
+    [("make_settings.py", "page", "settings.md"), ("draw_method.py", "figure", "method.svg")],
+)
+def test_what_a_script_makes_is_up_to_date(script, maker, page):
+    made = runpy.run_path(str(ROOT / "docs" / script))[maker]()
+    assert made == (ROOT / "docs" / page).read_text(encoding="utf-8"), f"run python docs/{script}"
+
+
+@pytest.mark.slow
+def test_the_site_is_built_without_a_warning(tmp_path):
+    """Links within it, functions that it shows, and equations: a fault is a warning of Sphinx."""
+    argv = ["-q", "-W", "--keep-going", "-b", "html", "-c", "docs", ".", str(tmp_path / "site")]
+    result = subprocess.run(
+        [sys.executable, "-m", "sphinx", *argv], cwd=ROOT, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    page = (tmp_path / "site/docs/method/classifier.html").read_text(encoding="utf-8")
+    assert "double sums of eq. 6" in page, "an equation stands beside its function"

@@ -263,7 +263,7 @@ class EvaluateSettings(Settings):
 
     classes: str = "auto"
     """What the numbers in the true masks mean. auto: find out; table: the tags, in the order of
-    `tag2mask tags --json`; voc: the classes of VOC 2012; coco: COCO's 80 classes; coco91: COCO's 91
+    `tags --json`; voc: the classes of VOC 2012; coco: COCO's 80 classes; coco91: COCO's 91
     ids; else the class names of 1, 2, ... separated by commas, or a JSON file of them."""
     mean_over: tuple[str, ...] = ()
     """Classes over which mIoU is the mean. Empty: all classes that occur in the true masks."""

@@ -39,13 +39,14 @@ def dense_crf(
 ) -> np.ndarray:
     """Refine probabilities along the edges of an image -> (C, H, W) float32, summing to 1.
 
-    image: (H, W, 3) uint8, RGB.
-    probs: (C, H, W) floating, each in 0..1. They are clipped to 1e-5 and need not sum to 1: a
-        factor common to all labels of a pixel has no effect. For a GPU tensor, PyTorch runs on that
-        GPU.
-    params: `CRFParams`, one of `PRESETS`, or the CRF settings of a run. The default is ViT-PCM's.
-    labels: the class numbers that can be in the image (its tags and background). Only these
-        compete, which takes less time; every other class gets 0. Default: all classes compete.
+    Args:
+        image: (H, W, 3) uint8, RGB.
+        probs: (C, H, W) floating, each in 0..1. They are clipped to 1e-5 and need not sum to 1: a
+            factor common to all labels of a pixel has no effect. For a GPU tensor, PyTorch runs on
+            that GPU.
+        params: `CRFParams`, one of `PRESETS`, or the CRF settings of a run. Default: ViT-PCM's.
+        labels: the class numbers that can be in the image (its tags and background). Only these
+            compete, which takes less time; every other class gets 0. Default: all classes compete.
 
     Raises DataError with every problem.
     """

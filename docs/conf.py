@@ -1,0 +1,17 @@
+"""Settings of the documentation site: `make docs` writes it to docs/build/."""
+
+from tag2mask import __version__
+
+project, author, version, release = "tag2mask", "the tag2mask authors", __version__, __version__
+copyright = "2026, the tag2mask authors; Apache-2.0"
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.mathjax", "sphinx.ext.napoleon"]
+myst_enable_extensions = ["dollarmath"]
+myst_heading_anchors = 4
+# The whole repository is the source, so that links to pages outside of docs/ work and are checked.
+root_doc = "docs/index"
+include_patterns = ["docs/**", "benchmarks/*.md", "CHANGELOG.md", "CONTRIBUTING.md"]
+exclude_patterns = ["docs/build"]
+html_theme = "furo"
+html_title = "tag2mask"
+autodoc_typehints = "description"
+autodoc_member_order = "bysource"
