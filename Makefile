@@ -21,6 +21,10 @@ docs: $(VENV)/installed
 	$(RUN)python docs/draw_method.py
 	$(RUN)python -m sphinx -q -W --keep-going -b html -c docs . docs/build
 
+# Builds the wheel and the source archive, and uses each in an empty environment.
+release-check: $(VENV)/installed
+	$(RUN)python tests/release_check.py
+
 # Changes the product on purpose, in a copy, and expects the tests to fail: a list by hand; mutants-all adds mutmut, which takes longer.
 mutants: $(VENV)/installed
 	$(RUN)python tests/mutants/by_hand.py
@@ -38,4 +42,4 @@ $(VENV)/installed: pyproject.toml constraints.txt CMakeLists.txt $(wildcard src/
 clean:
 	rm -rf $(VENV) runs/demo docs/build
 
-.PHONY: demo test fast docs mutants mutants-all clean
+.PHONY: demo test fast docs release-check mutants mutants-all clean
