@@ -13,11 +13,12 @@ from PIL import Image
 from torch import Tensor
 
 from tag2mask.config import SegmenterSettings
-from tag2mask.crf.decide import THRESHOLD, before_crf, refine
+from tag2mask.crf.decide import THRESHOLD, before_crf, decide, refine
 from tag2mask.errors import DataError
 from tag2mask.photos.predictions import Prediction
 from tag2mask.photos.resize import reduced
 from tag2mask.photos.tensors import to_tensor
+from tag2mask.photos.tiles import Tiles
 from tag2mask.processes import cores, parallel_map
 from tag2mask.segmenter.deeplab import DeepLabV2
 
@@ -91,6 +92,23 @@ def predict_photos(
     small = ((photo, reduced(image, settings.image_size)) for photo, image in images)
     work = ((photo, image, probabilities(model, image, settings)) for photo, image in small)
     yield from parallel_map(finish, work, threads)
+
+
+def make_tiles(
+    model: DeepLabV2,
+    size: int,
+    overlap: int,
+    settings: SegmenterSettings | None = None,
+    threshold: float = THRESHOLD,
+) -> Tiles:
+    """How this network predicts a large picture: see `Tiles`. Raises ConfigError."""
+    settings = settings or model.settings
+    return Tiles(
+        size,
+        overlap,
+        lambda image: probabilities(model, image, settings),
+        lambda image, probs: decide(image, probs, settings, threshold),
+    )
 
 
 @torch.inference_mode()
