@@ -4,13 +4,14 @@ import torch
 from PIL import Image
 
 from tag2mask.crf import dense_crf
+from tag2mask.crf.decide import object_first, refine
 from tag2mask.photos.colors import PALETTE
 from tag2mask.photos.images import open_image
 from tag2mask.photos.masks import read_mask
+from tag2mask.photos.predictions import Prediction
 from tag2mask.photos.table import Photo
-from tag2mask.segmenter import predict as module
 from tag2mask.segmenter.deeplab import DeepLabV2
-from tag2mask.segmenter.predict import Prediction, _object_first, predict, predict_photos
+from tag2mask.segmenter.predict import predict, predict_photos
 
 
 @pytest.fixture
@@ -66,7 +67,7 @@ def test_object_first_gives_the_object_to_its_likeliest_class(model, settings):
     """0.4 background, 0.35 cow, 0.25 sheep: background is the likeliest class, but the pixel is
     more likely an object."""
     probs = np.array([[0.4, 0.6], [0.35, 0.1], [0.25, 0.3]], np.float32)[..., None]
-    decision = _object_first(probs, settings)
+    decision = object_first(probs, settings)
     assert np.allclose(decision[..., 0], [[0.4, 0.6], [0.6, 0], [0, 0.4]])
     assert probs.argmax(0).ravel().tolist() == [0, 0] and decision.argmax(0).ravel().tolist() == [
         1,
@@ -179,7 +180,7 @@ def test_crf_follows_the_edges(settings):
     probs[1, 9:39, 9:39] = 0.7
     probs[0] = 1 - probs[1] - 2e-3
     crf = settings.model_copy(update={"crf": settings.crf.model_copy(update={"iterations": 10})})
-    refined = module._refine(Image.fromarray(pixels), probs, crf)
+    refined = refine(Image.fromarray(pixels), probs, crf)
     truth = np.zeros((48, 48), bool)
     truth[12:36, 12:36] = True
     assert (probs.argmax(0) == 1).sum() == 900
@@ -188,7 +189,7 @@ def test_crf_follows_the_edges(settings):
         refined.argmax(0), dense_crf(pixels, probs).argmax(0)
     )  # classes left out change nothing
     assert not refined[2:].any()
-    assert module._refine(Image.fromarray(pixels), probs, settings) is probs
+    assert refine(Image.fromarray(pixels), probs, settings) is probs
 
 
 def test_crf_of_a_network_unsure_between_many_classes(settings):
@@ -202,7 +203,7 @@ def test_crf_of_a_network_unsure_between_many_classes(settings):
     assert predict(model, noise(49, 65), settings).mask.shape == (49, 65)
 
 
-def test_what_decides_with_tags_takes_the_place_of_object_first(model, settings, tmp_path):
+def test_what_decides_with_tags_takes_the_place_ofobject_first(model, settings, tmp_path):
     noise(49, 65).save(tmp_path / "a.png")
     settings = settings.model_copy(
         update={"crf": settings.crf.model_copy(update={"iterations": 0})}

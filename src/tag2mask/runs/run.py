@@ -1,30 +1,31 @@
 """One run: its settings, its folder, its tables, and predictions with its segmenter."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from PIL import Image
+from typing import TYPE_CHECKING, Any, overload
 
 from tag2mask.clusters import Clusters, load_clusters
-from tag2mask.config import Config, SegmenterSettings
+from tag2mask.config import STAGE_NAMES, Config, SegmenterSettings
 from tag2mask.config_files import read_config
 from tag2mask.errors import ConfigError, DataError, RunError
-from tag2mask.files import Facts, fingerprint, read_json, read_list, writing
+from tag2mask.files import Facts, fingerprint, read_json, read_list
 from tag2mask.formats.check import settings_reader
 from tag2mask.formats.rows import Rows, known_tags, to_table
-from tag2mask.photos.masks import Truth, true_photos, write_class_names
+from tag2mask.photos.masks import Truth, true_photos
 from tag2mask.photos.table import Photo, Table
-from tag2mask.progress import console, log, track
+from tag2mask.progress import log, track
 from tag2mask.runs.folder import CLUSTERS, METRICS, MODEL, PAGE, RunFolder
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+    from PIL import Image
 
+    from tag2mask.photos.predictions import Prediction, Row
     from tag2mask.segmenter.deeplab import DeepLabV2
-    from tag2mask.segmenter.predict import Prediction
 
 # Settings of the segmenter that are used after its training. Its training also uses them, without
 # object_first, if it learns from its own masks (rounds > 1).
@@ -45,7 +46,15 @@ class Run:
         self.begun = False  # whether a stage has left anything new in the folder
 
     def __repr__(self) -> str:
-        return f"Run({str(self.folder)!r})"
+        return f"Run({str(self.folder)!r}, {self._state})"
+
+    @property
+    def _state(self) -> str:
+        """What is done, in few words."""
+        if self.files.result("segmenter", MODEL).exists():
+            return "ready to predict"
+        done = [name for name in STAGE_NAMES if self.files.result(name).is_dir()]
+        return f"done: {', '.join(done) or 'nothing'}; no segmenter yet"
 
     @property
     def folder(self) -> Path:
@@ -200,90 +209,111 @@ class Run:
         chosen = {name: getattr(settings, name) for name in PREDICTION_SETTINGS}
         return self.segmenter.settings.model_copy(update=chosen)
 
-    def predict(self, picture: Path | str | Image.Image) -> "Prediction":
-        """A photo to its mask.
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The segmenter's classes by number, background first. Raises RunError if it has not been
+        trained."""
+        return self.segmenter.classes
 
-        The result has `.mask` (H, W) uint8, `.classes`, `.probs` (C, h, w) softmax, `.overlay()`.
-        Raises DataError for a photo that cannot be read.
+    @property
+    def names(self) -> dict[int, str]:
+        """Class numbers and names: {0: "background", 1: "cat"}. Raises RunError as `classes`."""
+        return dict(enumerate(self.classes))
+
+    @overload
+    def predict(  # type: ignore[overload-overlap]  # an array can be iterated, too
+        self, pictures: "Image.Image | np.ndarray", threshold: float = 0.5
+    ) -> "Prediction": ...
+
+    @overload
+    def predict(self, pictures: Path | str, threshold: float = 0.5) -> Any: ...
+
+    @overload
+    def predict(
+        self, pictures: "Iterable[Any]", threshold: float = 0.5
+    ) -> "Iterator[Prediction]": ...
+
+    def predict(self, pictures: Any, threshold: float = 0.5) -> Any:
+        """A picture to its Prediction; several pictures to an iterator of Predictions, in order.
+
+        One picture: a path, a PIL picture, or a NumPy array, RGB (H, W, 3) or gray (H, W) uint8. An
+        array of OpenCV is BGR: give `pixels[..., ::-1]`. Several: a list or another iterable of
+        these, a folder, or a pattern such as "new/*.jpg". They are predicted when they are needed:
+        at most two per thread are in memory.
+
+        A Prediction has `.mask` (H, W) uint8, `.classes`, `.found`, `.rows()`, `.probs` (C, h, w)
+        softmax, `.overlay()`. A pixel is an object if the network's probability of all objects
+        together reaches `threshold`; the CRF then moves the edges to those of the photo.
+        Raises DataError for a picture that cannot be read, in its place.
         """
-        from tag2mask.photos.images import open_image, upright_rgb
-        from tag2mask.segmenter.predict import predict
+        from tag2mask.crf.decide import check_threshold
+        from tag2mask.runs.pictures import as_picture, is_several, photos_to_predict
+        from tag2mask.segmenter.predict import predict, predict_photos
 
-        if isinstance(picture, Image.Image):
-            image = upright_rgb(picture)
-        else:
-            image = open_image(Path(picture))
-        return predict(self.segmenter, image, self._settings)
+        check_threshold(threshold)
+        if not is_several(pictures):
+            picture = as_picture(pictures)
+            prediction = predict(self.segmenter, picture.open(), self._settings, threshold)
+            return replace(prediction, file=picture.file)
+        if isinstance(pictures, Path | str):
+            pictures = photos_to_predict([pictures])
+        stream = map(as_picture, pictures)
+        predictions = predict_photos(self.segmenter, stream, self._settings, threshold=threshold)
+        return (prediction for _, prediction in predictions)
 
     def predict_to(
-        self, pictures: Sequence[Path | str] | Path | str, out: Path | str, overlay: bool = False
-    ) -> int:
-        """Photos, and all photos in folders, to masks `out`/NAME.png; returns the number of masks.
+        self,
+        pictures: "Iterable[Path | str] | Path | str",
+        out: Path | str,
+        overlay: bool = False,
+        threshold: float = 0.5,
+        tile: int | None = None,
+        overlap: int = 64,
+    ) -> "list[Row]":
+        """Files, folders and patterns ("new/*.jpg") to the folder `out`: masks NAME.png,
+        predictions.csv, classes.json, and NAME.overlay.jpg with `overlay`. Returns the rows of
+        these masks in predictions.csv, as `Prediction.rows` does.
 
-        Raises DataError at the end if photos could not be read, and at the start if a mask would
-        overwrite a photo.
+        `threshold`: as in `predict`. With `tile` [pixels], a picture is not reduced, but cut at its
+        own pixels into tiles of this side, which share `overlap` pixels with their neighbors and
+        are blended there. Little memory is needed, whatever the size of the picture.
+
+        Raises DataError at the end if pictures could not be read, and at the start if a mask would
+        overwrite a picture; ConfigError.
         """
-        from tag2mask.segmenter.predict import predict_photos
+        from tag2mask.crf.decide import check_threshold
+        from tag2mask.photos.predictions import PredictionFolder
+        from tag2mask.photos.tiles import predict_large
+        from tag2mask.runs.pictures import SizeNote, photos_to_predict
+        from tag2mask.segmenter.predict import make_tiles, predict_photos
 
-        paths = [pictures] if isinstance(pictures, Path | str) else pictures
-        out = Path(out)
-        suffixes = (".png", ".overlay.jpg")[: 1 + overlay]
-        photos = _photos([Path(path) for path in paths], out, suffixes)
-        count = empty = 0
+        check_threshold(threshold)
+        paths = [pictures] if isinstance(pictures, Path | str) else list(pictures)
+        photos = photos_to_predict(paths, Path(out))
+        network, settings = self.segmenter, self._settings
+        folder = PredictionFolder(out, network.classes, overlay)
         errors: list[DataError] = []
-        write_class_names(out, self.segmenter.classes)
-        predictions = predict_photos(self.segmenter, photos, self._settings, on_error=errors.append)
-        for photo, prediction in track(predictions, "predictions", total=len(photos)):
-            prediction.save(out / f"{photo.name}.png")
-            if overlay:
-                with writing(out / f"{photo.name}.overlay.jpg") as temporary:
-                    prediction.overlay().save(temporary, "JPEG", quality=90)
-            count += 1
-            empty += not prediction.mask.any()
-        numbers = ", ".join(f"{i} {name}" for i, name in enumerate(self.segmenter.classes))
-        nothing = f", {empty} of them all background" if empty else ""
-        text = f"{count} mask{'s' * (count != 1)} in {out}{nothing}; class numbers: {numbers}"
-        console.print(text, soft_wrap=True, highlight=False)
+
+        def named() -> "Iterator[tuple[str, Prediction]]":
+            note = SizeNote(self.files.result("masks"), settings.image_size)
+            for photo, prediction in predict_photos(
+                network, photos, settings, on_error=errors.append, threshold=threshold
+            ):
+                note.look(prediction.file, prediction.size)
+                yield photo.name, prediction
+
+        if tile is None:
+            with folder.opened():
+                for _ in track(folder.write(named()), "predictions", total=len(photos)):
+                    pass
+        else:
+            tiles = make_tiles(network, tile, overlap, settings, threshold)
+            with folder.opened():
+                for photo in photos:
+                    try:
+                        predict_large(photo.path, photo.name, folder, tiles)
+                    except DataError as error:
+                        errors.append(error)
         if errors:
             raise DataError([str(error) for error in errors])
-        return count
-
-
-def _photos(paths: Sequence[Path], out: Path, suffixes: Sequence[str]) -> list[Photo]:
-    """Photos, and those in folders but not in `out`, named by their path relative to the folder.
-
-    Raises DataError if there are none, or if `out`/NAME + suffix would overwrite one of them.
-    """
-    from tag2mask.formats.pictures import pictures_below, unread_pictures
-    from tag2mask.formats.rows import photo_names
-
-    if not paths:
-        raise DataError("no photos given. Give files or folders")
-    if missing := [f"{path}: no such photo or folder" for path in paths if not path.exists()]:
-        raise DataError(missing)
-    places: dict[Path, tuple[Path, str]] = {}
-    for path in paths:
-        if not path.is_dir():
-            places[path.absolute()] = (path, path.stem)
-            continue
-        if path.resolve() == out.resolve():
-            raise DataError(
-                f"{path}: the masks would be among these photos and be read as photos; "
-                "give another --out"
-            )
-        for file in pictures_below(path):
-            if not file.absolute().is_relative_to(out.absolute()):
-                name = file.relative_to(path).with_suffix("").as_posix()
-                places[file.absolute()] = (file, name)
-        for finding in unread_pictures(path):
-            console.print(str(finding), highlight=False, markup=False, soft_wrap=True)
-    if not places:
-        raise DataError(f"no photos in {', '.join(map(str, paths))}")
-    files, names = map(list, zip(*places.values(), strict=True))
-    if len(set(names)) < len(names):
-        names = photo_names(files)
-    targets = {(out / f"{name}{suffix}").resolve() for name in names for suffix in suffixes}
-    if covered := [file for file in files if file.resolve() in targets]:
-        text = "the mask would overwrite this photo; give another --out"
-        raise DataError([f"{file}: {text}" for file in covered])
-    return [Photo(name, file, ()) for name, file in zip(names, files, strict=True)]
+        return folder.rows
