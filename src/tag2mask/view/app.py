@@ -1,0 +1,325 @@
+"""The addresses of the server: the page's files, lists of photos as JSON, pictures and masks.
+
+What a browser sends selects something that is known here, an id, a class, a kind of mask: it is
+never part of a path.
+"""
+
+import io
+import json
+import zlib
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import cache, partial
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from tag2mask.errors import Tag2MaskError
+from tag2mask.files import writing
+from tag2mask.photos.colors import color, mask_layer
+from tag2mask.photos.masks import read_mask
+from tag2mask.photos.table import BACKGROUND
+from tag2mask.report.draw import heatmap
+from tag2mask.report.pictures import photo_iou
+from tag2mask.view import progress
+from tag2mask.view.gallery import LARGEST, Shown, stamp
+from tag2mask.view.guard import LOOPBACK, Guard
+from tag2mask.view.session import Session
+
+THUMB = 360  # longer side of the pictures in the grid [pixels]
+TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
+LONG = {"Cache-Control": "private, max-age=31536000, immutable"}
+FRESH = {"Cache-Control": "no-store"}
+FACTORS = 1 / 16, 16.0  # of the background's score
+
+
+def make_app(folder: Path, host: str | None, port: int, token: str) -> Starlette:
+    """The server of a run's page. `host` and `token` as in `serve`. Raises RunError, DataError."""
+    session = Session(folder)
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        session.worker.start()
+        yield
+        session.worker.stop()
+
+    def route(path: str, answer: Callable[..., Response], method: str = "GET") -> Route:
+        return Route(path, partial(_answer, session, answer), methods=[method])
+
+    names = None if host in ("0.0.0.0", "::") else {*LOOPBACK, host or LOOPBACK[0], f"[{host}]"}
+    photo = "/api/photos/{id}"
+    return Starlette(
+        routes=[
+            route("/", page),
+            route("/page/{name}", page),
+            route("/api/run", run_state),
+            route("/api/photos", photos),
+            route("/api/facts", facts),
+            route(photo, about),
+            route(f"{photo}/thumb", thumb),
+            route(f"{photo}/layer", layer),
+            route(f"{photo}/picture", picture),
+            route(f"{photo}/heat", heat),
+            route(f"{photo}/mask", mask),
+        ],
+        middleware=[Middleware(Guard, names, token, f"tag2mask-{port}")],
+        exception_handlers={HTTPException: _refused, Tag2MaskError: _failed, OSError: _failed},
+        lifespan=lifespan,
+    )
+
+
+async def _answer(session: Session, answer: Callable[..., Response], request: Request) -> Response:
+    body = [await request.body()] if request.method == "POST" else []
+    return await run_in_threadpool(answer, session, request, *body)
+
+
+def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return JSONResponse({"error": error.detail}, error.status_code, headers=FRESH)
+
+
+def _failed(request: Request, error: Exception) -> Response:
+    return JSONResponse({"error": str(error)}, 409, headers=FRESH)
+
+
+# ---- the page and its lists ----------------------------------------------------------------------
+
+
+@cache
+def page_files() -> dict[str, bytes]:
+    """The files of the page by name."""
+    folder = files("tag2mask.view") / "page"
+    return {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
+
+
+def page(session: Session, request: Request) -> Response:
+    """A file of the page."""
+    name = request.path_params.get("name", "index.html")
+    if name not in page_files():
+        raise HTTPException(404, "There is no such file.")
+    kind = TYPES.get(name.rpartition(".")[2], "application/octet-stream")
+    return Response(page_files()[name], media_type=kind, headers={"Cache-Control": "no-cache"})
+
+
+def run_state(session: Session, request: Request) -> Response:
+    """The run: its classes, stages and losses, and how far the facts are."""
+    session.refresh()
+    gallery, worker = session.gallery, session.worker
+    files, train = gallery.run.files, len(gallery.run.table)
+    total = len(gallery.photos)
+    value = {
+        "name": gallery.run.folder.name,
+        "folder": str(gallery.run.folder),
+        "version": gallery.version,
+        "fault": session.fault,
+        "classes": gallery.classes,
+        "colors": [color(number) for number in range(len(gallery.classes))],
+        "photos": {"train": train, "val": total - train},
+        "truth": bool(gallery.truth),
+        "rounds": gallery.rounds,
+        "segmenter": bool(gallery.model),
+        "stages": progress.stages(files, train, total - train),
+        "curves": progress.curves(files),
+        "facts": {"looked": len(worker.facts), "predicted": worker.predicted, "of": total},
+    }
+    return packed(request, value)
+
+
+def photos(session: Session, request: Request) -> Response:
+    """All photos: rows of id, split, name, present and unknown tags, ratio of the sides, times of
+    change of photo and mask."""
+    gallery = session.gallery
+    number = {tag: i for i, tag in enumerate(gallery.classes)}
+    rows = []
+    for shown in gallery:
+        width, height = gallery.size(shown)
+        path = gallery.mask_file(shown, gallery.main_kind(shown))
+        tags, unknown = (
+            [number[tag] for tag in names if tag in number]
+            for names in (shown.photo.tags, shown.photo.unknown)
+        )
+        times = [base36(stamp(shown.photo.path)), base36(stamp(path) if path else 0)]
+        rows.append([shown.id, shown.split, shown.photo.name, tags, unknown, width / height, *times])
+    return packed(request, {"version": gallery.version, "rows": rows})
+
+
+def facts(session: Session, request: Request) -> Response:
+    """The facts of the photos whose facts are new since the number `since`, and all doubts."""
+    worker = session.worker
+    since = int(number_of(request, "since", 0, 0, 1e12))
+    count = len(worker.changed)
+    ids = dict.fromkeys(worker.changed[since:count])
+    new = {i: worker.facts[i] | {"mask": base36(worker.facts[i].get("mask", 0))} for i in ids}
+    doubts = worker.doubts() if ids else {}
+    rounded = {i: round(value, 4) for i, value in doubts.items()}
+    return packed(request, {"next": count, "facts": new, "doubts": rounded})
+
+
+def about(session: Session, request: Request) -> Response:
+    """What is known of one photo."""
+    gallery, shown = session.gallery, session.shown(request)
+    width, height = gallery.size(shown)
+    kinds = [kind for kind in ("pseudo", "round") if gallery.mask_file(shown, kind)]
+    if gallery.score_file(shown):
+        kinds.append("before")
+    if gallery.model or gallery.mask_file(shown, "segmenter"):
+        kinds.append("segmenter")
+    if shown.id in gallery.truth:
+        kinds.append("truth")
+    stored = gallery.scores(shown)
+    heats = [gallery.classes.index(tag) for tag in stored[0].tags] if stored else []
+    value = {
+        "id": shown.id,
+        "split": shown.split,
+        "name": shown.photo.name,
+        "file": str(shown.photo.path),
+        "size": [width, height],
+        "tags": shown.photo.tags,
+        "unknown": shown.photo.unknown,
+        "masks": kinds,
+        "heats": heats,
+        "threshold": gallery.threshold(shown),
+        "facts": session.worker.facts.get(shown.id, {}),
+    }
+    return packed(request, value)
+
+
+# ---- pictures and masks --------------------------------------------------------------------------
+
+
+def thumb(session: Session, request: Request) -> Response:
+    """The photo as a small picture."""
+    gallery, shown = session.gallery, session.shown(request)
+    path = gallery.cache / "thumbs" / shown.split / f"{shown.photo.name}.webp"
+    with gallery.making(path):
+        if stamp(path) <= stamp(shown.photo.path):
+            small = gallery.picture(shown, THUMB)
+            with writing(path) as temporary:
+                small.save(temporary, "WEBP", quality=78, method=2)
+        body = path.read_bytes()
+    return Response(body, media_type="image/webp", headers=LONG)
+
+
+def layer(session: Session, request: Request) -> Response:
+    """The mask that stands for the photo, as a small picture to lay over it."""
+    gallery, shown = session.gallery, session.shown(request)
+    source = gallery.mask_file(shown, gallery.main_kind(shown))
+    if not source:
+        raise HTTPException(404, "This photo has no mask yet.")
+    path = gallery.cache / "layers" / shown.split / f"{shown.photo.name}.webp"
+    with gallery.making(path):
+        if stamp(path) <= stamp(source):
+            values = read_mask(source)
+            factor = min(1.0, THUMB / max(values.shape))
+            size = tuple(max(1, round(side * factor)) for side in values.shape[::-1])
+            with writing(path) as temporary:
+                mask_layer(values, size).save(temporary, "WEBP", lossless=True, method=2)
+        body = path.read_bytes()
+    return Response(body, media_type="image/webp", headers=LONG)
+
+
+def picture(session: Session, request: Request) -> Response:
+    """The photo, large."""
+    image = session.gallery.picture(session.shown(request))
+    return Response(jpeg(image), media_type="image/jpeg", headers=LONG)
+
+
+def heat(session: Session, request: Request) -> Response:
+    """The score map of a class, drawn on the photo as in the report."""
+    gallery, shown = session.gallery, session.shown(request)
+    number = int(number_of(request, "class", 0, 0, 255))
+    if (scores := gallery.heat(shown, number)) is None:
+        raise HTTPException(404, "This photo has no score map of this class.")
+    drawn = heatmap(gallery.picture(shown), scores)
+    return Response(jpeg(drawn), media_type="image/jpeg", headers=FRESH)
+
+
+def mask(session: Session, request: Request) -> Response:
+    """A mask of the photo: a byte for each pixel of the picture, rows from the top.
+
+    With `background`, the pseudo mask with that many times the background's score.
+    """
+    gallery, shown = session.gallery, session.shown(request)
+    factor = number_of(request, "background", 1.0, *FACTORS)
+    if "background" in request.query_params:
+        values = gallery.with_background(shown, factor)
+    else:
+        values = gallery.mask(shown, request.query_params.get("kind", ""))
+    if values is None:
+        raise HTTPException(404, "This photo has no such mask.")
+    return packed_mask(session, request, shown, values)
+
+
+def packed_mask(session: Session, request: Request, shown: Shown, values: np.ndarray) -> Response:
+    """A mask (H, W) as the page reads it, with its IoU if there is a true mask."""
+    true = session.gallery.truth.get(shown.id)
+    iou = photo_iou(true(), values) if true and values.shape == size_of(session, shown) else None
+    factor = min(1.0, LARGEST / max(values.shape))
+    size = tuple(max(1, round(side * factor)) for side in values.shape[::-1])
+    small = np.asarray(Image.fromarray(values).resize(size, Image.Resampling.NEAREST))
+    headers = {
+        **FRESH,
+        "X-Size": f"{size[0]} {size[1]}",
+        "X-Objects": f"{float((values != BACKGROUND).mean()):.4f}",
+        "X-IoU": "" if iou is None else f"{iou:.4f}",
+    }
+    return compressed(request, small.tobytes(), "application/octet-stream", headers)
+
+
+def size_of(session: Session, shown: Shown) -> tuple[int, int]:
+    """Height and width of a photo."""
+    width, height = session.gallery.size(shown)
+    return height, width
+
+
+# ---- answers -------------------------------------------------------------------------------------
+
+
+def number_of(request: Request, name: str, default: float, least: float, most: float) -> float:
+    """A number of the address. Raises HTTPException."""
+    text = request.query_params.get(name)
+    try:
+        value = default if text is None else float(text)
+    except ValueError:
+        value = float("nan")
+    if not least <= value <= most:
+        raise HTTPException(400, f"{name} should be a number from {least:g} to {most:g}.")
+    return value
+
+
+def jpeg(image: Image.Image) -> bytes:
+    """A picture to the bytes of a JPEG file."""
+    stream = io.BytesIO()
+    image.save(stream, "JPEG", quality=90)
+    return stream.getvalue()
+
+
+def packed(request: Request, value: Any) -> Response:
+    """A value as JSON."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    body = text.encode("utf-8", "backslashreplace")
+    return compressed(request, body, "application/json", FRESH)
+
+
+def compressed(request: Request, body: bytes, kind: str, headers: dict[str, str]) -> Response:
+    """An answer, compressed quickly if the browser reads that."""
+    if "gzip" in request.headers.get("accept-encoding", "") and len(body) > 1000:
+        packer = zlib.compressobj(1, zlib.DEFLATED, 31)
+        body = packer.compress(body) + packer.flush()
+        headers = {**headers, "Content-Encoding": "gzip"}
+    return Response(body, media_type=kind, headers=headers)
+
+
+def base36(number: int) -> str:
+    """A time as short text for an address; "" for none."""
+    return f"{number:x}" if number else ""
