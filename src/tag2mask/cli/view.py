@@ -11,7 +11,10 @@ def view(argv: list[str]) -> None:
     """Show a run in the browser."""
 
     def view(
-        run: Positional[Path], host: str | None = None, port: int | None = None, browser: bool = True
+        run: Positional[Path],
+        host: str | None = None,
+        port: int | None = None,
+        browser: bool = True,
     ) -> None:
         """Look at the photos and masks of a run in the browser, and correct them. Ctrl-C ends it.
 

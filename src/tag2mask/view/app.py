@@ -4,18 +4,12 @@ What a browser sends selects something that is known here, an id, a class, a kin
 never part of a path.
 """
 
-import io
-import json
-import zlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import cache, partial
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from PIL import Image
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -27,20 +21,30 @@ from starlette.routing import Route
 from tag2mask.errors import Tag2MaskError
 from tag2mask.files import writing
 from tag2mask.photos.colors import color, mask_layer
-from tag2mask.photos.masks import read_mask
-from tag2mask.photos.table import BACKGROUND
 from tag2mask.report.draw import heatmap
-from tag2mask.report.pictures import photo_iou
 from tag2mask.view import progress
-from tag2mask.view.gallery import LARGEST, Shown, stamp
+from tag2mask.view.answers import (
+    FRESH,
+    base36,
+    facts_of,
+    jpeg,
+    mark_of,
+    mask_time,
+    number_of,
+    numbers_of,
+    packed,
+    packed_mask,
+    says_of,
+)
+from tag2mask.view.correct import CORRECTIONS
+from tag2mask.view.gallery import stamp
 from tag2mask.view.guard import LOOPBACK, Guard
 from tag2mask.view.session import Session
 
 THUMB = 360  # longer side of the pictures in the grid [pixels]
 TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
 LONG = {"Cache-Control": "private, max-age=31536000, immutable"}
-FRESH = {"Cache-Control": "no-store"}
-FACTORS = 1 / 16, 16.0  # of the background's score
+THRESHOLDS = 0.01, 0.99
 
 
 def make_app(folder: Path, host: str | None, port: int, token: str) -> Starlette:
@@ -71,6 +75,7 @@ def make_app(folder: Path, host: str | None, port: int, token: str) -> Starlette
             route(f"{photo}/picture", picture),
             route(f"{photo}/heat", heat),
             route(f"{photo}/mask", mask),
+            *(route(f"{photo}/{name}", answer, "POST") for name, answer in CORRECTIONS.items()),
         ],
         middleware=[Middleware(Guard, names, token, f"tag2mask-{port}")],
         exception_handlers={HTTPException: _refused, Tag2MaskError: _failed, OSError: _failed},
@@ -137,19 +142,16 @@ def run_state(session: Session, request: Request) -> Response:
 
 def photos(session: Session, request: Request) -> Response:
     """All photos: rows of id, split, name, present and unknown tags, ratio of the sides, times of
-    change of photo and mask."""
+    change of photo and mask, corrections as a mark and in words."""
     gallery = session.gallery
-    number = {tag: i for i, tag in enumerate(gallery.classes)}
     rows = []
     for shown in gallery:
         width, height = gallery.size(shown)
-        path = gallery.mask_file(shown, gallery.main_kind(shown))
-        tags, unknown = (
-            [number[tag] for tag in names if tag in number]
-            for names in (shown.photo.tags, shown.photo.unknown)
-        )
-        times = [base36(stamp(shown.photo.path)), base36(stamp(path) if path else 0)]
-        rows.append([shown.id, shown.split, shown.photo.name, tags, unknown, width / height, *times])
+        times = [base36(stamp(shown.photo.path)), mask_time(gallery, shown)]
+        more = [mark_of(gallery, shown), says_of(gallery, shown)]
+        ratio = round(width / height, 4)
+        tags, unknown = numbers_of(gallery, shown)
+        rows.append([shown.id, shown.split, shown.photo.name, tags, unknown, ratio, *times, *more])
     return packed(request, {"version": gallery.version, "rows": rows})
 
 
@@ -167,31 +169,7 @@ def facts(session: Session, request: Request) -> Response:
 
 def about(session: Session, request: Request) -> Response:
     """What is known of one photo."""
-    gallery, shown = session.gallery, session.shown(request)
-    width, height = gallery.size(shown)
-    kinds = [kind for kind in ("pseudo", "round") if gallery.mask_file(shown, kind)]
-    if gallery.score_file(shown):
-        kinds.append("before")
-    if gallery.model or gallery.mask_file(shown, "segmenter"):
-        kinds.append("segmenter")
-    if shown.id in gallery.truth:
-        kinds.append("truth")
-    stored = gallery.scores(shown)
-    heats = [gallery.classes.index(tag) for tag in stored[0].tags] if stored else []
-    value = {
-        "id": shown.id,
-        "split": shown.split,
-        "name": shown.photo.name,
-        "file": str(shown.photo.path),
-        "size": [width, height],
-        "tags": shown.photo.tags,
-        "unknown": shown.photo.unknown,
-        "masks": kinds,
-        "heats": heats,
-        "threshold": gallery.threshold(shown),
-        "facts": session.worker.facts.get(shown.id, {}),
-    }
-    return packed(request, value)
+    return packed(request, facts_of(session, session.shown(request)))
 
 
 # ---- pictures and masks --------------------------------------------------------------------------
@@ -213,17 +191,21 @@ def thumb(session: Session, request: Request) -> Response:
 def layer(session: Session, request: Request) -> Response:
     """The mask that stands for the photo, as a small picture to lay over it."""
     gallery, shown = session.gallery, session.shown(request)
-    source = gallery.mask_file(shown, gallery.main_kind(shown))
+    kind = gallery.main_kind(shown)
+    source = gallery.mask_file(shown, kind)
     if not source:
         raise HTTPException(404, "This photo has no mask yet.")
-    path = gallery.cache / "layers" / shown.split / f"{shown.photo.name}.webp"
+    place = gallery.cache / "layers" / ("mended" if kind == "mended" else shown.split)
+    path = place / f"{shown.photo.name}.webp"
     with gallery.making(path):
         if stamp(path) <= stamp(source):
-            values = read_mask(source)
+            values = gallery.mask(shown, kind)
+            assert values is not None, "its file was there"
             factor = min(1.0, THUMB / max(values.shape))
-            size = tuple(max(1, round(side * factor)) for side in values.shape[::-1])
+            height, width = (max(1, round(side * factor)) for side in values.shape)
             with writing(path) as temporary:
-                mask_layer(values, size).save(temporary, "WEBP", lossless=True, method=2)
+                drawn = mask_layer(values, (width, height))
+                drawn.save(temporary, "WEBP", lossless=True, method=2)
         body = path.read_bytes()
     return Response(body, media_type="image/webp", headers=LONG)
 
@@ -247,79 +229,13 @@ def heat(session: Session, request: Request) -> Response:
 def mask(session: Session, request: Request) -> Response:
     """A mask of the photo: a byte for each pixel of the picture, rows from the top.
 
-    With `background`, the pseudo mask with that many times the background's score.
+    With `threshold`, the pseudo mask at this background threshold.
     """
     gallery, shown = session.gallery, session.shown(request)
-    factor = number_of(request, "background", 1.0, *FACTORS)
-    if "background" in request.query_params:
-        values = gallery.with_background(shown, factor)
+    if "threshold" in request.query_params:
+        values = gallery.mended(shown, (), number_of(request, "threshold", 0.5, *THRESHOLDS))
     else:
         values = gallery.mask(shown, request.query_params.get("kind", ""))
     if values is None:
         raise HTTPException(404, "This photo has no such mask.")
     return packed_mask(session, request, shown, values)
-
-
-def packed_mask(session: Session, request: Request, shown: Shown, values: np.ndarray) -> Response:
-    """A mask (H, W) as the page reads it, with its IoU if there is a true mask."""
-    true = session.gallery.truth.get(shown.id)
-    iou = photo_iou(true(), values) if true and values.shape == size_of(session, shown) else None
-    factor = min(1.0, LARGEST / max(values.shape))
-    size = tuple(max(1, round(side * factor)) for side in values.shape[::-1])
-    small = np.asarray(Image.fromarray(values).resize(size, Image.Resampling.NEAREST))
-    headers = {
-        **FRESH,
-        "X-Size": f"{size[0]} {size[1]}",
-        "X-Objects": f"{float((values != BACKGROUND).mean()):.4f}",
-        "X-IoU": "" if iou is None else f"{iou:.4f}",
-    }
-    return compressed(request, small.tobytes(), "application/octet-stream", headers)
-
-
-def size_of(session: Session, shown: Shown) -> tuple[int, int]:
-    """Height and width of a photo."""
-    width, height = session.gallery.size(shown)
-    return height, width
-
-
-# ---- answers -------------------------------------------------------------------------------------
-
-
-def number_of(request: Request, name: str, default: float, least: float, most: float) -> float:
-    """A number of the address. Raises HTTPException."""
-    text = request.query_params.get(name)
-    try:
-        value = default if text is None else float(text)
-    except ValueError:
-        value = float("nan")
-    if not least <= value <= most:
-        raise HTTPException(400, f"{name} should be a number from {least:g} to {most:g}.")
-    return value
-
-
-def jpeg(image: Image.Image) -> bytes:
-    """A picture to the bytes of a JPEG file."""
-    stream = io.BytesIO()
-    image.save(stream, "JPEG", quality=90)
-    return stream.getvalue()
-
-
-def packed(request: Request, value: Any) -> Response:
-    """A value as JSON."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    body = text.encode("utf-8", "backslashreplace")
-    return compressed(request, body, "application/json", FRESH)
-
-
-def compressed(request: Request, body: bytes, kind: str, headers: dict[str, str]) -> Response:
-    """An answer, compressed quickly if the browser reads that."""
-    if "gzip" in request.headers.get("accept-encoding", "") and len(body) > 1000:
-        packer = zlib.compressobj(1, zlib.DEFLATED, 31)
-        body = packer.compress(body) + packer.flush()
-        headers = {**headers, "Content-Encoding": "gzip"}
-    return Response(body, media_type=kind, headers=headers)
-
-
-def base36(number: int) -> str:
-    """A time as short text for an address; "" for none."""
-    return f"{number:x}" if number else ""

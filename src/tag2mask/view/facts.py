@@ -39,7 +39,7 @@ def mask_facts(gallery: Gallery, shown: Shown) -> dict[str, Any]:
     kind = gallery.main_kind(shown)
     if not (path := gallery.mask_file(shown, kind)):
         return {}
-    facts, photo = gallery.facts, shown.photo
+    facts, photo = gallery.facts, gallery.photo(shown)
     pixels = facts.of(path, "pixels", lambda file: np.bincount(read_mask(file).ravel()).tolist())
     total = sum(pixels)
     shares = {
@@ -51,13 +51,14 @@ def mask_facts(gallery: Gallery, shown: Shown) -> dict[str, Any]:
     if shown.id in gallery.truth:
         true = gallery.truth[shown.id]
         values["iou"] = facts.of(path, "iou", lambda file: photo_iou(true(), read_mask(file)))
-    if gallery.score_file(shown):
-        values |= facts.of(path, "scores", lambda file: _score_facts(gallery, shown, file))
-    if gallery.model and (other := gallery.mask_file(shown, "segmenter")):
-        if kind == "pseudo":
+    pseudo, other = (gallery.mask_file(shown, name) for name in ("pseudo", "segmenter"))
+    if pseudo and gallery.score_file(shown):
+        values |= facts.of(pseudo, "scores", lambda file: _score_facts(gallery, shown, file))
+    if gallery.model and other:
+        if pseudo:
             of = f"agree {gallery.model}"
-            values["agree"] = facts.of(path, of, lambda file: _difference(file, other))
-        else:
+            values["agree"] = facts.of(pseudo, of, lambda file: _difference(file, other))
+        elif shown.split == "val":
             values["entropy"] = facts.of(other, "uncertainty", lambda _: None)
             if photo.tags:
                 found = {gallery.classes[number] for number in shares} - {*photo.unknown}
@@ -111,7 +112,7 @@ class Worker:
     def look(self, shown: Shown) -> None:
         """Compute the facts of a photo, unless its files are the same as before."""
         gallery = self.gallery
-        kinds = (gallery.main_kind(shown), "segmenter")
+        kinds = (gallery.main_kind(shown), "pseudo", "segmenter")
         files = [gallery.mask_file(shown, kind) for kind in kinds]
         state = tuple(stamp(file) if file else 0 for file in files)
         if self._seen_files.get(shown.id) == state:

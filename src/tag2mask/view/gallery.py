@@ -4,12 +4,12 @@ A photo has a short id, made of its name. No path is ever made from what a brows
 """
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -17,11 +17,13 @@ from PIL import Image
 from tag2mask.config import STAGE_NAMES
 from tag2mask.errors import DataError
 from tag2mask.files import Facts
+from tag2mask.formats.rows import to_table
+from tag2mask.photos.corrections import Corrected, Stroke, corrected_table
 from tag2mask.photos.images import image_size
 from tag2mask.photos.masks import read_mask, write_mask
-from tag2mask.photos.table import Photo
+from tag2mask.photos.table import Photo, Table
 from tag2mask.photos.tensors import reduced
-from tag2mask.runs.folder import DONE, MODEL, PREDICTIONS
+from tag2mask.runs.folder import DONE, MASKS, MODEL, PREDICTIONS
 from tag2mask.runs.run import Run
 from tag2mask.runs.stages import mask_maker
 
@@ -41,7 +43,7 @@ class Shown:
 
     id: str
     split: str  # "train" or "val"
-    photo: Photo
+    photo: Photo  # with the tags that the data give
 
 
 def photo_id(split: str, name: str) -> str:
@@ -67,7 +69,9 @@ class Gallery:
         # Not the run's own file: a training may be writing that one.
         self.facts = self.run.facts = facts or Facts(self.cache / "facts.jsonl")
         self._locks = [Lock() for _ in range(SEVERAL)]
-        tables = {"train": self.run.table, "val": self.run.val}
+        self._corrected: tuple[tuple[int, int], dict[str, Corrected]] = (-1, 0), {}
+        self.table = to_table(self.run.rows)
+        tables = {"train": self.table, "val": self.run.val}
         self.photos = {
             shown.id: shown
             for split, table in tables.items()
@@ -87,7 +91,30 @@ class Gallery:
     @property
     def classes(self) -> tuple[str, ...]:
         """Class names by number, background first."""
-        return self.run.table.classes
+        return self.table.classes
+
+    # ---- corrections -----------------------------------------------------------------------------
+
+    @property
+    def corrections(self) -> dict[str, Corrected]:
+        """Name of a training photo -> its corrections that are in force."""
+        log = self.run.folder / "corrections.jsonl"
+        changed = (stamp(log), log.stat().st_size if log.exists() else 0)
+        if self._corrected[0] != changed:
+            self._corrected = changed, self.run.files.corrections.state()
+        return self._corrected[1]
+
+    def corrected(self, shown: Shown) -> Corrected:
+        """The corrections of a photo."""
+        name = shown.photo.name
+        return self.corrections.get(name, Corrected()) if shown.split == "train" else Corrected()
+
+    def photo(self, shown: Shown) -> Photo:
+        """A photo with its corrected tags."""
+        if not (own := self.corrected(shown)).tags:
+            return shown.photo
+        one = Table(self.table.tags, (shown.photo,))
+        return corrected_table(one, {shown.photo.name: own}).photos[0]
 
     def making(self, path: Path) -> Lock:
         """The lock for a file of the cache, so that two requests do not write it at once."""
@@ -101,11 +128,15 @@ class Gallery:
         return part if part.exists() else self.run.files.result(stage, *names)
 
     def mask_file(self, shown: Shown, kind: str) -> Path | None:
-        """A mask of a photo that is in the run folder, or None: kind is "pseudo", "round" (of the
-        last self-training round) or "segmenter"."""
+        """A mask of a photo that is in the run folder, or None.
+
+        kind: "mended" (kept by the user), "pseudo", "round" (of the last self-training round),
+        "segmenter"."""
         name = f"{shown.photo.name}.png"
         path: Path | None = None
-        if kind == "pseudo" and shown.split == "train":
+        if kind == "mended" and self.corrected(shown).keeps_mask:
+            path = self.run.files.corrections.folder / name
+        elif kind == "pseudo" and shown.split == "train":
             path = self.newest("masks", name)
         elif kind == "round" and shown.split == "train" and self.rounds > 1:
             path = self.newest("segmenter", f"round-{self.rounds - 1}", "masks", name)
@@ -126,6 +157,8 @@ class Gallery:
 
     def main_kind(self, shown: Shown) -> str:
         """The kind of mask that stands for a photo."""
+        if self.corrected(shown).keeps_mask:
+            return "mended"
         return "pseudo" if shown.split == "train" else "segmenter"
 
     def predicted(self, shown: Shown) -> Path:
@@ -159,6 +192,8 @@ class Gallery:
             return self.truth[shown.id]() if shown.id in self.truth else None
         if kind == "before":
             return self._before(shown)
+        if kind == "mended":
+            return self.run.files.corrections.mask(shown.photo.name, self.classes)
         if path := self.mask_file(shown, kind):
             return read_mask(path)
         if kind == "segmenter" and self.model:
@@ -227,19 +262,23 @@ class Gallery:
         pixels = to_pixels(scores, max(1, round(height * factor)), max(1, round(width * factor)))
         return np.array(self.maker.present(photo), np.uint8)[pixels.argmax(0)]
 
-    def with_background(self, shown: Shown, factor: float) -> np.ndarray | None:
-        """The pseudo mask of a photo with `factor` times the background's score; None without
-        score maps. With masks.scores = logits, this is `factor` times the threshold."""
-        if not (stored := self.scores(shown)):
+    def mended(
+        self, shown: Shown, strokes: Sequence[Stroke] = (), threshold: float | None = None
+    ) -> np.ndarray | None:
+        """The mask of a training photo with these strokes and this background threshold; None if it
+        has no score maps yet. Raises DataError."""
+        from tag2mask.masks.mend import mend
+
+        if not (path := self.score_file(shown)):
             return None
-        photo, scores = stored
-        scores[0] *= factor
-        return self.maker.mask(photo, scores / scores.sum(0).clamp(min=1e-9))
+        folder = path.parents[shown.photo.name.count("/")]
+        if not (folder / MASKS).exists():
+            raise DataError("the pseudo masks are not finished; wait until all are made")
+        return mend(self.maker, folder, self.photo(shown), strokes, threshold)
 
     def threshold(self, shown: Shown) -> float | None:
         """The mean background threshold of a photo's tags, in 0-1 of the highest score; None if
         masks.scores has none."""
-        from tag2mask.masks.scores import relative
 
         settings = self.run.config.masks
         if settings.scores != "logits" or not (stored := self.scores(shown)):
@@ -256,7 +295,6 @@ class Gallery:
     def version(self) -> str:
         """Names this reading of the run: another one may have other photos or tags."""
         return hashlib.sha256(repr(self.state()).encode()).hexdigest()[:12]
-
 
     def state(self) -> tuple[int, ...]:
         """Changes when the run has new settings or results: then the page reads them again."""

@@ -44,7 +44,9 @@ class Guard:
             return
         if scope["type"] != "http":
             return  # no web sockets here
-        headers = {key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]}
+        headers = {
+            key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]
+        }
 
         async def answer(message: Message) -> None:
             if message["type"] == "http.response.start":
