@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from tag2mask.errors import DataError
+from tag2mask.files import sha256
 from tag2mask.photos.correction_log import (
     Correction,
     CorrectionLog,
@@ -112,13 +113,18 @@ class Corrections:
         """The mask that is kept of a photo: (H, W) uint8 in the numbers of `classes`, background
         first. A class that is not among them becomes 255. Raises DataError if it cannot be read.
         """
-        assert corrected.last and corrected.keeps_mask
+        assert corrected.last
         number = {tag_key(name): i for i, name in enumerate(classes)}
         numbers = np.full(256, IGNORE, np.uint8)
         for i, name in enumerate(corrected.last.classes):
             numbers[i] = number.get(tag_key(name), IGNORE)
-        mask: np.ndarray = numbers[read_mask(self._version(corrected.last.sha256))]
+        mask: np.ndarray = numbers[read_mask(self.kept_file(corrected))]
         return mask
+
+    def kept_file(self, corrected: Corrected) -> Path:
+        """The file of the mask that is kept of a photo, as it was written."""
+        assert corrected.last and corrected.keeps_mask
+        return self._version(corrected.last.sha256)
 
     # ---- what is added ---------------------------------------------------------------------------
 
@@ -174,10 +180,10 @@ class Corrections:
         mask.
         """
         with self._log.lock:
-            sha256, last = _sha256(file), self.of(photo).last
+            digest, last = _digest(file), self.of(photo).last
             own = file == self.file(photo)  # after a kill, it may be an earlier version
-            known = self._version(sha256).exists() if own else last and last.sha256 == sha256
-            if not sha256 or known:
+            known = self._version(digest).exists() if own else last and last.sha256 == digest
+            if not digest or known:
                 return False
             read_mask(file)
             self._keep("mended", photo, file.read_bytes(), classes, by_hand=True)
@@ -187,9 +193,9 @@ class Corrections:
         self, value: MaskValue, photo: str, png: bytes, classes: Sequence[str], **more: Any
     ) -> str:
         self.file(photo)  # raises before anything is written
-        sha256 = hashlib.sha256(png).hexdigest()
-        write_through(self._version(sha256), png)
-        kept = {"sha256": sha256, "classes": tuple(classes)}
+        digest = hashlib.sha256(png).hexdigest()
+        write_through(self._version(digest), png)
+        kept = {"sha256": digest, "classes": tuple(classes)}
         return self._add(MaskCorrection(**new_line(), photo=photo, value=value, **kept, **more))
 
     def _add(self, line: Correction) -> str:
@@ -224,7 +230,7 @@ class Corrections:
             state = self.state()
             for photo in masks.intersection(masks if photos is None else photos):
                 last, path = state.get(photo, Corrected()).last, self.file(photo)
-                wanted, there = last.sha256 if last else "", _sha256(path)
+                wanted, there = last.sha256 if last else "", _digest(path)
                 if there == wanted or (there and not self._version(there).exists()):
                     continue
                 if wanted:
@@ -239,8 +245,8 @@ class Corrections:
             raise DataError(f"{photo!r} is not the name of a photo")
         return self.folder / f"{photo}.png"
 
-    def _version(self, sha256: str) -> Path:
-        return self.folder / ".versions" / f"{sha256}.png"
+    def _version(self, digest: str) -> Path:
+        return self.folder / ".versions" / f"{digest}.png"
 
 
 def corrected_table(table: Table, state: Mapping[str, Corrected]) -> Table:
@@ -267,5 +273,5 @@ def corrected_table(table: Table, state: Mapping[str, Corrected]) -> Table:
     return replace(table, photos=tuple(map(corrected, table.photos)))
 
 
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+def _digest(path: Path) -> str:
+    return sha256(path) if path.is_file() else ""

@@ -26,7 +26,7 @@ from tag2mask.progress import log, start_log
 DONE, STARTED, FINDINGS = "done.json", "started.json", "findings.json"
 CHECKPOINT, TRAINING_METRICS, MODEL = "checkpoint", "metrics.jsonl", "model.safetensors"
 CLUSTERS, METRICS, PAGE = "clusters.json", "metrics.json", "index.html"
-MASKS = CLASSES_FILE
+MASKS, MADE = CLASSES_FILE, "made.json"
 PREDICTIONS = "predictions"
 
 
