@@ -10,14 +10,16 @@ from tag2mask.photos.masks import read_mask
 from tag2mask.photos.table import Photo
 from tag2mask.segmenter import predict as module
 from tag2mask.segmenter.deeplab import DeepLabV2
+from tag2mask.segmenter.heads import create_segmenter
 from tag2mask.segmenter.predict import Prediction, _object_first, predict, predict_photos
 
 
-@pytest.fixture
-def model(settings):
+@pytest.fixture(params=["deeplab_v2", "fpn"])
+def model(settings, request):
     torch.manual_seed(0)
-    model = DeepLabV2(settings, ("background", "disc", "box"))
-    for head in model.heads:
+    settings = settings.model_copy(update={"head": request.param})
+    model = create_segmenter(settings, ("background", "disc", "box"))
+    for head in model.heads if request.param == "deeplab_v2" else [model.classify]:
         torch.nn.init.normal_(head.weight, std=0.3)  # opinions that differ from pixel to pixel
     return model.eval()
 
@@ -48,10 +50,12 @@ def test_mask_has_the_pictures_size(model, settings, size, flip):
 @pytest.mark.parametrize("changes", [{}, {"object_first": False}, {"crf": {"iterations": 3}}])
 def test_probs_are_the_softmax_of_the_logits_whatever_decides(model, settings, changes, tmp_path):
     """[.4, .35, .25] stays that: what `object_first` and the CRF make of it is the decision."""
-    image, settings = noise(49, 65), type(settings)(**{**settings.model_dump(), **changes})
+    corners = model.align_corners
+    size = (49, 65) if corners else (64, 32)  # sides that the network takes as they are
+    image, settings = noise(*size), type(settings)(**{**settings.model_dump(), **changes})
     image.save(tmp_path / "a.png")
     logits = model(torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)[None] / 255)
-    up = torch.nn.functional.interpolate(logits, (49, 65), mode="bilinear", align_corners=True)
+    up = torch.nn.functional.interpolate(logits, size, mode="bilinear", align_corners=corners)
     softmax = up.softmax(1)[0].detach().numpy()
     ((_, streamed),) = predict_photos(model, [Photo("a", tmp_path / "a.png", ())], settings)
     for result in (predict(model, image, settings), streamed):

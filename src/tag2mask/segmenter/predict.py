@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -23,7 +22,7 @@ from tag2mask.photos.masks import write_mask
 from tag2mask.photos.table import BACKGROUND, Photo
 from tag2mask.photos.tensors import enlarge, likeliest, reduced, to_tensor
 from tag2mask.processes import cores, parallel_map
-from tag2mask.segmenter.deeplab import DeepLabV2
+from tag2mask.segmenter.network import Segmenter
 
 # Differs from DeepLab: classes that do not reach this probability in any pixel are left out of the
 # CRF, because each class takes time
@@ -74,7 +73,7 @@ class Prediction:
 
 
 def predict(
-    model: DeepLabV2, image: Image.Image, settings: SegmenterSettings | None = None
+    model: Segmenter, image: Image.Image, settings: SegmenterSettings | None = None
 ) -> Prediction:
     """An RGB photo to its Prediction. `settings` (sizes, scales, CRF); None: the model's."""
     settings = settings or model.settings
@@ -85,7 +84,7 @@ def predict(
 
 
 def predict_photos(
-    model: DeepLabV2,
+    model: Segmenter,
     photos: Iterable[Photo],
     settings: SegmenterSettings | None = None,
     threads: int | None = None,
@@ -126,7 +125,7 @@ def predict_photos(
 
 
 @torch.inference_mode()
-def _probabilities(model: DeepLabV2, image: Image.Image, settings: SegmenterSettings) -> np.ndarray:
+def _probabilities(model: Segmenter, image: Image.Image, settings: SegmenterSettings) -> np.ndarray:
     """Softmax averaged over scales and mirror: a photo of w x h to (C, h, w) float32."""
     device = next(model.parameters()).device
     model.eval()
@@ -138,9 +137,7 @@ def _probabilities(model: DeepLabV2, image: Image.Image, settings: SegmenterSett
         batch = to_tensor(image.resize((width, height), Image.Resampling.BILINEAR))[None].to(device)
         if settings.flip:
             batch = torch.cat([batch, batch.flip(-1)])
-        size = (image.height, image.width)
-        logits = F.interpolate(model(batch).float(), size, mode="bilinear", align_corners=True)
-        probs = logits.softmax(1)
+        probs = model.probabilities(batch, (image.height, image.width))
         total = total + (probs[0] + probs[1].flip(-1) if settings.flip else probs[0])
     mean: Tensor = total / (len(settings.test_scales) * (1 + settings.flip))
     return mean.cpu().numpy()
