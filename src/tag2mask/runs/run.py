@@ -23,7 +23,7 @@ from tag2mask.runs.folder import CLUSTERS, METRICS, MODEL, PAGE, RunFolder
 if TYPE_CHECKING:
     import torch
 
-    from tag2mask.segmenter.deeplab import DeepLabV2
+    from tag2mask.segmenter.network import Segmenter
     from tag2mask.segmenter.predict import Prediction
 
 # Settings of the segmenter that are used after its training. Its training also uses them, without
@@ -187,9 +187,9 @@ class Run:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     @cached_property
-    def segmenter(self) -> "DeepLabV2":
+    def segmenter(self) -> "Segmenter":
         """The segmenter of the last finished training, ready to predict. Raises RunError."""
-        from tag2mask.segmenter.deeplab import load_segmenter
+        from tag2mask.segmenter.heads import load_segmenter
 
         return load_segmenter(self.files.need("segmenter", MODEL)).to(self.device)
 
