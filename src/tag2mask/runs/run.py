@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from tag2mask.photos.predictions import Prediction, Row
-    from tag2mask.segmenter.deeplab import DeepLabV2
+    from tag2mask.segmenter.network import Segmenter
 
 # Settings of the segmenter that are used after its training. Its training also uses them, without
 # object_first, if it learns from its own masks (rounds > 1).
@@ -208,9 +208,9 @@ class Run:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     @cached_property
-    def segmenter(self) -> "DeepLabV2":
+    def segmenter(self) -> "Segmenter":
         """The segmenter of the last finished training, ready to predict. Raises RunError."""
-        from tag2mask.segmenter.deeplab import load_segmenter
+        from tag2mask.segmenter.heads import load_segmenter
 
         return load_segmenter(self.files.need("segmenter", MODEL)).to(self.device)
 
