@@ -11,7 +11,7 @@ from PIL import Image
 
 from tag2mask.photos.colors import label_places, mask_layer
 from tag2mask.photos.masks import count_pixels, read_mask
-from tag2mask.photos.table import BACKGROUND, IGNORE, Photo
+from tag2mask.photos.table import BACKGROUND, IGNORE, Photo, evenly_spaced
 from tag2mask.progress import track
 from tag2mask.report.draw import heatmap
 
@@ -75,12 +75,6 @@ def photo_iou(truth: np.ndarray, mask: np.ndarray) -> float | None:
     if occurs[BACKGROUND + 1 :].any():
         occurs[BACKGROUND] = False
     return float((hits[occurs] / union[occurs]).mean()) if occurs.any() else None
-
-
-def evenly_spaced(photos: Sequence[Photo], count: int) -> list[Photo]:
-    """`count` of the photos, evenly spaced."""
-    places = np.linspace(0, len(photos) - 1, min(count, len(photos))).astype(int)
-    return [photos[i] for i in np.unique(places)]
 
 
 def choose(
