@@ -7,6 +7,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from tag2mask.evaluate.confusion import Result
+from tag2mask.evaluate.objects import by_size
 
 MOST_ROWS = 50  # tags in a table of finds
 
@@ -75,6 +76,9 @@ def _caption(result: Result) -> str:
         f"{_percent(share)} % of {true} is taken for {predicted}"
         for true, predicted, share in result.confusions(3)
     ]
+    for size, row in by_size(result.objects).items() if result.objects is not None else ():
+        recall, iou = _percent(row["recall"]), _percent(row["iou"])
+        lines.append(f"{row['objects']} objects of {size} of a photo: recall {recall}, IoU {iou}")
     return "\n".join(lines)
 
 

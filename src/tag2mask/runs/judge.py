@@ -1,14 +1,16 @@
 """What the tags say about masks and the segmenter: figures, warnings, and refusal."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tag2mask.errors import TrainingError
 from tag2mask.files import read_json, write_json
-from tag2mask.photos.table import Table
+from tag2mask.photos.table import Photo, Table
 from tag2mask.processes import rank
 from tag2mask.progress import console, log
 from tag2mask.runs.folder import FINDS, SAMPLE
@@ -64,6 +66,23 @@ def judge_predictions(run: Run, predictions: Path) -> Finds | None:
         return finds
     tried = run.files.result("segmenter", FINDS)
     return read_json(tried) if tried.exists() else None
+
+
+def judge_peaks(
+    run: Run, photos: Sequence[Photo], truth: Callable[[Photo], np.ndarray]
+) -> dict[str, dict[str, int]]:
+    """Training photos with true masks to how often the evidence is highest on the object; logged.
+
+    It tells a classifier that knows the place from masks that show the extent: for a small thing,
+    the place is what counts.
+    """
+    from tag2mask.evaluate import count_peaks, peaks_text
+    from tag2mask.masks import read_maps
+
+    maps = partial(read_maps, run.files.need("masks"))
+    if peaks := count_peaks(photos, run.table.classes, maps, truth):
+        log.info(f"pseudo masks: {peaks_text(peaks)}")
+    return peaks
 
 
 def _tell(title: str, finds: Finds) -> None:

@@ -33,7 +33,7 @@ from tag2mask.runs.folder import (
     PREDICTIONS,
     SAMPLE,
 )
-from tag2mask.runs.judge import judge_masks, judge_predictions, judge_segmenter
+from tag2mask.runs.judge import judge_masks, judge_peaks, judge_predictions, judge_segmenter
 from tag2mask.runs.run import Run
 
 if TYPE_CHECKING:
@@ -284,6 +284,8 @@ def _score(
     log.info(f"{title} ({facts}, {result.images} images)")
     names = [photo.name for photo in photos]
     metrics: dict[str, Any] = result.summary(**about, list_hash=list_hash(names))
+    if truths == "train":
+        metrics["peaks"] = judge_peaks(run, photos, truth.read)
     return metrics
 
 
