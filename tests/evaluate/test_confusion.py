@@ -286,6 +286,7 @@ def test_summary_is_json_and_says_how_the_metrics_were_made():
             "mean_over",
             "predicted_ignore",
             "confusions",
+            "by_size",
         ),
         *("boundary_miou", "boundary_iou"),
     }

@@ -11,12 +11,13 @@ import pytest
 from PIL import Image
 
 from tag2mask.config import MaskSettings
+from tag2mask.files import write_json
 from tag2mask.photos.colors import color
 from tag2mask.photos.masks import write_mask
 from tag2mask.photos.table import Photo, Table
 from tag2mask.report import write_report
 from tag2mask.report.curves import read_chart
-from tag2mask.report.pictures import Choice, choose, make_strip, photo_iou, picture_width
+from tag2mask.report.pictures import LOOK_AT, Choice, choose, make_strip, photo_iou, picture_width
 from tag2mask.segmenter.predict import Prediction
 
 
@@ -376,14 +377,105 @@ def test_photos_that_may_show_anything_are_not_photos_of_nothing(run):
     assert "Photos of nothing" not in page
 
 
-def test_the_page_says_what_the_segmenter_finds(run):
+SCRIPT = "<script>alert(1)</script>"
+FIGURES = {"area": [0.001, 0.123, 0.5], "covered": 1, "others": 7, "marked": 2}
+
+
+def finds(split, **changes):
+    """The entry "finds" of a run: 猫 is found in 1 of 3 photos, the other tag in 2 of 8."""
+    tags = {SCRIPT: {"photos": 8, "found": 2}, "猫": {"photos": 3, "found": 1}}
+    tags = {tag: {**numbers, **FIGURES, "covered_others": 3} for tag, numbers in tags.items()}
+    return {
+        "images": 30,
+        "split": split,
+        "tags": tags,
+        "nothing": {"photos": 60, "marked": 5},
+        "tagged": {"photos": 11, "empty": 4},
+        "doubts": ["nothing <b>works</b>: 猫. Try --segmenter.steps 1600"],
+        "look_at": {"missed": [], "covered": []},
+    } | changes
+
+
+def say(run, found, masks=None):
+    """Write the finds of the segmenter and of the pseudo masks; returns the text of the page."""
     path = run.folder / "evaluate/metrics.json"
-    finds = {"least_pixels": 20, "tags": {}, "nothing": {"photos": 0, "marked": 0}}
-    tags = {"<script>alert(1)</script>": {"photos": 8, "found": 2}, "猫": {"photos": 3, "found": 1}}
-    for changes, want in (
-        ({"tags": tags}, "finds 3 of 11 tags (<script>alert(1)</script> 2 of 8, 猫 1 of 3)."),
-        ({"nothing": {"photos": 60, "marked": 5}}, "marks something on 5 of 60 photos of nothing"),
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"finds": found}))
+    write_json(run.folder / "masks/masks.json", {"finds": masks})
+    return re.sub(r"\s+", " ", Page(render(run)).text)
+
+
+def test_the_page_says_what_the_segmenter_finds(run):
+    old = {"least_pixels": 20, "tags": {}, "nothing": {"photos": 60, "marked": 5}}  # version 0.1
+    assert "marks something on 5 of 60 photos of nothing" in say(run, old)
+    tags = {SCRIPT: {"photos": 8, "found": 2}, "猫": {"photos": 3, "found": 1}}
+    assert "finds 3 of 11 tags (<script>alert(1)</script> 2 of 8, 猫 1 of 3)" in say(
+        run, old | {"tags": tags}
+    )
+    text = say(run, finds("val"), finds("train", tags={"猫": {"photos": 9, "found": 9, **FIGURES}}))
+    for part in (
+        "finds 3 of 11 tags (<script>alert(1)</script> 2 of 8, 猫 1 of 3) and marks something on 5 "
+        "of 60 photos of nothing; 4 of 11 masks of photos with tags are empty",
+        "Segmenter, on validation photos: look at Nothing <b>works</b>: 猫. Try --segmenter.steps",
+        "猫9 of 912 % (0.1 to 50)11 of 32 of 712 % (0.1 to 50)4",
     ):
-        metrics = json.loads(path.read_text())
-        path.write_text(json.dumps({**metrics, "finds": {**finds, **changes}}))
-        assert want in re.sub(r"\s+", " ", Page(render(run)).text)
+        assert part in text
+
+
+def test_without_true_masks_tags_give_the_figure(run):
+    (run.folder / "evaluate/metrics.json").write_text('{"pseudo": null, "segmenter": null}')
+    text = say(run, finds("train"), finds("train"))
+    assert text.count("3 of 11tags found") == 2 and "No true masks" not in text
+    assert "By the tags of 30 training photos, the segmenter finds 3 of 11 tags" in text
+
+
+def test_without_validation_photos_the_page_shows_what_the_segmenter_was_tried_on(run):
+    shutil.copytree(run.folder / "masks", run.folder / "segmenter/sample")
+    path = run.folder / "evaluate/metrics.json"
+    path.write_text(json.dumps({"pseudo": None, "segmenter": None, "finds": finds("train")}))
+    text = re.sub(r"\s+", " ", Page(render(run, val=None, truth=lambda photo: None)).text)
+    assert "Predictions on training photos This run has no validation photos" in text
+    assert "give some with --val; they need no tags" in text
+    assert text.count(" prediction ") >= 6 and "segmenter on a training photo without" in text
+
+
+def test_without_true_masks_photos_with_faults_come_first(run):
+    photos, none = run.train.photos, lambda photo: None
+    look_at = {"missed": [p.name for p in photos[3:8]], "covered": [p.name for p in photos[7:10]]}
+    groups = choose(photos, run.folder / "masks", none, 6, "masks", look_at)
+    names = [[choice.photo.name for choice in group] for _, group in groups]
+    assert [title for title, _ in groups] == [*LOOK_AT.values(), "Others"]
+    assert [len(group) for group in names] == [2, 2, 2]
+    assert set(names[0]) <= set(look_at["missed"]) and set(names[1]) <= set(look_at["covered"])
+    assert len({name for group in names for name in group}) == 6, "no photo is there twice"
+    groups = choose(photos, run.folder / "masks", none, 6, "masks", {"missed": [], "covered": []})
+    assert [(title, len(group)) for title, group in groups] == [("Others", 6)]
+    ranked = choose(photos, run.folder / "masks", run.truth, 6, "masks", look_at)
+    assert ranked[0][0] == "Best", "true masks say more than tags"
+
+
+def test_a_photo_of_nothing_is_worth_1_if_its_mask_is_empty_else_0(run):
+    val = with_nothing(run)["val"]
+    groups = choose(val.photos, run.folder / "evaluate/predictions", run.truth, 6, "masks")
+    assert [choice.iou for choice in groups[-1][1]] == [0, 1]
+
+
+def test_a_miss_is_not_among_the_best(run):
+    for photo in run.train.photos[2:]:
+        write_mask(run.folder / "masks" / f"{photo.name}.png", np.zeros((96, 128), np.uint8))
+    best = choose(run.train.photos, run.folder / "masks", run.truth, 9, "masks")[0]
+    assert best[0] == "Best" and {c.photo.name for c in best[1]} == {
+        p.name for p in run.train.photos[:2]
+    }
+
+
+def test_objects_by_size_and_peaks_are_on_the_page(run):
+    path = run.folder / "evaluate/metrics.json"
+    metrics = json.loads(path.read_text())
+    metrics["pseudo"] |= {
+        "by_size": {"< 0.5 %": {"objects": 7, "recall": 0.25, "iou": 0.125}},
+        "peaks": {"猫": {"photos": 9, "on_object": 8}},
+    }
+    path.write_text(json.dumps(metrics))
+    text = say(run, finds("val"), finds("train"))
+    assert "< 0.5 %: recall 25 %, IoU 12 % (7 objects)" in text
+    assert "猫1 of 38 of 912 %" in text and "Peak on it" in text

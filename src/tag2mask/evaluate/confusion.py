@@ -20,6 +20,7 @@ import numpy as np
 
 from tag2mask.errors import DataError
 from tag2mask.evaluate.boundary import boundary_counts
+from tag2mask.evaluate.objects import by_size, object_scores
 from tag2mask.photos.masks import count_pixels, read_mask
 from tag2mask.photos.table import IGNORE
 from tag2mask.processes import cores, parallel_map
@@ -48,6 +49,7 @@ class Result:
     images: int
     boundary: np.ndarray | None = None  # (2, C) int64: intersection and union of the bands
     mean_over: tuple[str, ...] = ()
+    objects: np.ndarray | None = None  # (N, 3): see `object_scores`
 
     def __post_init__(self) -> None:
         check_mean_over(self.mean_over, self.classes)
@@ -119,7 +121,7 @@ class Result:
         `stated`: facts that must be reported with a metric: split, labels ("given", "predicted",
         "none"), crf, weights, seed, list_hash (`list_hash` of the photos' names).
         """
-        summary = {
+        summary: dict[str, Any] = {
             "miou": _plain(self.miou),
             "iou": self._named(self.iou),
             "precision": self._named(self.precision),
@@ -129,6 +131,8 @@ class Result:
             "predicted_ignore": self.predicted_ignore,
             "confusions": self.confusions(),
         }
+        if self.objects is not None:
+            summary["by_size"] = by_size(self.objects)
         if self.boundary_iou is not None:
             summary["boundary_miou"] = _plain(self.mean(self.boundary_iou))
             summary["boundary_iou"] = self._named(self.boundary_iou)
@@ -167,6 +171,7 @@ def evaluate_masks(
     counts = np.zeros((256, 256), np.int64)
     bands = np.zeros((2, 256), np.int64)
     images, problems = 0, []
+    objects = [np.empty((0, 3))]
     limit = IGNORE if classes is None else len(classes)
     workers = workers or cores()
 
@@ -189,6 +194,7 @@ def evaluate_masks(
             continue
         images += 1
         counts += answer[0]
+        objects.append(object_scores(answer[0]))
         bands += answer[1]
     if problems:
         raise DataError(problems)
@@ -200,7 +206,8 @@ def evaluate_masks(
     size = len(classes)
     matrix = np.concatenate([counts[:size, :size], counts[:size, IGNORE:]], 1)
     seen_bands = bands[:, :size] if boundary else None
-    return Result(tuple(classes), matrix, images, seen_bands, tuple(mean_over))
+    found = np.concatenate(objects)
+    return Result(tuple(classes), matrix, images, seen_bands, tuple(mean_over), found)
 
 
 def _read(mask: Mask) -> np.ndarray:

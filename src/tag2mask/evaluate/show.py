@@ -1,10 +1,15 @@
 """Metrics as a table for the terminal."""
 
+from typing import Any
+
 import numpy as np
 from rich.table import Table as Grid
 from rich.text import Text
 
 from tag2mask.evaluate.confusion import Result
+from tag2mask.evaluate.objects import by_size
+
+MOST_ROWS = 50  # tags in a table of finds
 
 
 def result_table(result: Result, title: str) -> Grid:
@@ -30,6 +35,35 @@ def result_table(result: Result, title: str) -> Grid:
     return grid
 
 
+def finds_table(finds: dict[str, Any], title: str) -> Grid:
+    """The entry "finds" of metrics.json as a table for `rich`, the least found tags first."""
+    grid = Grid(title=title)
+    grid.add_column("tag")
+    others = any(n["marked"] for n in finds["tags"].values())
+    marks = ["also in"] if others else []
+    for name in ("found in", *marks, "area, median (range)", "covers > 90 %"):
+        grid.add_column(name, justify="right")
+    rows = sorted(finds["tags"].items(), key=lambda item: item[1]["found"] / item[1]["photos"])
+    for tag, n in rows[:MOST_ROWS]:
+        marked = [f"{n['marked']} of {n['others']} others"] if others else []
+        covered = n["covered"] + n["covered_others"]
+        found = f"{n['found']} of {n['photos']}"
+        grid.add_row(Text(tag), found, *marked, area_text(n["area"]), str(covered or ""))
+    if (more := len(rows) - MOST_ROWS) > 0:
+        grid.caption = f"and {more} more"
+    return grid
+
+
+def area_text(area: list[float] | None) -> str:
+    """Smallest, median and largest share in 0-1 to text: "1.4 % (0.12 to 38)"."""
+    if area is None:
+        return "-"
+    low, middle, high = (
+        f"{100 * share:.0f}" if share >= 0.1 else f"{100 * share:.2g}" for share in area
+    )
+    return f"{middle} % ({low} to {high})"
+
+
 def _caption(result: Result) -> str:
     absent = [result.classes[i] for i in np.flatnonzero(result.matrix.sum(1) == 0)]
     lines = [f"{result.images} images"]
@@ -42,6 +76,9 @@ def _caption(result: Result) -> str:
         f"{_percent(share)} % of {true} is taken for {predicted}"
         for true, predicted, share in result.confusions(3)
     ]
+    for size, row in by_size(result.objects).items() if result.objects is not None else ():
+        recall, iou = _percent(row["recall"]), _percent(row["iou"])
+        lines.append(f"{row['objects']} objects of {size} of a photo: recall {recall}, IoU {iou}")
     return "\n".join(lines)
 
 

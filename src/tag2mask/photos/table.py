@@ -11,6 +11,7 @@ import hashlib
 import os
 import re
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -121,6 +122,12 @@ class Table:
             digest.update(repr((photo.name, photo.tags, photo.path.stat().st_size)).encode())
             digest.update(repr(photo.unknown).encode() if photo.unknown else b"")
         return digest.hexdigest()[:16]
+
+
+def evenly_spaced(photos: Sequence[Photo], count: int) -> list[Photo]:
+    """`count` of the photos, evenly spaced; all if there are fewer."""
+    places = np.linspace(0, len(photos) - 1, min(count, len(photos))).astype(int)
+    return [photos[place] for place in places]
 
 
 def tag_key(tag: str) -> str:

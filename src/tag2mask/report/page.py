@@ -28,6 +28,7 @@ from tag2mask.report.pictures import (
     mask_path,
     picture_width,
 )
+from tag2mask.report.tags import tag_rows, total
 
 MEASURED = {"pseudo": "masks", "segmenter": "segmenter"}  # entry of metrics.json: its stage
 Groups = list[tuple[str, list[Strip]]]
@@ -53,10 +54,18 @@ def write_report(
     done = {stage: read_json(file) for stage, file in files.items() if file.exists()}
     metrics = _read(run_dir / "evaluate" / "metrics.json") or {}
     masks = config.pseudo_masks(run_dir) if "segmenter" in done else run_dir / "masks"
-    predictions = run_dir / "evaluate" / "predictions"
+    found = {
+        "masks": (_read(run_dir / "masks" / "masks.json") or {}).get("finds"),
+        "segmenter": metrics.get("finds") or _read(run_dir / "segmenter" / "finds.json"),
+    }
+    look_at = {stage: (finds or {}).get("look_at") for stage, finds in found.items()}
     count = config.report.photos_per_split
-    chosen = choose(train.photos, masks, truth, count, "pseudo masks")
-    chosen_val = choose(val.photos, predictions, truth, count, "predictions") if val else []
+    chosen = choose(train.photos, masks, truth, count, "pseudo masks", look_at["masks"])
+    # Without validation photos, the page shows the training photos on which it was tried.
+    predictions = run_dir / ("evaluate/predictions" if val else "segmenter/sample")
+    others = val.photos if val else _with_mask(train, predictions)
+    options = (truth, count, "predictions", look_at["segmenter"])
+    chosen_val = choose(others, predictions, *options) if others else []
     photos = [choice.photo for _, group in chosen + chosen_val for choice in group]
     width = picture_width(sum(map(count_panels, photos)))
 
@@ -67,6 +76,7 @@ def write_report(
 
     train_groups = strips(chosen, "pseudo mask", masks, scores)
     val_groups = strips(chosen_val, "prediction", predictions, None)
+    peaks = (metrics.get("pseudo") or {}).get("peaks")
     template = _environment(train.classes).get_template("page.html.jinja")
     html = template.render(
         name=run_dir.resolve().name,
@@ -76,7 +86,10 @@ def write_report(
         val=val,
         done=done,
         hero=_hero(train_groups, val_groups),
-        finds=metrics.get("finds"),
+        found=found,
+        total={stage: total(finds) for stage, finds in found.items()},
+        tag_rows=tag_rows(train.tags, found["masks"], found["segmenter"], peaks),
+        any_peak=bool(peaks),
         measured=[(stage, metrics.get(key)) for key, stage in MEASURED.items()],
         per_class=_per_class(metrics, train.classes),
         clusters=_read(run_dir / "clusters" / "clusters.json"),
@@ -99,6 +112,10 @@ def write_report(
     if "segmenter" in done:
         write_card(run_dir, config, train, metrics.get("segmenter"))
     return page
+
+
+def _with_mask(table: Table, folder: Path) -> list[Photo]:
+    return [photo for photo in table.photos if mask_path(folder, photo).exists()]
 
 
 def _read(path: Path) -> Any:
@@ -135,15 +152,21 @@ def _duration(seconds: float) -> str:
 
 
 def _hero(train_groups: Groups, val_groups: Groups) -> tuple[Strip | None, Strip | None]:
-    """A training and a validation photo for the top of the page, with two classes if possible."""
-    train, val = (
-        [s for _, strips in groups[:1] for s in strips if any(p.kind == "mask" for p in s.panels)]
-        for groups in (train_groups, val_groups)
-    )
-    return (
-        max(train, key=lambda strip: min(len(strip.numbers), 2), default=None),
-        max(val, key=lambda strip: min(len(strip.panels[0].labels), 2), default=None),
-    )
+    """A training and a validation photo for the top of the page: of the best ones if these are
+    known, with a mask that shows something, with two classes if possible."""
+
+    def best(groups: Groups) -> Strip | None:
+        ranked = any(strip.iou is not None for _, strips in groups[:1] for strip in strips)
+        strips = [strip for _, some in groups[: 1 if ranked else None] for strip in some]
+        strips = [strip for strip in strips if _shown(strip) >= 0]
+        return max(strips, key=lambda strip: min(_shown(strip), 2), default=None)
+
+    return best(train_groups), best(val_groups)
+
+
+def _shown(strip: Strip) -> int:
+    """How many classes the mask of a strip shows; -1 if it has none."""
+    return next((len(panel.labels) for panel in strip.panels if panel.kind == "mask"), -1)
 
 
 def _per_class(metrics: Mapping[str, Any], classes: Sequence[str]) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from PIL import Image
 
 from tag2mask.photos.colors import label_places, mask_layer
 from tag2mask.photos.masks import count_pixels, read_mask
-from tag2mask.photos.table import BACKGROUND, IGNORE, Photo
+from tag2mask.photos.table import BACKGROUND, IGNORE, Photo, evenly_spaced
 from tag2mask.progress import track
 from tag2mask.report.draw import heatmap
 
@@ -21,13 +21,20 @@ MOST_NOTHING = 2  # photos of nothing
 PIXELS = 12e6  # of all pictures of the page together: about 3 MB
 WIDEST = 400
 
+# Photos to look at, by the keys of "look_at" in the finds, and their headings.
+LOOK_AT = {
+    "missed": "A tag of the photo is not in the mask",
+    "covered": "One class covers more than 90 % of the photo",
+}
+
 Truth = Callable[[Photo], np.ndarray | None]
 Scores = Callable[[Photo], np.ndarray | None]
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A photo for the page, and the IoU of its mask if it has a true mask."""
+    """A photo for the page, and the IoU of its mask if it has a true mask or shows nothing: then
+    it is 1 for an empty mask, else 0."""
 
     photo: Photo
     iou: float | None = None
@@ -77,57 +84,75 @@ def photo_iou(truth: np.ndarray, mask: np.ndarray) -> float | None:
     return float((hits[occurs] / union[occurs]).mean()) if occurs.any() else None
 
 
-def evenly_spaced(photos: Sequence[Photo], count: int) -> list[Photo]:
-    """`count` of the photos, evenly spaced."""
-    places = np.linspace(0, len(photos) - 1, min(count, len(photos))).astype(int)
-    return [photos[i] for i in np.unique(places)]
-
-
 def choose(
-    photos: Sequence[Photo], masks: Path, truth: Truth, count: int, what: str
-) -> list[tuple[str, list[Choice]]]:
-    """Photos to groups for the page: (heading, choices).
-
-    The best, the middle and the worst by `photo_iou`; evenly spaced photos if fewer than three have
-    true masks. Then at most two photos of nothing, first those whose mask shows something. `what`
-    names the masks in the progress bar.
-    """
-    with_mask = [photo for photo in photos if mask_path(masks, photo).exists()]
-    nothing = [photo for photo in with_mask if photo.of_nothing]
-    if not nothing or len(nothing) == len(with_mask):
-        return _ranked(photos, with_mask, masks, truth, count, what)
-    others = [photo for photo in with_mask if not photo.of_nothing]
-    groups = _ranked(photos, others, masks, truth, count, what)
-    some = evenly_spaced(nothing, MOST_COMPARED)
-    marked = [photo for photo in some if read_mask(mask_path(masks, photo)).any()]
-    rest = [photo for photo in some if photo not in marked]
-    shown = [Choice(photo) for photo in (marked + rest)[:MOST_NOTHING]]
-    return [*groups, ("Photos of nothing", shown)]
-
-
-def _ranked(
     photos: Sequence[Photo],
-    with_mask: Sequence[Photo],
     masks: Path,
     truth: Truth,
     count: int,
     what: str,
+    look_at: Mapping[str, Sequence[str]] | None = None,
 ) -> list[tuple[str, list[Choice]]]:
+    """Photos to groups for the page: (heading, choices).
+
+    The best, the middle and the worst by `photo_iou`. If fewer than three have true masks: those
+    in `look_at` (names by the keys of LOOK_AT), then others, evenly spaced. Last, at most two
+    photos of nothing, first those with a mark. `what` names the masks in the progress bar.
+    """
+    with_mask = [photo for photo in photos if mask_path(masks, photo).exists()]
+    others = [photo for photo in with_mask if not photo.of_nothing]
+    nothing = [photo for photo in with_mask if photo.of_nothing] if others else []
+    others = others or with_mask
+    ranked = _ranked(others, masks, truth, what)
+    if len(ranked) >= 3:
+        groups = _best_to_worst(ranked, count)
+    elif others and look_at:
+        groups = _notable(others, look_at, count)
+    else:
+        groups = [("", [Choice(photo) for photo in evenly_spaced(others or photos, count)])]
+    some = evenly_spaced(nothing, MOST_COMPARED)
+    marked = [photo for photo in some if read_mask(mask_path(masks, photo)).any()]
+    rest = [photo for photo in some if photo not in marked]
+    shown = [Choice(photo, float(photo not in marked)) for photo in (marked + rest)[:MOST_NOTHING]]
+    return [*groups, ("Photos of nothing", shown)] if shown else groups
+
+
+def _notable(
+    photos: Sequence[Photo], look_at: Mapping[str, Sequence[str]], count: int
+) -> list[tuple[str, list[Choice]]]:
+    """Of each kind at most a third of `count`, the rest are others."""
+    left, groups = list(photos), []
+    for kind, title in LOOK_AT.items():
+        names = set(look_at.get(kind, ()))
+        some = _varied([Choice(photo) for photo in left if photo.name in names], max(count // 3, 1))
+        left = [photo for photo in left if Choice(photo) not in some]
+        groups.append((title, some))
+    rest = count - sum(len(group) for _, group in groups)
+    groups.append(("Others", [Choice(photo) for photo in evenly_spaced(left, max(rest, 0))]))
+    return [(title, group) for title, group in groups if group]
+
+
+def _ranked(
+    photos: Sequence[Photo], masks: Path, truth: Truth, what: str
+) -> list[tuple[float, Choice]]:
+    """Photos with true masks, the best first."""
     ranked = []
-    for photo in track(evenly_spaced(with_mask, MOST_COMPARED), f"comparing {what}"):
+    for photo in track(evenly_spaced(photos, MOST_COMPARED), f"comparing {what}"):
         true = truth(photo)
         iou = None if true is None else photo_iou(true, read_mask(mask_path(masks, photo)))
         if iou is not None:
             ranked.append((iou, Choice(photo, iou)))
-    if len(ranked) < 3:
-        return [("", [Choice(photo) for photo in evenly_spaced(with_mask or photos, count)])]
-    ranked.sort(key=lambda pair: -pair[0])
+    return sorted(ranked, key=lambda pair: -pair[0])
+
+
+def _best_to_worst(
+    ranked: Sequence[tuple[float, Choice]], count: int
+) -> list[tuple[str, list[Choice]]]:
     choices = [choice for _, choice in ranked]
     if len(choices) <= count:
         return [("All, best first", choices)]
     size = max(count // 3, 1)
     median = ranked[len(ranked) // 2][0]
-    best = _varied(choices, size)
+    best = _varied([choice for iou, choice in ranked if iou] or choices, size)
     worst = _varied([choice for choice in reversed(choices) if choice not in best], size)
     rest = [pair for pair in ranked if pair[1] not in best and pair[1] not in worst]
     rest.sort(key=lambda pair: abs(pair[0] - median))

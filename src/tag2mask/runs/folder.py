@@ -27,7 +27,7 @@ DONE, STARTED, FINDINGS = "done.json", "started.json", "findings.json"
 CHECKPOINT, TRAINING_METRICS, MODEL = "checkpoint", "metrics.jsonl", "model.safetensors"
 CLUSTERS, METRICS, PAGE = "clusters.json", "metrics.json", "index.html"
 MASKS, MADE = CLASSES_FILE, "made.json"
-PREDICTIONS = "predictions"
+PREDICTIONS, SAMPLE, FINDS = "predictions", "sample", "finds.json"
 
 
 class RunFolder:

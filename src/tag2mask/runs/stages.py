@@ -5,7 +5,6 @@ one of them needs from another.
 """
 
 import shutil
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import cache, partial
@@ -16,15 +15,26 @@ import numpy as np
 
 from tag2mask.clusters import cluster_vector, make_clusters, membership
 from tag2mask.errors import DataError
+from tag2mask.evaluate.finds import sample_photos
 from tag2mask.files import read_json, write_json
 from tag2mask.formats.check import check as check_data
 from tag2mask.formats.findings import count, problems, shorten
-from tag2mask.photos.masks import look_at_mask, write_class_names
-from tag2mask.photos.table import BACKGROUND, IGNORE, Photo, Table
-from tag2mask.processes import barrier, cores, parallel_map, rank, ranks
+from tag2mask.photos.masks import write_class_names
+from tag2mask.photos.table import IGNORE, Photo, Table
+from tag2mask.processes import barrier, cores, rank, ranks
 from tag2mask.progress import console, log, track
 from tag2mask.runs.corrected import CORRECTED, note_made, training_masks, write_kept
-from tag2mask.runs.folder import CHECKPOINT, CLUSTERS, FINDINGS, MASKS, METRICS, MODEL, PREDICTIONS
+from tag2mask.runs.folder import (
+    CHECKPOINT,
+    CLUSTERS,
+    FINDINGS,
+    MASKS,
+    METRICS,
+    MODEL,
+    PREDICTIONS,
+    SAMPLE,
+)
+from tag2mask.runs.judge import judge_masks, judge_peaks, judge_predictions, judge_segmenter
 from tag2mask.runs.run import Run
 
 if TYPE_CHECKING:
@@ -118,9 +128,10 @@ def masks(run: Run, folder: Path) -> Counts:
         "crf": backend() if settings.crf.iterations else False,
         "photos": len(table),
     }
+    about["finds"] = finds = judge_masks(run, folder)
     write_json(folder / MASKS, about)
     note_made(run, folder)
-    return {"photos": len(table), "empty": _count_empty(table, folder)}
+    return {"photos": len(table), "empty": finds and finds["tagged"]["empty"]}
 
 
 def _with_found_tags(run: Run, table: Table) -> Table:
@@ -171,28 +182,6 @@ def _labels(run: Run) -> str:
     return "given and found" if run.table.with_unknown else "given"
 
 
-def _count_empty(table: Table, folder: Path) -> int:
-    """How many masks of photos with tags are all background; logs it with the most missed tags."""
-    photos = [photo for photo in table.photos if photo.tags]
-    tagged = Counter(tag for photo in photos for tag in photo.tags)
-    missed: Counter[str] = Counter()
-    empty = 0
-
-    def classes(photo: Photo) -> set[int]:
-        return {*look_at_mask(folder / f"{photo.name}.png")["numbers"]} - {BACKGROUND, IGNORE}
-
-    for photo, numbers in zip(photos, parallel_map(classes, photos, cores()), strict=True):
-        empty += not numbers
-        missed.update(set(photo.tags) - {table.classes[number] for number in numbers})
-    worst = sorted(missed, key=lambda tag: -missed[tag] / tagged[tag])[:10]
-    text = ", ".join(f"{tag} in {missed[tag]} of {tagged[tag]}" for tag in worst)
-    log.info(
-        f"masks: {empty} of {len(photos)} are all background"
-        + (f"; a tag of the photo is missing: {text}" if text else "")
-    )
-    return empty
-
-
 def segmenter(run: Run, folder: Path) -> Counts:
     """Write model.safetensors; for each earlier round, round-N/ with its model and masks."""
     from tag2mask.masks import read_maps, write_nothing
@@ -216,6 +205,9 @@ def segmenter(run: Run, folder: Path) -> Counts:
             if rank() == 0:
                 save_segmenter(model, place / MODEL)
             barrier()
+        sample = sample_photos(run.table)
+        _predict(run, place / MODEL, sample, place / SAMPLE)
+        judge_segmenter(run, sample, place)
         if number < rounds:
             shutil.rmtree(place / CHECKPOINT, ignore_errors=True)
             pseudo_masks = place / "masks"
@@ -251,8 +243,6 @@ def _predict(
 
 def evaluate(run: Run, folder: Path) -> Counts:
     """Write predictions/NAME.png for the validation photos, and metrics.json."""
-    from tag2mask.evaluate import count_finds, finds_text
-
     settings, listed = run.config.segmenter, run.config.photos.pseudo_list
     predictions = folder / PREDICTIONS
     if run.val:
@@ -276,9 +266,8 @@ def evaluate(run: Run, folder: Path) -> Counts:
     counts = {name: values and values["images"] for name, values in metrics.items()}
     if not any(metrics.values()):
         log.info("evaluate: no true masks were given (--val-masks FOLDER), so there are no metrics")
-    if run.val and (finds := count_finds(run.val, predictions)):
+    if finds := judge_predictions(run, predictions):
         metrics["finds"] = finds
-        log.info(f"segmenter, by the tags of the validation photos: {finds_text(finds)}")
     write_json(folder / METRICS, metrics)
     return counts
 
@@ -302,6 +291,8 @@ def _score(
     facts = ", ".join(f"{key} {value}" for key, value in about.items())
     log.info(f"{title} ({facts}, {result.images} images)")
     metrics: dict[str, Any] = result.summary(**about, list_hash=list_hash(names))
+    if truths == "train":
+        metrics["peaks"] = judge_peaks(run, photos, truth.read)
     return metrics
 
 
