@@ -75,7 +75,7 @@ def _convert(
     for photo, row, has_outline in zip(table.photos, rows.rows, outlined, strict=True):
         # There are no outlines if masks are given. Among others, nothing is drawn as background.
         if has_outline or (any(outlined) and photo.of_nothing):
-            readers[photo.name] = partial(draw, row, numbers, notes)
+            readers[photo.name] = partial(draw, row, numbers, rows.source, notes)
     if to in ("masks", "yolo") and not readers:
         what = "this form needs masks, but the data set has no outlines"
         raise DataError(f"{what}; give a folder of masks with --masks")

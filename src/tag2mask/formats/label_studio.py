@@ -57,6 +57,8 @@ def read_label_studio(path: Path, settings: DataSettings, outlines: bool = False
         tasks, form = list(_minimal_tasks(value, export)), "Label Studio JSON-MIN"
     else:
         tasks, form = list(_tasks(value, export, other, outlines)), "Label Studio JSON"
+    if not tasks:
+        return export.finish(form)  # with the faults of all entries
     questions = list(dict.fromkeys(q for task in tasks for a in task.annotations for q in a))
     if (only := settings.tag_column) and only not in questions:
         among = ", ".join(questions) or "none"

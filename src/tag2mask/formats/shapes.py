@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from math import isfinite
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -16,22 +17,21 @@ from tag2mask.photos.table import BACKGROUND
 # pycocotools ends the process on corners farther away, in pixels, and without memory.
 FAR = 1e6
 LONGEST = 5e6  # pixels of an outline's edges: they take 80 bytes each
-LARGEST = 500_000_000  # pixels of a picture
 # What is decided in drawing, after "in 3 photos ".
 OVERLAP = "objects of two classes overlap: the pixels belong to the smaller object"
 NO_OUTLINE = "some tag has no outline (a tag, a box, a line): the mask does not show it"
 
 
-def draw(row: Row, numbers: Mapping[str, int], notes: Counter[str] | None = None) -> np.ndarray:
+def draw(row: Row, numbers: Mapping[str, int], source: Path, notes: Counter[str]) -> np.ndarray:
     """The mask of one picture's shapes, (H, W) uint8, in the numbers of the tags.
 
     Where objects overlap, that of the higher layer is on top, among equals the one of smaller area.
     A crowd is drawn like other objects. COCO's masks for evaluation are made in the same way
     (github.com/alicranck/coco2voc). `notes` counts the pictures in which something was decided.
-    Raises DataError for an outline that cannot be drawn.
+    Raises DataError for an outline of the file `source` that cannot be drawn.
     """
-    coder, notes = rle_coder(), Counter() if notes is None else notes
-    width, height = _size(row)
+    coder = rle_coder()
+    width, height = _size(row, source)
     scale = np.array([width, height] if row.relative else [1, 1], float)
     mask = np.full((height, width), BACKGROUND, np.uint8)
     codes, tag, overlap = [], "", False
@@ -51,21 +51,19 @@ def draw(row: Row, numbers: Mapping[str, int], notes: Counter[str] | None = None
             mask[region] = numbers[tag]
     except (ValueError, TypeError, LookupError, OverflowError) as error:
         what = f"the outline of a {tag} cannot be drawn ({error})"
-        raise DataError(f"{row.where}: {what}") from None
+        raise DataError(f"{row.where}: {what}", source) from None
     notes[OVERLAP] += overlap
     notes[NO_OUTLINE] += not {*row.tags} <= {tag for *_, tag in codes}
     return mask
 
 
-def _size(row: Row) -> tuple[int, int]:
+def _size(row: Row, source: Path) -> tuple[int, int]:
     """Width and height of a picture. Raises DataError if its shapes were drawn for another size."""
     width, height = image_size(row.path)
-    if width * height > LARGEST:
-        raise DataError(f"{row.where}: a picture of {width} x {height} pixels; is this its size?")
     if row.size not in (None, (width, height)):
         sizes = "for {} x {}, but {} has {} x {}".format(*row.size, row.path, width, height)
         turned = " upright, as its EXIF turns it" if row.size == (height, width) else ""
-        raise DataError(f"{row.where}: its outlines are {sizes}{turned} (width x height)")
+        raise DataError(f"{row.where}: its outlines are {sizes}{turned} (width x height)", source)
     return width, height
 
 
