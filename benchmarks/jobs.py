@@ -76,7 +76,7 @@ def tables(data: Path, photos: int) -> tuple[Table, Table, Table]:
 def run_of(config: Config, table: Table) -> Run:
     """A run of these settings on these photos."""
     run = Run(config.out, config)
-    run.table = table  # instead of a file that lists them
+    run.given = table  # instead of a file that lists them
     return run
 
 

@@ -16,8 +16,9 @@ from tag2mask.config_files import (
 from tag2mask.errors import ConfigError, RunError
 from tag2mask.files import write_text
 from tag2mask.formats.frames import write_records
-from tag2mask.processes import rank
+from tag2mask.processes import barrier, rank
 from tag2mask.progress import log, start_log
+from tag2mask.runs.corrected import keep_changed
 from tag2mask.runs.pipeline import in_words, leaves, run_stages
 from tag2mask.runs.run import Run
 
@@ -73,11 +74,17 @@ def run_config(config: Config, names: Sequence[str] = STAGE_NAMES) -> Run:
             # First: if the data has errors, the settings of an earlier run are not replaced.
             run_stages(run, ["check"])
         if rank() == 0 and tuple(names) != ("check",):
+            keep_changed(run)
             if "check" in names:
                 log.info(run.summary())
             if "evaluate" in names:
                 run.check_evaluation()
+            for note in run.taken.notes:
+                log.info(f"warning: {note}")
+            if corrected := str(run.taken):
+                log.info(f"corrections: {corrected}")
             _check_networks(run, names)
+        barrier()  # the others read the corrections when they are complete
         _run_with_settings(run, [name for name in names if name != "check"])
     if "report" in names:
         log.info(f"The report page: {run.report}")

@@ -328,6 +328,8 @@ class Config(Settings):
         return self
 
     def pseudo_masks(self, run_dir: Path) -> Path:
-        """The folder of the pseudo masks that the last round of the segmenter learns from."""
-        rounds = self.segmenter.rounds
-        return run_dir / ("masks" if rounds == 1 else f"segmenter/round-{rounds - 1}/masks")
+        """The folder of the masks that the last round of the segmenter learns from."""
+        rounds, with_kept = self.segmenter.rounds, run_dir / "segmenter" / "masks"
+        if rounds == 1:
+            return with_kept if with_kept.exists() else run_dir / "masks"
+        return run_dir / "segmenter" / f"round-{rounds - 1}" / "masks"

@@ -175,11 +175,12 @@ def fingerprint(path: Path, pattern: str = "*", facts: Facts | None = None) -> s
     for file in sorted(files):
         if file.is_file():
             digest.update(os.fsencode(file.relative_to(path).as_posix()))
-            digest.update(bytes.fromhex(facts.of(file, "sha256", _sha256)))
+            digest.update(bytes.fromhex(facts.of(file, "sha256", sha256)))
     return digest.hexdigest()[:16]
 
 
-def _sha256(file: Path) -> str:
+def sha256(file: Path) -> str:
+    """SHA-256 of a file's bytes, as 64 hexadecimal digits."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

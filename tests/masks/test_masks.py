@@ -351,7 +351,7 @@ def test_the_stage_asks_the_classifier_with_each_photos_clusters(photos, tmp_pat
     settings["masks"] = {"image_size": 64, "scales": (1.0,), "flip": False, "affinity": affine}
     job = Run(tmp_path / "run", make_config({**settings, "out": tmp_path / "run"}))
     one, two = photos.photos
-    job.table = Table(photos.tags, (one, Photo("two", two.path, ("blue", "red"))))
+    job.given = Table(photos.tags, (one, Photo("two", two.path, ("blue", "red"))))
     torch.manual_seed(0)
     net = PatchClassifier(job.config.classifier, 3, 2).eval()
     torch.nn.init.normal_(net.cluster_embedding)  # opinions that differ from cluster to cluster

@@ -146,6 +146,7 @@ def make_masks(table: Table, maker: MaskMaker, folder: Path, workers: int) -> in
 
     def finish(work: tuple[Photo, Tensor]) -> None:
         photo, maps = work
+        maps = maps.half().float()  # as they are stored: the mask can be made again from the file
         present = [BACKGROUND] if photo.of_nothing else maker.present(photo)
         values, classes = maps.numpy().astype(np.float16), np.array(present, np.uint8)
         with writing(folder / f"{photo.name}.npz") as temporary, temporary.open("wb") as stream:

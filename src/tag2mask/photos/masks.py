@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path, PurePath
 
 import numpy as np
@@ -52,10 +53,17 @@ def look_at_mask(path: Path) -> dict[str, list[int]]:
 
 def write_mask(path: Path, mask: np.ndarray) -> None:
     """Class numbers (H, W) uint8 to an 8-bit PNG with the palette of `colors.py`, atomically."""
+    with writing(path) as temporary:
+        temporary.write_bytes(mask_png(mask))
+
+
+def mask_png(mask: np.ndarray) -> bytes:
+    """Class numbers (H, W) uint8 to the bytes of an 8-bit PNG with the palette of `colors.py`."""
     image = Image.fromarray(np.ascontiguousarray(mask, np.uint8))
     image.putpalette(PALETTE.tobytes())
-    with writing(path) as temporary:
-        image.save(temporary, "PNG")
+    file = BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
 
 
 def write_class_names(folder: Path, classes: Sequence[str]) -> None:

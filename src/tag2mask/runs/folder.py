@@ -3,6 +3,7 @@
 config.toml     the settings of the last command
 STAGE/          the result of a finished stage; its done.json has the inputs of the stage
 .STAGE.part/    what an unfinished stage has written so far; renamed to STAGE/ when it is done
+corrections.jsonl, corrections/   what the user corrected; no stage changes it
 clusters.transcript.jsonl, log.txt, .facts.jsonl, .lock
 """
 
@@ -17,6 +18,7 @@ from filelock import FileLock, Timeout
 
 from tag2mask.errors import RunError
 from tag2mask.files import read_json, remove_temporaries, write_json
+from tag2mask.photos.corrections import Corrections
 from tag2mask.photos.masks import CLASSES_FILE
 from tag2mask.processes import rank
 from tag2mask.progress import log, start_log
@@ -24,7 +26,7 @@ from tag2mask.progress import log, start_log
 DONE, STARTED, FINDINGS = "done.json", "started.json", "findings.json"
 CHECKPOINT, TRAINING_METRICS, MODEL = "checkpoint", "metrics.jsonl", "model.safetensors"
 CLUSTERS, METRICS, PAGE = "clusters.json", "metrics.json", "index.html"
-MASKS = CLASSES_FILE
+MASKS, MADE = CLASSES_FILE, "made.json"
 PREDICTIONS = "predictions"
 
 
@@ -35,6 +37,7 @@ class RunFolder:
         self.path = path.absolute()  # a notebook may change directory
         self.config = self.path / "config.toml"
         self.facts = self.path / ".facts.jsonl"
+        self.corrections = Corrections(self.path / "corrections.jsonl", self.path / "corrections")
         # Not in the stage's folder: the answers cost money, and other settings can use them too.
         self.transcript = self.path / "clusters.transcript.jsonl"
 

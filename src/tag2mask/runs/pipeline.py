@@ -22,6 +22,7 @@ from tag2mask.formats.check import checked_state
 from tag2mask.processes import barrier, rank
 from tag2mask.progress import log
 from tag2mask.runs import stages
+from tag2mask.runs.corrected import changed_masks
 from tag2mask.runs.folder import CLUSTERS, FINDINGS, MASKS, METRICS, MODEL, PAGE
 from tag2mask.runs.run import PREDICTION_SETTINGS, Run
 
@@ -75,6 +76,7 @@ READS: dict[str, Callable[[Run], Any]] = {
     "seed": lambda run: run.config.seed,
     "cluster file": lambda run: run.fingerprint(run.files.need("clusters", CLUSTERS)),
     "classifier model": partial(_model, "classifier"),
+    "corrected masks": lambda run: (changes := changed_masks(run)) and _hash(changes),
     "pseudo masks": lambda run: run.fingerprint(run.files.need("masks"), "*.png"),
     "segmenter model": partial(_model, "segmenter"),
     "pseudo masks of the last round": lambda run: run.fingerprint(run.last_masks, "*.png"),
@@ -86,7 +88,9 @@ STAGES: dict[str, Stage] = {
     "clusters": Stage(stages.clusters, CLUSTERS, ("tags", "clusters", "seed")),
     "classifier": Stage(stages.classifier, MODEL, ("photos", "cluster file", "classifier", "seed")),
     "masks": Stage(stages.masks, MASKS, ("photos", "cluster file", "classifier model", "masks")),
-    "segmenter": Stage(stages.segmenter, MODEL, ("photos", "pseudo masks", "segmenter", "seed")),
+    "segmenter": Stage(
+        stages.segmenter, MODEL, ("photos", "pseudo masks", "corrected masks", "segmenter", "seed")
+    ),
     "evaluate": Stage(
         stages.evaluate,
         METRICS,
@@ -192,7 +196,7 @@ def _inputs(run: Run, name: str) -> Inputs:
         for key in STAGES[name].reads
     }
     inputs: Inputs = json.loads(json.dumps(values))
-    return inputs
+    return {key: value for key, value in inputs.items() if value or key != "corrected masks"}
 
 
 def _settings(run: Run, stage: str, section: str) -> Inputs:

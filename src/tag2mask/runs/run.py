@@ -18,6 +18,7 @@ from tag2mask.formats.rows import Rows, known_tags, to_table
 from tag2mask.photos.masks import Truth, true_photos, write_class_names
 from tag2mask.photos.table import Photo, Table
 from tag2mask.progress import console, log, track
+from tag2mask.runs.corrected import Taken, take
 from tag2mask.runs.folder import CLUSTERS, METRICS, MODEL, PAGE, RunFolder
 
 if TYPE_CHECKING:
@@ -91,15 +92,25 @@ class Run:
         return self.read(self.config.val, tags=known_tags(self.rows))
 
     @cached_property
-    def table(self) -> Table:
-        """Training photos."""
+    def given(self) -> Table:
+        """The training photos with the tags that the data give."""
         return to_table(self.rows)
+
+    @cached_property
+    def taken(self) -> Taken:
+        """The corrections of the user."""
+        return take(self.files.corrections, self.given, self.facts)
+
+    @property
+    def table(self) -> Table:
+        """The training photos, with their corrected tags."""
+        return self.taken.table
 
     @cached_property
     def val(self) -> Table | None:
         """Validation photos, with the class numbers of the training photos."""
         rows = self.val_rows
-        return to_table(rows, self.table.tags, untagged=True) if rows else None
+        return to_table(rows, self.given.tags, untagged=True) if rows else None
 
     @property
     def clusters(self) -> Clusters:
@@ -146,11 +157,12 @@ class Run:
 
     @property
     def last_masks(self) -> Path:
-        """The folder of the pseudo masks on which the segmenter's last round was trained."""
+        """The folder of the masks on which the segmenter's last round was trained."""
         rounds = self.config.segmenter.rounds
-        if rounds == 1:
-            return self.files.need("masks")
-        return self.files.need("segmenter", f"round-{rounds - 1}", "masks")
+        if rounds > 1:
+            return self.files.need("segmenter", f"round-{rounds - 1}", "masks")
+        with_kept = self.files.result("segmenter", "masks")
+        return with_kept if with_kept.exists() else self.files.need("masks")
 
     def check_evaluation(self) -> None:
         """Raises now the DataError that the stage `evaluate` would raise at the end of the run."""

@@ -23,6 +23,7 @@ from tag2mask.photos.masks import look_at_mask, write_class_names
 from tag2mask.photos.table import BACKGROUND, IGNORE, Photo, Table
 from tag2mask.processes import barrier, cores, parallel_map, rank, ranks
 from tag2mask.progress import console, log, track
+from tag2mask.runs.corrected import CORRECTED, note_made, training_masks, write_kept
 from tag2mask.runs.folder import CHECKPOINT, CLUSTERS, FINDINGS, MASKS, METRICS, MODEL, PREDICTIONS
 from tag2mask.runs.run import Run
 
@@ -90,7 +91,8 @@ def classifier(run: Run, folder: Path) -> Counts:
     )
     if rank() == 0:
         save_classifier(model, folder / MODEL, table.tags, vectors.shape[1])
-    return {"photos": len(table), "weights": model.backbone.weights_used}
+    weights = model.backbone.weights_used
+    return {"photos": len(table), "weights": weights, **run.taken.counts(masks=())}
 
 
 def masks(run: Run, folder: Path) -> Counts:
@@ -117,6 +119,7 @@ def masks(run: Run, folder: Path) -> Counts:
         "photos": len(table),
     }
     write_json(folder / MASKS, about)
+    note_made(run, folder)
     return {"photos": len(table), "empty": _count_empty(table, folder)}
 
 
@@ -202,12 +205,12 @@ def segmenter(run: Run, folder: Path) -> Counts:
     def with_tags(photo: Photo, probs: np.ndarray) -> np.ndarray:
         return maker.with_segmenter(*read_maps(first, photo), probs)
 
-    pseudo_masks = first
+    trained, pseudo_masks = run.taken.trained, training_masks(run, first, folder / "masks")
     for number in range(1, rounds + 1):
         place = folder / f"round-{number}" if number < rounds else folder
         if not (place / MODEL).exists():
             model = train_segmenter(
-                run.table, pseudo_masks, config.segmenter, place, config.seed, config.photos.workers
+                trained, pseudo_masks, config.segmenter, place, config.seed, config.photos.workers
             )
             barrier()
             if rank() == 0:
@@ -218,9 +221,11 @@ def segmenter(run: Run, folder: Path) -> Counts:
             pseudo_masks = place / "masks"
             for index in run.table.nothing[rank() :: ranks()]:
                 write_nothing(pseudo_masks, run.table.photos[index])
+            write_kept(run, pseudo_masks)
             _predict(run, place / MODEL, run.table, pseudo_masks, with_tags)
     model = load_segmenter(folder / MODEL)
-    return {"photos": len(run.table), "weights": model.backbone.weights_used}
+    counts = {"photos": len(trained), "weights": model.backbone.weights_used}
+    return counts | run.taken.counts()
 
 
 def _predict(
@@ -259,7 +264,9 @@ def evaluate(run: Run, folder: Path) -> Counts:
     pseudo = {"split": listed.stem if listed else "train", "labels": _labels(run), "crf": crf}
     predicted = {"split": "val", "labels": "none", "crf": settings.crf.iterations > 0}
     for about, stage in ((pseudo, "classifier"), (predicted, "segmenter")):
-        about["weights"] = (run.files.done(stage) or {}).get("counts", {}).get("weights")
+        counts = (run.files.done(stage) or {}).get("counts", {})
+        about["weights"] = counts.get("weights")
+        about |= {name: counts[name] for name in CORRECTED if name in counts}
     val = run.truths["val"]
     scored = val.photos_with_truth if val else ()
     metrics = {
@@ -282,18 +289,18 @@ def _score(
     """Masks in a folder to their metrics, as in metrics.json; None if there are no true masks."""
     from tag2mask.evaluate import evaluate_masks, list_hash, result_table
 
-    truth = run.truths[truths]
+    truth, pseudo = run.truths[truths], truths == "train"
     if not (truth and photos):
         return None
     pairs = [(folder / f"{photo.name}.png", partial(truth.read, photo)) for photo in photos]
     result = evaluate_masks(pairs, run.table.classes, mean_over=run.config.evaluate.mean_over)
-    about = {**about, "seed": run.config.seed}
-    what = "pseudo masks" if truths == "train" else "segmenter"
+    names = [photo.name for photo in photos]
+    about = {**about, "seed": run.config.seed, **(run.taken.counts(names) if pseudo else {})}
+    what = "pseudo masks" if pseudo else "segmenter"
     title = f"{what}: mIoU {100 * result.miou:.1f} %"
     console.print(result_table(result, title))
     facts = ", ".join(f"{key} {value}" for key, value in about.items())
     log.info(f"{title} ({facts}, {result.images} images)")
-    names = [photo.name for photo in photos]
     metrics: dict[str, Any] = result.summary(**about, list_hash=list_hash(names))
     return metrics
 

@@ -1,0 +1,252 @@
+"""What a run takes from the corrections of its user, and masks that were changed by hand."""
+
+import os
+import shutil
+from collections.abc import Container, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tag2mask.errors import DataError
+from tag2mask.files import read_json, sha256, write_json
+from tag2mask.formats.findings import plural
+from tag2mask.photos.corrections import Corrected, Corrections, corrected_table
+from tag2mask.photos.images import image_size
+from tag2mask.photos.masks import look_at_mask, read_mask, write_mask
+from tag2mask.photos.table import Photo, Table, tag_key
+from tag2mask.processes import barrier, cores, parallel_map, rank
+from tag2mask.progress import log
+from tag2mask.runs.folder import MADE, MASKS
+
+if TYPE_CHECKING:
+    from tag2mask.runs.run import Run
+
+CORRECTED = ("corrected_tags", "mended_masks")
+MOST_NAMED = 5  # photos in one line of the log
+
+
+@dataclass(frozen=True)
+class Taken:
+    """The corrections as they were when a command started. Later ones wait for the next command.
+
+    table: the training photos with the corrected tags. masks: the photos whose mask is kept, by
+    name. wrong: names of those whose mask is left out of the segmenter's training. notes: what
+    cannot be used, for the user.
+    """
+
+    table: Table
+    masks: Mapping[str, Corrected]
+    wrong: frozenset[str]
+    tags: Mapping[str, int]  # photo name -> how many of its tags are not as the data say
+    notes: tuple[str, ...]
+
+    @property
+    def mended(self) -> tuple[str, ...]:
+        """Names of the photos whose mask was mended."""
+        return tuple(name for name, one in self.masks.items() if one.mask == "mended")
+
+    @property
+    def trained(self) -> Table:
+        """The photos on which the segmenter is trained: those whose mask is not wrong."""
+        photos = (photo for photo in self.table.photos if photo.name not in self.wrong)
+        return replace(self.table, photos=tuple(photos))
+
+    def counts(self, masks: Container[str] | None = None) -> dict[str, int]:
+        """How many tags and masks were corrected, for the facts beside a figure; only those that
+        are not 0. masks: names of the photos whose masks count; None: all."""
+        mended = [name for name in self.mended if masks is None or name in masks]
+        counts = zip(CORRECTED, (sum(self.tags.values()), len(mended)), strict=True)
+        return {name: count for name, count in counts if count}
+
+    def __str__(self) -> str:
+        """What was corrected, as "3 tags corrected in 2 photos; 4 masks mended, 1 left out"."""
+        tags, right = sum(self.tags.values()), len(self.masks) - len(self.mended)
+        masks = {"mended": len(self.mended), "judged right": right, "left out": len(self.wrong)}
+        texts = [f"{count} {what}" for what, count in masks.items() if count]
+        if texts:
+            count, _, what = texts[0].partition(" ")
+            texts[0] = f"{plural(int(count), 'mask')} {what}"
+        parts = [f"{plural(tags, 'tag')} corrected in {plural(len(self.tags), 'photo')}"]
+        return "; ".join(parts * bool(tags) + [", ".join(texts)] * bool(texts))
+
+
+def take(corrections: Corrections, given: Table, facts: Any) -> Taken:
+    """The corrections that are in force, for the table of training photos as the data give it."""
+    state = corrections.state()
+    table = corrected_table(given, state)
+    photos = {photo.name: photo for photo in table.photos}
+    notes = corrections.faults
+    if gone := sorted(state.keys() - photos.keys()):
+        what = f"corrections of {plural(len(gone), 'photo')} that the data do not have"
+        notes.append(f"{what}: {some(gone)}; they are kept, and not used")
+    keys = {tag_key(tag) for tag in table.tags}
+    named = {tag for one in state.values() for tag in one.tags} | {
+        name
+        for one in state.values()
+        if one.last and one.keeps_mask
+        for name in one.last.classes[1:]
+    }
+    if lost := sorted(tag for tag in named if tag_key(tag) not in keys):
+        what = f"corrections name {some(lost)}, which is no tag of the data now"
+        notes.append(f"{what}; they are kept, and not used (in a mask: not learned from)")
+    masks = {}
+    for name in sorted(state.keys() & photos.keys()):
+        if not state[name].keeps_mask:
+            continue
+        if fault := _fault(corrections.kept_file(state[name]), photos[name], facts):
+            notes.append(f"{fault}; it is kept, and not used")
+        else:
+            masks[name] = state[name]
+    pairs = zip(given.photos, table.photos, strict=True)
+    tags = {after.name: n for before, after in pairs if (n := _changed_tags(before, after))}
+    wrong = frozenset(name for name in photos if name in state and state[name].mask == "wrong")
+    return Taken(table, masks, wrong, tags, tuple(notes))
+
+
+def _changed_tags(before: Photo, after: Photo) -> int:
+    values = [
+        dict.fromkeys(photo.tags, 1) | dict.fromkeys(photo.unknown, 0) for photo in (before, after)
+    ]
+    return sum(values[0].get(tag) != values[1].get(tag) for tag in {**values[0], **values[1]})
+
+
+def some(names: Iterable[str]) -> str:
+    """Up to five names as text."""
+    listed = list(names)
+    more = len(listed) - MOST_NAMED
+    return ", ".join(listed[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _fault(file: Path, photo: Photo, facts: Any) -> str:
+    """Why a mask cannot be that of a photo, or ""."""
+    try:
+        (width, height), size = facts.of(file, "mask", look_at_mask)["size"], image_size(photo.path)
+    except DataError as error:
+        return str(error)
+    if (width, height) == size:
+        return ""
+    sizes = f"{width} x {height} pixels, but {photo.path} is {size[0]} x {size[1]}"
+    return f"{file} is {sizes}"
+
+
+# ---- masks of the segmenter's training -----------------------------------------------------------
+
+
+def changed_masks(run: "Run") -> list[list[Any]] | None:
+    """What differs from the masks that tag2mask made: [name, hash of the mask, its classes], or
+    [name, "wrong"]; None if nothing does. For the inputs of a stage."""
+    taken, folder = run.taken, run.files.result("masks")
+    changes: list[list[Any]] = [[name, "wrong"] for name in sorted(taken.wrong)]
+    for name, one in taken.masks.items():
+        assert one.last
+        made = folder / f"{name}.png"
+        same = made.exists() and run.facts.of(made, "sha256", sha256) == one.last.sha256
+        if not same or one.last.classes != run.table.classes:
+            changes.append([name, one.last.sha256, list(one.last.classes)])
+    return changes or None
+
+
+def write_kept(run: "Run", folder: Path) -> None:
+    """Write the masks that are kept into `folder`/NAME.png, in the run's class numbers."""
+    for name, one in run.taken.masks.items():
+        mask = run.files.corrections.read_mask(one, run.table.classes)
+        write_mask(folder / f"{name}.png", mask)
+
+
+def training_masks(run: "Run", masks: Path, folder: Path) -> Path:
+    """A folder of masks with those that are kept in their places: `folder`, most of it links, or
+    `masks` itself if no mask is kept."""
+    if not run.taken.masks:
+        return masks
+    if rank() == 0:
+        write_kept(run, folder)
+    for photo in run.table.photos if rank() == 0 else ():
+        path = folder / f"{photo.name}.png"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            link(masks / f"{photo.name}.png", path)
+    barrier()
+    return folder
+
+
+def link(file: Path, to: Path) -> None:
+    """A second name of a file; a copy where the file system has no such thing."""
+    with suppress(OSError):
+        os.link(file, to)
+        return
+    shutil.copy(file, to)
+
+
+# ---- masks changed by hand -----------------------------------------------------------------------
+
+
+def note_made(run: "Run", folder: Path) -> None:
+    """Write `folder`/made.json: of each photo the tags, the size of its file, and the hash of the
+    mask that was made. Later this tells what is new, and what was changed by hand."""
+    photos = run.table.photos
+    hashes = parallel_map(lambda photo: sha256(folder / f"{photo.name}.png"), photos, cores())
+    made = {
+        photo.name: {
+            "tags": photo.tags,
+            "unknown": photo.unknown,
+            "bytes": photo.path.stat().st_size,
+            "mask": digest,
+        }
+        for photo, digest in zip(photos, hashes, strict=True)
+    }
+    write_json(folder / MADE, made)
+
+
+def keep_changed(run: "Run") -> None:
+    """Keep, as corrections, masks that were changed by hand: in masks/, where what tag2mask made
+    comes back, and in corrections/. Raises DataError if one of them is no mask of its photo.
+    """
+    corrections, folder = run.files.corrections, run.files.result("masks")
+    made = read_json(folder / MADE) if (folder / MADE).exists() else {}
+    corrections.show()  # a killed process may not have done this
+    own = {path for path in corrections.folder.rglob("*.png") if ".versions" not in path.parts}
+    if not (made or own):
+        return
+    changed = [
+        (folder / f"{photo.name}.png", photo)
+        for photo in run.given.photos
+        if photo.name in made and _is_changed(folder / f"{photo.name}.png", made[photo.name], run)
+    ]
+    kept = [
+        (path, photo) for photo in run.given.photos if (path := corrections.file(photo.name)) in own
+    ]
+    faults = [fault for file, photo in changed + kept if (fault := _fault(file, photo, run.facts))]
+    if faults:
+        do = "save it as a PNG with a class number per pixel; without it, it is made again"
+        raise DataError([f"{fault}; {do}" for fault in faults])
+    classes = read_json(folder / MASKS)["classes"] if made else list(run.given.classes)
+    before = {photo: _made_again(folder, photo, made[photo.name]) for _, photo in changed}
+    new = [
+        photo.name
+        for file, photo in changed + kept
+        if (photo not in before or not np.array_equal(read_mask(file), before[photo]))
+        and corrections.keep_file(photo.name, file, classes)
+    ]
+    if new:
+        text = f"{plural(len(new), 'mask')} changed by hand: {some(new)}"
+        log.info(f"{text}; kept as corrections, in {corrections.folder}")
+    for file, photo in changed:
+        write_mask(file, before[photo])
+        made[photo.name]["mask"] = sha256(file)
+    if changed:
+        write_json(folder / MADE, made)
+
+
+def _made_again(folder: Path, photo: Photo, made: Mapping[str, Any]) -> np.ndarray:
+    """The mask (H, W) uint8 as the stage `masks` made it, from the score maps that it stored."""
+    from tag2mask.masks.mend import mend
+
+    tags = read_json(folder / MASKS)["classes"][1:]
+    return mend(folder, replace(photo, tags=made["tags"], unknown=made["unknown"]), tags)
+
+
+def _is_changed(file: Path, made: Mapping[str, Any], run: "Run") -> bool:
+    return file.exists() and bool(run.facts.of(file, "sha256", sha256) != made["mask"])
