@@ -238,6 +238,15 @@ def make_label_studio(folder: Path, photos: dict[str, tuple[str, ...]]) -> Path:
     return write(folder / "project-1-at-2026-01-02-03-04.json", tasks)
 
 
+def submit(tasks: Path) -> Path:
+    """What a person does in Label Studio: submits each prediction as it is, and exports."""
+    values = json.loads(tasks.read_text())
+    for number, task in enumerate(values, 1):
+        result = task.pop("predictions")[0]["result"]
+        task |= {"id": number, "annotations": [{"id": number, "result": result}]}
+    return write(tasks.with_name("export.json"), values)
+
+
 def make_label_studio_min(folder: Path, photos: dict[str, tuple[str, ...]]) -> Path:
     """Label Studio's JSON-MIN; pictures from local storage."""
     pictures(folder / "images", photos)

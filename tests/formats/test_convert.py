@@ -15,11 +15,13 @@ from layouts import (
     make_yolo,
     mask,
     picture,
+    submit,
 )
 
 from tag2mask.errors import DataError
 from tag2mask.formats import load_table
 from tag2mask.formats.convert import WRITERS, convert
+from tag2mask.formats.outlines import OUTLINES
 from tag2mask.formats.polygons import polygons
 from tag2mask.formats.shapes import rle_coder
 from tag2mask.photos.masks import Truth, read_mask, write_mask
@@ -56,6 +58,7 @@ def photos(tmp_path):
 @pytest.mark.parametrize("to", [name for name in WRITERS if name not in ("masks", "yolo")])
 def test_tags_go_there_and_back(photos, tmp_path, to):
     there = convert(photos[0], to, tmp_path / "there")
+    there = submit(there) if to == "label-studio" else there
     back = convert(there, "csv", tmp_path / "back")
     assert content(load_table(there)) == content(load_table(back)) == content(load_table(photos[0]))
 
@@ -64,6 +67,7 @@ def test_tags_go_there_and_back(photos, tmp_path, to):
 def test_tags_and_masks_go_there_and_back(photos, tmp_path, to):
     own = load_table(photos[0])
     there = convert(photos[0], to, tmp_path / "there", photos[1])
+    there = submit(there) if to == "label-studio" else there
     masks = {"csv": "masks", "jsonl": "masks", "voc": "VOC2012/SegmentationClass"}.get(to)
     back = convert(there, "csv", tmp_path / "back", tmp_path / "there" / masks if masks else None)
     table = load_table(back)
@@ -72,7 +76,7 @@ def test_tags_and_masks_go_there_and_back(photos, tmp_path, to):
     same = {photo.name.split("__")[-1].split("/")[-1]: after.read(photo) for photo in table.photos}
     for photo in own.photos:
         true, got = before.read(photo), same[photo.name.split("/")[-1]]
-        if to in ("coco", "yolo"):  # outlines know no ignore
+        if to in OUTLINES:  # they know no ignore
             true = np.where(true == 255, 0, true)
         classes = np.array(
             [0, *(table.tags.index(tag) + 1 if tag in table.tags else 0 for tag in own.tags)]
@@ -146,7 +150,7 @@ def test_refusals(photos, tmp_path):
     for to, part in (
         ("masks", "needs masks.*give a folder of masks with --masks"),
         ("yolo", "needs masks.*give a folder of masks with --masks"),
-        ("xml", "use one of csv, jsonl, masks, voc, coco, yolo"),
+        ("xml", "use one of csv, jsonl, masks, voc, coco, yolo, labelme, cvat, label-studio"),
     ):
         with pytest.raises(DataError, match=part):
             convert(photos[0], to, tmp_path / to)

@@ -2,6 +2,7 @@ import json
 import math
 import pickle
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -308,7 +309,7 @@ def test_spaces_around_and_in_labels_do_not_count(tmp_path):
             "traffic light",
         }
         assert np.array_equal(
-            draw(read_rows(path, outlines=True).rows[0], numbers),
+            painted(read_rows(path, outlines=True).rows[0], numbers),
             mask(("traffic light", "cat"), numbers),
         ), form
 
@@ -374,12 +375,19 @@ def test_outlines_of_every_tool_draw_the_same_masks(tmp_path):
         rows = read_rows(path, outlines=True)
         assert rows.names == list(ANIMALS)
         for name, row in zip(rows.names, rows.rows, strict=True):
-            assert np.array_equal(draw(row, numbers), mask(ANIMALS[name], numbers)), (form, name)
+            assert np.array_equal(painted(row, numbers), mask(ANIMALS[name], numbers)), (form, name)
         assert not any(row.shapes for row in read_rows(path).rows), "no training sees an outline"
 
 
-def drawn(shapes: list[Shape], numbers: dict[str, int], where: str = "") -> np.ndarray:
-    return draw(Row(Path(), (), where, tuple(shapes), SIZE), numbers)
+def painted(row: Row, numbers: dict[str, int]) -> np.ndarray:
+    return draw(row, numbers, Path("data.json"), Counter())
+
+
+def drawn(
+    folder: Path, shapes: list[Shape], numbers: dict[str, int], where: str = ""
+) -> np.ndarray:
+    row = Row(picture(folder / "a.png"), (), where, tuple(shapes), SIZE)
+    return painted(row, numbers)
 
 
 def square(x: int, y: int, side: int) -> list[list[float]]:
@@ -389,19 +397,19 @@ def square(x: int, y: int, side: int) -> list[list[float]]:
 def test_where_objects_overlap_the_smaller_is_on_top(tmp_path):
     shapes = [Shape("small", square(4, 4, 4), 16.0), Shape("large", square(0, 0, 12), 144.0)]
     for order in (shapes, shapes[::-1]):
-        mask = drawn(order, {"small": 1, "large": 2})
+        mask = drawn(tmp_path, order, {"small": 1, "large": 2})
         assert (mask == 1).sum() == 16 and (mask == 2).sum() == 144 - 16
     # The size that counts is the one in the file, as in the masks the field uses.
     lying = [Shape("small", square(4, 4, 4), 500.0), Shape("large", square(0, 0, 12), 144.0)]
-    assert (drawn(lying, {"small": 1, "large": 2}) == 1).sum() == 0
+    assert (drawn(tmp_path, lying, {"small": 1, "large": 2}) == 1).sum() == 0
     same = [Shape("first", square(0, 0, 4)), Shape("second", square(2, 0, 4))]
-    assert (drawn(same, {"first": 1, "second": 2}) == 1).sum() == 16
+    assert (drawn(tmp_path, same, {"first": 1, "second": 2}) == 1).sum() == 16
 
 
 def test_crowds_are_drawn_and_wrong_outlines_refused(tmp_path):
     counts = [0, 48 * 2, 48 * 62]  # the two leftmost columns
     crowd = Shape("cat", {"size": [48, 64], "counts": counts})
-    assert (drawn([crowd], {"cat": 1})[:, :2] == 1).all()
+    assert (drawn(tmp_path, [crowd], {"cat": 1})[:, :2] == 1).all()
     size = [48, 64]
     for outline in (
         [[1, 2, 3]],
@@ -416,7 +424,7 @@ def test_crowds_are_drawn_and_wrong_outlines_refused(tmp_path):
         {"size": size, "counts": "é"},
     ):
         with pytest.raises(DataError, match="picture 7: the outline of a cat cannot be drawn"):
-            drawn([Shape("cat", outline)], {"cat": 1}, "picture 7")
+            drawn(tmp_path, [Shape("cat", outline)], {"cat": 1}, "picture 7")
 
 
 @pytest.mark.real
@@ -444,7 +452,7 @@ def test_coco_mini_equals_pycocotools(shared):
                 classes[annotation["category_id"]],
                 expected,
             )
-        assert np.array_equal(draw(row, numbers), expected), photo.name
+        assert np.array_equal(painted(row, numbers), expected), photo.name
 
 
 @pytest.mark.real

@@ -147,7 +147,9 @@ def convert(argv: list[str]) -> None:
 
     def convert(
         data: Data,
-        to: Literal["csv", "jsonl", "masks", "voc", "coco", "yolo"],
+        to: Literal[
+            "csv", "jsonl", "masks", "voc", "coco", "yolo", "labelme", "cvat", "label-studio"
+        ],
         out: Path,
         masks: PathOption = None,
         classes: Classes = "auto",

@@ -102,6 +102,9 @@ FORMATS: dict[str, Format] = {
     "folder": Format(is_folder, read_folder, "a folder with a folder for each tag"),
 }
 
+# Forms whose outlines take long to read: only `convert` and `correct` ask for them.
+READ_OUTLINES = {"coco": read_coco, "label-studio": read_label_studio}
+
 
 def find_format(path: Path, settings: DataSettings = DEFAULTS) -> str:
     """Which entry of `FORMATS` a path is; `settings.form` decides. Raises DataError."""
@@ -160,8 +163,8 @@ def _add_tags_of_val(rows: Rows, val: Rows) -> None:
 
 def _read(path: Path, settings: DataSettings, outlines: bool = False) -> Rows:
     name = find_format(path, settings)
-    if outlines and name == "coco":
-        rows = read_coco(path, settings, outlines)
+    if outlines and name in READ_OUTLINES:
+        rows = READ_OUTLINES[name](path, settings, True)
     elif outlines and name == "split":
         rows = read_split(path, settings, partial(_read, outlines=True))
     else:

@@ -4,11 +4,11 @@ import csv
 import io
 import json
 import os
-import re
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 from xml.etree import ElementTree
 
@@ -16,21 +16,18 @@ import numpy as np
 
 from tag2mask.config import DataSettings
 from tag2mask.errors import DataError
-from tag2mask.files import write_json, write_text
+from tag2mask.files import write_text
 from tag2mask.formats import DEFAULTS, read_rows
 from tag2mask.formats.cells import CellError, TagCells, mark
 from tag2mask.formats.huggingface import holds_pictures, write_pictures
-from tag2mask.formats.polygons import polygons
-from tag2mask.formats.rows import to_table
-from tag2mask.formats.shapes import draw, rle_coder
+from tag2mask.formats.outlines import OUTLINES, Masks, copy_picture, file_names
+from tag2mask.formats.rows import photos_text, to_table
+from tag2mask.formats.shapes import draw
 from tag2mask.photos.classes import VOC
 from tag2mask.photos.images import image_size
 from tag2mask.photos.masks import Truth, write_class_names, write_mask
 from tag2mask.photos.table import BACKGROUND, IGNORE, Photo, Table
 from tag2mask.progress import log, track
-
-# Name of a photo that has a mask -> reads the mask: (H, W) uint8 in the table's numbers.
-Masks = dict[str, Callable[[], np.ndarray]]
 
 
 def convert(
@@ -69,6 +66,7 @@ def _convert(
     rows = read_rows(data, settings, outlines=masks is None)
     table = to_table(rows)
     readers: Masks = {}
+    notes: Counter[str] = Counter()
     if masks is not None:
         truth = Truth(masks, table, classes)
         readers = {photo.name: partial(truth.read, photo) for photo in truth.photos_with_truth}
@@ -77,7 +75,7 @@ def _convert(
     for photo, row, has_outline in zip(table.photos, rows.rows, outlined, strict=True):
         # There are no outlines if masks are given. Among others, nothing is drawn as background.
         if has_outline or (any(outlined) and photo.of_nothing):
-            readers[photo.name] = partial(draw, row, numbers)
+            readers[photo.name] = partial(draw, row, numbers, rows.source, notes)
     if to in ("masks", "yolo") and not readers:
         what = "this form needs masks, but the data set has no outlines"
         raise DataError(f"{what}; give a folder of masks with --masks")
@@ -88,6 +86,8 @@ def _convert(
             "absent; csv and jsonl keep them"
         )
     path = WRITERS[to](table, readers, out)
+    for what, photos in (+notes).items():
+        log.warning(f"warning: in {photos_text(photos)} {what}")
     if rows.val:
         _convert_val(to_table(rows.val, table.tags, untagged=True), to, out)
     return path
@@ -114,11 +114,12 @@ def to_masks(table: Table, masks: Masks, out: Path) -> Path:
 def to_voc(table: Table, masks: Masks, out: Path) -> Path:
     """OUT/VOC2012: JPEGImages, Annotations (no boxes), ImageSets, SegmentationClass."""
     root = out / "VOC2012"
-    names = _flat_names(table)
+    files = file_names(table, flat=True)
+    names = {name: str(PurePosixPath(file).with_suffix("")) for name, file in files.items()}
     for photo in track(table.photos, "copy"):
-        name = names[photo.name]
-        file = _copy(photo, root / "JPEGImages", name)
-        write_text(root / "Annotations" / f"{name}.xml", _voc_xml(file.name, photo))
+        file, name = files[photo.name], names[photo.name]
+        copy_picture(photo, root / "JPEGImages" / file)
+        write_text(root / "Annotations" / f"{name}.xml", _voc_xml(file, photo))
     used = _used_tags(table)
     tags = VOC if set(used) <= set(VOC) else used  # as `read_voc` decides
     flat = {names[name]: read for name, read in masks.items()}
@@ -128,46 +129,12 @@ def to_voc(table: Table, masks: Masks, out: Path) -> Path:
     return root
 
 
-def to_coco(table: Table, masks: Masks, out: Path) -> Path:
-    """OUT/train and OUT/annotations/instances_train.json.
-
-    Each tag of a photo has an annotation, with run lengths if there is a mask.
-    """
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    for number, photo in enumerate(track(table.photos, "convert"), 1):
-        width, height = image_size(photo.path)
-        file = _copy(photo, out / "train", photo.name.removesuffix(photo.path.suffix))
-        name = file.relative_to(out / "train").as_posix()
-        images.append({"id": number, "file_name": name, "width": width, "height": height})
-        mask = masks[photo.name]() if photo.name in masks else np.zeros((height, width), np.uint8)
-        for shape in _coco_shapes(table, photo, mask):
-            ids = {"id": len(annotations) + 1, "image_id": number, "iscrowd": 0}
-            annotations.append({**ids, **shape})
-    tags = enumerate(table.tags, 1)
-    categories = [{"id": i, "name": tag, "supercategory": tag} for i, tag in tags]
-    path = out / "annotations" / "instances_train.json"
-    write_json(path, {"images": images, "annotations": annotations, "categories": categories})
-    return path
-
-
-def to_yolo(table: Table, masks: Masks, out: Path) -> Path:
-    """OUT/data.yaml, images/train, labels/train: a polygon for each connected part of a mask."""
-    names = _flat_names(table)
-    for photo in track(table.photos, "convert"):
-        name = names[photo.name]
-        _copy(photo, out / "images" / "train", name)
-        lines = _yolo_lines(masks[photo.name]()) if photo.name in masks else ()
-        write_text(out / "labels" / "train" / f"{name}.txt", "".join(lines))
-    tags = (f"  {i}: {json.dumps(t, ensure_ascii=False)}\n" for i, t in enumerate(table.tags))
-    folders = "path: .\ntrain: images/train\nval: images/train\n"
-    write_text(out / "data.yaml", f"{folders}names:\n{''.join(tags)}")
-    return out / "data.yaml"
-
-
 WRITERS: dict[str, Callable[[Table, Masks, Path], Path]] = {
-    writer.__name__.removeprefix("to_"): writer
-    for writer in (to_csv, to_jsonl, to_masks, to_voc, to_coco, to_yolo)
+    "csv": to_csv,
+    "jsonl": to_jsonl,
+    "masks": to_masks,
+    "voc": to_voc,
+    **OUTLINES,
 }
 
 
@@ -241,30 +208,6 @@ def _renumbered(table: Table, tags: Sequence[str]) -> np.ndarray:
     return numbers
 
 
-def _coco_shapes(table: Table, photo: Photo, mask: np.ndarray) -> Iterator[dict[str, Any]]:
-    """Annotations of one picture: classes of the mask, then the other tags without an outline."""
-    coder, classes = rle_coder(), _classes(mask)
-    for number in classes:
-        code = coder.encode(np.asfortranarray(mask == number))
-        outline = {"size": code["size"], "counts": code["counts"].decode()}
-        area, box = int(coder.area(code)), coder.toBbox(code).tolist()
-        yield {"category_id": number, "segmentation": outline, "area": area, "bbox": box}
-    for number in (table.tags.index(tag) + 1 for tag in photo.tags):
-        if number not in classes:
-            yield {"category_id": number, "segmentation": [], "area": 0, "bbox": [0.0] * 4}
-
-
-def _yolo_lines(mask: np.ndarray) -> Iterator[str]:
-    for number in _classes(mask):
-        for polygon in polygons(mask == number):
-            corners = (polygon / mask.shape[::-1]).ravel()
-            yield f"{number - 1} {' '.join(f'{value:.6f}' for value in corners)}\n"
-
-
-def _classes(mask: np.ndarray) -> list[int]:
-    return [int(number) for number in np.unique(mask) if number not in (BACKGROUND, IGNORE)]
-
-
 def _voc_xml(file_name: str, photo: Photo) -> str:
     root = ElementTree.Element("annotation")
     ElementTree.SubElement(root, "filename").text = file_name
@@ -275,25 +218,6 @@ def _voc_xml(file_name: str, photo: Photo) -> str:
         ElementTree.SubElement(ElementTree.SubElement(root, "object"), "name").text = tag
     ElementTree.indent(root)
     return ElementTree.tostring(root, encoding="unicode") + "\n"
-
-
-def _flat_names(table: Table) -> dict[str, str]:
-    """Unique names without folders, for forms that have all pictures in one folder."""
-    flat: dict[str, str] = {}  # flat name -> name
-    for photo in table.photos:
-        name = photo.name.removesuffix(photo.path.suffix).replace("/", "__")
-        name = re.sub(r"[\0-\x1f\x7f]", "_", name)  # XML and lists of names cannot hold them
-        while name in flat:
-            name += f"-{len(flat)}"
-        flat[name] = photo.name
-    return {name: short for short, name in flat.items()}
-
-
-def _copy(photo: Photo, folder: Path, name: str) -> Path:
-    file = folder / f"{name}{photo.path.suffix}"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copy2(photo.path, file)
-    return file
 
 
 def _from(folder: Path, photo: Photo) -> str:

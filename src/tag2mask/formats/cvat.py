@@ -1,5 +1,6 @@
 """CVAT: the XML file of an export as "CVAT for images"."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element
@@ -9,11 +10,9 @@ import numpy as np
 from tag2mask.config import DataSettings
 from tag2mask.errors import DataError
 from tag2mask.formats.pictures import Pictures
-from tag2mask.formats.rows import Row, Rows, Shape, tags_of
+from tag2mask.formats.rows import Patch, Row, Rows, Shape, tags_of
 from tag2mask.formats.shapes import object_tag, polygon
 from tag2mask.formats.xml_files import read_xml
-
-LARGEST = 100_000_000  # pixels of a picture that has masks
 
 
 def read_cvat(path: Path, settings: DataSettings) -> Rows:
@@ -36,31 +35,38 @@ def read_cvat(path: Path, settings: DataSettings) -> Rows:
 
 
 def _row(image: Element, pictures: Pictures, where: str) -> Row:
-    width, height = int(image.attrib["width"]), int(image.attrib["height"])
+    size = int(image.attrib["width"]), int(image.attrib["height"])
     shapes = [
-        Shape(object_tag(thing.attrib["label"]), _outline(thing, width, height))
+        Shape(
+            object_tag(thing.attrib["label"]),
+            _outline(thing),
+            layer=int(thing.attrib.get("z_order", 0)),
+        )
         for thing in image
         if "label" in thing.attrib
     ]
-    picture = pictures.find(image.attrib["name"])
-    return Row(picture, tags_of(shapes), where, shapes, (width, height))
+    return Row(pictures.find(image.attrib["name"]), tags_of(shapes), where, shapes, size)
 
 
-def _outline(thing: Element, width: int, height: int) -> Any:
+def _outline(thing: Element) -> Any:
     if thing.tag == "mask":
-        return _run_lengths(thing, width, height)
+        return _painted(thing)
     if thing.tag != "polygon":
         return ()
     return [polygon(thing.attrib["points"].replace(";", ",").split(","))]
 
 
-def _run_lengths(thing: Element, width: int, height: int) -> dict[str, Any]:
-    """CVAT's run lengths, by rows in a box, to COCO's, by columns in the picture."""
-    x, y, w, h = (int(thing.attrib[key]) for key in ("left", "top", "width", "height"))
-    runs = [int(run) for run in thing.attrib["rle"].split(",")]  # the first is background
-    if not (x >= 0 and y >= 0 and sum(runs) == w * h and 0 < height * width <= LARGEST):
-        raise ValueError("a mask that does not fill its box or its picture")
-    mask = np.zeros((height, width), bool)
-    mask[y : y + h, x : x + w] = np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(h, w)
-    ends = np.flatnonzero(np.diff(mask.ravel(order="F"), prepend=False))
-    return {"size": [height, width], "counts": np.diff([0, *ends, mask.size]).tolist()}
+def _painted(thing: Element) -> Patch:
+    """CVAT's run lengths: by rows in a box, the first is background."""
+    left, top, width, height = (
+        int(thing.attrib[key]) for key in ("left", "top", "width", "height")
+    )
+    runs = np.array(thing.attrib["rle"].split(","), float)  # no text is too long for a float
+    if not (runs >= 0).all() or runs.sum() != width * height or (runs % 1).any():
+        raise ValueError("a mask that does not fill its box")
+    return Patch(left, top, width, height, partial(_pixels, runs.astype(np.uint32), height))
+
+
+def _pixels(runs: np.ndarray, height: int) -> np.ndarray:
+    pixels: np.ndarray = np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(height, -1)
+    return pixels

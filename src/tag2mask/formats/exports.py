@@ -49,8 +49,10 @@ class Export:
         unknown: Tags = (),
         split: str = "train",
         shapes: Sequence[Shape] = (),
+        size: tuple[int, int] | None = None,
     ) -> None:
-        """One photo; `unknown` are tags of which nobody knows whether they are in it.
+        """One photo; `unknown` are tags of which nobody knows whether they are in it. `size`:
+        width, height [pixels] for which the `shapes` were drawn.
 
         Raises ValueError if `name` is no name, DataError if several pictures have it.
         """
@@ -60,7 +62,7 @@ class Export:
             raise ValueError("the picture is in the file itself; save it as a file")
         tags = tuple(dict.fromkeys(tags))
         picture = self._pictures.find(name)
-        row = Row(picture, tags, f"{where} ({name})", shapes, absent=absent)
+        row = Row(picture, tags, f"{where} ({name})", shapes, size, absent=absent)
         if unknown:
             self._unknown[id(row)] = unknown
         (self.val if split == "val" else self.rows).rows.append(row)

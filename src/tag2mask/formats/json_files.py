@@ -29,8 +29,8 @@ def peek_json(path: Path) -> Any:
 def load_json(path: Path, outlines: bool = False) -> Any:
     """The value of a JSON file. Numbers that JSON does not have (NaN, Infinity) are None.
 
-    Outlines, which may be most of a file of COCO, are left out unless `outlines`. Raises DataError
-    with the line if the file is not JSON.
+    Outlines, which may be most of a file of COCO or Label Studio, are left out unless `outlines`.
+    Raises DataError with the line if the file is not JSON.
     """
     kept = _kept.pop(path, None)
     if kept is not None and not outlines:
@@ -61,6 +61,7 @@ def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _without_outline(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = unique_keys(pairs)
-    if isinstance(value.get("segmentation"), list | dict):
-        del value["segmentation"]
+    for key in ("segmentation", "rle"):
+        if isinstance(value.get(key), list | dict):
+            del value[key]
     return value

@@ -1,16 +1,22 @@
-"""Label Studio: its exports JSON and JSON-MIN, choices and labels of objects as tags."""
+"""Label Studio: its exports JSON and JSON-MIN, choices and labels of objects as tags, outlines."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from reprlib import repr as short
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from tag2mask.config import DataSettings
 from tag2mask.errors import DataError
+from tag2mask.formats.brush import decode_brush
 from tag2mask.formats.exports import Export, tag_texts
 from tag2mask.formats.json_files import load_json, peek_json
 from tag2mask.formats.pictures import looks_like_picture
-from tag2mask.formats.rows import Rows, Tags, photos_text
+from tag2mask.formats.rows import Patch, Rows, Shape, Tags, photos_text
+from tag2mask.formats.shapes import polygon
 
 MIN_KEYS = ("annotator", "annotation_id", "lead_time")  # that JSON-MIN adds to each record
 
@@ -22,6 +28,8 @@ class Task(NamedTuple):
     annotations: list[dict[str, Tags]]  # question (the control's name) -> tags
     where: str
     unfinished: str = ""  # why there are no annotations
+    shapes: Sequence[Shape] = ()  # of the newest annotation
+    size: tuple[int, int] | None = None  # width, height [pixels] of the shapes
 
 
 def is_label_studio(path: Path) -> bool:
@@ -32,22 +40,25 @@ def is_label_studio(path: Path) -> bool:
     return any(isinstance(task.get("data"), dict) or _is_minimal(task) for task in tasks)
 
 
-def read_label_studio(path: Path, settings: DataSettings) -> Rows:
+def read_label_studio(path: Path, settings: DataSettings, outlines: bool = False) -> Rows:
     """The tags of each task: in all of its annotations present, in some of them unknown.
 
     An annotation that is marked as ground truth counts alone. Tasks without annotation, and those
     that were skipped, are left out. With photos.tag_column only one question counts;
-    photos.file_column is the key of the picture in the task's data.
+    photos.file_column is the key of the picture in the task's data. With `outlines` the rows of the
+    JSON export have the brushes and polygons of the newest annotation.
     """
     export = Export(path, settings)
-    value = load_json(path)
+    value = load_json(path, outlines)
     if not isinstance(value, list):
         raise DataError(f"{path}: not a list of Label Studio's tasks")
     other: Counter[str] = Counter()  # results that are no tags: type -> how many
     if any(_is_minimal(entry) for entry in value if isinstance(entry, dict)):
         tasks, form = list(_minimal_tasks(value, export)), "Label Studio JSON-MIN"
     else:
-        tasks, form = list(_tasks(value, export, other)), "Label Studio JSON"
+        tasks, form = list(_tasks(value, export, other, outlines)), "Label Studio JSON"
+    if not tasks:
+        return export.finish(form)  # with the faults of all entries
     questions = list(dict.fromkeys(q for task in tasks for a in task.annotations for q in a))
     if (only := settings.tag_column) and only not in questions:
         among = ", ".join(questions) or "none"
@@ -70,7 +81,10 @@ def read_label_studio(path: Path, settings: DataSettings) -> Rows:
             continue
         disputed += bool(unknown)
         with export.entry(task.where, f"a task with a picture in {key!r}"):
-            export.add(task.data.get(key), task.where, sorted(present), unknown=tuple(unknown))
+            name, tags, shapes = task.data.get(key), sorted(present), task.shapes
+            export.add(
+                name, task.where, tags, unknown=tuple(unknown), shapes=shapes, size=task.size
+            )
     if disputed:
         what = f"annotations of {photos_text(disputed)} disagree"
         export.rows.warn("export", f"{what}: a tag that only some of them have is unknown there")
@@ -87,7 +101,10 @@ def _is_minimal(entry: dict[str, Any]) -> bool:
     return all(key in entry for key in MIN_KEYS)
 
 
-def _tasks(values: list[Any], export: Export, other: Counter[str]) -> Iterator[Task]:
+def _tasks(
+    values: list[Any], export: Export, other: Counter[str], outlines: bool
+) -> Iterator[Task]:
+    several = 0
     for number, value in enumerate(values, 1):
         where = f"task {value.get('id', number)}" if isinstance(value, dict) else f"task {number}"
         with export.entry(where, "a task of Label Studio"):
@@ -98,7 +115,42 @@ def _tasks(values: list[Any], export: Export, other: Counter[str]) -> Iterator[T
             done = [a for a in done if a.get("ground_truth") is True] or done
             answers = [_answers(a.get("result") or [], export, other) for a in done]
             why = "" if done else "skipped (canceled)" if annotations else "not annotated yet"
-            yield Task(value["data"], answers, where, why)
+            shapes, size = _drawn(done) if outlines and done else ((), None)
+            several += outlines and len(done) > 1
+            yield Task(value["data"], answers, where, why, shapes, size)
+    if several:
+        what = f"{photos_text(several)} with several annotations"
+        export.rows.warn("export", f"{what}: the outlines are those of the newest")
+
+
+def _drawn(annotations: list[Any]) -> tuple[list[Shape], tuple[int, int] | None]:
+    """The objects of the newest annotation, and the size of their picture."""
+    newest = max(annotations[::-1], key=lambda a: str(a.get("updated_at") or ""))
+    shapes, sizes = [], set()
+    for result in newest.get("result") or []:
+        kind = str(result.get("type"))
+        if kind.endswith("labels") and (outline := _outline(result, kind)):
+            sizes.add((int(result["original_width"]), int(result["original_height"])))
+            shapes += [Shape(tag, outline) for tag in tag_texts(result["value"].get(kind) or [])]
+    if len(sizes) > 1:
+        raise ValueError(f"its objects are of pictures of {len(sizes)} sizes")
+    return shapes, next(iter(sizes), None)
+
+
+def _outline(result: dict[str, Any], kind: str) -> list[list[float]] | Patch | None:
+    """What was painted with a brush, or the corners of a polygon."""
+    value = result["value"]
+    if "rle" not in value and kind != "polygonlabels":
+        return None  # a box or an ellipse does not show the object's edge
+    if result.get("image_rotation"):
+        raise ValueError("the picture was turned; turn it back in Label Studio")
+    width, height = int(result["original_width"]), int(result["original_height"])
+    if "rle" not in value:
+        corners = np.array(value["points"], float).reshape(-1, 2) / 100 * [width, height]
+        return [polygon(corners.ravel().tolist())]
+    if not isinstance(value["rle"], list):
+        raise ValueError(f"{short(value['rle'])} is no code of a brush")
+    return Patch(0, 0, width, height, partial(decode_brush, bytes(value["rle"]), height, width))
 
 
 def _answers(results: list[Any], export: Export, other: Counter[str]) -> dict[str, Tags]:

@@ -4,13 +4,15 @@ import gc
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from tag2mask.errors import DataError
 from tag2mask.formats.findings import Finding, plural, problems, warning
@@ -32,14 +34,25 @@ NOT_UTF8 = re.compile("[\ud800-\udfff]")
 is_file = os.path.isfile  # Path.is_file raises an error if a name is too long
 
 
+class Patch(NamedTuple):
+    """A part of a picture in which an object was painted."""
+
+    left: int  # pixels, as the others
+    top: int
+    width: int
+    height: int
+    pixels: Callable[[], np.ndarray]  # (height, width) bool; raises ValueError
+
+
 @dataclass(frozen=True)
 class Shape:
     """One object that somebody labeled: its tag, and its outline if it was drawn."""
 
     tag: str
-    # Polygons [x1, y1, x2, y2, ...] in pixels, or COCO's run-length code.
-    outline: Sequence[Sequence[float]] | Mapping[str, Any] = ()
+    # Polygons [x1, y1, x2, y2, ...] in pixels, COCO's run-length code, or what was painted.
+    outline: Sequence[Sequence[float]] | Mapping[str, Any] | Patch = ()
     area: float | None = None  # pixels; None: count them
+    layer: int = 0  # an object of a higher layer covers those below it
 
 
 @dataclass(frozen=True, slots=True)
