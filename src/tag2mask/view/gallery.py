@@ -21,8 +21,8 @@ from tag2mask.formats.rows import to_table
 from tag2mask.photos.corrections import Corrected, Stroke, corrected_table
 from tag2mask.photos.images import image_size
 from tag2mask.photos.masks import read_mask, write_mask
+from tag2mask.photos.resize import reduced
 from tag2mask.photos.table import Photo, Table
-from tag2mask.photos.tensors import reduced
 from tag2mask.runs.folder import DONE, MASKS, MODEL, PREDICTIONS
 from tag2mask.runs.run import Run
 from tag2mask.runs.stages import mask_maker
