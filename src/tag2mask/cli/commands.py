@@ -25,7 +25,7 @@ from tag2mask.cli.arguments import (
     show,
     with_options,
 )
-from tag2mask.cli.data import check, convert, download, show_tags
+from tag2mask.cli.data import check, convert, correct, download, show_tags
 from tag2mask.config import STAGE_NAMES, ClusterSettings, Config
 from tag2mask.config_files import base_config, changed_config
 from tag2mask.errors import ClusterError, ConfigError, DataError
@@ -248,6 +248,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "tags": show_tags,
     "check": check,
     "convert": convert,
+    "correct": correct,
     "download": partial(parse, download, "download"),
     **{name: partial(_stages, name, [name]) for name in STAGE_READS},
     "classifier": partial(_stages, "classifier", ["check", "classifier"]),  # before hours of it
