@@ -8,6 +8,7 @@ from PIL import Image
 
 from tag2mask.config import SegmenterSettings
 from tag2mask.crf.inference import dense_crf
+from tag2mask.errors import ConfigError
 from tag2mask.photos.table import BACKGROUND
 
 # Differs from DeepLab: classes that do not reach this probability in any pixel are left out of the
@@ -32,6 +33,12 @@ def before_crf(
 ) -> np.ndarray:
     """Probabilities (C, h, w) to the decision without the CRF, which is the CRF's input."""
     return object_first(shifted(probs, threshold), settings)
+
+
+def check_threshold(threshold: float) -> None:
+    """Raises ConfigError if no probability can be compared with it."""
+    if not 0 < threshold < 1:
+        raise ConfigError(f"threshold = {threshold}: it should be between 0 and 1")
 
 
 def shifted(probs: np.ndarray, threshold: float) -> np.ndarray:

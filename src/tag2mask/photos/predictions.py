@@ -20,6 +20,7 @@ from tag2mask.files import read_json, read_text, write_json, writing
 from tag2mask.photos.areas import COLUMNS, Areas, Row
 from tag2mask.photos.colors import color, overlay
 from tag2mask.photos.masks import PREDICTED_CLASSES, write_mask
+from tag2mask.photos.rasters import georeference, mask_writer
 from tag2mask.photos.resize import enlarged, likeliest
 from tag2mask.photos.table import BACKGROUND, IGNORE
 from tag2mask.processes import cores, parallel_map
@@ -106,7 +107,7 @@ def _percent(share: float) -> str:
 class PredictionFolder:
     """The folder `out` of `tag2mask predict`.
 
-    NAME.png            the masks
+    NAME.png            the masks; NAME.tif of a GeoTIFF, with its georeference
     NAME.overlay.jpg    with `overlay`: the masks drawn over the photos
     predictions.csv     the rows of all masks
     classes.json        the classes' names by number, and their colors
@@ -156,16 +157,17 @@ class PredictionFolder:
         return [row for row in reader if (self.path / row["mask"]).exists()] if same else []
 
     def write(self, predictions: Iterable[tuple[str, Prediction]]) -> Iterator[list[Row]]:
-        """Names and predictions to masks NAME.png, and overlays, on threads; the rows of each, in
-        order."""
+        """Names and predictions to masks, and overlays, on threads; the rows of each, in order."""
         for rows in parallel_map(self._write_one, predictions, cores()):
             self.rows += rows
             yield rows
 
     def _write_one(self, work: tuple[str, Prediction]) -> list[Row]:
         name, prediction = work
-        mask = f"{name}.png"
-        prediction.save(self.path / mask)
+        profile = georeference(Path(prediction.file))
+        mask = f"{name}.tif" if profile else f"{name}.png"
+        with mask_writer(self.path / mask, prediction.size, profile) as write:
+            write(prediction.mask)
         if self.overlay:
             self.save_overlay(name, prediction.overlay())
         return prediction.rows(mask)

@@ -4,16 +4,17 @@ The memory in use does not grow with the number of photos.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from PIL import Image
 
 from tag2mask.config import SegmenterSettings
-from tag2mask.crf.decide import THRESHOLD, before_crf, refine
+from tag2mask.crf.decide import THRESHOLD, before_crf, decide, refine
 from tag2mask.errors import DataError
 from tag2mask.photos.predictions import Prediction
 from tag2mask.photos.resize import reduced
+from tag2mask.photos.tiles import Tiles
 from tag2mask.processes import cores, parallel_map
 
 
@@ -25,6 +26,9 @@ class Network(Protocol):
 
     @property
     def classes(self) -> tuple[str, ...]: ...
+
+    def to(self, device: Any) -> Any:
+        """Compute on this device from now on."""
 
     def side(self, pixels: float) -> int:
         """The nearest side of a photo that `run` takes [pixels]."""
@@ -103,6 +107,23 @@ def predict_photos(
     small = ((photo, reduced(image, settings.image_size)) for photo, image in images)
     work = ((photo, image, probabilities(model, image, settings)) for photo, image in small)
     yield from parallel_map(finish, work, threads)
+
+
+def make_tiles(
+    model: Network,
+    size: int,
+    overlap: int,
+    settings: SegmenterSettings | None = None,
+    threshold: float = THRESHOLD,
+) -> Tiles:
+    """How this network predicts a large picture: see `Tiles`. Raises ConfigError."""
+    settings = settings or model.settings
+    return Tiles(
+        size,
+        overlap,
+        lambda image: probabilities(model, image, settings),
+        lambda image, probs: decide(image, probs, settings, threshold),
+    )
 
 
 def probabilities(model: Network, image: Image.Image, settings: SegmenterSettings) -> np.ndarray:
