@@ -50,7 +50,7 @@ def as_picture(picture: Any) -> Photo | InMemory:
     if isinstance(picture, np.ndarray):
         return InMemory(array_image(picture))
     raise DataError(
-        f"a {type(picture).__name__} is no picture; give a path, a PIL picture or a NumPy array "
+        f"not a picture: {type(picture).__name__}; give a path, a PIL picture or a NumPy array "
         "(H, W, 3) uint8, or a list of them"
     )
 
@@ -73,7 +73,7 @@ def photos_to_predict(given: Iterable[Path | str], out: Path | None = None) -> l
     DataError if there are none, or if a mask in `out` would overwrite one of them.
     """
     if wrong := [type(path).__name__ for path in given if not isinstance(path, Path | str)]:
-        raise DataError(f"a {wrong[0]} is no path; give files or folders, or use Run.predict")
+        raise DataError(f"not a path: {wrong[0]}; give files or folders, or use Run.predict")
     paths: list[Path] = []
     for path in given:
         matching = sorted(glob(str(path))) if _is_pattern(path) else [path]  # noqa: PTH207
