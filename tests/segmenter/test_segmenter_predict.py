@@ -11,14 +11,16 @@ from tag2mask.photos.masks import read_mask
 from tag2mask.photos.predictions import Prediction
 from tag2mask.photos.table import Photo
 from tag2mask.segmenter.deeplab import DeepLabV2
+from tag2mask.segmenter.heads import create_segmenter
 from tag2mask.segmenter.predict import predict, predict_photos
 
 
-@pytest.fixture
-def model(settings):
+@pytest.fixture(params=["deeplab_v2", "fpn"])
+def model(settings, request):
     torch.manual_seed(0)
-    model = DeepLabV2(settings, ("background", "disc", "box"))
-    for head in model.heads:
+    settings = settings.model_copy(update={"head": request.param})
+    model = create_segmenter(settings, ("background", "disc", "box"))
+    for head in model.heads if request.param == "deeplab_v2" else [model.classify]:
         torch.nn.init.normal_(head.weight, std=0.3)  # opinions that differ from pixel to pixel
     return model.eval()
 
@@ -49,10 +51,12 @@ def test_mask_has_the_pictures_size(model, settings, size, flip):
 @pytest.mark.parametrize("changes", [{}, {"object_first": False}, {"crf": {"iterations": 3}}])
 def test_probs_are_the_softmax_of_the_logits_whatever_decides(model, settings, changes, tmp_path):
     """[.4, .35, .25] stays that: what `object_first` and the CRF make of it is the decision."""
-    image, settings = noise(49, 65), type(settings)(**{**settings.model_dump(), **changes})
+    corners = model.align_corners
+    size = (49, 65) if corners else (64, 32)  # sides that the network takes as they are
+    image, settings = noise(*size), type(settings)(**{**settings.model_dump(), **changes})
     image.save(tmp_path / "a.png")
     logits = model(torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)[None] / 255)
-    up = torch.nn.functional.interpolate(logits, (49, 65), mode="bilinear", align_corners=True)
+    up = torch.nn.functional.interpolate(logits, size, mode="bilinear", align_corners=corners)
     softmax = up.softmax(1)[0].detach().numpy()
     ((_, streamed),) = predict_photos(model, [Photo("a", tmp_path / "a.png", ())], settings)
     for result in (predict(model, image, settings), streamed):
@@ -203,7 +207,7 @@ def test_crf_of_a_network_unsure_between_many_classes(settings):
     assert predict(model, noise(49, 65), settings).mask.shape == (49, 65)
 
 
-def test_what_decides_with_tags_takes_the_place_ofobject_first(model, settings, tmp_path):
+def test_what_decides_with_tags_takes_the_place_of_object_first(model, settings, tmp_path):
     noise(49, 65).save(tmp_path / "a.png")
     settings = settings.model_copy(
         update={"crf": settings.crf.model_copy(update={"iterations": 0})}

@@ -26,6 +26,7 @@ from tag2mask.cli.arguments import (
     with_options,
 )
 from tag2mask.cli.data import check, convert, download, show_tags
+from tag2mask.cli.export import export, push
 from tag2mask.config import STAGE_NAMES, ClusterSettings, Config
 from tag2mask.config_files import base_config, changed_config
 from tag2mask.errors import ClusterError, ConfigError
@@ -109,7 +110,7 @@ def _evaluate(argv: list[str]) -> None:
 
 
 def _predict(
-    run: Positional[Path],
+    run: Positional[str],
     pictures: Positional[tuple[str, ...]],
     out: Path,
     overlay: bool = False,
@@ -123,7 +124,7 @@ def _predict(
     probability) and classes.json (class numbers, names, colors).
 
     Args:
-        run: A run folder.
+        run: A run folder, a file of `tag2mask export`, or hf://USER/NAME.
         pictures: Photos, or folders of photos.
         out: Folder for the masks. Subfolders of a folder of photos are kept.
         overlay: Write NAME.overlay.jpg too: the mask drawn over the photo.
@@ -259,6 +260,8 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "run": partial(_stages, "run", STAGE_NAMES),
     "demo": _demo,
     "predict": partial(parse, _predict, "predict"),
+    "export": partial(parse, export, "export"),
+    "push": partial(parse, push, "push"),
     "tags": show_tags,
     "check": check,
     "convert": convert,

@@ -117,12 +117,12 @@ class SizeNote:
     """Says once that a photo is far larger than those on which the network was trained.
 
     `masks`: the folder of the training photos' masks, which have their sizes; a sample is read.
-    `longest`: photos are reduced to this longer side.
+    None: unknown. `longest`: photos are reduced to this longer side.
     """
 
-    def __init__(self, masks: Path, longest: int):
+    def __init__(self, masks: Path | None, longest: int):
         self._longest, self._said = longest, False
-        sample = islice(masks.glob("*.png"), 200) if masks.is_dir() else ()
+        sample = islice(masks.glob("*.png"), 200) if masks and masks.is_dir() else ()
         self._trained = max((max(image_size(path)) for path in sample), default=0)
 
     def look(self, file: str, size: tuple[int, int]) -> None:

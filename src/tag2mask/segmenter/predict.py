@@ -4,23 +4,38 @@ The memory in use does not grow with the number of photos.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor
 
 from tag2mask.config import SegmenterSettings
 from tag2mask.crf.decide import THRESHOLD, before_crf, decide, refine
 from tag2mask.errors import DataError
 from tag2mask.photos.predictions import Prediction
 from tag2mask.photos.resize import reduced
-from tag2mask.photos.tensors import to_tensor
 from tag2mask.photos.tiles import Tiles
 from tag2mask.processes import cores, parallel_map
-from tag2mask.segmenter.deeplab import DeepLabV2
+
+
+class Network(Protocol):
+    """What predicts: a `Segmenter`, or one that was exported. So PyTorch is not imported here."""
+
+    @property
+    def settings(self) -> SegmenterSettings: ...
+
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+
+    def to(self, device: Any) -> Any:
+        """Compute on this device from now on."""
+
+    def side(self, pixels: float) -> int:
+        """The nearest side of a photo that `run` takes [pixels]."""
+
+    def run(self, batch: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        """Photos (B, 3, H, W) float32, RGB in 0-1, to the probabilities of the classes, (B, C,
+        *size) float32, `size` being (height, width) [pixels]."""
 
 
 class Picture(Protocol):
@@ -39,7 +54,7 @@ P = TypeVar("P", bound=Picture)
 
 
 def predict(
-    model: DeepLabV2,
+    model: Network,
     image: Image.Image,
     settings: SegmenterSettings | None = None,
     threshold: float = THRESHOLD,
@@ -53,7 +68,7 @@ def predict(
 
 
 def predict_photos(
-    model: DeepLabV2,
+    model: Network,
     photos: Iterable[P],
     settings: SegmenterSettings | None = None,
     threads: int | None = None,
@@ -95,7 +110,7 @@ def predict_photos(
 
 
 def make_tiles(
-    model: DeepLabV2,
+    model: Network,
     size: int,
     overlap: int,
     settings: SegmenterSettings | None = None,
@@ -111,22 +126,15 @@ def make_tiles(
     )
 
 
-@torch.inference_mode()
-def probabilities(model: DeepLabV2, image: Image.Image, settings: SegmenterSettings) -> np.ndarray:
+def probabilities(model: Network, image: Image.Image, settings: SegmenterSettings) -> np.ndarray:
     """Softmax averaged over scales and mirror: a photo of w x h to (C, h, w) float32."""
-    device = next(model.parameters()).device
-    model.eval()
-    total = torch.zeros(
-        (), device=device
-    )  # Differs from DeepLab: the mean over scales, not the max
+    means = []  # Differs from DeepLab: the mean over scales, not the max
     for scale in settings.test_scales:
-        width, height = (model.backbone.side(side * scale) for side in image.size)
-        batch = to_tensor(image.resize((width, height), Image.Resampling.BILINEAR))[None].to(device)
+        width, height = (model.side(side * scale) for side in image.size)
+        scaled = image.resize((width, height), Image.Resampling.BILINEAR)
+        batch = np.asarray(scaled, np.float32).transpose(2, 0, 1)[None] / 255
         if settings.flip:
-            batch = torch.cat([batch, batch.flip(-1)])
-        size = (image.height, image.width)
-        logits = F.interpolate(model(batch).float(), size, mode="bilinear", align_corners=True)
-        probs = logits.softmax(1)
-        total = total + (probs[0] + probs[1].flip(-1) if settings.flip else probs[0])
-    mean: Tensor = total / (len(settings.test_scales) * (1 + settings.flip))
-    return mean.cpu().numpy()
+            batch = np.concatenate([batch, batch[..., ::-1]])
+        probs = model.run(batch, (image.height, image.width))
+        means.append((probs[0] + probs[1, ..., ::-1]) / 2 if settings.flip else probs[0])
+    return np.mean(means, 0) if len(means) > 1 else np.ascontiguousarray(means[0])
