@@ -18,8 +18,9 @@ from tag2mask.config_files import load_recipe
 from tag2mask.crf import CRFParams, backend, dense_crf_many
 from tag2mask.crf.inference import _infer
 from tag2mask.processes import cores
-from tag2mask.segmenter.deeplab import DeepLabV2
+from tag2mask.segmenter.heads import create_segmenter
 from tag2mask.segmenter.losses import segmentation_loss
+from tag2mask.segmenter.network import Segmenter
 
 GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if GPU else "cpu")
@@ -98,9 +99,9 @@ def classifier_step(
 
 def segmenter_step(
     config: Config, size: int, batch: int, classes: int = 9
-) -> tuple[DeepLabV2, Step]:
-    """A DeepLabV2 with random images and masks, and its training step."""
-    model = DeepLabV2(config.segmenter, [str(i) for i in range(classes)])
+) -> tuple[Segmenter, Step]:
+    """A segmenter with random images and masks, and its training step."""
+    model = create_segmenter(config.segmenter, [str(i) for i in range(classes)])
     rng = torch.Generator().manual_seed(1)
     side = model.backbone.side(size)
     images = smooth(torch.rand(batch, 3, side // 8, side // 8, generator=rng), side)

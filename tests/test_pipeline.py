@@ -211,14 +211,12 @@ def test_predict_needs_no_tags_and_keeps_the_size(finished, tmp_path):
         "what is no file any more is taken as it is"
     )
     (tmp_path / "lying.png").unlink()
-    assert (
-        finished.predict_to(
-            [tmp_path / "ä L.png", finished.config.data.parent / "photos" / "0001.jpg"],
-            tmp_path / "flat",
-        )
-        == 2
+    rows = finished.predict_to(
+        [tmp_path / "ä L.png", finished.config.data.parent / "photos" / "0001.jpg"],
+        str(tmp_path / "flat"),
     )
-    names = ["0001.png", "masks.json", "ä L.png"]
+    assert list(dict.fromkeys(row["mask"] for row in rows)) == ["ä L.png", "0001.png"]
+    names = ["0001.png", "classes.json", "predictions.csv", "ä L.png"]
     assert sorted(p.name for p in (tmp_path / "flat").iterdir()) == names
     (tmp_path / "flat").rename(tmp_path.parent / f"{tmp_path.name} flat")
     (tmp_path / "below").mkdir()
@@ -625,12 +623,14 @@ def test_masks_are_never_written_over_pictures_or_each_other(finished, tmp_path)
         ([tmp_path / "deep"], {"2024/1.png"}),
     ):
         out = tmp_path / f"out{len(list(tmp_path.iterdir()))}"
-        assert finished.predict_to(pictures, out) == len(names)
+        assert {row["mask"] for row in finished.predict_to(pictures, out)} == names
         assert {p.relative_to(out).as_posix() for p in out.rglob("*.png")} == names
     twice = [tmp_path / "a/1.jpg", tmp_path / "a", tmp_path / "a/1.jpg"]
-    assert finished.predict_to(twice, tmp_path / "once") == 1 and (tmp_path / "once/1.png").exists()
+    assert {row["mask"] for row in finished.predict_to(twice, tmp_path / "once")} == {"1.png"}
+    assert (tmp_path / "once/1.png").exists()
     for _ in range(2):  # the second time does not take the masks of the first for pictures
-        assert finished.predict_to([tmp_path / "deep"], tmp_path / "deep/masks") == 1
+        rows = finished.predict_to([tmp_path / "deep"], tmp_path / "deep/masks")
+        assert {row["mask"] for row in rows} == {"2024/1.png"}
     with pytest.raises(DataError, match="deep: the masks would be among these photos"):
         finished.predict_to([tmp_path / "deep"], tmp_path / "deep")
     (tmp_path / "empty").mkdir()

@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from tag2mask.config_files import load_recipe
-from tag2mask.photos.tensors import reduced
+from tag2mask.photos.resize import reduced
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,8 @@ from safetensors.torch import save, save_file
 
 from tag2mask.config import SegmenterSettings
 from tag2mask.config_files import load_recipe
-from tag2mask.segmenter.deeplab import DeepLabV2, load_segmenter
+from tag2mask.segmenter.deeplab import DeepLabV2
+from tag2mask.segmenter.heads import load_segmenter
 from tag2mask.weights import WHEELS, create_backbone, save_network
 
 CODE = """
@@ -83,7 +84,9 @@ def fetch(endpoint, home):
 
 @pytest.fixture
 def network():
-    settings = SegmenterSettings(backbone="test_efficientnet", weights="none")
+    settings = SegmenterSettings(
+        backbone="test_efficientnet", weights="none", head="deeplab_v2", output_stride=16
+    )
     return DeepLabV2(settings, ("background", "chat noir")).eval()
 
 
@@ -112,10 +115,10 @@ def test_others_may_read_the_file(network, tmp_path):
 
 
 def test_a_segmenter_of_version_0_1_still_loads(network, tmp_path):
-    """It had other names, and the shift in pixels."""
+    """It had other names, the shift in pixels, and no `head`: it was a DeepLabV2."""
     network.backbone.shifts = [0.75]
     meta = {
-        "settings": network.settings.model_dump_json(),
+        "settings": network.settings.model_dump_json(exclude={"head", "width"}),
         "classes": json.dumps(network.classes),
         "weights_used": "test_efficientnet, random weights",
         "shift": "12",

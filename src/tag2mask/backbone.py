@@ -40,10 +40,12 @@ class Backbone(nn.Module):
         stride: int = 16,
         on_pixels: bool = False,
         shifts: Sequence[float] | None = None,
+        finest: int | None = None,
     ):
         super().__init__()
         self.is_vit = not on_pixels and any(part in name for part in ("vit", "deit", "eva"))
         self.stride, self.on_pixels = stride, on_pixels
+        self.finest = finest or (stride if on_pixels else stride // 2)
         try:
             self._create(name, weights)
             if shifts is None and not self.is_vit:
@@ -78,7 +80,7 @@ class Backbone(nn.Module):
             assert strides[-1] == self.stride, ""
             first = len(strides) - 1 if self.on_pixels else 0
             self.depths = [
-                i for i, stride in enumerate(strides) if i >= first and 2 * stride >= self.stride
+                i for i, stride in enumerate(strides) if i >= first and stride >= self.finest
             ]
         self.dims, self.strides = [dims[i] for i in self.depths], [strides[i] for i in self.depths]
 
@@ -116,7 +118,8 @@ class Backbone(nn.Module):
         """Photos (B, 3, H, W) to maps [(B, h_l, w_l, D_l)], deepest last, and class token (B, D).
 
         ViT: the tokens after one third, two thirds and all of its blocks. CNN: the stages at half
-        the stride and at the stride; with `on_pixels` only the last.
+        the stride and at the stride, or from the stride `finest` on; with `on_pixels` only the
+        last.
         """
         x = (image - self.mean) / self.std
         if self.is_vit:

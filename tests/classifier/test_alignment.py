@@ -90,7 +90,13 @@ def test_the_segmenter_looks_where_it_says(name, stride, pictures):
     torch.manual_seed(0)
     weights = "auto" if "lite" in name else "none"
     model = DeepLabV2(
-        SegmenterSettings(backbone=name, weights=weights, output_stride=stride, feature_length=0),
+        SegmenterSettings(
+            backbone=name,
+            weights=weights,
+            head="deeplab_v2",
+            output_stride=stride,
+            feature_length=0,
+        ),
         ["background", "a"],
     ).eval()
     for parameter in model.backbone.net.parameters() if "resnet" in name else ():

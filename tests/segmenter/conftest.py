@@ -11,6 +11,7 @@ def settings():
     return SegmenterSettings(
         backbone="test_efficientnet",
         weights="none",
+        head="deeplab_v2",
         output_stride=8,
         crop_size=49,
         batch_size=4,

@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from safetensors import safe_open
 
 from tag2mask.errors import ConfigError, RunError
-from tag2mask.segmenter.deeplab import DeepLabV2, load_segmenter, save_segmenter
+from tag2mask.segmenter.deeplab import DeepLabV2
+from tag2mask.segmenter.heads import load_segmenter, save_segmenter
 from tag2mask.segmenter.losses import segmentation_loss
 
 

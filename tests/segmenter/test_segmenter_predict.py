@@ -4,20 +4,23 @@ import torch
 from PIL import Image
 
 from tag2mask.crf import dense_crf
+from tag2mask.crf.decide import object_first, refine
 from tag2mask.photos.colors import PALETTE
 from tag2mask.photos.images import open_image
 from tag2mask.photos.masks import read_mask
+from tag2mask.photos.predictions import Prediction
 from tag2mask.photos.table import Photo
-from tag2mask.segmenter import predict as module
 from tag2mask.segmenter.deeplab import DeepLabV2
-from tag2mask.segmenter.predict import Prediction, _object_first, predict, predict_photos
+from tag2mask.segmenter.heads import create_segmenter
+from tag2mask.segmenter.predict import predict, predict_photos
 
 
-@pytest.fixture
-def model(settings):
+@pytest.fixture(params=["deeplab_v2", "fpn"])
+def model(settings, request):
     torch.manual_seed(0)
-    model = DeepLabV2(settings, ("background", "disc", "box"))
-    for head in model.heads:
+    settings = settings.model_copy(update={"head": request.param})
+    model = create_segmenter(settings, ("background", "disc", "box"))
+    for head in model.heads if request.param == "deeplab_v2" else [model.classify]:
         torch.nn.init.normal_(head.weight, std=0.3)  # opinions that differ from pixel to pixel
     return model.eval()
 
@@ -48,10 +51,12 @@ def test_mask_has_the_pictures_size(model, settings, size, flip):
 @pytest.mark.parametrize("changes", [{}, {"object_first": False}, {"crf": {"iterations": 3}}])
 def test_probs_are_the_softmax_of_the_logits_whatever_decides(model, settings, changes, tmp_path):
     """[.4, .35, .25] stays that: what `object_first` and the CRF make of it is the decision."""
-    image, settings = noise(49, 65), type(settings)(**{**settings.model_dump(), **changes})
+    corners = model.align_corners
+    size = (49, 65) if corners else (64, 32)  # sides that the network takes as they are
+    image, settings = noise(*size), type(settings)(**{**settings.model_dump(), **changes})
     image.save(tmp_path / "a.png")
     logits = model(torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)[None] / 255)
-    up = torch.nn.functional.interpolate(logits, (49, 65), mode="bilinear", align_corners=True)
+    up = torch.nn.functional.interpolate(logits, size, mode="bilinear", align_corners=corners)
     softmax = up.softmax(1)[0].detach().numpy()
     ((_, streamed),) = predict_photos(model, [Photo("a", tmp_path / "a.png", ())], settings)
     for result in (predict(model, image, settings), streamed):
@@ -66,7 +71,7 @@ def test_object_first_gives_the_object_to_its_likeliest_class(model, settings):
     """0.4 background, 0.35 cow, 0.25 sheep: background is the likeliest class, but the pixel is
     more likely an object."""
     probs = np.array([[0.4, 0.6], [0.35, 0.1], [0.25, 0.3]], np.float32)[..., None]
-    decision = _object_first(probs, settings)
+    decision = object_first(probs, settings)
     assert np.allclose(decision[..., 0], [[0.4, 0.6], [0.6, 0], [0, 0.4]])
     assert probs.argmax(0).ravel().tolist() == [0, 0] and decision.argmax(0).ravel().tolist() == [
         1,
@@ -179,7 +184,7 @@ def test_crf_follows_the_edges(settings):
     probs[1, 9:39, 9:39] = 0.7
     probs[0] = 1 - probs[1] - 2e-3
     crf = settings.model_copy(update={"crf": settings.crf.model_copy(update={"iterations": 10})})
-    refined = module._refine(Image.fromarray(pixels), probs, crf)
+    refined = refine(Image.fromarray(pixels), probs, crf)
     truth = np.zeros((48, 48), bool)
     truth[12:36, 12:36] = True
     assert (probs.argmax(0) == 1).sum() == 900
@@ -188,7 +193,7 @@ def test_crf_follows_the_edges(settings):
         refined.argmax(0), dense_crf(pixels, probs).argmax(0)
     )  # classes left out change nothing
     assert not refined[2:].any()
-    assert module._refine(Image.fromarray(pixels), probs, settings) is probs
+    assert refine(Image.fromarray(pixels), probs, settings) is probs
 
 
 def test_crf_of_a_network_unsure_between_many_classes(settings):

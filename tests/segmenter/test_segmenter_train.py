@@ -168,11 +168,12 @@ def test_the_learning_rate_follows_the_poly_schedule(settings, data, tmp_path, m
     )
 
 
-def test_it_learns_a_few_pictures(settings, data, tmp_path):
+@pytest.mark.parametrize(("head", "side"), [("deeplab_v2", 49), ("fpn", 64)])
+def test_it_learns_a_few_pictures(settings, data, tmp_path, head, side):
     table, masks = data
-    settings = settings.model_copy(
-        update={"steps": 150, "lr": 0.02, "scale_range": (0.8, 1.2), "flip": True, "image_size": 81}
-    )
+    update = {"head": head, "crop_size": side, "lr": 0.02 if head == "deeplab_v2" else 1e-3}
+    update |= {"steps": 150, "scale_range": (0.8, 1.2), "flip": True, "image_size": 96}
+    settings = settings.model_copy(update=update)
     model = train_segmenter(table, masks, settings, tmp_path / "run", seed=0, workers=0)
     assert not model.training
     unseen = shapes(100)
@@ -190,10 +191,10 @@ def test_it_learns_a_few_pictures(settings, data, tmp_path):
     assert lines[-1]["lr"] < lines[0]["lr"] / 5
 
 
-@pytest.mark.parametrize("balanced", [False, True])
-def test_killed_and_resumed_is_the_same(settings, data, tmp_path, monkeypatch, balanced):
+@pytest.mark.parametrize(("head", "balanced"), [("deeplab_v2", True), ("fpn", False)])
+def test_killed_and_resumed_is_the_same(settings, data, tmp_path, monkeypatch, head, balanced):
     table, masks = data
-    settings = settings.model_copy(update={"balanced": balanced})
+    settings = settings.model_copy(update={"balanced": balanced, "head": head})
     monkeypatch.setattr(
         BackgroundGuard, "check", lambda self, model: None
     )  # twelve steps are too few to please it
@@ -224,7 +225,8 @@ def test_killed_and_resumed_is_the_same(settings, data, tmp_path, monkeypatch, b
     other = train_segmenter(
         table, masks, settings, tmp_path / "other", seed=4, workers=0
     ).state_dict()
-    assert not torch.equal(whole["heads.0.weight"], other["heads.0.weight"])
+    last = "heads.0.weight" if head == "deeplab_v2" else "classify.weight"
+    assert not torch.equal(whole[last], other[last])
 
 
 def test_empty_masks_stop_it_before_it_starts(settings, data, tmp_path):

@@ -44,12 +44,12 @@ STAGE_READS = {
 }
 
 
-def _default(text: str) -> str:
+def default_text(text: str) -> str:
     """The end of an option's help: its default, if it has one."""
     return f"(default: {text})" if text not in ("None", "") else ""
 
 
-PathOption = Annotated[Path | None, arg(metavar="PATH", help_behavior_hint=_default)]
+PathOption = Annotated[Path | None, arg(metavar="PATH", help_behavior_hint=default_text)]
 
 
 def show(*lines: RenderableType) -> None:
@@ -105,7 +105,7 @@ def make_options(settings: Settings, names: Sequence[str] | None = None, start: 
         if names is not None and not inner:
             continue
         value, hint = getattr(settings, name), hints[name]
-        more: dict[str, Any] = {"help_behavior_hint": _default}
+        more: dict[str, Any] = {"help_behavior_hint": default_text}
         if isinstance(value, Settings):
             part = inner if inner and all(inner) else None
             value = make_options(value, part, f"{start}{name}.")

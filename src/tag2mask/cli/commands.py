@@ -6,7 +6,6 @@ What takes long to import is imported by the command that needs it.
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
-from glob import glob, has_magic
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -18,6 +17,7 @@ from tyro.conf import Positional, arg
 from tag2mask.cli.arguments import (
     STAGE_READS,
     PathOption,
+    default_text,
     make_options,
     named_settings,
     parse,
@@ -26,14 +26,16 @@ from tag2mask.cli.arguments import (
     with_options,
 )
 from tag2mask.cli.data import check, convert, correct, download, show_tags
+from tag2mask.cli.export import export, push
 from tag2mask.config import STAGE_NAMES, ClusterSettings, Config
 from tag2mask.config_files import base_config, changed_config
-from tag2mask.errors import ClusterError, ConfigError, DataError
+from tag2mask.errors import ClusterError, ConfigError
 from tag2mask.files import write_json
 
 if TYPE_CHECKING:
     from tag2mask.clusters import Clusters
 
+Form = Literal["coco", "yolo", "labelme", "cvat", "label-studio"]
 ClusterFile = Annotated[Positional[Path], arg(help="A cluster file (JSON).")]
 
 
@@ -109,25 +111,41 @@ def _evaluate(argv: list[str]) -> None:
 
 
 def _predict(
-    run: Positional[Path], pictures: Positional[tuple[Path, ...]], out: Path, overlay: bool = False
+    run: Positional[str],
+    pictures: Positional[tuple[str, ...]],
+    out: Path,
+    overlay: bool = False,
+    threshold: float = 0.5,
+    tile: Annotated[int | None, arg(metavar="INT", help_behavior_hint=default_text)] = None,
+    overlap: int = 64,
+    form: Annotated[Form | None, arg(name="format")] = None,
 ) -> None:
     """Masks for any photos, by the segmenter of a run. They need no tags.
 
+    The folder also gets predictions.csv (a row for each photo and class in it: area, regions,
+    probability) and classes.json (class numbers, names, colors).
+
     Args:
-        run: A run folder.
+        run: A run folder, a file of `tag2mask export`, or hf://USER/NAME.
         pictures: Photos, or folders of photos.
         out: Folder for the masks. Subfolders of a folder of photos are kept.
         overlay: Write NAME.overlay.jpg too: the mask drawn over the photo.
+        threshold: A pixel is an object if the network's probability of all objects together
+            reaches this. Lower: more is found, and more wrongly. The CRF follows.
+        tile: Cut pictures at their own pixels into tiles of this side, instead of reducing them:
+            for microscopy, drone and satellite pictures.
+        overlap: Pixels that neighboring tiles share, and in which they are blended.
+        form: Write the masks for another tool too, with copies of the photos, to OUT/FORMAT.
     """
     from tag2mask.api import load
 
-    paths: list[Path] = []
-    for path in pictures:  # not every shell replaces a pattern such as *.jpg
-        is_pattern = has_magic(str(path)) and not path.exists()
-        paths += map(Path, sorted(glob(str(path)))) if is_pattern else [path]  # noqa: PTH207
-    if pictures and not paths:
-        raise DataError(f"no file matches {' '.join(map(str, pictures))}")
-    load(run).predict_to(paths, out, overlay)
+    trained = load(run)
+    rows = trained.predict_to(pictures, out, overlay, threshold, tile, overlap, form)
+    masks = {row["mask"]: row["class"] for row in rows}
+    empty = sum(name is None for name in masks.values())
+    numbers = ", ".join(f"{number} {name}" for number, name in trained.names.items())
+    nothing = f", {empty} of them all background" if empty else ""
+    show(f"{len(masks)} mask{'s' * (len(masks) != 1)} in {out}{nothing}; class numbers: {numbers}")
 
 
 def _crf(argv: list[str]) -> None:
@@ -245,6 +263,8 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "run": partial(_stages, "run", STAGE_NAMES),
     "demo": _demo,
     "predict": partial(parse, _predict, "predict"),
+    "export": partial(parse, export, "export"),
+    "push": partial(parse, push, "push"),
     "tags": show_tags,
     "check": check,
     "convert": convert,

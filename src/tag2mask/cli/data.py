@@ -187,11 +187,11 @@ def correct(argv: list[str]) -> None:
             source: The export of the tool (COCO, YOLO, LabelMe, CVAT, Label Studio), or a folder
                 of masks NAME.png with masks.json.
         """
-        from tag2mask.api import load
         from tag2mask.formats.findings import plural
         from tag2mask.runs.brought import bring_masks
+        from tag2mask.runs.run import Run
 
-        corrected, same = bring_masks(load(run), source, _settings(options))
+        corrected, same = bring_masks(Run(run), source, _settings(options))
         show(f"{plural(len(corrected), 'mask')} corrected, {len(same)} as in the run")
         if corrected:
             show(f"To train with them: tag2mask run --out {run}")

@@ -23,7 +23,7 @@ from tag2mask.formats.rows import (
     row_findings,
 )
 from tag2mask.photos.images import reading, upright_rgb
-from tag2mask.photos.masks import CLASSES_FILE, Truth, true_photos
+from tag2mask.photos.masks import CLASSES_FILE, PREDICTED_CLASSES, Truth, true_photos
 from tag2mask.photos.table import IGNORE, Photo, Table
 from tag2mask.processes import cores, parallel_map
 from tag2mask.progress import track
@@ -225,7 +225,8 @@ def unused_masks(sets: Sequence[Rows], folder: Path) -> Iterator[Finding]:
     if unused := [f.relative_to(folder) for f in files if f in png and f.stem not in names]:
         what = f"masks without a photo of their name: {len(unused)}, such as {unused[0]}"
         yield Finding("unused mask", str(folder), what, "they are not used", "info")
-    others = [f.relative_to(folder) for f in files if f not in png and f.name != CLASSES_FILE]
+    known = {CLASSES_FILE, PREDICTED_CLASSES}
+    others = [f.relative_to(folder) for f in files if f not in png and f.name not in known]
     if others:
         what = f"files that are not PNG: {len(others)}, such as {others[0]}"
         yield warning("not a mask", str(folder), what, "they are not used")

@@ -20,7 +20,7 @@ from tag2mask.files import write_text
 from tag2mask.formats import DEFAULTS, read_rows
 from tag2mask.formats.cells import CellError, TagCells, mark
 from tag2mask.formats.huggingface import holds_pictures, write_pictures
-from tag2mask.formats.outlines import OUTLINES, Masks, copy_picture, file_names
+from tag2mask.formats.outlines import OUTLINES, Masks, check_new, copy_picture, file_names
 from tag2mask.formats.rows import Rows, photos_text, to_table
 from tag2mask.formats.shapes import draw
 from tag2mask.photos.classes import VOC
@@ -48,8 +48,7 @@ def convert(
     """
     if to not in WRITERS:
         raise DataError(f'unknown form "{to}"; use one of {", ".join(WRITERS)}')
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise DataError(f"{out}: exists; give a new folder, nothing is overwritten")
+    check_new(out)
     try:
         if holds_pictures(data):
             data = write_pictures(data, out / "photos", settings)

@@ -16,8 +16,9 @@ from tag2mask.files import writing
 from tag2mask.masks.scores import Scorer, mean_scores, otsu, relative, tag_scores, to_pixels
 from tag2mask.photos.images import image_size
 from tag2mask.photos.masks import write_mask
+from tag2mask.photos.resize import likeliest, reduced
 from tag2mask.photos.table import BACKGROUND, Photo, Table
-from tag2mask.photos.tensors import likeliest, reduced, to_square
+from tag2mask.photos.tensors import to_square
 from tag2mask.processes import parallel_map
 from tag2mask.progress import track
 
@@ -125,7 +126,7 @@ class MaskMaker:
         probs = to_pixels(scores, image.height, image.width)
         if self.settings.crf.iterations and len(present) > 1:
             probs = dense_crf(np.asarray(image), probs, self.settings.crf)
-        return present[likeliest(torch.from_numpy(probs), image_size(photo.path))]
+        return present[likeliest(probs, image_size(photo.path))]
 
 
 def make_masks(table: Table, maker: MaskMaker, folder: Path, workers: int) -> int:

@@ -24,8 +24,8 @@ from tag2mask.masks.scores import tag_scores, to_pixels
 from tag2mask.photos.correction_log import Stroke
 from tag2mask.photos.images import image_size
 from tag2mask.photos.masks import CLASSES_FILE
+from tag2mask.photos.resize import likeliest, reduced
 from tag2mask.photos.table import IGNORE, Photo
-from tag2mask.photos.tensors import likeliest, reduced
 
 GRID = 160  # longer side of the picture on which paths are measured [pixels]
 # What a path costs: this for the length of the longer side, for each change of color (all of
@@ -72,7 +72,7 @@ def mend(
         before = _refined(pixels, probs, settings.crf).argmax(0)
         probs = _with_strokes(pixels, probs, before, labels, painted)
     probs = _refined(pixels, probs, settings.crf)
-    mask = labels.astype(np.uint8)[likeliest(torch.from_numpy(probs), size)]
+    mask = labels.astype(np.uint8)[likeliest(probs, size)]
     exact = paint(strokes, classes, size, size)
     mended: np.ndarray = np.where(exact == IGNORE, mask, exact)
     return mended

@@ -85,6 +85,19 @@ def upright_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+def array_image(pixels: np.ndarray) -> Image.Image:
+    """An array to a picture: RGB (H, W, 3), or gray (H, W), uint8. Raises DataError.
+
+    The order of colors cannot be told from the numbers: OpenCV's BGR needs `pixels[..., ::-1]`.
+    """
+    if pixels.dtype != np.uint8:
+        raise DataError(f"the array is {pixels.dtype}; give uint8, 0 to 255")
+    if not pixels.size or not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)):
+        what = f"the array has the shape {pixels.shape}"
+        raise DataError(f"{what}; give RGB (H, W, 3) or gray (H, W); for several, a list of them")
+    return Image.fromarray(np.ascontiguousarray(pixels)).convert("RGB")
+
+
 def image_size(path: Path) -> tuple[int, int]:
     """Width and height of an upright picture, read from its header alone. Raises DataError."""
     with reading(path) as image:
@@ -107,6 +120,11 @@ def reading(path: Path, what: str = "picture") -> Iterator[ImageFile]:
         raise DataError(f"{path}: no such file") from None
     except Exception as error:  # Pillow raises errors of many kinds for broken files
         raise DataError(f"{path}: not a readable {what} ({UNREAD.get(kind, error)})") from None
+
+
+def is_upright(image: Image.Image) -> bool:
+    """Whether the picture is stored as it is seen."""
+    return _orientation(image) == 1
 
 
 def _orientation(image: Image.Image) -> int:

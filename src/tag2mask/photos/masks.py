@@ -17,7 +17,8 @@ from tag2mask.photos.colors import PALETTE
 from tag2mask.photos.images import image_size, reading
 from tag2mask.photos.table import BACKGROUND, IGNORE, Photo, Table, absolute, tag_key
 
-CLASSES_FILE = "masks.json"  # beside masks that tag2mask made: their class names
+CLASSES_FILE = "masks.json"  # beside the masks of a run: their class names
+PREDICTED_CLASSES = "classes.json"  # beside those of `tag2mask predict`: names and colors
 AGREE = 0.8  # share of photos whose mask must show exactly their tags to accept a numbering
 SAMPLE = 50  # masks that are opened to find the numbering
 
@@ -130,9 +131,9 @@ class Truth:
             )
         self.warnings: list[str] = []
         numberings = {"table": dict(enumerate(table.tags, 1)), **NUMBERINGS}
-        own = self.folder / CLASSES_FILE
-        if classes == "auto" and own.is_file():
-            classes = str(own)
+        for own in (self.folder / PREDICTED_CLASSES, self.folder / CLASSES_FILE):
+            if classes == "auto" and own.is_file():
+                classes = str(own)
         if classes == "auto":
             classes = self._find_numbering(table, numberings)
         elif classes not in numberings:

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tag2mask.photos.images import open_image
+from tag2mask.photos.images import image_size, open_image
 from tag2mask.progress import UNPRINTABLE
 
 BACKGROUND = 0
@@ -38,6 +38,16 @@ class Photo:
     def of_nothing(self) -> bool:
         """Whether every tag is known to be absent."""
         return not (self.tags or self.unknown)
+
+    @property
+    def file(self) -> str:
+        """The path, with "/" on all systems."""
+        return self.path.as_posix()
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the picture [pixels], read from its header. Raises DataError."""
+        return image_size(self.path)
 
     def open(self, at_least: int | None = None) -> Image.Image:
         """The picture, RGB and upright; `at_least` as in `open_image`. Raises DataError."""

@@ -4,9 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -38,37 +36,6 @@ def seeded(key: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(key)
         yield
-
-
-def reduced(image: Image.Image, longest: int) -> Image.Image:
-    """The picture with its longer side reduced to `longest` pixels; a smaller one unchanged."""
-    factor = min(1.0, longest / max(image.size))
-    size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
-    return image.resize(size, Image.Resampling.BILINEAR) if size != image.size else image
-
-
-def enlarge(probs: Tensor, size: tuple[int, int]) -> Tensor:
-    """(C, h, w) to (C, H, W), `size` being (W, H), bilinear."""
-    return F.interpolate(probs[None], (size[1], size[0]), mode="bilinear", align_corners=False)[0]
-
-
-def likeliest(probs: Tensor, size: tuple[int, int]) -> np.ndarray:
-    """Scores (C, h, w) to the likeliest class of each pixel: (H, W) uint8; `size` is (W, H).
-
-    The scores must sum to 1 over the classes.
-    """
-    if probs.shape[:0:-1] == size:
-        return probs.argmax(0).byte().numpy()
-    best = torch.full((size[1], size[0]), -1.0)
-    mask = torch.zeros(best.shape, dtype=torch.uint8)
-    # One class at a time: memory does not grow with their number.
-    for number, highest in enumerate(probs.amax((1, 2)).tolist()):
-        if highest * len(probs) < 1:
-            continue  # the likeliest of C classes has at least 1/C
-        score = enlarge(probs[number : number + 1], size)[0]
-        better = score > best
-        best[better], mask[better] = score[better], number
-    return mask.numpy()
 
 
 def to_tensor(image: Image.Image) -> Tensor:

@@ -18,7 +18,7 @@ from tag2mask.formats.outlines import file_names
 from tag2mask.formats.polygons import polygons
 from tag2mask.formats.rows import Row, Rows, Shape, photos_text, to_table
 from tag2mask.formats.shapes import draw
-from tag2mask.photos.masks import CLASSES_FILE, Truth, read_mask
+from tag2mask.photos.masks import CLASSES_FILE, PREDICTED_CLASSES, Truth, read_mask
 from tag2mask.photos.table import BACKGROUND, IGNORE, Photo, Table, absolute
 from tag2mask.progress import log, track
 from tag2mask.runs.corrected import some
@@ -76,7 +76,7 @@ def bring_masks(run: Run, source: Path, settings: DataSettings) -> Brought:
 
 def _masks(run: Run, source: Path, settings: DataSettings, notes: Counter[str]) -> Iterator[_Mask]:
     """The masks that can be read from `source`. Raises DataError if it has none of the run's."""
-    if (source / CLASSES_FILE).is_file():
+    if any((source / name).is_file() for name in (CLASSES_FILE, PREDICTED_CLASSES)):
         truth = Truth(source, run.given)
         yield from (_Mask(photo, partial(truth.read, photo)) for photo in truth.photos_with_truth)
         return

@@ -1,31 +1,28 @@
 """One run: its settings, its folder, its tables, and predictions with its segmenter."""
 
 from collections import Counter
-from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image
-
 from tag2mask.clusters import Clusters, load_clusters
-from tag2mask.config import Config, SegmenterSettings
+from tag2mask.config import STAGE_NAMES, Config, SegmenterSettings
 from tag2mask.config_files import read_config
 from tag2mask.errors import ConfigError, DataError, RunError
-from tag2mask.files import Facts, fingerprint, read_json, read_list, writing
+from tag2mask.files import Facts, fingerprint, read_json, read_list
 from tag2mask.formats.check import settings_reader
 from tag2mask.formats.rows import Rows, known_tags, to_table
-from tag2mask.photos.masks import Truth, true_photos, write_class_names
+from tag2mask.photos.masks import Truth, true_photos
 from tag2mask.photos.table import Photo, Table
-from tag2mask.progress import console, log, track
+from tag2mask.progress import log
 from tag2mask.runs.corrected import Taken, take
 from tag2mask.runs.folder import CLUSTERS, METRICS, MODEL, PAGE, RunFolder
+from tag2mask.runs.predictor import Predictor
 
 if TYPE_CHECKING:
     import torch
 
-    from tag2mask.segmenter.deeplab import DeepLabV2
-    from tag2mask.segmenter.predict import Prediction
+    from tag2mask.segmenter.network import Segmenter
 
 # Settings of the segmenter that are used after its training. Its training also uses them, without
 # object_first, if it learns from its own masks (rounds > 1).
@@ -33,7 +30,7 @@ PREDICTION_SETTINGS = {"test_scales", "flip", "object_first", "crf"}
 MOST_TAGS = 20  # in one line of the log
 
 
-class Run:
+class Run(Predictor):
     """A run, finished or not. Without `config`, raises RunError if `folder` is not a run folder."""
 
     def __init__(self, folder: Path | str, config: Config | None = None):
@@ -46,7 +43,18 @@ class Run:
         self.begun = False  # whether a stage has left anything new in the folder
 
     def __repr__(self) -> str:
-        return f"Run({str(self.folder)!r})"
+        return f"Run({str(self.folder)!r}, {self._state})"
+
+    def __reduce__(self) -> Any:  # for other processes, which read the network again
+        return type(self), (self.folder, self.config)
+
+    @property
+    def _state(self) -> str:
+        """What is done, in few words."""
+        if self.files.result("segmenter", MODEL).exists():
+            return "ready to predict"
+        done = [name for name in STAGE_NAMES if self.files.result(name).is_dir()]
+        return f"done: {', '.join(done) or 'nothing'}; no segmenter yet"
 
     @property
     def folder(self) -> Path:
@@ -199,103 +207,20 @@ class Run:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     @cached_property
-    def segmenter(self) -> "DeepLabV2":
+    def segmenter(self) -> "Segmenter":
         """The segmenter of the last finished training, ready to predict. Raises RunError."""
-        from tag2mask.segmenter.deeplab import load_segmenter
+        from tag2mask.segmenter.heads import load_segmenter
 
         return load_segmenter(self.files.need("segmenter", MODEL)).to(self.device)
 
     @property
-    def _settings(self) -> SegmenterSettings:
+    def trained_masks(self) -> Path:
+        """The training photos' pseudo masks."""
+        return self.files.result("masks")
+
+    @property
+    def settings(self) -> SegmenterSettings:
         """The settings that the segmenter was trained with; for prediction, those of the run."""
         settings = self.config.segmenter
         chosen = {name: getattr(settings, name) for name in PREDICTION_SETTINGS}
         return self.segmenter.settings.model_copy(update=chosen)
-
-    def predict(self, picture: Path | str | Image.Image) -> "Prediction":
-        """A photo to its mask.
-
-        The result has `.mask` (H, W) uint8, `.classes`, `.probs` (C, h, w) softmax, `.overlay()`.
-        Raises DataError for a photo that cannot be read.
-        """
-        from tag2mask.photos.images import open_image, upright_rgb
-        from tag2mask.segmenter.predict import predict
-
-        if isinstance(picture, Image.Image):
-            image = upright_rgb(picture)
-        else:
-            image = open_image(Path(picture))
-        return predict(self.segmenter, image, self._settings)
-
-    def predict_to(
-        self, pictures: Sequence[Path | str] | Path | str, out: Path | str, overlay: bool = False
-    ) -> int:
-        """Photos, and all photos in folders, to masks `out`/NAME.png; returns the number of masks.
-
-        Raises DataError at the end if photos could not be read, and at the start if a mask would
-        overwrite a photo.
-        """
-        from tag2mask.segmenter.predict import predict_photos
-
-        paths = [pictures] if isinstance(pictures, Path | str) else pictures
-        out = Path(out)
-        suffixes = (".png", ".overlay.jpg")[: 1 + overlay]
-        photos = _photos([Path(path) for path in paths], out, suffixes)
-        count = empty = 0
-        errors: list[DataError] = []
-        write_class_names(out, self.segmenter.classes)
-        predictions = predict_photos(self.segmenter, photos, self._settings, on_error=errors.append)
-        for photo, prediction in track(predictions, "predictions", total=len(photos)):
-            prediction.save(out / f"{photo.name}.png")
-            if overlay:
-                with writing(out / f"{photo.name}.overlay.jpg") as temporary:
-                    prediction.overlay().save(temporary, "JPEG", quality=90)
-            count += 1
-            empty += not prediction.mask.any()
-        numbers = ", ".join(f"{i} {name}" for i, name in enumerate(self.segmenter.classes))
-        nothing = f", {empty} of them all background" if empty else ""
-        text = f"{count} mask{'s' * (count != 1)} in {out}{nothing}; class numbers: {numbers}"
-        console.print(text, soft_wrap=True, highlight=False)
-        if errors:
-            raise DataError([str(error) for error in errors])
-        return count
-
-
-def _photos(paths: Sequence[Path], out: Path, suffixes: Sequence[str]) -> list[Photo]:
-    """Photos, and those in folders but not in `out`, named by their path relative to the folder.
-
-    Raises DataError if there are none, or if `out`/NAME + suffix would overwrite one of them.
-    """
-    from tag2mask.formats.pictures import pictures_below, unread_pictures
-    from tag2mask.formats.rows import photo_names
-
-    if not paths:
-        raise DataError("no photos given. Give files or folders")
-    if missing := [f"{path}: no such photo or folder" for path in paths if not path.exists()]:
-        raise DataError(missing)
-    places: dict[Path, tuple[Path, str]] = {}
-    for path in paths:
-        if not path.is_dir():
-            places[path.absolute()] = (path, path.stem)
-            continue
-        if path.resolve() == out.resolve():
-            raise DataError(
-                f"{path}: the masks would be among these photos and be read as photos; "
-                "give another --out"
-            )
-        for file in pictures_below(path):
-            if not file.absolute().is_relative_to(out.absolute()):
-                name = file.relative_to(path).with_suffix("").as_posix()
-                places[file.absolute()] = (file, name)
-        for finding in unread_pictures(path):
-            console.print(str(finding), highlight=False, markup=False, soft_wrap=True)
-    if not places:
-        raise DataError(f"no photos in {', '.join(map(str, paths))}")
-    files, names = map(list, zip(*places.values(), strict=True))
-    if len(set(names)) < len(names):
-        names = photo_names(files)
-    targets = {(out / f"{name}{suffix}").resolve() for name in names for suffix in suffixes}
-    if covered := [file for file in files if file.resolve() in targets]:
-        text = "the mask would overwrite this photo; give another --out"
-        raise DataError([f"{file}: {text}" for file in covered])
-    return [Photo(name, file, ()) for name, file in zip(names, files, strict=True)]

@@ -196,7 +196,7 @@ def _count_empty(table: Table, folder: Path) -> int:
 def segmenter(run: Run, folder: Path) -> Counts:
     """Write model.safetensors; for each earlier round, round-N/ with its model and masks."""
     from tag2mask.masks import read_maps, write_nothing
-    from tag2mask.segmenter.deeplab import load_segmenter, save_segmenter
+    from tag2mask.segmenter.heads import load_segmenter, save_segmenter
     from tag2mask.segmenter.train import train_segmenter
 
     config, rounds = run.config, run.config.segmenter.rounds
@@ -236,7 +236,7 @@ def _predict(
     decide: Callable[[Photo, np.ndarray], np.ndarray] | None = None,
 ) -> None:
     """Write `folder`/NAME.png for every photo of `table` that has no mask there yet."""
-    from tag2mask.segmenter.deeplab import load_segmenter
+    from tag2mask.segmenter.heads import load_segmenter
     from tag2mask.segmenter.predict import predict_photos
 
     network = load_segmenter(model).to(run.device)

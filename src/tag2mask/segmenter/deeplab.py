@@ -1,7 +1,6 @@
 """DeepLabV2 (Chen et al. 2018): a CNN at output stride 8 or 16 and four dilated heads, summed."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -9,12 +8,12 @@ from torch import Tensor, nn
 
 from tag2mask.backbone import Backbone
 from tag2mask.config import SegmenterSettings
-from tag2mask.weights import load_network, save_network
+from tag2mask.segmenter.network import Segmenter
 
 RATES = (6, 12, 18, 24)  # dilations of the heads at stride 8, half of these at 16
 
 
-class DeepLabV2(nn.Module):
+class DeepLabV2(Segmenter):
     """Photos (B, 3, H, W), RGB in 0-1, to logits (B, C, h, w); cell (i, j) is centered on pixel
     (stride i, stride j).
 
@@ -24,14 +23,15 @@ class DeepLabV2(nn.Module):
     `Backbone`. Raises ConfigError if the backbone cannot have this stride.
     """
 
+    align_corners = True
+
     def __init__(
         self,
         settings: SegmenterSettings,
         classes: Sequence[str],
         shifts: Sequence[float] | None = None,
     ):
-        super().__init__()
-        self.settings, self.classes = settings, tuple(classes)
+        super().__init__(settings, classes)
         stride = settings.output_stride
         self.backbone = Backbone(settings.backbone, settings.weights, stride, True, shifts)
         dilations = [rate * 8 // stride for rate in RATES]
@@ -55,18 +55,3 @@ class DeepLabV2(nn.Module):
         if self.settings.feature_length:
             features = self.settings.feature_length * F.normalize(features.float(), dim=1)
         return torch.stack([head(features) for head in self.heads]).sum(0)
-
-
-def save_segmenter(model: DeepLabV2, path: Path) -> None:
-    """Write all that `load_segmenter` needs into one safetensors file."""
-    save_network(model, path, classes=model.classes)
-
-
-def load_segmenter(path: Path) -> DeepLabV2:
-    """A file of `save_segmenter` to the network, in eval mode. Raises RunError."""
-    return load_network(
-        path,
-        "segmenter",
-        SegmenterSettings,
-        lambda settings, about: DeepLabV2(settings, about["classes"], about["shifts"]),
-    )

@@ -1,5 +1,6 @@
 """The segmenter's loss."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -7,8 +8,11 @@ from tag2mask.photos.table import BACKGROUND, IGNORE
 
 
 def segmentation_loss(logits: Tensor, mask: Tensor, balanced: bool = False) -> Tensor:
-    """Cross-entropy of logits (B, C, h, w) and class numbers (B, H, W), H and W odd, over pixels
-    that are not ignored -> scalar; 0 if all pixels are ignored.
+    """Cross-entropy of logits (B, C, h, w) and class numbers (B, H, W) over pixels that are not
+    ignored -> scalar; 0 if all pixels are ignored.
+
+    H and W are odd: each logit is centered on a pixel, as with `align_corners` in `Segmenter`; or
+    even: each is centered on a square of pixels.
 
     `balanced`: the average of the mean over background and the mean over object pixels.
 
@@ -17,11 +21,15 @@ def segmentation_loss(logits: Tensor, mask: Tensor, balanced: bool = False) -> T
 
     Differs from DeepLab: only every second pixel of every second row is used. There is one logit
     per 8 or 16 pixels, so the others add little, and (B, C, H, W), the largest tensor, has a
-    quarter of the size.
+    quarter of the size. With even sides, the logits lie between the pixels, so one of the four
+    around each is drawn, the same for all: always the same one would move all objects by half a
+    pixel.
     """
-    target = mask[:, ::2, ::2].long()
+    odd = mask.shape[-1] % 2 == 1
+    row, column = (0, 0) if odd else torch.randint(2, (2,)).tolist()
+    target = mask[:, row::2, column::2].long()
     size = target.shape[1:]
-    logits = F.interpolate(logits.float(), size, mode="bilinear", align_corners=True)
+    logits = F.interpolate(logits.float(), size, mode="bilinear", align_corners=odd)
     loss = F.cross_entropy(logits, target, ignore_index=IGNORE, reduction="none")  # 0 where ignored
     known = target != IGNORE
     if not balanced:

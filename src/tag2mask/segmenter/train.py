@@ -1,4 +1,4 @@
-"""The segmenter's training: SGD with a poly schedule, on pseudo masks or any others."""
+"""The segmenter's training with a poly schedule, on pseudo masks or any others."""
 
 from pathlib import Path
 
@@ -10,21 +10,24 @@ from tag2mask.errors import TrainingError
 from tag2mask.loop import Phase, fit
 from tag2mask.photos.table import BACKGROUND, Table
 from tag2mask.photos.tensors import seeded
-from tag2mask.segmenter.deeplab import DeepLabV2
 from tag2mask.segmenter.examples import PseudoMasked, is_object
+from tag2mask.segmenter.heads import create_segmenter
 from tag2mask.segmenter.losses import segmentation_loss
+from tag2mask.segmenter.network import Segmenter
 
 # Photos of nothing in an epoch for each other one, at most. Most of the other photos is background
 # already: with one for each, a segmenter of small things learned that all is background.
 NOTHING = 0.25
+# Share of the steps in which the learning rate rises from 0: AdamW's averages are empty at first.
+WARM_UP = {"fpn": 0.05, "deeplab_v2": 0.0}
 MASKS_READ = 500  # masks whose object pixels are counted before training
 CROPS_TRIED = 32  # crops with objects on which the trained network is tested
 
 
 def train_segmenter(
     table: Table, masks: Path, settings: SegmenterSettings, folder: Path, seed: int, workers: int
-) -> DeepLabV2:
-    """Photos and a folder of masks (NAME.png) to a trained DeepLabV2 in eval mode.
+) -> Segmenter:
+    """Photos and a folder of masks (NAME.png) to a trained network in eval mode.
 
     Resumes from the newest checkpoint in `folder`.
 
@@ -34,7 +37,7 @@ def train_segmenter(
             only background.
     """
     with seeded(seed):
-        model = DeepLabV2(settings, table.classes)
+        model = create_segmenter(settings, table.classes)
     side, mean = model.backbone.side(settings.crop_size), model.backbone.mean.clone()
     examples = PseudoMasked(table, masks, settings, side, mean)
     guard = BackgroundGuard(examples)
@@ -46,8 +49,11 @@ def train_segmenter(
         guard.step(objects)
         return {"loss": segmentation_loss(logits, mask, settings.balanced), "objects": objects}
 
+    warm_up = WARM_UP[settings.head] * settings.steps
+
     def poly(step: int) -> float:
-        return float((1 - step / settings.steps) ** settings.poly_power)
+        rate = (1 - step / settings.steps) ** settings.poly_power
+        return float(rate * min(1.0, (step + 1) / (warm_up + 1)))
 
     trained = fit(
         model,
@@ -67,20 +73,33 @@ def train_segmenter(
     return trained
 
 
-def optimizer(model: DeepLabV2, settings: SegmenterSettings) -> torch.optim.SGD:
-    """SGD as in deeplab-pytorch: the heads have 10 times the learning rate, their biases 20 times;
-    biases and norms have no weight decay."""
-    lr, trained = settings.lr, [p for p in model.backbone.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim > 1], "lr": lr},
-        {"params": [p for p in trained if p.ndim <= 1], "lr": lr, "weight_decay": 0.0},
-        {"params": [head.weight for head in model.heads], "lr": 10 * lr},
-        {"params": [head.bias for head in model.heads], "lr": 20 * lr, "weight_decay": 0.0},
-    ]
+def optimizer(model: Segmenter, settings: SegmenterSettings) -> torch.optim.Optimizer:
+    """The optimizer of a network: the layers on the backbone have 10 times its learning rate;
+    biases and norms have no weight decay.
+
+    deeplab_v2: SGD as in deeplab-pytorch, where the heads' biases have 20 times the rate. fpn:
+    AdamW.
+    """
+    lr, decay, is_deeplab = settings.lr, settings.weight_decay, settings.head == "deeplab_v2"
+    groups = []
+    for is_backbone in (True, False):
+        parameters = [
+            parameter
+            for name, parameter in model.named_parameters()
+            if name.startswith("backbone.") == is_backbone and parameter.requires_grad
+        ]
+        weights = [p for p in parameters if p.ndim > 1]
+        others = [p for p in parameters if p.ndim <= 1]
+        rate = lr if is_backbone else 10 * lr
+        twice = 2 if is_deeplab and not is_backbone else 1
+        groups += [
+            {"params": weights, "lr": rate},
+            {"params": others, "lr": twice * rate, "weight_decay": 0.0},
+        ]
     groups = [group for group in groups if group["params"]]
-    return torch.optim.SGD(
-        groups, lr, momentum=settings.momentum, weight_decay=settings.weight_decay
-    )
+    if settings.head == "fpn":
+        return torch.optim.AdamW(groups, lr, weight_decay=decay)
+    return torch.optim.SGD(groups, lr, momentum=settings.momentum, weight_decay=decay)
 
 
 class BackgroundGuard:
@@ -111,7 +130,7 @@ class BackgroundGuard:
             self.steps, self.most = 0, torch.zeros(())
 
     @torch.inference_mode()
-    def check(self, model: DeepLabV2) -> None:
+    def check(self, model: Segmenter) -> None:
         """Test the trained network on training crops with objects."""
         device, tried = next(model.parameters()).device, 0
         nothing = set(self.examples.table.nothing)

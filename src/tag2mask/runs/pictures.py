@@ -1,0 +1,138 @@
+"""What can be predicted: files, folders, patterns, and pictures in memory."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from glob import glob, has_magic
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from tag2mask.errors import DataError
+from tag2mask.formats.pictures import pictures_below, unread_pictures
+from tag2mask.formats.rows import photo_names
+from tag2mask.photos.images import array_image, image_size, upright_rgb
+from tag2mask.photos.table import Photo
+from tag2mask.progress import log
+
+MASKS = (".png", ".tif", ".overlay.jpg")  # what `predict_to` writes for a photo
+FAR_LARGER = 8  # times the longest side of the training photos
+
+
+@dataclass(frozen=True)
+class InMemory:
+    """A picture in memory: RGB, upright. `file`: where it came from, if that is known."""
+
+    image: Image.Image
+    file: str = ""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height [pixels]."""
+        return self.image.size
+
+    def open(self, at_least: int | None = None) -> Image.Image:
+        """The picture, at its own size."""
+        return self.image
+
+
+def as_picture(picture: Any) -> Photo | InMemory:
+    """A photo, a path, a PIL picture or an array to what the segmenter predicts. Raises DataError
+    if it is none of these."""
+    if isinstance(picture, Photo):
+        return picture
+    if isinstance(picture, Path | str):
+        return Photo(Path(picture).stem, Path(picture), ())
+    if isinstance(picture, Image.Image):
+        return InMemory(upright_rgb(picture), str(getattr(picture, "filename", "")))
+    if isinstance(picture, np.ndarray):
+        return InMemory(array_image(picture))
+    raise DataError(
+        f"not a picture: {type(picture).__name__}; give a path, a PIL picture or a NumPy array "
+        "(H, W, 3) uint8, or a list of them"
+    )
+
+
+def is_several(pictures: Any) -> bool:
+    """Whether these are several pictures: a folder, a pattern, a list or another iterable."""
+    if isinstance(pictures, Path | str):
+        return Path(pictures).is_dir() or _is_pattern(pictures)
+    return isinstance(pictures, Iterable) and not isinstance(pictures, Image.Image | np.ndarray)
+
+
+def _is_pattern(path: Path | str) -> bool:
+    return has_magic(str(path)) and not Path(path).exists()
+
+
+def photos_to_predict(given: Iterable[Path | str], out: Path | None = None) -> list[Photo]:
+    """Photos, and those in folders but not in `out`, named by their path relative to the folder.
+
+    A pattern ("new/*.jpg") stands for the files that match: not every shell replaces it. Raises
+    DataError if there are none, or if a mask in `out` would overwrite one of them.
+    """
+    if wrong := [type(path).__name__ for path in given if not isinstance(path, Path | str)]:
+        raise DataError(f"not a path: {wrong[0]}; give files or folders, or use Run.predict")
+    paths: list[Path] = []
+    for path in given:
+        matching = sorted(glob(str(path))) if _is_pattern(path) else [path]  # noqa: PTH207
+        paths += map(Path, matching)
+    if not paths:
+        patterns = " ".join(map(str, given))
+        what = f"no file matches {patterns}" if patterns else "no photos given"
+        raise DataError(f"{what}. Give files or folders")
+    if missing := [f"{path}: no such photo or folder" for path in paths if not path.exists()]:
+        raise DataError(missing)
+    places: dict[Path, tuple[Path, str]] = {}
+    for path in paths:
+        if not path.is_dir():
+            places[path.absolute()] = (path, path.stem)
+            continue
+        if out and path.resolve() == out.resolve():
+            raise DataError(
+                f"{path}: the masks would be among these photos and be read as photos; "
+                "give another --out"
+            )
+        for file in pictures_below(path):
+            if not (out and file.absolute().is_relative_to(out.absolute())):
+                name = file.relative_to(path).with_suffix("").as_posix()
+                places[file.absolute()] = (file, name)
+        for finding in unread_pictures(path):
+            log.warning(str(finding))
+    if not places:
+        raise DataError(f"no photos in {', '.join(map(str, paths))}")
+    files, names = map(list, zip(*places.values(), strict=True))
+    if len(set(names)) < len(names):
+        names = photo_names(files)
+    if out:
+        targets = {(out / f"{name}{suffix}").resolve() for name in names for suffix in MASKS}
+        if covered := [file for file in files if file.resolve() in targets]:
+            text = "the mask would overwrite this photo; give another --out"
+            raise DataError([f"{file}: {text}" for file in covered])
+    return [Photo(name, file, ()) for name, file in zip(names, files, strict=True)]
+
+
+class SizeNote:
+    """Says once that a photo is far larger than those on which the network was trained.
+
+    `masks`: the folder of the training photos' masks, which have their sizes; a sample is read.
+    None: unknown. `longest`: photos are reduced to this longer side.
+    """
+
+    def __init__(self, masks: Path | None, longest: int):
+        self._longest, self._said = longest, False
+        sample = islice(masks.glob("*.png"), 200) if masks and masks.is_dir() else ()
+        self._trained = max((max(image_size(path)) for path in sample), default=0)
+
+    def look(self, file: str, size: tuple[int, int]) -> None:
+        """Look at the size of a photo: width and height [pixels]."""
+        if self._said or not self._trained or max(size) <= FAR_LARGER * self._trained:
+            return
+        self._said = True
+        log.warning(
+            f"{file} is {size[0]} x {size[1]} pixels; the longest side of the training photos is "
+            f"{self._trained}. It is reduced to {self._longest} pixels, in which small things are "
+            "lost. If things are as large in it as in the training photos, in pixels, give "
+            "--tile 512"
+        )
