@@ -13,7 +13,7 @@ from tag2mask.config import STAGE_NAMES
 SOURCE = Path(__file__).parents[1] / "src" / "tag2mask"
 FILES = sorted(SOURCE.rglob("*.py"))
 FOLDERS = {path.parent.name for path in SOURCE.glob("*/__init__.py")}
-FACE = {"cli", "api", "runs", "view"}
+FACE = {"cli", "api", "runs", "view", "export"}  # they may import every room
 ROOMS = FOLDERS - FACE
 SHARED_ROOMS = {"photos", "crf"}  # the table with its images and masks; the CRF, usable alone
 LONGEST_FILE, MOST_LINES = 350, 30000  # lower it when code goes; the aim is 9,000 with the forms
@@ -118,7 +118,6 @@ def test_help_is_printed_at_once_and_loads_nothing_heavy():
         (["run", "--data", "X/absent.csv", "--out", "X/typo.toml"], "exists"),
         (["run", "--out", "X/r"], "no training photos given"),
         (["run", "--data", "X/absent.csv", "--out", "X/r"], "no such file"),
-        (["predict", "X", "X/*.jpg", "--out", "X/o"], "no file matches "),
         (["evaluate", "--pred", "X/masks"], "give both --pred and --truth"),
         (["evaluate", "--out", "X/r", "--boundary"], "need --pred"),
         (["run", "--classifier.epochs", "three"], "epochs = three: it should be an integer"),

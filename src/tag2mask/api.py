@@ -20,8 +20,10 @@ from tag2mask.processes import barrier, rank
 from tag2mask.progress import log, start_log
 from tag2mask.runs.corrected import keep_changed
 from tag2mask.runs.pipeline import in_words, leaves, run_stages
+from tag2mask.runs.predictor import Model
 from tag2mask.runs.run import Run
 
+HUB = "hf://"  # how the address of a network on a hub begins
 DEMO_SCENES = {"num_train": 480, "num_val": 120, "size": 192}
 
 
@@ -45,9 +47,22 @@ def run(data: Any, out: Path | str, recipe: str | None = None, **settings: Any) 
     return run_config(changed_config(base, changes, "tag2mask.run"))
 
 
-def load(folder: Path | str) -> Run:
-    """An earlier run, from its folder. Raises RunError."""
-    return Run(folder)
+def load(source: Path | str) -> Run | Model:
+    """An earlier run, from its folder; a network that `tag2mask export` wrote, from its .onnx file;
+    or one of a hub, "hf://USER/NAME" or "hf://USER/NAME@REVISION".
+
+    All have `.predict`, `.predict_to`, `.classes`, `.names` and `.to(device)`. Raises RunError,
+    DataError, ConfigError.
+    """
+    if str(source).startswith(HUB):
+        from tag2mask.export.hub import from_hub
+
+        return from_hub(str(source))
+    if Path(source).suffix == ".onnx":
+        from tag2mask.export.onnx_network import OnnxNetwork
+
+        return Model(OnnxNetwork(source), str(source))
+    return Run(source)
 
 
 def run_config(config: Config, names: Sequence[str] = STAGE_NAMES) -> Run:

@@ -16,6 +16,7 @@ from hypothesis.extra import numpy as hnp
 from layouts import picture, submit
 from PIL import Image
 
+from tag2mask.config import DataSettings
 from tag2mask.errors import DataError
 from tag2mask.formats import load_table
 from tag2mask.formats.brush import decode_brush, encode_brush
@@ -139,6 +140,18 @@ def test_brushes_come_back(region, times):
     assert np.array_equal(decode_brush(bytes(encode_brush(region)), *region.shape), region)
 
 
+def test_a_brush_that_the_browser_wrote(tmp_path):
+    """A mask of tag2mask, of which a person erased a line with half transparent edges."""
+    export = Path(__file__).parent / "files" / "label-studio-brush.json"
+    picture(tmp_path / "2007_000063.jpg", size=(500, 375))
+    photos = DataSettings(images=tmp_path)
+    mask = read_mask(
+        convert(export, "masks", tmp_path / "out", settings=photos) / "2007_000063.png"
+    )
+    assert (mask == 1).sum() == 27003  # so many have alpha >= 128 in label_studio_sdk's decoder
+    assert mask[201, 250:310].tolist() == [0] * 60, "the line"
+
+
 def brush_of_the_sdk():
     """The module that reads brushes in Label Studio's own SDK. Its package pins many others."""
     package = importlib.util.find_spec("label_studio_sdk")
@@ -181,7 +194,7 @@ def test_datumaro_reads_the_masks_of_cvat(tmp_path):
     items = {item.id: item for item in dm.Dataset.import_from(str(tmp_path / "out"), "cvat")}
     drawn = np.zeros_like(mask)
     for note in items["ü b/a"].annotations:
-        drawn[note.image] = note.label + 1
+        drawn[note.image > 0] = note.label + 1
     assert np.array_equal(drawn, mask) and items["b"].annotations == []
 
 

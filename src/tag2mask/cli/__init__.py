@@ -21,6 +21,7 @@ Data sets:
   tag2mask tags --data tags.csv                   show what is understood: form, tags, counts
   tag2mask check --data tags.csv                  list all faults of a data set
   tag2mask convert --data D --to coco --out C     convert tags and masks to another form
+  tag2mask correct runs/mine --from export.json   take in masks corrected in CVAT, Label Studio ...
   tag2mask download voc12 --out data              download PASCAL VOC 2012 or MS COCO
 
 One stage of a run, with its settings (`run` runs all):

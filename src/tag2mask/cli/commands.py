@@ -25,7 +25,8 @@ from tag2mask.cli.arguments import (
     show,
     with_options,
 )
-from tag2mask.cli.data import check, convert, download, show_tags
+from tag2mask.cli.data import check, convert, correct, download, show_tags
+from tag2mask.cli.export import export, push
 from tag2mask.cli.view import view
 from tag2mask.config import STAGE_NAMES, ClusterSettings, Config
 from tag2mask.config_files import base_config, changed_config
@@ -35,6 +36,7 @@ from tag2mask.files import write_json
 if TYPE_CHECKING:
     from tag2mask.clusters import Clusters
 
+Form = Literal["coco", "yolo", "labelme", "cvat", "label-studio"]
 ClusterFile = Annotated[Positional[Path], arg(help="A cluster file (JSON).")]
 
 
@@ -110,13 +112,14 @@ def _evaluate(argv: list[str]) -> None:
 
 
 def _predict(
-    run: Positional[Path],
+    run: Positional[str],
     pictures: Positional[tuple[str, ...]],
     out: Path,
     overlay: bool = False,
     threshold: float = 0.5,
     tile: Annotated[int | None, arg(metavar="INT", help_behavior_hint=default_text)] = None,
     overlap: int = 64,
+    form: Annotated[Form | None, arg(name="format")] = None,
 ) -> None:
     """Masks for any photos, by the segmenter of a run. They need no tags.
 
@@ -124,7 +127,7 @@ def _predict(
     probability) and classes.json (class numbers, names, colors).
 
     Args:
-        run: A run folder.
+        run: A run folder, a file of `tag2mask export`, or hf://USER/NAME.
         pictures: Photos, or folders of photos.
         out: Folder for the masks. Subfolders of a folder of photos are kept.
         overlay: Write NAME.overlay.jpg too: the mask drawn over the photo.
@@ -133,11 +136,12 @@ def _predict(
         tile: Cut pictures at their own pixels into tiles of this side, instead of reducing them:
             for microscopy, drone and satellite pictures.
         overlap: Pixels that neighboring tiles share, and in which they are blended.
+        form: Write the masks for another tool too, with copies of the photos, to OUT/FORMAT.
     """
     from tag2mask.api import load
 
     trained = load(run)
-    rows = trained.predict_to(pictures, out, overlay, threshold, tile, overlap)
+    rows = trained.predict_to(pictures, out, overlay, threshold, tile, overlap, form)
     masks = {row["mask"]: row["class"] for row in rows}
     empty = sum(name is None for name in masks.values())
     numbers = ", ".join(f"{number} {name}" for number, name in trained.names.items())
@@ -261,9 +265,12 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "demo": _demo,
     "predict": partial(parse, _predict, "predict"),
     "view": view,
+    "export": partial(parse, export, "export"),
+    "push": partial(parse, push, "push"),
     "tags": show_tags,
     "check": check,
     "convert": convert,
+    "correct": correct,
     "download": partial(parse, download, "download"),
     **{name: partial(_stages, name, [name]) for name in STAGE_READS},
     "classifier": partial(_stages, "classifier", ["check", "classifier"]),  # before hours of it

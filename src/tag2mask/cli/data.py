@@ -170,6 +170,35 @@ def convert(argv: list[str]) -> None:
     parse(with_options(convert, make_options(Config(), READING)), "convert", argv)
 
 
+def correct(argv: list[str]) -> None:
+    """Bring masks that were corrected in another tool into a run."""
+
+    def correct(
+        run: Positional[Path],
+        source: Annotated[Path, arg(name="from")],
+        options: Any = None,
+    ) -> None:
+        """Keep masks that were corrected in another tool as corrections of a run.
+
+        Masks that are as in the run are left alone. The next `tag2mask run` learns from the others.
+
+        Args:
+            run: A run folder.
+            source: The export of the tool (COCO, YOLO, LabelMe, CVAT, Label Studio), or a folder
+                of masks NAME.png with masks.json.
+        """
+        from tag2mask.formats.findings import plural
+        from tag2mask.runs.brought import bring_masks
+        from tag2mask.runs.run import Run
+
+        corrected, same = bring_masks(Run(run), source, _settings(options))
+        show(f"{plural(len(corrected), 'mask')} corrected, {len(same)} as in the run")
+        if corrected:
+            show(f"To train with them: tag2mask run --out {run}")
+
+    parse(with_options(correct, make_options(Config(), READING)), "correct", argv)
+
+
 def download(
     name: Positional[Literal["voc12", "coco14", "coco17"]],
     out: Path = Path("data"),

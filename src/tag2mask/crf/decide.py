@@ -50,6 +50,7 @@ def shifted(probs: np.ndarray, threshold: float) -> np.ndarray:
     """
     if threshold == THRESHOLD:
         return probs
+    check_threshold(threshold)
     factors = np.full((len(probs), 1, 1), 1 - threshold, np.float32)
     factors[BACKGROUND] = threshold
     changed = probs * factors

@@ -20,8 +20,8 @@ from tag2mask.files import write_text
 from tag2mask.formats import DEFAULTS, read_rows
 from tag2mask.formats.cells import CellError, TagCells, mark
 from tag2mask.formats.huggingface import holds_pictures, write_pictures
-from tag2mask.formats.outlines import OUTLINES, Masks, copy_picture, file_names
-from tag2mask.formats.rows import photos_text, to_table
+from tag2mask.formats.outlines import OUTLINES, Masks, check_new, copy_picture, file_names
+from tag2mask.formats.rows import Rows, photos_text, to_table
 from tag2mask.formats.shapes import draw
 from tag2mask.photos.classes import VOC
 from tag2mask.photos.images import image_size
@@ -48,8 +48,7 @@ def convert(
     """
     if to not in WRITERS:
         raise DataError(f'unknown form "{to}"; use one of {", ".join(WRITERS)}')
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise DataError(f"{out}: exists; give a new folder, nothing is overwritten")
+    check_new(out)
     try:
         if holds_pictures(data):
             data = write_pictures(data, out / "photos", settings)
@@ -70,12 +69,8 @@ def _convert(
     if masks is not None:
         truth = Truth(masks, table, classes)
         readers = {photo.name: partial(truth.read, photo) for photo in truth.photos_with_truth}
-    numbers = {tag: i for i, tag in enumerate(table.tags, 1)}
-    outlined = [any(shape.outline for shape in row.shapes) for row in rows.rows]
-    for photo, row, has_outline in zip(table.photos, rows.rows, outlined, strict=True):
-        # There are no outlines if masks are given. Among others, nothing is drawn as background.
-        if has_outline or (any(outlined) and photo.of_nothing):
-            readers[photo.name] = partial(draw, row, numbers, rows.source, notes)
+    else:
+        readers = drawings(rows, table, notes)
     if to in ("masks", "yolo") and not readers:
         what = "this form needs masks, but the data set has no outlines"
         raise DataError(f"{what}; give a folder of masks with --masks")
@@ -91,6 +86,18 @@ def _convert(
     if rows.val:
         _convert_val(to_table(rows.val, table.tags, untagged=True), to, out)
     return path
+
+
+def drawings(rows: Rows, table: Table, notes: Counter[str]) -> Masks:
+    """What draws the masks of the photos that have outlines, and of the photos of nothing among
+    them. `notes`: see `draw`."""
+    numbers = {tag: i for i, tag in enumerate(table.tags, 1)}
+    outlined = [any(shape.outline for shape in row.shapes) for row in rows.rows]
+    return {
+        photo.name: partial(draw, row, numbers, rows.source, notes)
+        for photo, row, outline in zip(table.photos, rows.rows, outlined, strict=True)
+        if outline or (any(outlined) and photo.of_nothing)
+    }
 
 
 def to_csv(table: Table, masks: Masks, out: Path) -> Path:

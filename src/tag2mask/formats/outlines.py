@@ -50,12 +50,30 @@ def write_outlines(
     """Predicted masks, `masks`/NAME.png, to one of the forms `OUTLINES` in the folder `out`.
 
     `classes`: what the numbers in the masks mean, background first. Photos without a mask are left
-    out. Returns the file or folder that the tool opens. Raises DataError.
+    out. Returns the file or folder that the tool opens. Raises DataError, as `check_outlines`.
     """
+    check_outlines(to, out)
     files = {photo.name: masks / f"{photo.name}.png" for photo in photos}
     with_mask = tuple(photo for photo in photos if files[photo.name].is_file())
     readers: Masks = {photo.name: partial(read_mask, files[photo.name]) for photo in with_mask}
+    if missing := len(photos) - len(with_mask):
+        log.warning(f"warning: {photos_text(missing)} left out of {out}: no mask NAME.png")
     return OUTLINES[to](Table(tuple(classes[1:]), with_mask), readers, out)
+
+
+def check_outlines(to: str, out: Path) -> None:
+    """Raises DataError if masks cannot be written in this form, or not to the folder `out`."""
+    if to not in OUTLINES:
+        raise DataError(f'unknown form "{to}"; use one of {", ".join(OUTLINES)}')
+    if to == "coco":
+        rle_coder()
+    check_new(out)
+
+
+def check_new(out: Path) -> None:
+    """Raises DataError if something is in the folder `out`."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise DataError(f"{out}: exists; give a new folder, nothing is overwritten")
 
 
 def to_coco(table: Table, masks: Masks, out: Path) -> Path:

@@ -50,7 +50,7 @@ def as_picture(picture: Any) -> Photo | InMemory:
     if isinstance(picture, np.ndarray):
         return InMemory(array_image(picture))
     raise DataError(
-        f"a {type(picture).__name__} is no picture; give a path, a PIL picture or a NumPy array "
+        f"not a picture: {type(picture).__name__}; give a path, a PIL picture or a NumPy array "
         "(H, W, 3) uint8, or a list of them"
     )
 
@@ -73,7 +73,7 @@ def photos_to_predict(given: Iterable[Path | str], out: Path | None = None) -> l
     DataError if there are none, or if a mask in `out` would overwrite one of them.
     """
     if wrong := [type(path).__name__ for path in given if not isinstance(path, Path | str)]:
-        raise DataError(f"a {wrong[0]} is no path; give files or folders, or use Run.predict")
+        raise DataError(f"not a path: {wrong[0]}; give files or folders, or use Run.predict")
     paths: list[Path] = []
     for path in given:
         matching = sorted(glob(str(path))) if _is_pattern(path) else [path]  # noqa: PTH207
@@ -117,12 +117,12 @@ class SizeNote:
     """Says once that a photo is far larger than those on which the network was trained.
 
     `masks`: the folder of the training photos' masks, which have their sizes; a sample is read.
-    `longest`: photos are reduced to this longer side.
+    None: unknown. `longest`: photos are reduced to this longer side.
     """
 
-    def __init__(self, masks: Path, longest: int):
+    def __init__(self, masks: Path | None, longest: int):
         self._longest, self._said = longest, False
-        sample = islice(masks.glob("*.png"), 200) if masks.is_dir() else ()
+        sample = islice(masks.glob("*.png"), 200) if masks and masks.is_dir() else ()
         self._trained = max((max(image_size(path)) for path in sample), default=0)
 
     def look(self, file: str, size: tuple[int, int]) -> None:

@@ -1,11 +1,9 @@
 """One run: its settings, its folder, its tables, and predictions with its segmenter."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any
 
 from tag2mask.clusters import Clusters, load_clusters
 from tag2mask.config import STAGE_NAMES, Config, SegmenterSettings
@@ -16,16 +14,14 @@ from tag2mask.formats.check import settings_reader
 from tag2mask.formats.rows import Rows, known_tags, to_table
 from tag2mask.photos.masks import Truth, true_photos
 from tag2mask.photos.table import Photo, Table
-from tag2mask.progress import log, track
+from tag2mask.progress import log
 from tag2mask.runs.corrected import Taken, take
 from tag2mask.runs.folder import CLUSTERS, METRICS, MODEL, PAGE, RunFolder
+from tag2mask.runs.predictor import Predictor
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
-    from PIL import Image
 
-    from tag2mask.photos.predictions import Prediction, Row
     from tag2mask.segmenter.network import Segmenter
 
 # Settings of the segmenter that are used after its training. Its training also uses them, without
@@ -34,7 +30,7 @@ PREDICTION_SETTINGS = {"test_scales", "flip", "object_first", "crf"}
 MOST_TAGS = 20  # in one line of the log
 
 
-class Run:
+class Run(Predictor):
     """A run, finished or not. Without `config`, raises RunError if `folder` is not a run folder."""
 
     def __init__(self, folder: Path | str, config: Config | None = None):
@@ -48,6 +44,9 @@ class Run:
 
     def __repr__(self) -> str:
         return f"Run({str(self.folder)!r}, {self._state})"
+
+    def __reduce__(self) -> Any:  # for other processes, which read the network again
+        return type(self), (self.folder, self.config)
 
     @property
     def _state(self) -> str:
@@ -215,117 +214,13 @@ class Run:
         return load_segmenter(self.files.need("segmenter", MODEL)).to(self.device)
 
     @property
-    def _settings(self) -> SegmenterSettings:
+    def trained_masks(self) -> Path:
+        """The training photos' pseudo masks."""
+        return self.files.result("masks")
+
+    @property
+    def settings(self) -> SegmenterSettings:
         """The settings that the segmenter was trained with; for prediction, those of the run."""
         settings = self.config.segmenter
         chosen = {name: getattr(settings, name) for name in PREDICTION_SETTINGS}
         return self.segmenter.settings.model_copy(update=chosen)
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """The segmenter's classes by number, background first. Raises RunError if it has not been
-        trained."""
-        return self.segmenter.classes
-
-    @property
-    def names(self) -> dict[int, str]:
-        """Class numbers and names: {0: "background", 1: "cat"}. Raises RunError as `classes`."""
-        return dict(enumerate(self.classes))
-
-    @overload
-    def predict(  # type: ignore[overload-overlap]  # an array can be iterated, too
-        self, pictures: "Image.Image | np.ndarray", threshold: float = 0.5
-    ) -> "Prediction": ...
-
-    @overload
-    def predict(self, pictures: Path | str, threshold: float = 0.5) -> Any: ...
-
-    @overload
-    def predict(
-        self, pictures: "Iterable[Any]", threshold: float = 0.5
-    ) -> "Iterator[Prediction]": ...
-
-    def predict(self, pictures: Any, threshold: float = 0.5) -> Any:
-        """A picture to its Prediction; several pictures to an iterator of Predictions, in order.
-
-        One picture: a path, a PIL picture, or a NumPy array, RGB (H, W, 3) or gray (H, W) uint8. An
-        array of OpenCV is BGR: give `pixels[..., ::-1]`. Several: a list or another iterable of
-        these, a folder, or a pattern such as "new/*.jpg". They are predicted when they are needed:
-        at most two per thread are in memory.
-
-        A Prediction has `.mask` (H, W) uint8, `.classes`, `.found`, `.rows()`, `.probs` (C, h, w)
-        softmax, `.overlay()`. A pixel is an object if the network's probability of all objects
-        together reaches `threshold`; the CRF then moves the edges to those of the photo.
-        Raises DataError for a picture that cannot be read, in its place.
-        """
-        from tag2mask.crf.decide import check_threshold
-        from tag2mask.runs.pictures import as_picture, is_several, photos_to_predict
-        from tag2mask.segmenter.predict import predict, predict_photos
-
-        check_threshold(threshold)
-        if not is_several(pictures):
-            picture = as_picture(pictures)
-            prediction = predict(self.segmenter, picture.open(), self._settings, threshold)
-            return replace(prediction, file=picture.file)
-        if isinstance(pictures, Path | str):
-            pictures = photos_to_predict([pictures])
-        stream = map(as_picture, pictures)
-        predictions = predict_photos(self.segmenter, stream, self._settings, threshold=threshold)
-        return (prediction for _, prediction in predictions)
-
-    def predict_to(
-        self,
-        pictures: "Iterable[Path | str] | Path | str",
-        out: Path | str,
-        overlay: bool = False,
-        threshold: float = 0.5,
-        tile: int | None = None,
-        overlap: int = 64,
-    ) -> "list[Row]":
-        """Files, folders and patterns ("new/*.jpg") to the folder `out`: masks NAME.png,
-        predictions.csv, classes.json, and NAME.overlay.jpg with `overlay`. Returns the rows of
-        these masks in predictions.csv, as `Prediction.rows` does.
-
-        `threshold`: as in `predict`. With `tile` [pixels], a picture is not reduced, but cut at its
-        own pixels into tiles of this side, which share `overlap` pixels with their neighbors and
-        are blended there. Little memory is needed, whatever the size of the picture.
-
-        Raises DataError at the end if pictures could not be read, and at the start if a mask would
-        overwrite a picture; ConfigError.
-        """
-        from tag2mask.crf.decide import check_threshold
-        from tag2mask.photos.predictions import PredictionFolder
-        from tag2mask.photos.tiles import predict_large
-        from tag2mask.runs.pictures import SizeNote, photos_to_predict
-        from tag2mask.segmenter.predict import make_tiles, predict_photos
-
-        check_threshold(threshold)
-        paths = [pictures] if isinstance(pictures, Path | str) else list(pictures)
-        photos = photos_to_predict(paths, Path(out))
-        network, settings = self.segmenter, self._settings
-        folder = PredictionFolder(out, network.classes, overlay)
-        errors: list[DataError] = []
-
-        def named() -> "Iterator[tuple[str, Prediction]]":
-            note = SizeNote(self.files.result("masks"), settings.image_size)
-            for photo, prediction in predict_photos(
-                network, photos, settings, on_error=errors.append, threshold=threshold
-            ):
-                note.look(prediction.file, prediction.size)
-                yield photo.name, prediction
-
-        if tile is None:
-            with folder.opened():
-                for _ in track(folder.write(named()), "predictions", total=len(photos)):
-                    pass
-        else:
-            tiles = make_tiles(network, tile, overlap, settings, threshold)
-            with folder.opened():
-                for photo in photos:
-                    try:
-                        predict_large(photo.path, photo.name, folder, tiles)
-                    except DataError as error:
-                        errors.append(error)
-        if errors:
-            raise DataError([str(error) for error in errors])
-        return folder.rows

@@ -4,7 +4,7 @@ The memory in use does not grow with the number of photos.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -26,6 +26,9 @@ class Network(Protocol):
 
     @property
     def classes(self) -> tuple[str, ...]: ...
+
+    def to(self, device: Any) -> Any:
+        """Compute on this device from now on."""
 
     def side(self, pixels: float) -> int:
         """The nearest side of a photo that `run` takes [pixels]."""
