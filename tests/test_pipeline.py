@@ -409,6 +409,64 @@ def test_what_goes_in_and_empty_masks_are_logged(finished):
     assert ", on CPU" in log and "null" not in log
 
 
+def test_what_the_tags_say_is_logged_and_stored(finished):
+    log, folder = log_of(finished), finished.folder
+    masks = json.loads((folder / "masks/masks.json").read_text())["finds"]
+    assert masks["images"] == 20 and masks["tags"]["cat"]["patch"] == 1 / 16
+    assert "pseudo masks, by the tags of their photos: finds " in log
+    tried = json.loads((folder / "segmenter/finds.json").read_text())
+    assert tried["split"] == "train" and tried["images"] == 20
+    assert len(list((folder / "segmenter/sample").glob("*.png"))) == 20
+    assert log.count("segmenter, by the tags of 20 training photos: finds ") == 2, "of each round"
+    assert all(f"warning: {doubt}" in log for doubt in [*masks["doubts"], *tried["doubts"]])
+    assert finished.metrics["finds"]["split"] == "val" and finished.metrics["finds"]["images"] == 4
+    assert sum(row["photos"] for row in finished.metrics["pseudo"]["peaks"].values()) > 20
+    assert "pseudo masks: the largest evidence lies on the object in " in log
+
+
+def test_the_report_runs_no_network(finished, scenes, tmp_path, monkeypatch):
+    folder = copy_of(finished, tmp_path)
+
+    def loaded(*arguments):
+        raise AssertionError("a network is loaded")
+
+    monkeypatch.setattr("tag2mask.classifier.load_classifier", loaded)
+    monkeypatch.setattr("tag2mask.segmenter.deeplab.load_segmenter", loaded)
+    run = rerun(folder, scenes, ["report"], report={"photos_per_split": 4})
+    assert run.report.read_text().count('"strip"') == 7  # 3 ranked, 4 predictions
+
+
+def test_a_segmenter_of_no_use_is_refused_and_the_earlier_one_stays(
+    finished, scenes, tmp_path, monkeypatch, capfd
+):
+    """Weights that call all pixels one class, as a training with a wrong learning rate leaves."""
+    from tag2mask.evaluate.doubts import refusal
+    from tag2mask.segmenter.deeplab import DeepLabV2
+
+    folder, broken = copy_of(finished, tmp_path), finished.segmenter.classes.index("cow")
+    before = (folder / "segmenter/model.safetensors").read_bytes()
+
+    def train(table, masks, settings, *arguments):
+        model = DeepLabV2(settings, table.classes)
+        for head in model.heads:
+            head.weight.data.zero_()
+            head.bias.data[:] = torch.arange(table.num_classes) == broken
+        return model.eval()
+
+    monkeypatch.setattr("tag2mask.evaluate.refusal", refusal)
+    monkeypatch.setattr("tag2mask.segmenter.train.train_segmenter", train)
+    command = ["segmenter", "--out", str(folder), "--seed", "1", "--segmenter.rounds", "1"]
+    for _ in range(2):  # the same command again is no way around it
+        assert tag2mask.cli.main(command) == 2
+        error = capfd.readouterr().err
+        assert "the segmenter is of no use: it calls nearly every photo cow: 100 % of" in error
+        assert "without --segmenter.balanced" in error
+    assert (folder / "segmenter/model.safetensors").read_bytes() == before
+    assert (folder / ".segmenter.part/sample").is_dir()
+    # the report, and predictions, still come from the earlier one
+    assert tag2mask.load(folder).segmenter.classes == finished.segmenter.classes
+
+
 def test_a_run_that_never_started_leaves_no_folder(tmp_path):
     (tmp_path / "tags.csv").write_text("file_name,tags\nabsent.jpg,cat\n")
     for data in ("tags.csv", "absent.csv"):

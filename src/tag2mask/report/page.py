@@ -1,12 +1,14 @@
 """A run folder to one HTML page that loads no other file, so that it can be mailed."""
 
 import json
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
 from PIL import Image, ImageOps
 
 from tag2mask.config import STAGE_NAMES, Config
@@ -19,6 +21,7 @@ from tag2mask.report.card import percent, protocol, snippet, write_card
 from tag2mask.report.curves import read_chart
 from tag2mask.report.draw import INFERNO, heatmap
 from tag2mask.report.pictures import (
+    LOOK_AT,
     Scores,
     Strip,
     Truth,
@@ -31,6 +34,7 @@ from tag2mask.report.pictures import (
 from tag2mask.report.tags import tag_rows, total
 
 MEASURED = {"pseudo": "masks", "segmenter": "segmenter"}  # entry of metrics.json: its stage
+FAULTS = tuple(LOOK_AT.values())
 Groups = list[tuple[str, list[Strip]]]
 
 
@@ -138,7 +142,13 @@ def _environment(classes: Sequence[str]) -> Environment:
         "inferno": INFERNO,
     }
     environment.filters |= {"duration": _duration, "percent": percent, "protocol": protocol}
+    environment.filters["options"] = _options
     return environment
+
+
+def _options(text: str) -> Markup:
+    """A warning with its options, such as --segmenter.steps, as code."""
+    return Markup(re.sub(r"--[a-z][\w.-]*\w( [\d.]+\d)?", r"<code>\g<0></code>", str(escape(text))))
 
 
 def _duration(seconds: float) -> str:
@@ -153,11 +163,13 @@ def _duration(seconds: float) -> str:
 
 def _hero(train_groups: Groups, val_groups: Groups) -> tuple[Strip | None, Strip | None]:
     """A training and a validation photo for the top of the page: of the best ones if these are
-    known, with a mask that shows something, with two classes if possible."""
+    known, and with a mask that shows something, two classes if possible."""
 
     def best(groups: Groups) -> Strip | None:
         ranked = any(strip.iou is not None for _, strips in groups[:1] for strip in strips)
-        strips = [strip for _, some in groups[: 1 if ranked else None] for strip in some]
+        # Else those without a fault that the tags know of come first.
+        some = groups[:1] if ranked else sorted(groups, key=lambda group: group[0] in FAULTS)
+        strips = [strip for _, of_group in some for strip in of_group]
         strips = [strip for strip in strips if _shown(strip) >= 0]
         return max(strips, key=lambda strip: min(_shown(strip), 2), default=None)
 
