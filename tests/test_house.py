@@ -211,8 +211,11 @@ def test_predict_replaces_patterns(tmp_path, monkeypatch):
     from tag2mask.cli import main
 
     class Run:
-        def predict_to(self, pictures, out, overlay):
+        names = {}  # noqa: RUF012
+
+        def predict_to(self, pictures, *options):
             self.pictures = pictures
+            return []
 
     run = Run()
     for name in ("b.jpg", "a.jpg", "c.png", "[1].jpg"):
