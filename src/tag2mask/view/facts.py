@@ -155,7 +155,7 @@ class Worker:
         gallery = self.gallery
         if not gallery.model:
             return
-        self.predicted = 0
+        count = 0
         for shown in gallery:
             if self._wait() or self.busy():
                 return
@@ -166,4 +166,5 @@ class Worker:
                     log.debug(f"view: {shown.photo.path}: {error}")
                     continue
                 self.look(shown)
-            self.predicted += 1
+            count += 1
+            self.predicted = max(count, self.predicted)
