@@ -25,8 +25,17 @@ from tag2mask.runs.run import Run
 DEMO_SCENES = {"num_train": 480, "num_val": 120, "size": 192}
 
 
-def run(data: Any, out: Path | str, recipe: str | None = None, **settings: Any) -> Run:
+def run(
+    data: Any,
+    out: Path | str,
+    recipe: str | None = None,
+    *,
+    continued: bool = False,
+    **settings: Any,
+) -> Run:
     """All stages on a data set; resumes where an earlier call stopped.
+
+    continued: if photos or corrections have changed, start from the networks of the last run.
 
     `data`: a path, a pandas or polars DataFrame, or a list of dictionaries such as {"file_name":
     "a.jpg", "tags": ["cat"]}; `val` too. The photos of a DataFrame or a list are searched below
@@ -42,7 +51,7 @@ def run(data: Any, out: Path | str, recipe: str | None = None, **settings: Any) 
         # A file, so that the run can be repeated and resumed without the table in memory.
         changes[name] = write_records(changes[name], Path(out), name)
         changes["photos"] = {"images": Path.cwd()} | dict(changes.get("photos", {}))
-    return run_config(changed_config(base, changes, "tag2mask.run"))
+    return run_config(changed_config(base, changes, "tag2mask.run"), continued=continued)
 
 
 def load(folder: Path | str) -> Run:
@@ -50,8 +59,10 @@ def load(folder: Path | str) -> Run:
     return Run(folder)
 
 
-def run_config(config: Config, names: Sequence[str] = STAGE_NAMES) -> Run:
+def run_config(config: Config, names: Sequence[str] = STAGE_NAMES, continued: bool = False) -> Run:
     """Run these stages with these settings, and keep the settings in the run folder.
+
+    continued: stages whose photos or corrections changed start from the last results.
 
     Raises RunError if another command is running there.
     """
@@ -63,6 +74,7 @@ def run_config(config: Config, names: Sequence[str] = STAGE_NAMES) -> Run:
         )
     config = with_whole_paths(config)
     run, data = Run(config.out, config), config.data
+    run.continued = continued
     if data and data.is_dir() and config.out.resolve().is_relative_to(data.resolve()):
         raise RunError(
             f"{config.out} is inside the folder of photos {data}, so its masks would be read as "

@@ -33,6 +33,7 @@ from tag2mask.progress import console, log, track
 
 CHECKPOINT_SECONDS = 60.0
 LOG_SECONDS = 30.0
+CONTINUED = 0.25  # share of the steps when a training starts from an earlier network
 METRICS_STEPS = 10  # a line of metrics.jsonl is the mean over these steps
 
 N = TypeVar("N", bound=nn.Module)

@@ -18,9 +18,9 @@ from tag2mask.vision import torchvision  # noqa: F401  before timm
 
 SETTINGS = {
     "clusters": {"source": "demo"},
-    "classifier": {"image_size": 128, "epochs": 3, "batch_size": 8},
+    "classifier": {"image_size": 128, "epochs": 2, "batch_size": 7},
     "masks": {"image_size": 192, "flip": False},
-    "segmenter": {"crop_size": 97, "batch_size": 4, "steps": 10, "image_size": 161, "flip": False},
+    "segmenter": {"crop_size": 97, "batch_size": 4, "steps": 5, "image_size": 161, "flip": False},
     "report": {"photos_per_split": 2},
 }
 

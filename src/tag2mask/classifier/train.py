@@ -57,14 +57,16 @@ def train_classifier(
     folder: Path,
     seed: int,
     workers: int,
+    start: PatchClassifier | None = None,
 ) -> PatchClassifier:
     """Photos with tags and cluster vectors (N, L) to a trained classifier in eval mode.
 
+    start: an earlier network of the same tags, which is trained on, for a share of the epochs.
     Resumes from the newest checkpoint in `folder`. Raises ConfigError for an odd patch grid if the
     equivariance loss is on.
     """
     torch.manual_seed(seed)
-    model = PatchClassifier(settings, table.num_classes, cluster_vectors.shape[1])
+    model = start or PatchClassifier(settings, table.num_classes, cluster_vectors.shape[1])
     if model.backbone.is_vit and settings.tag_loss != "top_k":
         log.warning(
             f"{settings.backbone} is a ViT: each of its patches sees the whole photo. "
@@ -81,7 +83,7 @@ def train_classifier(
         model,
         lambda net, batch: classifier_loss(net, batch, settings),
         TaggedPhotos(table, cluster_vectors, side, settings.augment),
-        _phases(model, settings, table),
+        _phases(model, settings, table, continued=start is not None),
         folder,
         batch_size=settings.batch_size,
         seed=seed,
@@ -99,13 +101,18 @@ def train_classifier(
     return trained
 
 
-def _phases(model: PatchClassifier, settings: ClassifierSettings, table: Table) -> list[loop.Phase]:
-    """`frozen_epochs` at `frozen_lr`, then the other epochs at `lr`."""
+def _phases(
+    model: PatchClassifier, settings: ClassifierSettings, table: Table, continued: bool = False
+) -> list[loop.Phase]:
+    """`frozen_epochs` at `frozen_lr`, then the other epochs at `lr`; if the training is continued,
+    a share of these."""
     per_epoch = math.ceil(
         loop.epoch_length(len(table), len(table.nothing), NOTHING) / settings.batch_size
     )
     epochs = settings.num_epochs(len(table.not_nothing))
     frozen, total = per_epoch * min(settings.frozen_epochs, epochs), per_epoch * epochs
+    if continued:
+        frozen, total = 0, math.ceil(loop.CONTINUED * total)
     new = [p for name, p in model.named_parameters() if not name.startswith("backbone.")]
     last = model.backbone.last_parameters(settings.trained_blocks)
 

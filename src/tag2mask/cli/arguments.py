@@ -146,6 +146,13 @@ def named_settings(argv: list[str]) -> Named:
 
 def parse_config(argv: list[str], command: str = "run") -> Config:
     """Settings from the arguments of `run`, of `demo` or of a stage. Raises ConfigError."""
+    base, options, about = config_options(argv, command)
+    return changed_config(base, asdict(parse(type(options), command, argv, about)))
+
+
+def config_options(argv: list[str], command: str) -> tuple[Config, Any, str]:
+    """The arguments of a command to the settings that they change, the options that they can be,
+    see `make_options`, and what the help says first. Raises ConfigError."""
     named = named_settings(argv)
     base = base_config(named.out, named.recipe)
     own = {"data", "val", "val_masks"} if command == "demo" else set()
@@ -157,4 +164,4 @@ def parse_config(argv: list[str], command: str = "run") -> Config:
     about = f"{ABOUT.get(command, verb).capitalize()}. Defaults: those of {origin}."
     if command == "clusters":
         about += " Cluster files: tag2mask clusters make | show | replay | stability --help."
-    return changed_config(base, asdict(parse(type(options), command, argv, about)))
+    return base, options, about

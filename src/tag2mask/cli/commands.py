@@ -18,6 +18,7 @@ from tyro.conf import Positional, arg
 from tag2mask.cli.arguments import (
     STAGE_READS,
     PathOption,
+    config_options,
     make_options,
     named_settings,
     parse,
@@ -26,8 +27,14 @@ from tag2mask.cli.arguments import (
     with_options,
 )
 from tag2mask.cli.data import check, convert, download, show_tags
+<<<<<<< HEAD
 from tag2mask.cli.view import view
 from tag2mask.config import STAGE_NAMES, ClusterSettings, Config
+||||||| fc349eb
+from tag2mask.config import STAGE_NAMES, ClusterSettings, Config
+=======
+from tag2mask.config import ClusterSettings, Config
+>>>>>>> corr
 from tag2mask.config_files import base_config, changed_config
 from tag2mask.errors import ClusterError, ConfigError, DataError
 from tag2mask.files import write_json
@@ -45,6 +52,25 @@ def _stages(name: str, stages: Sequence[str], argv: list[str]) -> None:
     from tag2mask.api import run_config
 
     run_config(parse_config(argv, name), stages)
+
+
+def _run(argv: list[str]) -> None:
+    # Not a setting: it says how this command starts, and is not kept in the run folder.
+    from tag2mask.api import run_config
+
+    def run(continued: Annotated[bool, arg(name="continue")] = False, options: Any = None) -> None:
+        """{about}
+
+        Args:
+            continued: If photos, tags or corrections have changed, start from the networks of the
+                last run and train them for a quarter of the steps, and make masks only of the
+                photos that are new or corrected. Without it: all that depends on them is made anew.
+        """
+        run_config(changed_config(base, asdict(options)), continued=continued)
+
+    base, options, about = config_options(argv, "run")
+    run.__doc__ = (run.__doc__ or "").format(about=about)
+    parse(with_options(run, options), "run", argv, about)
 
 
 def _demo(argv: list[str]) -> None:
@@ -243,7 +269,7 @@ def _cluster_stability(file: ClusterFile) -> None:
 
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
-    "run": partial(_stages, "run", STAGE_NAMES),
+    "run": _run,
     "demo": _demo,
     "predict": partial(parse, _predict, "predict"),
     "view": view,

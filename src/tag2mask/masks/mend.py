@@ -69,7 +69,7 @@ def mend(
     scores = tag_scores(maps, settings, about["threshold"])
     probs[np.searchsorted(labels, present)] = to_pixels(scores, image.height, image.width)
     if strokes:
-        before = _refined(pixels, probs, settings.crf).argmax(0)
+        before = probs.argmax(0)
         probs = _with_strokes(pixels, probs, before, labels, painted)
     probs = _refined(pixels, probs, settings.crf)
     mask = labels.astype(np.uint8)[likeliest(torch.from_numpy(probs), size)]

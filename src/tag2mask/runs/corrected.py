@@ -17,7 +17,7 @@ from tag2mask.photos.corrections import Corrected, Corrections, corrected_table
 from tag2mask.photos.images import image_size
 from tag2mask.photos.masks import look_at_mask, read_mask, write_mask
 from tag2mask.photos.table import Photo, Table, tag_key
-from tag2mask.processes import barrier, cores, parallel_map, rank
+from tag2mask.processes import barrier, rank
 from tag2mask.progress import log
 from tag2mask.runs.folder import MADE, MASKS
 
@@ -181,23 +181,6 @@ def link(file: Path, to: Path) -> None:
 
 
 # ---- masks changed by hand -----------------------------------------------------------------------
-
-
-def note_made(run: "Run", folder: Path) -> None:
-    """Write `folder`/made.json: of each photo the tags, the size of its file, and the hash of the
-    mask that was made. Later this tells what is new, and what was changed by hand."""
-    photos = run.table.photos
-    hashes = parallel_map(lambda photo: sha256(folder / f"{photo.name}.png"), photos, cores())
-    made = {
-        photo.name: {
-            "tags": photo.tags,
-            "unknown": photo.unknown,
-            "bytes": photo.path.stat().st_size,
-            "mask": digest,
-        }
-        for photo, digest in zip(photos, hashes, strict=True)
-    }
-    write_json(folder / MADE, made)
 
 
 def keep_changed(run: "Run") -> None:

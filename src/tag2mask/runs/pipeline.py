@@ -22,6 +22,7 @@ from tag2mask.formats.check import checked_state
 from tag2mask.processes import barrier, rank
 from tag2mask.progress import log
 from tag2mask.runs import stages
+from tag2mask.runs.continued import CONTINUES, changed_photos, start_of
 from tag2mask.runs.corrected import changed_masks
 from tag2mask.runs.folder import CLUSTERS, FINDINGS, MASKS, METRICS, MODEL, PAGE
 from tag2mask.runs.run import PREDICTION_SETTINGS, Run
@@ -133,6 +134,10 @@ def run_stage(run: Run, name: str) -> None:
         files.repair(name)
     barrier()
     inputs, done = _inputs(run, name), files.done(name)
+    if run.continued and done and not _same(done, inputs):
+        then = _settled(done["inputs"], inputs)
+        if (start := start_of(run, name, then, _settled(inputs, then))) is not None:
+            inputs[CONTINUES] = start
     current = done is not None and _same(done, inputs)
     complete = current and _complete(run, name)
     barrier()
@@ -156,6 +161,7 @@ def run_stage(run: Run, name: str) -> None:
     barrier()
     if started := files.started(name) if rank() == 0 else None:
         about = {"counts": counts, "seconds": round(seconds, 1), "resumed": resumes}
+        about["continued"] = started["inputs"].pop(CONTINUES, None) is not None
         files.finish(name, started | about | {"versions": versions()})
         run.begun = True
     barrier()
@@ -182,8 +188,10 @@ def _prepare(run: Run, name: str, inputs: Inputs, current: bool) -> bool:
         log.info(f"{name}: {'resumes' if resumes else 'starts'}")
     else:
         before = files.done(name) or started
-        changes = _changes(run, before["inputs"], inputs) if before else ""
-        log.info(f"{name}: starts{f' again, because {changes}' if changes else ''}")
+        plain = {key: value for key, value in inputs.items() if key != CONTINUES}
+        changes = _changes(run, before["inputs"], plain) if before else ""
+        verb = "continues" if CONTINUES in inputs else "starts again" if changes else "starts"
+        log.info(f"{name}: {verb}{f', because {changes}' if changes else ''}")
         files.discard(name)
     files.begin(name, inputs)
     return resumes
@@ -270,14 +278,11 @@ def _changes(run: Run, then: Inputs, now: Inputs) -> str:
 
 
 def _changed_photos(run: Run, fingerprint: str | None) -> str:
-    """How many photos are new and removed, if the masks of the earlier photos still show it."""
-    done, folder = run.files.done("masks"), run.files.result("masks")
+    """How many photos are new, gone and corrected, if the last masks are of the earlier photos."""
+    done = run.files.done("masks")
     if not done or done["inputs"].get("photos") != fingerprint:
         return "photos changed"
-    masks = {path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.png")}
-    names = {photo.name for photo in run.table.photos}
-    counts = {"new": len(names - masks), "gone": len(masks - names)}
-    text = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+    text = changed_photos(run)
     return f"photos changed ({text})" if text else "photos or their tags changed"
 
 

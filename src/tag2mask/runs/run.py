@@ -43,6 +43,7 @@ class Run:
         self.config = config or read_config(self.files.config)
         self.facts = Facts(self.files.facts)
         self.read = settings_reader(self.config.photos)
+        self.continued = False  # whether changed stages start from the last results
         self.begun = False  # whether a stage has left anything new in the folder
 
     def __repr__(self) -> str:

@@ -8,7 +8,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,22 +16,21 @@ import numpy as np
 
 from tag2mask.clusters import cluster_vector, make_clusters, membership
 from tag2mask.errors import DataError
-from tag2mask.files import read_json, write_json
+from tag2mask.files import write_json
 from tag2mask.formats.check import check as check_data
 from tag2mask.formats.findings import count, problems, shorten
 from tag2mask.photos.masks import look_at_mask, write_class_names
 from tag2mask.photos.table import BACKGROUND, IGNORE, Photo, Table
 from tag2mask.processes import barrier, cores, parallel_map, rank, ranks
 from tag2mask.progress import console, log, track
-from tag2mask.runs.corrected import CORRECTED, note_made, training_masks, write_kept
+from tag2mask.runs.continued import keep_masks, note_made, start
+from tag2mask.runs.corrected import CORRECTED, training_masks, write_kept
 from tag2mask.runs.folder import CHECKPOINT, CLUSTERS, FINDINGS, MASKS, METRICS, MODEL, PREDICTIONS
+from tag2mask.runs.maker import mask_maker, with_found_tags
 from tag2mask.runs.run import Run
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from tag2mask.classifier.net import PatchClassifier
-    from tag2mask.masks import MaskMaker
+    pass
 
 Counts = dict[str, Any]  # facts about the result, for done.json
 
@@ -81,14 +80,15 @@ def classifier(run: Run, folder: Path) -> Counts:
     """Write model.safetensors: the patch classifier."""
     import torch
 
-    from tag2mask.classifier import save_classifier, train_classifier
+    from tag2mask.classifier import load_classifier, save_classifier, train_classifier
 
     config, table = run.config, run.table
     M = membership(run.clusters, table.tags)
     vectors = torch.from_numpy(np.asarray(cluster_vector(table.multi_hot, M)))
-    model = train_classifier(
-        table, vectors, config.classifier, folder, config.seed, config.photos.workers
-    )
+    last = start(run, "classifier")
+    before = load_classifier(last / MODEL) if last else None
+    options = (config.classifier, folder, config.seed, config.photos.workers, before)
+    model = train_classifier(table, vectors, *options)
     if rank() == 0:
         save_classifier(model, folder / MODEL, table.tags, vectors.shape[1])
     weights = model.backbone.weights_used
@@ -101,10 +101,14 @@ def masks(run: Run, folder: Path) -> Counts:
     from tag2mask.masks import make_masks
 
     settings, table, maker = run.config.masks, run.table, mask_maker(run)
-    maker.overall = maker.measure(table.photos)
+    last = start(run, "masks")
+    if not last:
+        maker.overall = maker.measure(table.photos)
     share = Table(table.tags, table.photos[rank() :: ranks()], table.source)
+    if last:
+        share = keep_masks(run, share, last, folder)
     if share.with_unknown:
-        share = _with_found_tags(run, share)
+        share = with_found_tags(run, share)
     make_masks(share, maker, folder, cores())
     barrier()
     if rank() > 0:
@@ -121,50 +125,6 @@ def masks(run: Run, folder: Path) -> Counts:
     write_json(folder / MASKS, about)
     note_made(run, folder)
     return {"photos": len(table), "empty": _count_empty(table, folder)}
-
-
-def _with_found_tags(run: Run, table: Table) -> Table:
-    """A part of the run's table with only those unknown tags that the classifier finds."""
-    import torch
-
-    from tag2mask.classifier import find_unknown, load_classifier
-
-    M = membership(run.clusters, table.tags)
-    vectors = torch.from_numpy(np.asarray(cluster_vector(table.multi_hot, M)))
-    model = load_classifier(run.files.result("classifier", MODEL)).to(run.device)
-    reduced = find_unknown(model, table, vectors)
-    tags = sum(len(photo.unknown) for photo in reduced.photos)
-    log.info(
-        f"masks: {table.with_unknown} photos have unknown tags; the classifier finds {tags} of "
-        f"these tags in {reduced.with_unknown} of the photos"
-    )
-    return reduced
-
-
-def mask_maker(run: Run) -> "MaskMaker":
-    """The run's MaskMaker. The classifier is loaded when the first photo is scored."""
-    from tag2mask.classifier import load_classifier
-    from tag2mask.masks import MaskMaker
-
-    settings, about = run.config.masks, run.files.result("masks", MASKS)
-
-    @cache
-    def network() -> "tuple[PatchClassifier, np.ndarray]":
-        model = load_classifier(run.files.result("classifier", MODEL)).to(run.device)
-        return model, membership(run.clusters, run.table.tags)
-
-    def score(images: "Tensor", labels: "Tensor") -> "tuple[Tensor, list[Tensor]]":
-        model, M = network()
-        u = cluster_vector(labels, M).to(run.device)
-        return model.scores(images.to(run.device), u, logits=settings.scores == "logits")
-
-    def side(length: float) -> int:
-        return network()[0].backbone.side(length)
-
-    maker = MaskMaker(score, side, run.table.tags, settings)
-    if about.exists():
-        maker.overall = read_json(about).get("threshold")
-    return maker
 
 
 def _labels(run: Run) -> str:
@@ -194,7 +154,10 @@ def _count_empty(table: Table, folder: Path) -> int:
 
 
 def segmenter(run: Run, folder: Path) -> Counts:
-    """Write model.safetensors; for each earlier round, round-N/ with its model and masks."""
+    """Write model.safetensors; for each earlier round, round-N/ with its model and masks.
+
+    A training that continues has the last round alone.
+    """
     from tag2mask.masks import read_maps, write_nothing
     from tag2mask.segmenter.deeplab import load_segmenter, save_segmenter
     from tag2mask.segmenter.train import train_segmenter
@@ -205,24 +168,30 @@ def segmenter(run: Run, folder: Path) -> Counts:
     def with_tags(photo: Photo, probs: np.ndarray) -> np.ndarray:
         return maker.with_segmenter(*read_maps(first, photo), probs)
 
+    def make_masks(model: Path, masks: Path) -> Path:
+        for index in run.table.nothing[rank() :: ranks()]:
+            write_nothing(masks, run.table.photos[index])
+        write_kept(run, masks)
+        _predict(run, model, run.table, masks, with_tags)
+        return masks
+
+    last = start(run, "segmenter")
     trained, pseudo_masks = run.taken.trained, training_masks(run, first, folder / "masks")
-    for number in range(1, rounds + 1):
+    if last and rounds > 1:
+        pseudo_masks = make_masks(last / MODEL, folder / f"round-{rounds - 1}" / "masks")
+    for number in range(rounds if last else 1, rounds + 1):
         place = folder / f"round-{number}" if number < rounds else folder
         if not (place / MODEL).exists():
-            model = train_segmenter(
-                trained, pseudo_masks, config.segmenter, place, config.seed, config.photos.workers
-            )
+            before = load_segmenter(last / MODEL) if last else None
+            options = (config.segmenter, place, config.seed, config.photos.workers, before)
+            model = train_segmenter(trained, pseudo_masks, *options)
             barrier()
             if rank() == 0:
                 save_segmenter(model, place / MODEL)
             barrier()
         if number < rounds:
             shutil.rmtree(place / CHECKPOINT, ignore_errors=True)
-            pseudo_masks = place / "masks"
-            for index in run.table.nothing[rank() :: ranks()]:
-                write_nothing(pseudo_masks, run.table.photos[index])
-            write_kept(run, pseudo_masks)
-            _predict(run, place / MODEL, run.table, pseudo_masks, with_tags)
+            pseudo_masks = make_masks(place / MODEL, place / "masks")
     model = load_segmenter(folder / MODEL)
     counts = {"photos": len(trained), "weights": model.backbone.weights_used}
     return counts | run.taken.counts()

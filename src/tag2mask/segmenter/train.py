@@ -1,5 +1,6 @@
 """The segmenter's training: SGD with a poly schedule, on pseudo masks or any others."""
 
+import math
 from pathlib import Path
 
 import torch
@@ -7,7 +8,7 @@ from torch import Tensor, nn
 
 from tag2mask.config import SegmenterSettings
 from tag2mask.errors import TrainingError
-from tag2mask.loop import Phase, fit
+from tag2mask.loop import CONTINUED, Phase, fit
 from tag2mask.photos.table import BACKGROUND, Table
 from tag2mask.photos.tensors import seeded
 from tag2mask.segmenter.deeplab import DeepLabV2
@@ -22,10 +23,17 @@ CROPS_TRIED = 32  # crops with objects on which the trained network is tested
 
 
 def train_segmenter(
-    table: Table, masks: Path, settings: SegmenterSettings, folder: Path, seed: int, workers: int
+    table: Table,
+    masks: Path,
+    settings: SegmenterSettings,
+    folder: Path,
+    seed: int,
+    workers: int,
+    start: DeepLabV2 | None = None,
 ) -> DeepLabV2:
     """Photos and a folder of masks (NAME.png) to a trained DeepLabV2 in eval mode.
 
+    start: an earlier network of the same classes, which is trained on, for a share of the steps.
     Resumes from the newest checkpoint in `folder`.
 
     Raises:
@@ -34,7 +42,10 @@ def train_segmenter(
             only background.
     """
     with seeded(seed):
-        model = DeepLabV2(settings, table.classes)
+        model = start or DeepLabV2(settings, table.classes)
+    if start:
+        steps = math.ceil(CONTINUED * settings.steps)
+        settings = settings.model_copy(update={"steps": steps})
     side, mean = model.backbone.side(settings.crop_size), model.backbone.mean.clone()
     examples = PseudoMasked(table, masks, settings, side, mean)
     guard = BackgroundGuard(examples)

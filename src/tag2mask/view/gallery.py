@@ -22,7 +22,7 @@ from tag2mask.photos.images import image_size
 from tag2mask.photos.masks import read_mask, write_mask
 from tag2mask.photos.table import Photo, Table
 from tag2mask.photos.tensors import reduced
-from tag2mask.runs.folder import DONE, MASKS, MODEL, PREDICTIONS
+from tag2mask.runs.folder import DONE, MASKS, MODEL, PREDICTIONS, STARTED
 from tag2mask.runs.run import Run
 from tag2mask.runs.stages import mask_maker
 
@@ -291,6 +291,12 @@ class Gallery:
         return float((background / tags).amin((1, 2)).mean())
 
     # ---- the run ---------------------------------------------------------------------------------
+
+    @property
+    def unlearned(self) -> bool:
+        """Whether there are corrections that the last training of the segmenter did not have."""
+        began = stamp(self.run.files.result("segmenter", STARTED))
+        return bool(self.corrections) and stamp(self.run.folder / "corrections.jsonl") > began
 
     @cached_property
     def version(self) -> str:

@@ -105,7 +105,9 @@ function mask(large) {
       make("button", { class: "quiet", "data-key": "undo", disabled: !count, title: "Undo the last correction of this photo (z)", onclick: () => large.undo() }, "Undo"),
       make("button", { class: "quiet", "data-key": "redo", disabled: !large.redoable.length, title: "Redo (y)", onclick: () => large.redo() }, "Redo"),
       mask === "mended" ? make("button", { class: "quiet", "data-key": "computed", title: "Take all strokes back: the mask is again as computed", onclick: () => large.judge("computed") }, "Undo all") : ""),
-    about.corrected.run ? make("p", { class: "soft" }, `Kept in the run folder. To learn from corrections: `, make("code", { class: "command" }, about.corrected.run)) : "");
+    !about.corrected.mark ? "" : about.corrected.run
+      ? make("p", { class: "soft" }, "Kept in the run folder. To learn from your corrections: ", make("code", { class: "command" }, about.corrected.run))
+      : make("p", { class: "soft" }, "The run has learned from this correction."));
 }
 
 function validation(large) {

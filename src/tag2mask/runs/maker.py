@@ -1,0 +1,63 @@
+"""The run's MaskMaker: the classifier and the clusters behind it, loaded when they are needed."""
+
+from functools import cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tag2mask.clusters import cluster_vector, membership
+from tag2mask.files import read_json
+from tag2mask.photos.table import Table
+from tag2mask.progress import log
+from tag2mask.runs.folder import MASKS, MODEL
+from tag2mask.runs.run import Run
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from tag2mask.classifier.net import PatchClassifier
+    from tag2mask.masks import MaskMaker
+
+
+def with_found_tags(run: Run, table: Table) -> Table:
+    """A part of the run's table with only those unknown tags that the classifier finds."""
+    import torch
+
+    from tag2mask.classifier import find_unknown, load_classifier
+
+    M = membership(run.clusters, table.tags)
+    vectors = torch.from_numpy(np.asarray(cluster_vector(table.multi_hot, M)))
+    model = load_classifier(run.files.result("classifier", MODEL)).to(run.device)
+    reduced = find_unknown(model, table, vectors)
+    tags = sum(len(photo.unknown) for photo in reduced.photos)
+    log.info(
+        f"masks: {table.with_unknown} photos have unknown tags; the classifier finds {tags} of "
+        f"these tags in {reduced.with_unknown} of the photos"
+    )
+    return reduced
+
+
+def mask_maker(run: Run) -> "MaskMaker":
+    """The run's MaskMaker. The classifier is loaded when the first photo is scored."""
+    from tag2mask.classifier import load_classifier
+    from tag2mask.masks import MaskMaker
+
+    settings, about = run.config.masks, run.files.result("masks", MASKS)
+
+    @cache
+    def network() -> "tuple[PatchClassifier, np.ndarray]":
+        model = load_classifier(run.files.result("classifier", MODEL)).to(run.device)
+        return model, membership(run.clusters, run.table.tags)
+
+    def score(images: "Tensor", labels: "Tensor") -> "tuple[Tensor, list[Tensor]]":
+        model, M = network()
+        u = cluster_vector(labels, M).to(run.device)
+        return model.scores(images.to(run.device), u, logits=settings.scores == "logits")
+
+    def side(length: float) -> int:
+        return network()[0].backbone.side(length)
+
+    maker = MaskMaker(score, side, run.table.tags, settings)
+    if about.exists():
+        maker.overall = read_json(about).get("threshold")
+    return maker
