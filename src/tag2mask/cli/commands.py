@@ -27,14 +27,8 @@ from tag2mask.cli.arguments import (
     with_options,
 )
 from tag2mask.cli.data import check, convert, download, show_tags
-<<<<<<< HEAD
 from tag2mask.cli.view import view
-from tag2mask.config import STAGE_NAMES, ClusterSettings, Config
-||||||| fc349eb
-from tag2mask.config import STAGE_NAMES, ClusterSettings, Config
-=======
 from tag2mask.config import ClusterSettings, Config
->>>>>>> corr
 from tag2mask.config_files import base_config, changed_config
 from tag2mask.errors import ClusterError, ConfigError, DataError
 from tag2mask.files import write_json
