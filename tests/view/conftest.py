@@ -18,9 +18,9 @@ from tag2mask.vision import torchvision  # noqa: F401  before timm
 
 SETTINGS = {
     "clusters": {"source": "demo"},
-    "classifier": {"image_size": 128, "epochs": 3, "batch_size": 8},
+    "classifier": {"image_size": 128, "epochs": 2, "batch_size": 7},
     "masks": {"image_size": 192, "flip": False},
-    "segmenter": {"crop_size": 97, "batch_size": 4, "steps": 10, "image_size": 161, "flip": False},
+    "segmenter": {"crop_size": 97, "batch_size": 4, "steps": 5, "image_size": 161, "flip": False},
     "report": {"photos_per_split": 2},
 }
 
@@ -55,7 +55,7 @@ class Served:
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
         app = make_app(folder, host, self.port, token)
-        config = uvicorn.Config(app, log_level="critical", lifespan="on", access_log=False)
+        config = uvicorn.Config(app, log_level="error", lifespan="on", access_log=False)
         self.server = uvicorn.Server(config)
         self.thread = threading.Thread(target=self.server.run, args=([self.listener],))
         self.thread.start()

@@ -125,32 +125,70 @@ def test_with_a_host_only_who_has_the_token_gets_in(run, serve):
 def test_a_thousand_random_requests_break_nothing(run, serve):
     server = serve(run)
     rows, draw = photos(server), random.Random(0)
-    ids = [row[0] for row in rows] + ["", "x", "0" * 12, "..", "é", "a" * 3000]
-    words = ["", "?", "kind=pseudo", "kind=truth", "kind=../..", "threshold=nan", "threshold=1e9",
-             "threshold=0.3", "threshold=-1", "class=3", "class=999", "class=x", "since=-1",
-             "since=1e308", "since=2", "kind=", "kind=errors", "%", "a=%ff%fe", "t=1&t=2"]  # fmt: skip
-    ends = ["", "/thumb", "/layer", "/picture", "/heat", "/mask", "/tag", "/judge", "/strokes",
-            "/undo", "/none"]  # fmt: skip
-    bodies = [b"", b"{}", b"[]", b"null", b"\xff\xfe", b'{"tag":"cat","value":"present"}', b"[" * 9999,
-              b'{"tag":["cat"],"value":1}', b'{"value":"right","kind":"before"}', b'{"of":"x"}',
-              b'{"value":"right","kind":"pseudo"}', b'{"strokes":[]}', b'{"of":null}', b"{" * 5,
-              json.dumps({"strokes": [{**STROKE, "radius": 1e9}]}).encode(),
-              json.dumps({"strokes": [{**STROKE, "points": [[-1e12, 1e12]]}]}).encode(),
-              json.dumps({"strokes": [{**STROKE, "tag": "../x"}]}).encode(),
-              json.dumps({"strokes": [STROKE], "threshold": 7}).encode(),
-              b'{"strokes":[{"tag":"background","points":[[NaN,1]],"radius":1}]}']  # fmt: skip
-    methods = ["GET"] * 5 + ["POST"] * 5 + ["PUT", "DELETE", "HEAD", "OPTIONS", "PATCH"]
+    ids = [row[0] for row in rows]
+    odd = ["", "x", "0" * 12, "..", "é", "a" * 3000]
+    words = [
+        *(
+            "",
+            "?",
+            "kind=pseudo",
+            "kind=truth",
+            "kind=../..",
+            "kind=",
+            "kind=errors",
+            "kind=mended",
+        ),
+        *(
+            "threshold=nan",
+            "threshold=1e9",
+            "threshold=0.3",
+            "threshold=-1",
+            "class=3",
+            "class=999",
+        ),
+        *("class=x", "since=-1", "since=1e308", "since=2", "%", "a=%ff%fe", "t=1&t=2"),
+    ]
+    ends = ["", "/thumb", "/layer", "/picture", "/heat", "/mask", "/tag", "/judge", "/none"]
+    ends += ["/strokes", "/undo", "/tag", "/judge"] * 2
+    strokes = [
+        *(
+            {**STROKE, "radius": 1e9},
+            {**STROKE, "points": [[-1e12, 1e12]]},
+            {**STROKE, "tag": "../x"},
+        ),
+        *({**STROKE, "points": []}, STROKE, {**STROKE, "points": [[1e308, -1e308], [3, 3]]}),
+    ]
+    bodies = [
+        *(b"", b"{}", b"[]", b"null", b"\xff\xfe", b"[" * 9999, b"{" * 5),
+        *(b'{"tag":"cat","value":"present"}', b'{"tag":"cat","value":"unknown"}'),
+        *(b'{"tag":["cat"],"value":1}', b'{"value":"right","kind":"before"}', b'{"of":"x"}'),
+        *(b'{"value":"right","kind":"pseudo"}', b'{"value":"wrong"}', b'{"strokes":[]}'),
+        *(b'{"of":null}', b'{"value":"right","kind":"threshold"}', b'{"value":"computed"}'),
+        *(json.dumps({"strokes": [stroke]}).encode() for stroke in strokes),
+        json.dumps({"strokes": [STROKE], "threshold": 7}).encode(),
+        json.dumps({"strokes": [STROKE], "threshold": 0.4}).encode(),
+        b'{"strokes":[{"tag":"background","points":[[NaN,1]],"radius":1}]}',
+    ]
+    fitting = {
+        "/tag": [body for body in bodies if b'"tag":"cat"' in body],
+        "/judge": [body for body in bodies if b'"value"' in body],
+        "/strokes": [json.dumps({"strokes": [stroke]}).encode() for stroke in strokes],
+    }
+    methods = ["GET"] * 5 + ["POST"] * 9 + ["PUT", "DELETE", "HEAD", "OPTIONS", "PATCH"]
     before = snapshot(run / "masks")
     seen = set()
     for _ in range(1000):
-        base = draw.choice(["/api/photos/", "/api/photos/", "/api/photos/", "/page/", "/api/", "/"])
-        path = quote(f"{base}{draw.choice(ids)}{draw.choice(ends)}") + "?" + draw.choice(words)
+        base, end = draw.choice([*["/api/photos/"] * 8, "/page/", "/api/", "/"]), draw.choice(ends)
+        path = quote(f"{base}{draw.choice(draw.choice([ids, ids, odd]))}{end}")
         method = draw.choice(methods)
-        body = draw.choice(bodies) if method in ("POST", "PUT", "PATCH") else None
+        body = draw.choice(draw.choice([bodies, fitting.get(end, bodies)]))
+        body = body if method in ("POST", "PUT", "PATCH") else None
+        path += "?" + draw.choice(words)
         status, _, answer = server.ask(path, method, body)
         assert status < 500, (method, path, body, answer)
-        seen.add(status)
-    assert {200, 400, 404, 405} <= seen
+        seen.add((status, path.partition("?")[0].rpartition("/")[2] if method == "POST" else ""))
+    assert {200, 400, 404, 405} <= {status for status, _ in seen}
+    assert {(200, end) for end in ("tag", "judge", "strokes", "undo")} <= seen
     assert server.ask("/api/run")[0] == 200 and snapshot(run / "masks") == before
     for junk in (b"\x00" * 100, b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", os.urandom(500)):
         with socket.create_connection(("127.0.0.1", server.port), timeout=5) as raw:

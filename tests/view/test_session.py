@@ -91,7 +91,9 @@ def test_a_training_that_has_begun_is_shown_without_its_lock(run, serve):
     """Masks so far in .masks.part/, losses so far in .segmenter.part/, no validation photos."""
     config = run / "config.toml"
     lines = config.read_text().splitlines()
-    config.write_text("\n".join(line for line in lines if not line.startswith(("val ", "val_masks "))))
+    config.write_text(
+        "\n".join(line for line in lines if not line.startswith(("val ", "val_masks ")))
+    )
     (run / "masks").rename(run / ".masks.part")
     for name in ("done.json", "masks.json"):
         (run / ".masks.part" / name).unlink()
@@ -109,7 +111,7 @@ def test_a_training_that_has_begun_is_shown_without_its_lock(run, serve):
     state = value(server, "/api/run")
     stages = {stage["name"]: stage for stage in state["stages"]}
     assert stages["masks"]["state"] == "running" and stages["masks"]["share"] == 8 / 14
-    assert stages["segmenter"]["state"] == "running" and stages["segmenter"]["share"] == 0.5
+    assert stages["segmenter"]["state"] == "running" and stages["segmenter"]["share"] == 0.7
     assert stages["evaluate"]["state"] == "waiting" and stages["classifier"]["state"] == "done"
     rows = value(server, "/api/photos")["rows"]
     assert len(rows) == 14 and sum(bool(row[7]) for row in rows) == 8

@@ -69,7 +69,7 @@ def mask_time(gallery: Gallery, shown: Shown) -> str:
 def corrected(gallery: Gallery, shown: Shown) -> dict[str, Any]:
     """The corrections of a photo, and whether it can have some."""
     own, mark = gallery.corrected(shown), mark_of(gallery, shown)
-    name = shown.photo.name
+    name, command = shown.photo.name, gallery.run.files.command("run").strip("`")
     alive = gallery.run.files.corrections.in_force if mark else []
     return {
         "possible": shown.split == "train",
@@ -79,7 +79,7 @@ def corrected(gallery: Gallery, shown: Shown) -> dict[str, Any]:
         "count": sum(line.photo == name for line in alive),
         "mark": mark,
         "says": says_of(gallery, shown),
-        "run": gallery.run.files.command("run").strip("`") if mark else None,
+        "run": command if mark and gallery.unlearned else None,
     }
 
 

@@ -55,7 +55,7 @@ def make_app(folder: Path, host: str | None, port: int, token: str) -> Starlette
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         session.worker.start()
         yield
-        session.worker.stop()
+        await run_in_threadpool(session.worker.stop, 10)
 
     def route(path: str, answer: Callable[..., Response], method: str = "GET") -> Route:
         return Route(path, partial(_answer, session, answer), methods=[method])
@@ -133,6 +133,8 @@ def run_state(session: Session, request: Request) -> Response:
         "truth": bool(gallery.truth),
         "rounds": gallery.rounds,
         "segmenter": bool(gallery.model),
+        "corrected": len(gallery.corrections),
+        "command": files.command("run").strip("`") if gallery.unlearned else None,
         "stages": progress.stages(files, train, total - train),
         "curves": progress.curves(files),
         "facts": {"looked": len(worker.facts), "predicted": worker.predicted, "of": total},

@@ -75,7 +75,7 @@ def judge(session: Session, request: Request, body: bytes) -> Response:
     if asked.value == "computed":
         log.take_back(name)
     elif asked.value == "wrong":
-        log.judge(name, "wrong")
+        log.judge_wrong(name)
     else:
         if asked.kind == "threshold":
             mask = gallery.mended(shown, (), asked.threshold)
@@ -83,7 +83,7 @@ def judge(session: Session, request: Request, body: bytes) -> Response:
             mask = gallery.mask(shown, asked.kind)
         if mask is None:
             raise HTTPException(400, "This photo has no such mask.")
-        log.judge(name, "right", mask, gallery.classes)
+        log.judge_right(name, mask, gallery.classes)
     return packed(request, facts_of(session, shown))
 
 

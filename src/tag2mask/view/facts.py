@@ -99,15 +99,20 @@ class Worker:
     ready: bool = False  # whether each photo was looked at once
     _seen_files: dict[str, tuple[int, ...]] = field(default_factory=dict)
     _stop: Event = field(default_factory=Event)
+    _thread: Thread | None = None
 
     def start(self) -> None:
         """Start the thread."""
         self.seen = time.monotonic()
-        Thread(target=self._run, name="facts", daemon=True).start()
+        self._thread = Thread(target=self._run, name="facts", daemon=True)
+        self._thread.start()
 
-    def stop(self) -> None:
-        """Let the thread end after the photo at hand."""
+    def stop(self, wait: float = 0) -> None:
+        """Let the thread end after the photo at hand; wait for that [seconds], at the end of the
+        program: a network at work then would crash it."""
         self._stop.set()
+        if wait and self._thread:
+            self._thread.join(wait)
 
     def look(self, shown: Shown) -> None:
         """Compute the facts of a photo, unless its files are the same as before."""
@@ -155,7 +160,7 @@ class Worker:
         gallery = self.gallery
         if not gallery.model:
             return
-        self.predicted = 0
+        count = 0
         for shown in gallery:
             if self._wait() or self.busy():
                 return
@@ -166,4 +171,5 @@ class Worker:
                     log.debug(f"view: {shown.photo.path}: {error}")
                     continue
                 self.look(shown)
-            self.predicted += 1
+            count += 1
+            self.predicted = max(count, self.predicted)

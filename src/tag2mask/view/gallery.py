@@ -17,13 +17,12 @@ from PIL import Image
 from tag2mask.config import STAGE_NAMES
 from tag2mask.errors import DataError
 from tag2mask.files import Facts
-from tag2mask.formats.rows import to_table
 from tag2mask.photos.corrections import Corrected, Stroke, corrected_table
 from tag2mask.photos.images import image_size
 from tag2mask.photos.masks import read_mask, write_mask
 from tag2mask.photos.resize import reduced
 from tag2mask.photos.table import Photo, Table
-from tag2mask.runs.folder import DONE, MASKS, MODEL, PREDICTIONS
+from tag2mask.runs.folder import DONE, MASKS, MODEL, PREDICTIONS, STARTED
 from tag2mask.runs.run import Run
 from tag2mask.runs.stages import mask_maker
 
@@ -70,7 +69,7 @@ class Gallery:
         self.facts = self.run.facts = facts or Facts(self.cache / "facts.jsonl")
         self._locks = [Lock() for _ in range(SEVERAL)]
         self._corrected: tuple[tuple[int, int], dict[str, Corrected]] = (-1, 0), {}
-        self.table = to_table(self.run.rows)
+        self.table = self.run.given
         tables = {"train": self.table, "val": self.run.val}
         self.photos = {
             shown.id: shown
@@ -81,11 +80,11 @@ class Gallery:
         self.truth = self._truth()
 
     def _truth(self) -> dict[str, Callable[[], np.ndarray]]:
-        truths = self.run.truths
         return {
             photo_id(split, photo.name): partial(truth.read, photo)
-            for split, truth in truths.items()
-            for photo in (truth.photos_with_truth if truth else ())
+            for split, truth in self.run.truths.items()
+            if truth
+            for photo in truth.photos_with_truth
         }
 
     @property
@@ -193,7 +192,9 @@ class Gallery:
         if kind == "before":
             return self._before(shown)
         if kind == "mended":
-            return self.run.files.corrections.mask(shown.photo.name, self.classes)
+            own = self.corrected(shown)
+            log = self.run.files.corrections
+            return log.read_mask(own, self.classes) if own.keeps_mask else None
         if path := self.mask_file(shown, kind):
             return read_mask(path)
         if kind == "segmenter" and self.model:
@@ -274,7 +275,7 @@ class Gallery:
         folder = path.parents[shown.photo.name.count("/")]
         if not (folder / MASKS).exists():
             raise DataError("the pseudo masks are not finished; wait until all are made")
-        return mend(self.maker, folder, self.photo(shown), strokes, threshold)
+        return mend(folder, self.photo(shown), self.table.tags, strokes, threshold)
 
     def threshold(self, shown: Shown) -> float | None:
         """The mean background threshold of a photo's tags, in 0-1 of the highest score; None if
@@ -290,6 +291,12 @@ class Gallery:
         return float((background / tags).amin((1, 2)).mean())
 
     # ---- the run ---------------------------------------------------------------------------------
+
+    @property
+    def unlearned(self) -> bool:
+        """Whether there are corrections that the last training of the segmenter did not have."""
+        began = stamp(self.run.files.result("segmenter", STARTED))
+        return bool(self.corrections) and stamp(self.run.folder / "corrections.jsonl") > began
 
     @cached_property
     def version(self) -> str:

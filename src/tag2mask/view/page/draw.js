@@ -50,7 +50,7 @@ function outline(mask, palette, canvas) {
   const image = new ImageData(width, height);
   const out = new Uint32Array(image.data.buffer);
   const reach = Math.max(1, Math.round(Math.max(width, height) / 400));
-  const white = pack([255, 255, 255]);
+  const white = Math.max(width, height) < 400 ? 0 : pack([255, 255, 255]); // too thick when enlarged
   for (let y = 0; y < height; y++) {
     for (let x = 0; x < width; x++) {
       const i = y * width + x, own = data[i];
@@ -62,6 +62,7 @@ function outline(mask, palette, canvas) {
         data[Math.max(0, y - reach) * width + x] !== own;
       if (!edge) continue;
       out[i] = palette[own];
+      if (!white) continue;
       for (const [dx, dy] of [[1, 0], [-1, 0], [0, 1], [0, -1]]) {
         const u = x + dx, v = y + dy;
         if (u >= 0 && v >= 0 && u < width && v < height && data[v * width + u] === 0) out[v * width + u] = white;

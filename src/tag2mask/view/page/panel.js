@@ -10,9 +10,9 @@ export function panel(large) {
   const focus = document.activeElement?.dataset?.key, scroll = $("panel").scrollTop;
   const possible = about.corrected.possible;
   $("panel").replaceChildren(
-    shown(large), display(large),
-    ...(possible ? [threshold(large), tags(large), mask(large)] : [validation(large)]),
-    facts(large),
+    shown(large),
+    ...(possible ? [mask(large), tags(large), threshold(large)] : [validation(large)]),
+    display(large), facts(large),
   );
   $("panel").scrollTop = scroll;
   if (focus) document.querySelector(`[data-key="${CSS.escape(focus)}"]`)?.focus({ preventScroll: true });
@@ -45,7 +45,7 @@ function display(large) {
   const opacity = make("input", { type: "range", min: 0, max: 1, step: 0.01, value: look.opacity, "data-key": "opacity", "aria-label": "Strength of the mask",
     oninput: event => { look.opacity = Number(event.target.value); look.masks = true; large.draw(); } });
   const heats = about.heats.map(number => button(`heat-${number}`, run.classes[number], large.heat === number, () => large.toggleHeat(number), { color: run.colors[number], class: "chip", title: "Where the classifier sees it (h)" }));
-  return part("", make("label", { class: "line" }, make("span", {}, "Mask"), opacity),
+  return part("See", make("label", { class: "line" }, make("span", {}, "Mask"), opacity),
     make("div", { class: "line" },
       button("masks", "Mask", look.masks, () => large.setLook({ masks: !look.masks }), { class: "toggle", title: "Mask on or off (m)" }),
       button("outline", "Outlines", look.outline, () => large.setLook({ outline: !look.outline }), { class: "toggle", title: "Outlines on or off (o)" }),
@@ -93,7 +93,7 @@ function mask(large) {
   const size = make("input", { type: "range", min: 3, max: 80, step: 1, value: brush.radius, "data-key": "size", "aria-label": "Size of the brush", oninput: event => { brush.radius = Number(event.target.value); } });
   const { mask, count } = about.corrected;
   const said = { right: "You said that this mask is right.", wrong: "You said that this mask is wrong.", mended: "You mended this mask." }[mask];
-  return part("Mask",
+  return part("Correct the mask",
     make("p", { class: "soft" }, brush.brush ? `Paint a little of ${brush.brush === "background" ? "the background" : `“${brush.brush}”`}; the mask follows the photo’s edges.` : "Choose what to paint, then paint a little of it on the photo."),
     make("div", { class: "line wrap" }, ...brushes.map(([name, text, color]) => button(`brush-${name}`, text, brush.brush === name, () => large.paintWith(name), { color, class: "chip", title: name === "background" ? "Paint background (x)" : "Paint this tag (p)" }))),
     brush.brush ? make("label", { class: "line" }, make("span", {}, "Brush"), size) : "",
@@ -104,8 +104,10 @@ function mask(large) {
     make("div", { class: "line" },
       make("button", { class: "quiet", "data-key": "undo", disabled: !count, title: "Undo the last correction of this photo (z)", onclick: () => large.undo() }, "Undo"),
       make("button", { class: "quiet", "data-key": "redo", disabled: !large.redoable.length, title: "Redo (y)", onclick: () => large.redo() }, "Redo"),
-      mask === "mended" ? make("button", { class: "quiet", "data-key": "computed", onclick: () => large.judge("computed") }, "Back to the computed mask") : ""),
-    about.corrected.run ? make("p", { class: "soft" }, `Kept in the run folder. To learn from corrections: `, make("code", { class: "command" }, about.corrected.run)) : "");
+      mask === "mended" ? make("button", { class: "quiet", "data-key": "computed", title: "Take all strokes back: the mask is again as computed", onclick: () => large.judge("computed") }, "Undo all") : ""),
+    !about.corrected.mark ? "" : about.corrected.run
+      ? make("p", { class: "soft" }, "Kept in the run folder. To learn from your corrections: ", make("code", { class: "command" }, about.corrected.run))
+      : make("p", { class: "soft" }, "The run has learned from this correction."));
 }
 
 function validation(large) {
@@ -121,7 +123,7 @@ function facts(large) {
   const { about, photo } = large, { facts } = about, rows = [];
   const add = (name, value, text) => Number.isFinite(value) && rows.push(make("dt", {}, name), make("dd", {}, text ?? percent(value)));
   add("Doubt, of all photos", photo.doubt, photo.doubt === undefined ? "" : photo.doubt > 0.66 ? `high (${percent(photo.doubt)})` : photo.doubt > 0.33 ? `middle (${percent(photo.doubt)})` : `low (${percent(photo.doubt)})`);
-  add("The networks differ in", facts.agree);
+  add(about.split === "train" ? "The networks differ in" : "Tags and mask differ in", facts.agree);
   add("Unsure scores", facts.entropy);
   add("Changed by the CRF", facts.crf);
   add("Objects cover", photo.size);

@@ -20,6 +20,7 @@ export function summary(run) {
   const now = run.stages.find(stage => stage.state === "running");
   if (now) return `${TITLES[now.name]}${now.share == null ? "" : ` ${percent(now.share)}`}`;
   if (run.stages.some(stage => stage.state === "stopped")) return "Stopped";
+  if (run.command) return "Corrections to learn";
   return run.stages.every(stage => stage.state === "done" || stage.name === "report") ? "Finished" : "Not finished";
 }
 
@@ -39,6 +40,8 @@ export function showRun(run) {
     make("p", { class: "soft" }, make("code", {}, run.folder)),
     run.fault ? make("p", { class: "fault" }, run.fault) : "",
     make("table", {}, ...rows),
+    run.corrected ? make("p", { class: "said" }, `You corrected ${plural(run.corrected, "photo")}. `,
+      ...(run.command ? ["To learn from your corrections: ", make("code", { class: "command" }, run.command)] : ["The run has learned from your corrections."])) : "",
     ...work.map(text => make("p", { class: "soft" }, text)),
     ...Object.entries(run.curves).map(([name, chart]) => curve(name, chart)),
   );
