@@ -13,7 +13,8 @@ from tag2mask.config_files import load_recipe, write_config
 from tag2mask.errors import ConfigError, DataError
 from tag2mask.photos.masks import read_mask, write_mask
 from tag2mask.photos.predictions import Prediction
-from tag2mask.segmenter.deeplab import DeepLabV2, save_segmenter
+from tag2mask.segmenter.deeplab import DeepLabV2
+from tag2mask.segmenter.heads import save_segmenter
 
 SEGMENTER = {
     "backbone": "test_efficientnet",
