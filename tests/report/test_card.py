@@ -5,6 +5,7 @@ import tomllib
 
 from tag2mask.config_files import write_config
 from tag2mask.report import write_card
+from tag2mask.report.tags import found_text
 
 
 def test_card_has_metrics_classes_and_use(run):
@@ -33,7 +34,19 @@ def test_card_has_metrics_classes_and_use(run):
 
 def test_card_without_metrics_says_so(run):
     text = write_card(run.folder, run.config, run.train, None).read_text(encoding="utf-8")
-    assert "Not measured" in text and "mIoU" not in text
+    assert "Not measured" in text and "mIoU" not in text and "By the tags" not in text
+
+
+def test_card_says_what_is_found(run):
+    """Tags are enough for that; where nobody knows, nothing is said."""
+    tags = {"猫": {"photos": 3, "found": 1}, "dog": {"photos": 8, "found": 2}}
+    finds = {"tags": tags, "nothing": {"photos": 9, "marked": 4}, "split": "train"}
+    card = write_card(run.folder, run.config, run.train, None, found_text(finds))
+    assert (
+        "By the tags of training photos, which it gets without them, it finds 3 of 11, and marks "
+        "something on 4 of 9 photos of nothing.\n"
+    ) in card.read_text(encoding="utf-8")
+    assert found_text(None) == found_text({"tags": {}, "nothing": {}}) == ""
 
 
 def test_settings_on_the_page_are_those_of_the_file(run):

@@ -103,9 +103,9 @@ def refusal(finds: Finds, config: Config) -> str:
     reason, settings = _useless(finds), config.segmenter
     balanced = "without --segmenter.balanced" if settings.balanced else "with --segmenter.balanced"
     return reason and (
-        f"the segmenter is of no use: {reason}. Look at the pseudo masks it learned from: in the "
-        "report (`tag2mask report`) or in masks/. If most of them show their objects, train it "
-        f"again with --segmenter.lr {settings.lr / 4:g} or {settings.lr * 4:g}, with "
+        f"the segmenter is of no use: {reason}. Look at the pseudo masks it learned from, in "
+        "masks/. If most of them show their objects, train it again with "
+        f" --segmenter.lr {settings.lr / 4:g} or {settings.lr * 4:g}, with "
         f"--segmenter.steps {settings.steps * 2}, or {balanced}"
     )
 

@@ -42,7 +42,7 @@ def finds_table(finds: dict[str, Any], title: str) -> Grid:
     others = any(n["marked"] for n in finds["tags"].values())
     marks = ["also in"] if others else []
     for name in ("found in", *marks, "area, median (range)", "covers > 90 %"):
-        grid.add_column(name, justify="right")
+        grid.add_column(name, justify="right", no_wrap=True)
     rows = sorted(finds["tags"].items(), key=lambda item: item[1]["found"] / item[1]["photos"])
     for tag, n in rows[:MOST_ROWS]:
         marked = [f"{n['marked']} of {n['others']} others"] if others else []

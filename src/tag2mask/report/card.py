@@ -52,12 +52,16 @@ mask = run.predict("picture.jpg").mask  # (H, W) uint8, a class number per pixel
 
 
 def write_card(
-    run_dir: Path, config: Config, train: Table, metrics: Mapping[str, Any] | None
+    run_dir: Path,
+    config: Config,
+    train: Table,
+    metrics: Mapping[str, Any] | None,
+    found: str = "",
 ) -> Path:
     """A trained segmenter to its model card, segmenter/README.md; returns its path.
 
-    `metrics` is the "segmenter" entry of evaluate/metrics.json. The front matter has the form that
-    model hubs read.
+    `metrics` is the "segmenter" entry of evaluate/metrics.json. `found`: how many tags it finds, as
+    text; "" if nobody knows. The front matter has the form that model hubs read.
     """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -72,6 +76,7 @@ def write_card(
         snippet=snippet(run_dir),
         train=train,
         metrics=metrics,
+        found=found,
         classifier=config.classifier,
         epochs=config.classifier.num_epochs(len(train.not_nothing)),
         crf_steps=config.masks.crf.iterations,

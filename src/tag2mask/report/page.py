@@ -31,7 +31,7 @@ from tag2mask.report.pictures import (
     mask_path,
     picture_width,
 )
-from tag2mask.report.tags import tag_rows, total
+from tag2mask.report.tags import found_text, tag_rows, total
 
 MEASURED = {"pseudo": "masks", "segmenter": "segmenter"}  # entry of metrics.json: its stage
 FAULTS = tuple(LOOK_AT.values())
@@ -114,7 +114,7 @@ def write_report(
     first = [choice.photo for choice in chosen[0][1][:4]]
     _write_picture(page.with_name("picture.jpg"), train.classes, first, masks, scores)
     if "segmenter" in done:
-        write_card(run_dir, config, train, metrics.get("segmenter"))
+        write_card(run_dir, config, train, metrics.get("segmenter"), found_text(found["segmenter"]))
     return page
 
 

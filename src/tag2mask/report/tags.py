@@ -51,3 +51,16 @@ def total(finds: Finds) -> str:
         return ""
     found, photos = (sum(n[key] for n in finds["tags"].values()) for key in ("found", "photos"))
     return f"{found} of {photos}"
+
+
+def found_text(finds: Finds) -> str:
+    """What a segmenter finds, in a part of a sentence; "" if nobody knows."""
+    if not (finds and total(finds)):
+        return ""
+    photos = "training photos" if finds.get("split") == "train" else "validation photos"
+    text = f"{photos}, which it gets without them, it finds {total(finds)}"
+    if count := finds["nothing"]["photos"]:
+        text += (
+            f", and marks something on {finds['nothing']['marked']} of {count} photos of nothing"
+        )
+    return text

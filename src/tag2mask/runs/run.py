@@ -65,7 +65,8 @@ class Run(Predictor):
     @property
     def metrics(self) -> dict[str, Any]:
         """Metrics of the pseudo masks and of the segmenter; None for those without true masks.
-        "finds", if validation photos have tags: what the segmenter finds of them."""
+        "finds": what the segmenter finds of the tags of validation photos, or else of training
+        photos, as its "split" says."""
         metrics: dict[str, Any] = read_json(self.files.need("evaluate", METRICS))
         return metrics
 
