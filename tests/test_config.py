@@ -39,13 +39,15 @@ def test_a_run_of_0_1_keeps_its_settings():
     assert config.classifier.tag_loss == "top_k"
     assert (config.masks.scores, config.masks.threshold) == ("softmax_of_tags", 0.4)
     assert (config.segmenter.image_size, config.report.photos_per_split) == (300, 5)
+    assert config.segmenter.head == "deeplab_v2", "there was no other"
 
 
 def test_models_of_0_1_keep_their_settings():
     classifier = (STORED / "classifier.json").read_text()
     assert stored_settings(ClassifierSettings, classifier, Path("m")).tag_loss == "top_k"
     segmenter = (STORED / "segmenter.json").read_text()
-    assert stored_settings(SegmenterSettings, segmenter, Path("m")).image_size == 300
+    stored = stored_settings(SegmenterSettings, segmenter, Path("m"))
+    assert (stored.image_size, stored.head) == (300, "deeplab_v2")
     with pytest.raises(RunError, match=r"m: settings that this version .*\(new_layer\)"):
         stored_settings(ClassifierSettings, '{"new_layer": 3}', Path("m"))
 

@@ -24,6 +24,7 @@ from tag2mask.demo.scenes import make_scenes
 from tag2mask.errors import ConfigError, DataError, RunError, Tag2MaskError, TrainingError
 from tag2mask.photos.masks import write_mask
 from tag2mask.runs.folder import RunFolder
+from tag2mask.runs.pipeline import _same
 from tag2mask.runs.run import Run
 from tag2mask.vision import torchvision  # noqa: F401  before timm
 
@@ -131,6 +132,17 @@ def test_every_artefact_is_there_and_says_what_it_is(finished):
     )
     assert "http-equiv" in finished.report.read_text()
     assert not list(folder.rglob("*.tmp")) and not list(folder.rglob("checkpoint"))
+
+
+def test_a_segmenter_made_before_there_were_heads_is_up_to_date():
+    """It is a DeepLabV2; only who asks for another head trains again."""
+    now = load_recipe("photos").segmenter.model_copy(update={"head": "deeplab_v2"})
+    now = {"segmenter": now.model_dump(mode="json")}
+    newer = ("head", "width")
+    then = {k: v for k, v in now["segmenter"].items() if k not in newer}
+    assert _same({"inputs": {"segmenter": then}}, now)
+    now["segmenter"]["head"] = "fpn"
+    assert not _same({"inputs": {"segmenter": then}}, now)
 
 
 def test_given_tags_bound_the_pseudo_masks(finished):

@@ -1,1 +1,1 @@
-"""Photos and pseudo masks to a segmentation network, DeepLabV2, and its predictions."""
+"""Photos and pseudo masks to a segmentation network and its predictions."""
