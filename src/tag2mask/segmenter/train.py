@@ -36,7 +36,7 @@ def train_segmenter(
 ) -> Segmenter:
     """Photos and a folder of masks (NAME.png) to a trained network in eval mode.
 
-    start: an earlier network of the same classes, which is trained on, for a share of the steps.
+    start: an earlier network of the same classes: it does the last part of the training again.
     Resumes from the newest checkpoint in `folder`.
 
     Raises:
@@ -46,9 +46,7 @@ def train_segmenter(
     """
     with seeded(seed):
         model = start or create_segmenter(settings, table.classes)
-    if start:
-        steps = math.ceil(CONTINUED * settings.steps)
-        settings = settings.model_copy(update={"steps": steps})
+    skipped = settings.steps - math.ceil(CONTINUED * settings.steps) if start else 0
     side, mean = model.backbone.side(settings.crop_size), model.backbone.mean.clone()
     examples = PseudoMasked(table, masks, settings, side, mean)
     guard = BackgroundGuard(examples)
@@ -63,14 +61,14 @@ def train_segmenter(
     warm_up = WARM_UP[settings.head] * settings.steps
 
     def poly(step: int) -> float:
-        rate = (1 - step / settings.steps) ** settings.poly_power
+        rate = (1 - (skipped + step) / settings.steps) ** settings.poly_power
         return float(rate * min(1.0, (step + 1) / (warm_up + 1)))
 
     trained = fit(
         model,
         loss,
         examples,
-        [Phase(settings.steps, lambda: optimizer(model, settings), poly)],
+        [Phase(settings.steps - skipped, lambda: optimizer(model, settings), poly)],
         folder,
         batch_size=settings.batch_size,
         seed=seed,
