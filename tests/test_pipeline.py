@@ -455,7 +455,15 @@ def test_a_segmenter_of_no_use_is_refused_and_the_earlier_one_stays(
 
     monkeypatch.setattr("tag2mask.evaluate.refusal", refusal)
     monkeypatch.setattr("tag2mask.segmenter.train.train_segmenter", train)
-    command = ["segmenter", "--out", str(folder), "--seed", "1", "--segmenter.rounds", "1"]
+    command = [
+        "segmenter",
+        "--out",
+        str(folder),
+        "--segmenter.steps",
+        "9",
+        "--segmenter.rounds",
+        "1",
+    ]
     for _ in range(2):  # the same command again is no way around it
         assert tag2mask.cli.main(command) == 2
         error = capfd.readouterr().err

@@ -19,7 +19,8 @@ NARROW = 0.03  # share of the patches with high evidence: in the median, small t
 FLAT = 0.8  # median evidence as a share of the largest
 EVERYWHERE = 0.8  # share of the median photo without the tag that a broken segmenter gives it
 LEAST_OTHERS, SHARE_OTHERS = 10, 0.2  # photos without the tag: with fewer, it is no proof
-LEAST_PAIRS = 30  # pairs of a photo and a tag of it: with fewer, chance decides
+LEAST_PAIRS = 30  # pairs of a photo and a tag, and marks: with fewer, chance decides
+CHANCE = 1.0  # standard errors by which tags must be marked more often where they are
 MOST_TAGS = 8  # in one warning
 
 Finds = dict[str, Any]
@@ -105,7 +106,7 @@ def refusal(finds: Finds, config: Config) -> str:
     return reason and (
         f"the segmenter is of no use: {reason}. Look at the pseudo masks it learned from, in "
         "masks/. If most of them show their objects, train it again with "
-        f" --segmenter.lr {settings.lr / 4:g} or {settings.lr * 4:g}, with "
+        f"--segmenter.lr {settings.lr / 4:g} or {settings.lr * 4:g}, with "
         f"--segmenter.steps {settings.steps * 2}, or {balanced}"
     )
 
@@ -124,12 +125,22 @@ def _useless(finds: Finds) -> str:
                 f"it calls nearly every photo {tag}: {_percent(n['area_others'])} of the median "
                 f"photo that has no {tag} ({n['others']} such training photos)"
             )
-    if photos >= LEAST_PAIRS <= others and found * others <= marked * photos:
+    if min(photos, others, found + marked) >= LEAST_PAIRS and _by_chance(
+        found, photos, marked, others
+    ):
         return (
             f"its masks have nothing to do with the tags: it marks a tag in {found} of {photos} "
             f"cases where a training photo has it, and in {marked} of {others} where it has not"
         )
     return ""
+
+
+def _by_chance(found: int, photos: int, marked: int, others: int) -> bool:
+    """Whether `found` of `photos` is no larger share than `marked` of `others`, within chance: the
+    test of two proportions. An untrained network marks nearly all tags in nearly all photos."""
+    share = (found + marked) / (photos + others)
+    error = (share * (1 - share) * (1 / photos + 1 / others)) ** 0.5
+    return found / photos - marked / others <= CHANCE * error
 
 
 def _named(finds: Finds, doubtful: Callable[[Finds], bool], text: Callable[[Finds], str]) -> str:
