@@ -3,8 +3,8 @@
 python benchmarks/round_trips.py ../shared/voc-animals
 """
 
+import argparse
 import json
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -76,4 +76,6 @@ def _compare(names: list[str], masks: Path, back: Path, classes: tuple[str, ...]
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data", type=Path, help="the folder voc-animals")
+    main(parser.parse_args().data)

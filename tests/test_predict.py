@@ -11,6 +11,7 @@ import tag2mask
 from tag2mask.cli import main
 from tag2mask.config_files import load_recipe, write_config
 from tag2mask.errors import ConfigError, DataError
+from tag2mask.formats.outlines import OUTLINES
 from tag2mask.photos.masks import read_mask, write_mask
 from tag2mask.photos.predictions import Prediction
 from tag2mask.segmenter.deeplab import DeepLabV2
@@ -222,3 +223,15 @@ def test_a_geotiff_keeps_its_place_without_tiles(run, tmp_path):
         assert np.array_equal(mask.read(1), run.predict(picture(0)).mask)
     with pytest.raises(DataError, match="the mask would overwrite this photo"):
         run.predict_to(tmp_path / "p.tif", tmp_path)
+
+
+@pytest.mark.parametrize("form", OUTLINES)
+def test_masks_for_other_tools(run, folder, new, tmp_path, capfd, form):
+    (new / "broken.png").write_text("no picture")
+    command = ["predict", str(folder), str(new), "--out", str(tmp_path / "m"), "--format", form]
+    assert main(command) == 2  # broken.png; the others are written
+    written = {path.name for path in (tmp_path / "m" / form).rglob("*")}
+    names = {"a.jpg", "b.png", "c.png", "deep__a.png" if form in ("yolo", "labelme") else "deep"}
+    assert names <= written and "broken.png" not in written
+    assert "1 photo left out of" in capfd.readouterr().err
+    assert main(command) == 2 and "nothing is overwritten" in capfd.readouterr().err

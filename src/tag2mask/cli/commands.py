@@ -164,7 +164,7 @@ def _predict(
 
     trained = load(run)
     errors: list[DataError] = []
-    rows = trained.predict_to(pictures, out, overlay, threshold, tile, overlap, form, errors.append)
+    rows = trained.predict_to(pictures, out, overlay, threshold, tile, overlap, errors.append, form)
     masks = {row["mask"]: row["class"] for row in rows}
     empty = sum(name is None for name in masks.values())
     numbers = ", ".join(f"{number} {name}" for number, name in trained.names.items())

@@ -175,7 +175,7 @@ def correct(argv: list[str]) -> None:
 
     def correct(
         run: Positional[Path],
-        source: Annotated[Path, arg(name="from")],
+        export: Annotated[Path, arg(name="from")],
         options: Any = None,
     ) -> None:
         """Keep masks that were corrected in another tool as corrections of a run.
@@ -184,14 +184,14 @@ def correct(argv: list[str]) -> None:
 
         Args:
             run: A run folder.
-            source: The export of the tool (COCO, YOLO, LabelMe, CVAT, Label Studio), or a folder
+            export: The export of the tool (COCO, YOLO, LabelMe, CVAT, Label Studio), or a folder
                 of masks NAME.png with masks.json.
         """
         from tag2mask.formats.findings import plural
         from tag2mask.runs.brought import bring_masks
         from tag2mask.runs.run import Run
 
-        corrected, same = bring_masks(Run(run), source, _settings(options))
+        corrected, same = bring_masks(Run(run), export, _settings(options))
         show(f"{plural(len(corrected), 'mask')} corrected, {len(same)} as in the run")
         if corrected:
             show(f"To train with them: tag2mask run --out {run}")

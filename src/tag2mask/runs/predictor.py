@@ -108,8 +108,8 @@ class Predictor(ABC):
         threshold: float = 0.5,
         tile: int | None = None,
         overlap: int = 64,
-        form: str | None = None,
         on_error: "Callable[[DataError], None] | None" = None,
+        form: str | None = None,
     ) -> "list[Row]":
         """Files, folders and patterns ("new/*.jpg") to the folder `out`: masks NAME.png,
         predictions.csv, classes.json, and NAME.overlay.jpg with `overlay`. Returns the rows of
