@@ -113,6 +113,7 @@ def masks(run: Run, folder: Path) -> Counts:
         "labels": _labels(run),
         "settings": settings.model_dump(mode="json"),
         "threshold": maker.overall,
+        "small": [run.table.classes[number] for number in sorted(maker.small)],
         "crf": backend() if settings.crf.iterations else False,
         "photos": len(table),
     }
@@ -158,9 +159,16 @@ def mask_maker(run: Run) -> "MaskMaker":
     def side(length: float) -> int:
         return network()[0].backbone.side(length)
 
-    maker = MaskMaker(score, side, run.table.tags, settings)
+    def closer(images: "Tensor", labels: "Tensor", tags: "Tensor") -> "Tensor":
+        model, M = network()
+        u = cluster_vector(labels, M).to(run.device)
+        return model.close_scores(images.to(run.device), u, tags)
+
+    maker = MaskMaker(score, side, run.table.tags, settings, closer)
     if about.exists():
-        maker.overall = read_json(about).get("threshold")
+        stored = read_json(about)
+        maker.overall = stored.get("threshold")
+        maker.small = frozenset(run.table.tags.index(tag) + 1 for tag in stored.get("small", []))
     return maker
 
 
