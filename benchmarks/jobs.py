@@ -222,10 +222,14 @@ def score_view(
             update["crf"] = config.masks.crf.model_copy(update={"iterations": 0})
         settings = config.masks.model_copy(update=update)
         variant = MaskMaker(maker.score, maker.grid, table.tags, settings)
-        variant.overall, folder = overall, folder_of(threshold, crf)
+        variant.overall, variant.small = overall, maker.small
+        folder = folder_of(threshold, crf)
 
         def write(photo: Photo, scores: torch.Tensor) -> None:
-            write_mask(folder / f"{photo.name}.png", variant.mask(photo, variant.scores(scores)))
+            write_mask(
+                folder / f"{photo.name}.png",
+                variant.mask(photo, variant.scores(scores, variant.present(photo))),
+            )
 
         with ThreadPoolExecutor(cores()) as pool:
             list(pool.map(write, scored.photos, maps))

@@ -121,25 +121,39 @@ class Backbone(nn.Module):
         the stride and at the stride, or from the stride `finest` on; with `on_pixels` only the
         last.
         """
-        x = (image - self.mean) / self.std
         if self.is_vit:
-            return self._vit_maps(x)
-        moved = [round(shift * s) for shift, s in zip(self.shifts, self.strides, strict=True)]
-        before = max(0, -min(moved))  # [pixels]: enough for every map
-        before += (-moved[-1] - before) % self.stride  # a whole number of cells of the last map
-        after = max(0, max(moved))
-        after += (-before - after) % self.stride
+            return self._vit_maps((image - self.mean) / self.std)
+        maps = self.align(self.raw_maps(image), image.shape[-2:])
+        return maps, maps[-1].mean((1, 2))
+
+    def raw_maps(self, image: Tensor) -> list[Tensor]:
+        """A CNN's maps as its layers return them: photos (B, 3, H, W) to [(B, D_l, h_l, w_l)], a
+        bit larger than the photo and not aligned. Later maps are computed from earlier ones."""
+        before, after, _ = self._padding()
+        return self._raw_maps(F.pad((image - self.mean) / self.std, [before, after] * 2))
+
+    def align(self, outputs: Sequence[Tensor], size: Sequence[int]) -> list[Tensor]:
+        """What `raw_maps` returned for photos of a size (H, W), or its first maps, with any number
+        of channels, to aligned maps [(B, h_l, w_l, D_l)]."""
+        before, _, moved = self._padding()
         extra, maps = int(self.on_pixels), []
-        outputs = self._raw_maps(F.pad(x, [before, after] * 2))
-        for features, pixels, stride in zip(outputs, moved, self.strides, strict=True):
+        for features, pixels, stride in zip(outputs, moved, self.strides, strict=False):
             first, between = divmod(2 * (before + pixels) // stride, 2)
             if between:  # off by half a cell: the mean of two neighbors is centered between them
                 features = F.avg_pool2d(features, 2, 1)
             rows, columns = (
-                slice(first, first + (side - extra) // stride + extra) for side in image.shape[-2:]
+                slice(first, first + (side - extra) // stride + extra) for side in size
             )
             maps.append(features[..., rows, columns].permute(0, 2, 3, 1))
-        return maps, maps[-1].mean((1, 2))
+        return maps
+
+    def _padding(self) -> tuple[int, int, list[int]]:
+        """How much a photo is padded before and after, and how far each map is shifted [pixels]."""
+        moved = [round(shift * s) for shift, s in zip(self.shifts, self.strides, strict=True)]
+        before = max(0, -min(moved))  # enough for every map
+        before += (-moved[-1] - before) % self.stride  # a whole number of cells of the last map
+        after = max(0, max(moved))
+        return before, after + (-before - after) % self.stride, moved
 
     def _vit_maps(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
         outputs = self.net.forward_intermediates(

@@ -202,6 +202,9 @@ class MaskSettings(Settings):
     """With scores = logits: a patch is background below this share of the tag's largest logit in
     the photo. otsu: the mean of Otsu's thresholds for the tag in this photo and for all tags in
     many photos."""
+    small_things: bool = True
+    """With scores = logits and a CNN: find the tags whose things are small, look closer where they
+    are, and let the CRF reach less far there. Tags with larger things are not changed."""
     batch_size: int = Field(4, ge=1)
     """Photos per forward pass."""
     mask_size: int = Field(640, ge=32)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tag2mask.backbone import Backbone
@@ -93,6 +94,40 @@ class PatchClassifier(nn.Module):
         if logits:
             z[:, 0] = 0
         return z, [m.float() - mean for m, mean in zip(maps, self.map_means, strict=True)]
+
+    @torch.inference_mode(False)
+    def close_scores(self, image: Tensor, u: Tensor, tags: Tensor) -> Tensor:
+        """Where a tag's score comes from, more exactly than the patch scores say: photos
+        (B, 3, H, W), cluster vectors (B, L) and one class number of each photo (B,) to values in
+        0-1, (B, h, w) at half the backbone's stride. 0 for a ViT, which has no finer map.
+
+        # Differs from CPC, which has no such step. A patch score also sees what is around its
+        patch, so the best patch may lie beside a small object. The gradient of the score in
+        earlier maps points at the object itself: LayerCAM (Jiang et al., TIP 2021), here as the
+        geometric mean over the maps before the last. The score is the sum of the fourth powers of
+        the patch logits: its gradient follows the best patches, but more than one.
+        """
+        if self.backbone.is_vit:
+            return torch.zeros(len(image), 1, 1)
+        with torch.enable_grad():
+            raw = self.backbone.raw_maps(image.clone().requires_grad_())
+            tokens = self.backbone.align(raw, image.shape[-2:])[-1]
+            logits = self._classify(tokens, tokens.mean((1, 2)), u.clone())[0]
+            best = logits.float().relu()[torch.arange(len(tags)), ..., tags] ** 4
+            gradients = torch.autograd.grad(best.sum(), raw[:-1])
+        pairs = zip(raw, gradients, strict=False)
+        weighted = [(m.detach().relu() * g.relu()).sum(1, keepdim=True) for m, g in pairs]
+        maps = [
+            m.permute(0, 3, 1, 2).float() for m in self.backbone.align(weighted, image.shape[-2:])
+        ]
+        product = torch.ones_like(maps[0])
+        for m in maps:
+            m = F.interpolate(m, product.shape[-2:], mode="bilinear")
+            product = product * m / m.amax((2, 3), keepdim=True).clamp(min=1e-30)
+        # single cells at the edges of the layers' windows are noise
+        smooth = F.avg_pool2d(product, 3, 1, 1, count_include_pad=False)[:, 0]
+        smooth = smooth ** (1 / len(maps))
+        return smooth / smooth.amax((1, 2), keepdim=True).clamp(min=1e-30)
 
 
 def patch_scores(logits: Tensor) -> Tensor:

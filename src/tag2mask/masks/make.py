@@ -14,6 +14,7 @@ from tag2mask.config import MaskSettings
 from tag2mask.crf import dense_crf
 from tag2mask.files import writing
 from tag2mask.masks.scores import Scorer, mean_scores, otsu, relative, tag_scores, to_pixels
+from tag2mask.masks.small import Closer, covered, narrow, small_tags, with_close
 from tag2mask.photos.images import image_size
 from tag2mask.photos.masks import write_mask
 from tag2mask.photos.resize import likeliest, reduced
@@ -24,6 +25,7 @@ from tag2mask.progress import track
 
 READERS = 4  # threads that read photos for the network
 MEASURED = 64  # number of photos from which the common background threshold is computed
+SIZED = 16  # number of photos of each tag from which the size of its things is computed
 
 
 class MaskMaker:
@@ -31,10 +33,13 @@ class MaskMaker:
 
     score: the patch classifier. grid: a side [pixels] to the nearest side that the backbone
     accepts. overall: the background threshold over many photos, which `measure` returns; it is
-    averaged with the threshold of each photo. None: only the threshold of each photo.
+    averaged with the threshold of each photo. None: only the threshold of each photo. closer: where
+    a tag's score comes from, if the network can say so. small: the classes whose things are small,
+    which `measure` finds.
     """
 
     overall: float | None = None
+    small: frozenset[int] = frozenset()
 
     def __init__(
         self,
@@ -42,8 +47,10 @@ class MaskMaker:
         grid: Callable[[float], int],
         tags: Sequence[str],
         settings: MaskSettings,
+        closer: Closer | None = None,
     ):
         self.score, self.grid, self.settings = score, grid, settings
+        self.closer = closer if settings.small_things and settings.scores == "logits" else None
         self.tags = tuple(tags)
         self._measured: dict[Photo, Tensor] = {}
 
@@ -58,13 +65,53 @@ class MaskMaker:
 
     def measure(self, photos: Sequence[Photo]) -> float | None:
         """Otsu's threshold over the logits of all tags of some of these photos; None if the
-        settings do not use it. `make_masks` does not score these photos again."""
+        settings do not use it. `make_masks` does not score these photos again.
+
+        Before, it finds the tags with small things (`small`), if the settings use them.
+        """
         photos = [replace(photo, unknown=()) for photo in photos if photo.tags]
+        self.small = self._find_small(photos)
         if self.settings.scores != "logits" or self.settings.threshold != "otsu" or not photos:
             return None
         some = photos[:: math.ceil(len(photos) / MEASURED)]
         self._measured = dict(track(self.all_maps(some), "background threshold", total=len(some)))
-        return otsu(torch.cat([relative(maps[1:]).flatten() for maps in self._measured.values()]))
+        values = [
+            relative(maps[self._large(photo)]).flatten() for photo, maps in self._measured.items()
+        ]
+        return otsu(torch.cat(values)) if sum(map(len, values)) else None
+
+    def _find_small(self, photos: Sequence[Photo]) -> frozenset[int]:
+        """The classes whose things are small, by the evidence in up to SIZED photos of each."""
+        if self.closer is None:
+            return frozenset()
+        jobs: list[tuple[Photo, int]] = []
+        for number, tag in enumerate(self.tags, 1):
+            own = [photo for photo in photos if tag in photo.tags]
+            jobs += [(photo, number) for photo in own[:: math.ceil(len(own) / SIZED) or 1]]
+        self.grid(0)
+        size = self.settings.batch_size
+        batches = [jobs[i : i + size] for i in range(0, len(jobs), size)]
+        shares: list[tuple[int, float]] = []
+        read = parallel_map(lambda b: (b, self.read([p for p, _ in b])[0]), batches, READERS)
+        for batch, images in track(read, "sizes of things", total=len(batches)):
+            close = self._close(batch, images)
+            shares += zip((number for _, number in batch), covered(close).tolist(), strict=True)
+        return small_tags(shares)
+
+    def _close(self, jobs: Sequence[tuple[Photo, int]], images: Tensor) -> Tensor:
+        """Photos with one class number each, and their pictures (B, 3, S, S), to where its score
+        comes from: (B, h, w)."""
+        assert self.closer is not None
+        labels = torch.from_numpy(Table(self.tags, tuple(p for p, _ in jobs)).multi_hot)
+        return self.closer(images, labels, torch.tensor([number for _, number in jobs])).cpu()
+
+    def _small(self, present: Sequence[int]) -> list[int]:
+        """The rows of a photo's score maps that are of small things."""
+        return [row for row, number in enumerate(present) if number in self.small]
+
+    def _large(self, photo: Photo) -> list[int]:
+        present = self.present(photo)
+        return [row for row in range(1, len(present)) if present[row] not in self.small]
 
     def batches(self, photos: Sequence[Photo]) -> Iterator[Sequence[Photo]]:
         """The photos, divided into batches for one forward pass each."""
@@ -96,12 +143,23 @@ class MaskMaker:
         images: what `read` returned for these photos, if they have been read.
         """
         labels = torch.from_numpy(Table(self.tags, tuple(photos)).multi_hot)
-        scores = mean_scores(self.score, images or self.read(photos), labels, self.settings)
-        return [z[self.present(photo)].float() for z, photo in zip(scores, photos, strict=True)]
+        images = images or self.read(photos)
+        scores = mean_scores(self.score, images, labels, self.settings)
+        maps = [z[self.present(photo)].float() for z, photo in zip(scores, photos, strict=True)]
+        places = [(i, row) for i, p in enumerate(photos) for row in self._small(self.present(p))]
+        if self.closer is None or not places:
+            return maps
+        jobs = [(photos[i], self.present(photos[i])[row]) for i, row in places]
+        close = self._close(jobs, images[0][[i for i, _ in places]])
+        rows: list[dict[int, Tensor]] = [{} for _ in photos]
+        for (i, row), values in zip(places, close, strict=True):
+            rows[i][row] = values
+        return [with_close(own, close) for own, close in zip(maps, rows, strict=True)]
 
-    def scores(self, maps: Tensor) -> Tensor:
-        """Score maps of one photo to scores that sum to 1: (K, h, w) both. See `tag_scores`."""
-        return tag_scores(maps, self.settings, self.overall)
+    def scores(self, maps: Tensor, present: Sequence[int] = ()) -> Tensor:
+        """Score maps of one photo to scores that sum to 1: (K, h, w) both. See `tag_scores`.
+        present: the classes of the maps; without it, none of them counts as small."""
+        return tag_scores(maps, self.settings, self.overall, self._small(present))
 
     def with_segmenter(self, present: Sequence[int], maps: Tensor, probs: np.ndarray) -> np.ndarray:
         """Score maps of the classes that may be in a photo and the segmenter's probabilities
@@ -115,7 +173,7 @@ class MaskMaker:
         both = segmenter + torch.from_numpy(to_pixels(relative(maps), *segmenter.shape[1:]))
         logits = self.settings.model_copy(update={"scores": "logits"})
         scores = np.zeros_like(probs)
-        scores[present] = tag_scores(both / 2, logits, self.overall)
+        scores[present] = tag_scores(both / 2, logits, self.overall, self._small(present))
         return scores
 
     def mask(self, photo: Photo, scores: Tensor) -> np.ndarray:
@@ -125,7 +183,9 @@ class MaskMaker:
         present = np.array(self.present(photo), np.uint8)
         probs = to_pixels(scores, image.height, image.width)
         if self.settings.crf.iterations and len(present) > 1:
-            probs = dense_crf(np.asarray(image), probs, self.settings.crf)
+            settings = self.settings.crf
+            settings = narrow(settings) if self._small(self.present(photo)) else settings
+            probs = dense_crf(np.asarray(image), probs, settings)
         return present[likeliest(probs, image_size(photo.path))]
 
 
@@ -155,7 +215,8 @@ def make_masks(table: Table, maker: MaskMaker, folder: Path, workers: int) -> in
         if photo.of_nothing:
             write_nothing(folder, photo)
         else:
-            write_mask(folder / f"{photo.name}.png", maker.mask(photo, maker.scores(maps)))
+            scores = maker.scores(maps, present)
+            write_mask(folder / f"{photo.name}.png", maker.mask(photo, scores))
 
     progress = track(todo, "pseudo masks", total=len(table), done=len(table) - len(todo))
     work = chain(maker.all_maps(scored), nothing)

@@ -21,6 +21,7 @@ from tag2mask.errors import RunError
 from tag2mask.files import read_json
 from tag2mask.masks.make import read_maps
 from tag2mask.masks.scores import tag_scores, to_pixels
+from tag2mask.masks.small import narrow
 from tag2mask.photos.correction_log import Stroke
 from tag2mask.photos.images import image_size
 from tag2mask.photos.masks import CLASSES_FILE
@@ -66,12 +67,14 @@ def mend(
     painted = paint(strokes, classes, size, image.size)
     labels = np.array(sorted({*present, *np.unique(painted).tolist()} - {IGNORE}))
     probs = np.zeros((len(labels), image.height, image.width), np.float32)
-    scores = tag_scores(maps, settings, about["threshold"])
+    small = [row for row, n in enumerate(present) if classes[n] in about.get("small", ())]
+    crf = narrow(settings.crf) if small else settings.crf
+    scores = tag_scores(maps, settings, about["threshold"], small)
     probs[np.searchsorted(labels, present)] = to_pixels(scores, image.height, image.width)
     if strokes:
         before = probs.argmax(0)
         probs = _with_strokes(pixels, probs, before, labels, painted)
-    probs = _refined(pixels, probs, settings.crf)
+    probs = _refined(pixels, probs, crf)
     mask = labels.astype(np.uint8)[likeliest(probs, size)]
     exact = paint(strokes, classes, size, size)
     mended: np.ndarray = np.where(exact == IGNORE, mask, exact)

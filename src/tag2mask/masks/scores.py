@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tag2mask.config import MaskSettings
 from tag2mask.masks.affinity import affinity, spread
+from tag2mask.masks.small import strong
 from tag2mask.photos.table import BACKGROUND
 
 # Photos (B, 3, S, S) and labels (B, num_tags) to patch scores (B, C, h, w), a softmax or positive
@@ -42,7 +43,12 @@ def mean_scores(
     return torch.stack(same).mean(0)
 
 
-def tag_scores(scores: Tensor, settings: MaskSettings, overall: float | None = None) -> Tensor:
+def tag_scores(
+    scores: Tensor,
+    settings: MaskSettings,
+    overall: float | None = None,
+    small: Sequence[int] = (),
+) -> Tensor:
     """Patch scores (K, h, w) of background and a photo's tags to the same, each patch summing to 1.
 
     `softmax` and `softmax_of_tags` do not change Z. `max_norm` divides each class, also background,
@@ -50,13 +56,15 @@ def tag_scores(scores: Tensor, settings: MaskSettings, overall: float | None = N
     its best patches. `logits` has no score for background: after the same division, background is
     where no tag reaches its threshold. This is `settings.threshold`; with "otsu", the mean of
     Otsu's threshold in this photo and `overall`, that of many photos. The first alone would split
-    an animal that fills its photo.
+    an animal that fills its photo. A small thing fills none: for the rows `small`, it is alone, and
+    weak regions are left out (`small.strong`).
     """
     # Differs from CPC, which takes Z as it is: max_norm is what ViT-PCM's code does.
     z = relative(scores) if settings.scores in ("max_norm", "logits") else scores
     if settings.scores == "logits":
-        for tag in z[1:]:
-            tag /= _threshold(tag, settings, overall)
+        for row in range(1, len(z)):
+            threshold = _threshold(z[row], settings, None if row in small else overall)
+            z[row] = (strong(z[row], threshold) if row in small else z[row]) / threshold
         z[BACKGROUND] = 1
     return z / z.sum(0).clamp(min=1e-6)
 

@@ -57,7 +57,15 @@ def mask_maker(run: Run) -> "MaskMaker":
     def side(length: float) -> int:
         return network()[0].backbone.side(length)
 
-    maker = MaskMaker(score, side, run.table.tags, settings)
+    def closer(images: "Tensor", labels: "Tensor", tags: "Tensor") -> "Tensor":
+        model, M = network()
+        u = cluster_vector(labels, M).to(run.device)
+        return model.close_scores(images.to(run.device), u, tags)
+
+    maker = MaskMaker(score, side, run.table.tags, settings, closer)
     if about.exists():
-        maker.overall = read_json(about).get("threshold")
+        stored, numbers = read_json(about), {tag: n for n, tag in enumerate(run.table.tags, 1)}
+        maker.overall = stored.get("threshold")
+        small = (tag for tag in stored.get("small", []) if tag in numbers)
+        maker.small = frozenset(numbers[tag] for tag in small)
     return maker

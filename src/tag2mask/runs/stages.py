@@ -129,6 +129,7 @@ def masks(run: Run, folder: Path) -> Counts:
         "labels": _labels(run),
         "settings": settings.model_dump(mode="json"),
         "threshold": maker.overall,
+        "small": [run.table.classes[number] for number in sorted(maker.small)],
         "crf": backend() if settings.crf.iterations else False,
         "photos": len(table),
     }
