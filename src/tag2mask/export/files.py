@@ -4,6 +4,7 @@ import copy
 import io
 import json
 import logging
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -69,7 +70,7 @@ def export_network(
     """
     check_ending(out)
     network = copy.deepcopy(network).cpu().eval()
-    side = network.side(settings.image_size * max(settings.test_scales))
+    side = _side(network, settings)
     about = describe(network, settings, None if dynamic else side, weights_license)
     program = _program(network, side, dynamic)
     with writing(out) as temporary:
@@ -93,6 +94,13 @@ def export_network(
                 f"{worst:.2g}, more than {LARGEST_DIFFERENCE:g}"
             )
     return results
+
+
+def _side(network: Segmenter, settings: SegmenterSettings) -> int:
+    """The smallest side that the network takes and that no scaled photo exceeds [pixels]."""
+    longest = round(settings.image_size * max(settings.test_scales))
+    step, extra = network.backbone.stride, int(network.backbone.on_pixels)
+    return math.ceil((longest - extra) / step) * step + extra
 
 
 def check_ending(out: Path) -> None:

@@ -15,6 +15,8 @@ from tag2mask.processes import cores
 # The settings of the segmenter that its predictions depend on. They are kept in the file.
 USED = {"image_size", "test_scales", "flip", "object_first", "crf"}
 INPUT, OUTPUT = "image", "probabilities"
+# Sessions of a parent process. They are kept, because their end would wait for their threads.
+_FORKED: list[Any] = []
 
 
 class OnnxNetwork:
@@ -95,7 +97,8 @@ class OnnxNetwork:
         (height, width). Raises DataError for a photo that is larger than a fixed size."""
         height, width = batch.shape[2:]
         probs = np.concatenate([self.compute(part) for part in self.as_input(batch)])
-        return enlarged(probs[:, :, :height, :width], (size[1], size[0]))
+        corners = self._extra == 1  # where its logits lie: see `Segmenter.align_corners`
+        return enlarged(probs[:, :, :height, :width], (size[1], size[0]), corners)
 
     def as_input(self, batch: np.ndarray) -> list[np.ndarray]:
         """Photos (B, 3, H, W) as the file takes them: together, or one by one at its fixed size."""
@@ -114,7 +117,8 @@ class OnnxNetwork:
 
     def compute(self, batch: np.ndarray) -> np.ndarray:
         """What the file computes: (B, 3, H, W) float32 to (B, C, H, W) float32."""
-        if self._process != os.getpid():  # after a fork, the threads of the session are gone
+        if self._process != os.getpid():  # a fork: the threads of the session are not here
+            _FORKED.append(self._session)
             self._open()
         probs: np.ndarray = self._session.run([OUTPUT], {INPUT: np.ascontiguousarray(batch)})[0]
         return probs

@@ -11,19 +11,23 @@ def reduced(image: Image.Image, longest: int) -> Image.Image:
     return image.resize(size, Image.Resampling.BILINEAR) if size != image.size else image
 
 
-def enlarged(scores: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def enlarged(scores: np.ndarray, size: tuple[int, int], corners: bool = False) -> np.ndarray:
     """(..., h, w) float32 to (..., H, W), bilinear; `size` is (W, H). A value belongs to the middle
-    of its square of pixels, as in `torch.nn.functional.interpolate(align_corners=False)`."""
+    of its square of pixels; with `corners`, the values at the corners are those of the corners: as
+    in `torch.nn.functional.interpolate`, with its align_corners."""
     if scores.shape[:-3:-1] == size:
         return scores
-    wide = _between(scores, size[0], -1)
-    return _between(wide, size[1], -2)
+    wide = _between(scores, size[0], -1, corners)
+    return _between(wide, size[1], -2, corners)
 
 
-def _between(scores: np.ndarray, length: int, axis: int) -> np.ndarray:
+def _between(scores: np.ndarray, length: int, axis: int, corners: bool) -> np.ndarray:
     """Linear interpolation along an axis to this length."""
     last = scores.shape[axis] - 1
-    place = ((np.arange(length) + 0.5) * ((last + 1) / length) - 0.5).clip(0, last)
+    if corners:
+        place = np.linspace(0, last, length)
+    else:
+        place = ((np.arange(length) + 0.5) * ((last + 1) / length) - 0.5).clip(0, last)
     low = place.astype(np.intp)
     share = (place - low).astype(np.float32).reshape(-1, *[1] * (-1 - axis))
     lower = scores.take(low, axis)

@@ -19,6 +19,11 @@ LABELS = {
     "predicted": "tags predicted by the classifier",
     "none": "no tags given",
 }
+# Names that Hugging Face's hub knows; others are "other" there, with their own name.
+KNOWN_LICENSES = (
+    "apache-2.0", "mit", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0",
+    "cc-by-nc-sa-4.0", "gpl-3.0", "agpl-3.0",
+)  # fmt: skip
 YES_NO: dict[bool | None, str] = {True: "yes", False: "no"}
 
 
@@ -44,10 +49,10 @@ def protocol(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(key, "not stated" if text is None else str(text)) for key, text in stated.items()]
 
 
-def snippet(run_dir: Path) -> str:
-    """Three lines of Python that use the model of this run."""
+def snippet(source: Path | str) -> str:
+    """Three lines of Python that use the model of a run folder, or of a hub ("hf://USER/NAME")."""
     return f"""import tag2mask
-run = tag2mask.load({json.dumps(str(run_dir), ensure_ascii=False)})
+run = tag2mask.load({json.dumps(str(source), ensure_ascii=False)})
 mask = run.predict("picture.jpg").mask  # (H, W) uint8, a class number per pixel"""
 
 
@@ -61,7 +66,28 @@ def write_card(
     """A trained segmenter to its model card, segmenter/README.md; returns its path.
 
     `metrics` is the "segmenter" entry of evaluate/metrics.json. `found`: how many tags it finds, as
-    text; "" if nobody knows. The front matter has the form that model hubs read.
+    text; "" if nobody knows.
+    """
+    path = run_dir / "segmenter" / "README.md"
+    name = run_dir.resolve().name
+    write_text(path, card_text(name, str(run_dir), config, train, metrics, found=found))
+    return path
+
+
+def card_text(
+    name: str,
+    source: str,
+    config: Config,
+    train: Table,
+    metrics: Mapping[str, Any] | None,
+    license: str | None = None,
+    data_license: str | None = None,
+    found: str = "",
+) -> str:
+    """A trained segmenter to its model card, Markdown with the front matter that hubs read.
+
+    `source`: what `tag2mask.load` takes. `license` of the weights and of the training photos: None
+    if nobody stated them. `found`: as in `write_card`.
     """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -70,10 +96,10 @@ def write_card(
         keep_trailing_newline=True,
     )
     environment.filters |= {"cell": _cell, "percent": percent, "protocol": protocol}
-    text = environment.get_template("card.md.jinja").render(
-        name=run_dir.resolve().name,
-        run_dir=shlex.quote(str(run_dir)),
-        snippet=snippet(run_dir),
+    return environment.get_template("card.md.jinja").render(
+        name=name,
+        source=shlex.quote(source),
+        snippet=snippet(source),
         train=train,
         metrics=metrics,
         found=found,
@@ -83,10 +109,10 @@ def write_card(
         segmenter=config.segmenter,
         seed=config.seed,
         version=__version__,
+        license=license,
+        known_license=(license or "").lower() in KNOWN_LICENSES,
+        data_license=data_license,
     )
-    path = run_dir / "segmenter" / "README.md"
-    write_text(path, text)
-    return path
 
 
 def _cell(text: str) -> str:
