@@ -33,7 +33,9 @@ from tag2mask.progress import console, log, track
 
 CHECKPOINT_SECONDS = 60.0
 LOG_SECONDS = 30.0
-CONTINUED = 0.25  # share of the steps when a training starts from an earlier network
+# Share of the steps that a training does if it starts from an earlier network: the last of them,
+# with their low learning rates. With the high rates of the first steps, it got worse.
+CONTINUED = 0.25
 METRICS_STEPS = 10  # a line of metrics.jsonl is the mean over these steps
 
 N = TypeVar("N", bound=nn.Module)

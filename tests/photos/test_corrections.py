@@ -173,7 +173,7 @@ def test_half_a_line_is_skipped_said_and_does_not_spoil_the_next(log, cut):
         b"[]",
         b"null",
         b'{"what": "tag", "id": "1", "when": "", "photo": "a", "tag": "cat", "value": "perhaps"}',
-        b'{"what": "mask", "id": "1", "when": "", "photo": "a", "value": "right", "sha256": "../x"}',
+        b'{"what": "mask", "id": "1", "when": "", "photo": "a", "value": "wrong", "sha256": "../"}',
         b'{"what": "other"}',
         b'{"what": "undo", "id": "1", "when": ""}',
     ],

@@ -1,6 +1,7 @@
 """The patch classifier's training from photos, tags and clusters. No mask is read here."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ def train_classifier(
 ) -> PatchClassifier:
     """Photos with tags and cluster vectors (N, L) to a trained classifier in eval mode.
 
-    start: an earlier network of the same tags, which is trained on, for a share of the epochs.
+    start: an earlier network of the same tags: it does the last part of the training again.
     Resumes from the newest checkpoint in `folder`. Raises ConfigError for an odd patch grid if the
     equivariance loss is on.
     """
@@ -104,15 +105,14 @@ def train_classifier(
 def _phases(
     model: PatchClassifier, settings: ClassifierSettings, table: Table, continued: bool = False
 ) -> list[loop.Phase]:
-    """`frozen_epochs` at `frozen_lr`, then the other epochs at `lr`; if the training is continued,
-    a share of these."""
+    """`frozen_epochs` at `frozen_lr`, then the other epochs at `lr`; if `continued`, the
+    last part of these alone."""
     per_epoch = math.ceil(
         loop.epoch_length(len(table), len(table.nothing), NOTHING) / settings.batch_size
     )
     epochs = settings.num_epochs(len(table.not_nothing))
     frozen, total = per_epoch * min(settings.frozen_epochs, epochs), per_epoch * epochs
-    if continued:
-        frozen, total = 0, math.ceil(loop.CONTINUED * total)
+    skipped = total - math.ceil(loop.CONTINUED * total) if continued else 0
     new = [p for name, p in model.named_parameters() if not name.startswith("backbone.")]
     last = model.backbone.last_parameters(settings.trained_blocks)
 
@@ -126,13 +126,15 @@ def _phases(
     def decay(step: int) -> float:
         if settings.lr_decay == "none":
             return 1.0
-        return 0.5 * (1 + math.cos(math.pi * (step - frozen) / max(1, total - frozen)))
+        done = (skipped + step - frozen) / max(1, total - frozen)
+        return 0.5 * (1 + math.cos(math.pi * max(0.0, done)))
 
     # Differs from CPC, which gives only the learning rates: first the backbone is frozen, then its
     # last blocks train with a new Adam, as in ViT-PCM's code.
     frozen_phase = loop.Phase(frozen, lambda: adam([], settings.frozen_lr, 1.0))
     rest = loop.Phase(total, lambda: adam(last, settings.lr, settings.head_lr_factor), decay)
-    return [phase for phase, start in ((frozen_phase, 0), (rest, frozen)) if phase.end > start]
+    phases = [phase for phase, start in ((frozen_phase, 0), (rest, frozen)) if phase.end > start]
+    return [replace(phases[-1], end=total - skipped)] if continued else phases
 
 
 def classifier_loss(

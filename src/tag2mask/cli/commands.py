@@ -39,6 +39,16 @@ if TYPE_CHECKING:
 ClusterFile = Annotated[Positional[Path], arg(help="A cluster file (JSON).")]
 
 
+Continue = Annotated[
+    bool,
+    arg(
+        name="continue",
+        help="If photos, tags or corrections have changed: start from the networks of the last run "
+        "and train them for a quarter of the steps, and make masks only of the photos that are new "
+        "or corrected. Without it, all that depends on them is made anew.",
+    ),
+]
+
 # ---- commands that run stages --------------------------------------------------------------------
 
 
@@ -52,18 +62,10 @@ def _run(argv: list[str]) -> None:
     # Not a setting: it says how this command starts, and is not kept in the run folder.
     from tag2mask.api import run_config
 
-    def run(continued: Annotated[bool, arg(name="continue")] = False, options: Any = None) -> None:
-        """{about}
-
-        Args:
-            continued: If photos, tags or corrections have changed, start from the networks of the
-                last run and train them for a quarter of the steps, and make masks only of the
-                photos that are new or corrected. Without it: all that depends on them is made anew.
-        """
+    def run(continued: Continue = False, options: Any = None) -> None:
         run_config(changed_config(base, asdict(options)), continued=continued)
 
     base, options, about = config_options(argv, "run")
-    run.__doc__ = (run.__doc__ or "").format(about=about)
     parse(with_options(run, options), "run", argv, about)
 
 

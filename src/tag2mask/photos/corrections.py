@@ -180,14 +180,29 @@ class Corrections:
         mask.
         """
         with self._log.lock:
-            digest, last = _digest(file), self.of(photo).last
-            own = file == self.file(photo)  # after a kill, it may be an earlier version
-            known = self._version(digest).exists() if own else last and last.sha256 == digest
-            if not digest or known:
+            if file == self.file(photo):  # after a kill, it may be an earlier version
+                is_new = self.is_changed(photo)
+            else:
+                last = self.of(photo).last
+                is_new = file.is_file() and (last is None or last.sha256 != sha256(file))
+            if not is_new:
                 return False
             read_mask(file)
             self._keep("mended", photo, file.read_bytes(), classes, by_hand=True)
             return True
+
+    def is_changed(self, photo: str) -> bool:
+        """Whether corrections/NAME.png is there and is none of the masks that were kept of it."""
+        digest = _digest(self.file(photo))
+        return bool(digest) and digest not in self._versions().get(photo, ())
+
+    def _versions(self) -> dict[str, set[str]]:
+        """Photo name -> hashes of all masks that were ever kept of it."""
+        versions: dict[str, set[str]] = {}
+        for line in self.lines:
+            if isinstance(line, MaskCorrection):
+                versions.setdefault(line.photo, set()).add(line.sha256)
+        return versions
 
     def _keep(
         self, value: MaskValue, photo: str, png: bytes, classes: Sequence[str], **more: Any
@@ -226,12 +241,11 @@ class Corrections:
         """Make corrections/NAME.png of these photos (None: all) what the log says, also after a
         kill. A file that another program changed stays as it is: see `keep_file`."""
         with self._log.lock:
-            masks = {line.photo for line in self.lines if isinstance(line, MaskCorrection)}
-            state = self.state()
-            for photo in masks.intersection(masks if photos is None else photos):
+            state, versions = self.state(), self._versions()
+            for photo in versions.keys() & (versions if photos is None else set(photos)):
                 last, path = state.get(photo, Corrected()).last, self.file(photo)
                 wanted, there = last.sha256 if last else "", _digest(path)
-                if there == wanted or (there and not self._version(there).exists()):
+                if there == wanted or (there and there not in versions[photo]):
                     continue
                 if wanted:
                     write_through(path, self._version(wanted).read_bytes())

@@ -73,7 +73,8 @@ def same(photo: Photo, made: dict[str, Any]) -> bool:
 
 
 def start_of(run: "Run", name: str, then: dict[str, Any], now: dict[str, Any]) -> str | None:
-    """The hash of the result from which a stage continues, None if it starts from nothing; logged.
+    """The hash of the result from which a stage continues, None if it starts from nothing; then,
+    the later stages do too.
 
     then, now: the inputs of the result and those of today.
     """
@@ -85,12 +86,13 @@ def start_of(run: "Run", name: str, then: dict[str, Any], now: dict[str, Any]) -
         why = f"{', '.join(others)} changed"
     elif not classes.exists() or read_json(classes)["classes"] != list(run.table.classes):
         why = "the tags are not those of the last masks"
-    elif not read_made(run):
+    elif name == "masks" and not read_made(run):
         why = f"{run.files.result('masks', MADE)} is missing"
     else:
         text = json.dumps(run.files.done(name), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
-    log.info(f"{name}: cannot continue, because {why}; it starts from nothing")
+    log.info(f"{name}: cannot continue, because {why}; this and what follows start from nothing")
+    run.continued = False
     return None
 
 

@@ -199,7 +199,9 @@ def keep_changed(run: "Run") -> None:
         if photo.name in made and _is_changed(folder / f"{photo.name}.png", made[photo.name], run)
     ]
     kept = [
-        (path, photo) for photo in run.given.photos if (path := corrections.file(photo.name)) in own
+        (file, photo)
+        for photo in run.given.photos
+        if (file := corrections.file(photo.name)) in own and corrections.is_changed(photo.name)
     ]
     faults = [fault for file, photo in changed + kept if (fault := _fault(file, photo, run.facts))]
     if faults:

@@ -33,7 +33,7 @@ def train_segmenter(
 ) -> DeepLabV2:
     """Photos and a folder of masks (NAME.png) to a trained DeepLabV2 in eval mode.
 
-    start: an earlier network of the same classes, which is trained on, for a share of the steps.
+    start: an earlier network of the same classes: it does the last part of the training again.
     Resumes from the newest checkpoint in `folder`.
 
     Raises:
@@ -43,9 +43,7 @@ def train_segmenter(
     """
     with seeded(seed):
         model = start or DeepLabV2(settings, table.classes)
-    if start:
-        steps = math.ceil(CONTINUED * settings.steps)
-        settings = settings.model_copy(update={"steps": steps})
+    skipped = settings.steps - math.ceil(CONTINUED * settings.steps) if start else 0
     side, mean = model.backbone.side(settings.crop_size), model.backbone.mean.clone()
     examples = PseudoMasked(table, masks, settings, side, mean)
     guard = BackgroundGuard(examples)
@@ -58,13 +56,13 @@ def train_segmenter(
         return {"loss": segmentation_loss(logits, mask, settings.balanced), "objects": objects}
 
     def poly(step: int) -> float:
-        return float((1 - step / settings.steps) ** settings.poly_power)
+        return float((1 - (skipped + step) / settings.steps) ** settings.poly_power)
 
     trained = fit(
         model,
         loss,
         examples,
-        [Phase(settings.steps, lambda: optimizer(model, settings), poly)],
+        [Phase(settings.steps - skipped, lambda: optimizer(model, settings), poly)],
         folder,
         batch_size=settings.batch_size,
         seed=seed,
