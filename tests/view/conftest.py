@@ -55,7 +55,7 @@ class Served:
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
         app = make_app(folder, host, self.port, token)
-        config = uvicorn.Config(app, log_level="error", lifespan="on", access_log=False)
+        config = uvicorn.Config(app, log_level="critical", lifespan="on", access_log=False)
         self.server = uvicorn.Server(config)
         self.thread = threading.Thread(target=self.server.run, args=([self.listener],))
         self.thread.start()

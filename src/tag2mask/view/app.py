@@ -4,6 +4,7 @@ What a browser sends selects something that is known here, an id, a class, a kin
 never part of a path.
 """
 
+import traceback
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import cache, partial
@@ -21,6 +22,7 @@ from starlette.routing import Route
 from tag2mask.errors import Tag2MaskError
 from tag2mask.files import writing
 from tag2mask.photos.colors import color, mask_layer
+from tag2mask.progress import log
 from tag2mask.report.draw import heatmap
 from tag2mask.view import progress
 from tag2mask.view.answers import (
@@ -60,7 +62,8 @@ def make_app(folder: Path, host: str | None, port: int, token: str) -> Starlette
     def route(path: str, answer: Callable[..., Response], method: str = "GET") -> Route:
         return Route(path, partial(_answer, session, answer), methods=[method])
 
-    names = None if host in ("0.0.0.0", "::") else {*LOOPBACK, host or LOOPBACK[0], f"[{host}]"}
+    own = (host or LOOPBACK[0]).lower()
+    names = None if own in ("0.0.0.0", "::") else {*LOOPBACK, own, f"[{own}]"}
     photo = "/api/photos/{id}"
     return Starlette(
         routes=[
@@ -85,7 +88,13 @@ def make_app(folder: Path, host: str | None, port: int, token: str) -> Starlette
 
 async def _answer(session: Session, answer: Callable[..., Response], request: Request) -> Response:
     body = [await request.body()] if request.method == "POST" else []
-    return await run_in_threadpool(answer, session, request, *body)
+    try:
+        return await run_in_threadpool(answer, session, request, *body)
+    except (HTTPException, Tag2MaskError, OSError):
+        raise
+    except Exception as error:  # a fault of tag2mask: the page says it, the terminal shows where
+        log.error(f"view: {request.url.path}\n{traceback.format_exc()}")
+        return JSONResponse({"error": f"A fault of tag2mask: {error!r}"}, 500, headers=FRESH)
 
 
 def _refused(request: Request, error: Exception) -> Response:

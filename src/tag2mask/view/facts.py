@@ -148,7 +148,7 @@ class Worker:
                 self.look(shown)
             self.ready = True
             self._predict_all()
-            self._stop.wait(3)
+            self._stop.wait(2 if self.busy() else 10)
 
     def _wait(self) -> bool:
         """Wait while nobody looks; whether to end."""

@@ -147,7 +147,11 @@ class Gallery:
 
     def _is_own(self, path: Path) -> bool:
         """Whether a file is there, in the run folder, and not behind a link that leaves it."""
-        return path.is_file() and path.resolve().is_relative_to(self.run.folder.resolve())
+        return path.is_file() and path.resolve().is_relative_to(self._root)
+
+    @cached_property
+    def _root(self) -> Path:
+        return self.run.folder.resolve()
 
     @property
     def rounds(self) -> int:

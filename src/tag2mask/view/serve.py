@@ -48,7 +48,7 @@ def serve(
             timer.daemon = True
             timer.start()
         config = uvicorn.Config(
-            app, log_level="error", access_log=False, timeout_graceful_shutdown=2, lifespan="on"
+            app, log_level="critical", access_log=False, timeout_graceful_shutdown=2, lifespan="on"
         )
         try:
             uvicorn.Server(config).run(sockets=[listener])

@@ -49,6 +49,8 @@ export class Large {
     const base = this.base = `/api/photos/${photo.id}`;
     this.masks = new Map();
     this.about = null;
+    this.early = [];
+    delete $("photo").dataset.ready;
     try {
       const about = await get(base);
       if (this.id !== photo.id) return;
@@ -58,6 +60,9 @@ export class Large {
       for (const pane of [this.main, this.other]) pane.open(width, height, `${base}/picture?t=${photo.time}`, `Photo ${photo.name}`);
       this.take(about);
       await this.draw();
+      if (this.id !== photo.id) return;
+      $("photo").dataset.ready = photo.id;
+      for (const event of this.early.splice(0)) this.onKey(event);
     } catch (error) {
       if (this.id === photo.id) note(error.message);
     }
@@ -312,7 +317,12 @@ export class Large {
     }
     if (event.target.matches?.("select")) return;
     if (event.target.matches?.("input[type=range]") && event.key.startsWith("Arrow")) return;
-    if (!this.about) { if (key === "Escape") this.close(); return; }
+    if (!this.about) { // it is being opened: other keys wait for it
+      if (key === "Escape") this.close();
+      else if (key === "ArrowRight" || key === "ArrowLeft") this.step(key === "ArrowRight" ? 1 : -1);
+      else this.early.push(event);
+      return;
+    }
     const cycle = (list, now) => list[(list.indexOf(now) + 1) % list.length];
     const slide = by => {
       if (this.about.threshold == null) return;
