@@ -80,6 +80,8 @@ def test_every_table_stands_between_markers(tables):
         "clusters",
         "tiles",
         "unknown",
+        "corrections-corrected",
+        "corrections-new",
     }
     commands = {name: command for name, command, _ in TABLE.findall(PAGE)}
     for name, (command, _) in tables.TABLES.items():
