@@ -15,6 +15,7 @@ HELP = """tag2mask turns image tags into a segmentation model.
   tag2mask demo --out runs/demo                   try it on built-in scenes, some minutes
   tag2mask run --data tags.csv --out runs/mine    train on your photos: all stages, then a report
   tag2mask predict runs/mine x.jpg new/ --out m   masks for any photos; they need no tags
+  tag2mask view runs/mine                         look at photos and masks, and correct them
 
 Data sets:
   tag2mask tags --data tags.csv                   show what is understood: form, tags, counts

@@ -27,6 +27,7 @@ from tag2mask.cli.arguments import (
     with_options,
 )
 from tag2mask.cli.data import check, convert, download, show_tags
+from tag2mask.cli.view import view
 from tag2mask.config import ClusterSettings, Config
 from tag2mask.config_files import base_config, changed_config
 from tag2mask.errors import ClusterError, ConfigError, DataError
@@ -267,6 +268,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "run": _run,
     "demo": _demo,
     "predict": partial(parse, _predict, "predict"),
+    "view": view,
     "tags": show_tags,
     "check": check,
     "convert": convert,
