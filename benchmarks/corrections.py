@@ -229,8 +229,8 @@ def main() -> None:
     part = corrected_part if options.part == "corrected" else new_part
     command = f"python benchmarks/corrections.py voc-animals OUT --part {options.part}"
     lines = [*part(options), "", machine()]
-    write(f"corrections-{options.part}", command, lines)
     print("\n".join(lines))
+    write(f"corrections-{options.part}", command, lines)
 
 
 if __name__ == "__main__":

@@ -108,6 +108,11 @@ class Server:
         )
         self.address = re.search(r"http://\S+", self.process.stdout.readline())[0]
 
+    def busy(self) -> float:
+        """Seconds of processor time so far."""
+        times = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(times[11]) + int(times[12])) / os.sysconf("SC_CLK_TCK")
+
     def __enter__(self) -> str:
         return self.address
 
@@ -126,8 +131,9 @@ def measure(page: Page, name: str) -> list[float]:
     return page.evaluate(f"performance.getEntriesByName('{name}').map(entry => entry.duration)")
 
 
-def strokes(page: Page) -> tuple[list[float], list[float]]:
+def strokes(page: Page, server: Server) -> tuple[list[float], list[float]]:
     """Milliseconds of strokes and of threshold steps, on one photo after the other."""
+    used = server.busy()
     page.keyboard.press("Enter")
     for i in range(STROKES):
         page.wait_for_selector("#photo[data-ready]")
@@ -143,10 +149,14 @@ def strokes(page: Page) -> tuple[list[float], list[float]]:
         page.keyboard.press("Escape")
         page.keyboard.press("ArrowRight" if i < 20 else "ArrowLeft")
     page.wait_for_selector("#photo[data-ready]")
+    print(f"processor time of the server for each photo, opened and painted: "
+          f"{1000 * (server.busy() - used) / STROKES:.0f} ms")  # fmt: skip
+    used = server.busy()
     for i in range(STEPS):
         before = len(measure(page, "threshold to mask"))
         page.locator("#threshold").fill(f"{0.2 + 0.02 * (i % 30):.2f}")
         until(page, f"performance.getEntriesByName('threshold to mask').length > {before}")
+    print(f"and for each step of the threshold: {1000 * (server.busy() - used) / STEPS:.0f} ms")
     return measure(page, "stroke to mask"), measure(page, "threshold to mask")
 
 
@@ -160,7 +170,7 @@ def row(name: str, values: list[float]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="photos of 500 pixels and tags")
-    parser.add_argument("--photos", type=int, default=5000, help="photos of the run to scroll in")
+    parser.add_argument("--photos", type=int, default=5000, help="photos to scroll in; 0: none")
     parser.add_argument("--browser", default=shutil.which("chromium"))
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name, sync_playwright() as playwright:
@@ -170,13 +180,16 @@ def main() -> None:
         page = browser.new_page(viewport={"width": 1400, "height": 900})
         page.set_default_timeout(60_000)
         print(f"load of the machine: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
-        with Server(run) as address:
+        server = Server(run)
+        with server as address:
             page.goto(address)
             page.wait_for_selector("body.ready")
             until(page, "fetch('/api/run').then(a => a.json()).then(r => r.facts.predicted >= 24)")
-            stroke, threshold = strokes(page)
+            stroke, threshold = strokes(page, server)
         row("stroke to new mask, photos of 500 pixels", stroke)
         row("threshold to new mask", threshold)
+        if not options.photos:
+            return
         large = many_photos(run, folder, options.photos)
         with Server(large) as address:
             start = time.monotonic()
