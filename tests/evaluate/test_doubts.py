@@ -32,9 +32,9 @@ F, C, L, NOTHING = ("forest",), ("city",), ("lake",), ()
     ("photos", "reason"),
     [
         ([(F, {}), (C, {})] * 2, "it marks nothing on 4 training photos"),
-        ([(F, {"forest": 0.95}), (C, {"forest": 0.89}), (L, {"forest": 0.9})] * 5, "calls nearly"),
+        ([(F, {"forest": 0.95}), (C, {"forest": 0.89}), (L, {"forest": 0.9})] * 10, "calls nearly"),
         (
-            [(F, {"forest": 0.9}), (NOTHING, {"forest": 0.9})] * 10,
+            [(F, {"forest": 0.9}), (NOTHING, {"forest": 0.9})] * 20,
             "calls nearly every photo forest",
         ),
         (
@@ -65,6 +65,7 @@ def test_a_segmenter_of_no_use_is_refused_with_the_next_step(tmp_path, photos, r
     [
         # satellite photos: forest covers nearly all of most, and is called so in some others
         [(F, {"forest": 0.97})] * 50 + [(C, {"city": 0.3})] * 10 + [(C, {"forest": 0.95})] * 4,
+        [(F, {"forest": 0.9}), (C, {"forest": 0.9})] * 7,  # a tiny demo
         [(F, {"forest": 0.99})] * 60,  # every photo shows it, and is full of it
         [(F, {"forest": 0.99})] * 60 + [(C, {"forest": 0.99})] * 5,  # too few others: a warning
         [(F, {"forest": 0.1}), (C, {"forest": 0.1}), (L, {"city": 0.1})] * 4,  # 12 photos: chance
