@@ -98,7 +98,10 @@ def test_only_masks_that_were_corrected_come_into_the_run(run, tmp_path, to, cap
 def test_one_fault_and_nothing_is_kept(run, tmp_path, capfd):
     there = exported(run, "cvat", tmp_path)
     text = there.read_text()
-    there.write_text(text.replace('left="', 'left="9', 1).replace('top="', 'top="-', 1))
+    first, *others, last = text.split("<mask ")
+    others[0] = others[0].replace("<mask ", "").replace('label="', 'label="dog/hound" x="')
+    last = last.replace('left="', 'left="9', 1)
+    there.write_text("<mask ".join([first, *others, last]))
     assert main(["correct", str(run.folder), "--from", str(there)]) == 2
     assert "does not fit the picture" in capfd.readouterr().err
     assert kept(run) == {} and not run.files.corrections.lines
