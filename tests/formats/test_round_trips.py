@@ -21,6 +21,7 @@ from tag2mask.errors import DataError
 from tag2mask.formats import load_table
 from tag2mask.formats.brush import decode_brush, encode_brush
 from tag2mask.formats.convert import convert
+from tag2mask.formats.json_files import load_json
 from tag2mask.formats.outlines import OUTLINES, write_outlines
 from tag2mask.formats.xml_files import read_xml
 from tag2mask.photos.images import image_size
@@ -140,6 +141,19 @@ def test_brushes_come_back(region, times):
     assert np.array_equal(decode_brush(bytes(encode_brush(region)), *region.shape), region)
 
 
+def test_lists_of_values_in_a_brush(tmp_path):
+    """Codes that repeat nothing, in lists that begin at any of the four channels."""
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (7, 9, 4))
+    values = pixels.ravel().tolist()
+    bits = f"{len(values):032b}{7:05b}" + "".join(f"{size - 1:04b}" for size in (3, 4, 8, 16))
+    while values:
+        own, values = values[: (length := int(rng.integers(1, 9)))], values[length:]
+        bits += f"000{len(own) - 1:03b}" + "".join(f"{value:08b}" for value in own)
+    data = int(bits + "0" * (-len(bits) % 8), 2).to_bytes((len(bits) + 7) // 8)
+    assert np.array_equal(decode_brush(data, 7, 9), pixels[..., 3] >= 128)
+
+
 def test_a_brush_that_the_browser_wrote(tmp_path):
     """A mask of tag2mask, of which a person erased a line with half transparent edges."""
     export = Path(__file__).parent / "files" / "label-studio-brush.json"
@@ -220,7 +234,7 @@ def test_what_polygons_lose(tmp_path, to):
 @pytest.mark.real
 @pytest.mark.parametrize("to", ["yolo", "labelme"])
 def test_what_polygons_lose_of_real_masks(shared, tmp_path, to):
-    masks, names = {}, sorted((shared / "voc-animals" / "masks").glob("*.png"))[:30]
+    masks, names = {}, sorted((shared / "voc-animals" / "masks").glob("*.png"))[:15]
     tags = tuple(f"class {i}" for i in range(1, 21))
     for path in names:
         mask = read_mask(path)
@@ -375,6 +389,7 @@ def test_label_studio_polygons_and_the_newest_of_several_annotations(tmp_path, c
 
 
 REGION = np.eye(20, 30, dtype=bool)
+LONGER = encode_brush(np.ones((20, 31), bool))  # 20 x 30 x 4 are 9 x 256 + 96
 LIES = {
     "another size": (brushed(np.ones((4, 4), bool)), "task 3.* for 4 x 4, but .* has 30 x 20"),
     "a code of another size": (
@@ -384,6 +399,10 @@ LIES = {
     "cut": (
         brushed(REGION) | {"value": {"rle": encode_brush(REGION)[:40], "brushlabels": ["cat"]}},
         "its code ends too early",
+    ),
+    "longer than it says": (
+        brushed(REGION) | {"value": {"rle": [0, 0, 9, 96, *LONGER[4:]], "brushlabels": ["cat"]}},
+        "is longer than the picture",
     ),
     "nothing": (brushed(REGION) | {"value": {"rle": [], "brushlabels": ["cat"]}}, "no beginning"),
     "no bytes": (
@@ -414,6 +433,7 @@ def test_lies_of_label_studio(tmp_path, lie):
     with pytest.raises(DataError, match=f"export.json.*{message}"):
         convert(path, "masks", tmp_path / "out")
     assert load_table(path).tags == ("cat",)  # its tags can be used
+    assert "'rle': [" not in str(load_json(path)), "for tags, no code stays in memory"
 
 
 MASK = '<mask label="cat" rle="{}" left="{}" top="2" width="4" height="3"/>'

@@ -61,8 +61,11 @@ def bring_masks(run: Run, source: Path, settings: DataSettings) -> Brought:
     notes.clear()
     for photo, read, of_polygons in track(masks, "masks"):
         new, before = read(), _current(run, photo)
-        sent = _as_polygons(before, photo) if of_polygons and before is not None else before
-        if sent is not None and np.array_equal(new, sent):
+        same = before is not None and (
+            np.array_equal(new, before)
+            or (of_polygons and np.array_equal(new, _as_polygons(before, photo)))
+        )
+        if same:
             brought.as_before.append(photo.name)
             continue
         run.files.corrections.mend(photo.name, new, run.given.classes, ())
