@@ -2,10 +2,11 @@
 
     python benchmarks/export.py RUN PHOTOS [COUNT]
 
-Writes two files from the run (fixed size, any size) to a temporary folder. Each photo is predicted by PyTorch and by each file in turn, so that all meet the
-same load of the machine. Prints the median time of the network alone (flip included) and of the
-whole prediction (with CRF), their ratio to PyTorch's as the median over photos, and how far the
-masks agree: pixels, and the objects' intersection over union.
+Writes two files from the run (fixed size, any size) to a temporary folder. Each photo is predicted
+by PyTorch and by each file in turn, so that all meet the same load of the machine. Prints the
+median time of the network alone (flip included) and of the whole prediction (with CRF), their ratio
+to PyTorch's as the median over photos, and how far the masks agree: pixels, and the objects'
+intersection over union.
 """
 
 import sys

@@ -42,7 +42,7 @@ def figures(matrix: np.ndarray, classes: int) -> tuple[float, float, float]:
 
 def thresholds(run: Run) -> None:
     """Figures of each threshold and rule."""
-    truth, network, settings = run.truths["val"], run.segmenter, run._settings
+    truth, network, settings = run.truths["val"], run.segmenter, run.settings
     without = settings.model_copy(update={"crf": settings.crf.model_copy(update={"iterations": 0})})
     total = {(rule, t): np.zeros((256, 256), np.int64) for rule in RULES for t in THRESHOLDS}
 
@@ -91,7 +91,7 @@ def tiles(run: Run) -> None:
     at the same pixels."""
     pixels = np.asarray(montage(run, 6, 4, 300))
     picture = Strips(pixels.shape[1::-1], lambda top, bottom: pixels[top:bottom])
-    settings = run._settings
+    settings = run.settings
 
     def whole(probs_only: bool, size: int, overlap: int) -> tuple[np.ndarray, np.ndarray]:
         work = make_tiles(run.segmenter, size, overlap, settings)

@@ -205,19 +205,3 @@ def test_a_read_only_folder_is_a_sentence(tmp_path, capfd, monkeypatch):
     monkeypatch.setattr("tag2mask.api.run_config", refuse)
     assert main(["masks", "--out", str(tmp_path / "r")]) == 2
     assert capfd.readouterr().err == "tag2mask: ro/run: read-only file system\n"
-
-
-def test_predict_replaces_patterns(tmp_path, monkeypatch):
-    from tag2mask.cli import main
-
-    class Run:
-        def predict_to(self, pictures, out, overlay):
-            self.pictures = pictures
-
-    run = Run()
-    for name in ("b.jpg", "a.jpg", "c.png", "[1].jpg"):
-        (tmp_path / name).touch()
-    monkeypatch.setattr("tag2mask.api.load", lambda folder: run)
-    words = [str(tmp_path / name) for name in ("[ab].jpg", "[1].jpg")]
-    assert main(["predict", "R", *words, "--out", "m"]) == 0
-    assert [path.name for path in run.pictures] == ["a.jpg", "b.jpg", "[1].jpg"]

@@ -232,3 +232,16 @@ def test_a_turned_jpeg_is_read_upright(tmp_path, rasterio, monkeypatch):
         assert turned.size == (40, 60) and plain.size == (60, 40)
         theirs = np.asarray(Image.open(tmp_path / "q.jpg"))
         assert np.abs(plain.read(0, 40).astype(int) - theirs).mean() < 4
+
+
+@pytest.mark.parametrize("name", ["p.png", "p.jpg", "p.tif"])
+def test_what_pillow_finds_too_large_is_read_in_strips(tmp_path, rasterio, monkeypatch, name):
+    pixels = pixels_of(100, 70)
+    Image.fromarray(pixels).save(tmp_path / name)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 3000)
+    with pytest.raises(DataError, match=r"--tile 512.*pip install 'tag2mask\[geo\]'"):
+        rasters.open_image(tmp_path / name)
+    folder = PredictionFolder(tmp_path / "out", CLASSES)
+    predict_large(tmp_path / name, "p", folder, by_color(64, 8))
+    monkeypatch.undo()
+    assert (read_mask(tmp_path / "out/p.png") == of_color(pixels).argmax(0)).mean() > 0.9

@@ -29,7 +29,7 @@ from tag2mask.cli.data import check, convert, download, show_tags
 from tag2mask.cli.export import export, push
 from tag2mask.config import STAGE_NAMES, ClusterSettings, Config
 from tag2mask.config_files import base_config, changed_config
-from tag2mask.errors import ClusterError, ConfigError
+from tag2mask.errors import ClusterError, ConfigError, DataError
 from tag2mask.files import write_json
 
 if TYPE_CHECKING:
@@ -137,12 +137,15 @@ def _predict(
     from tag2mask.api import load
 
     trained = load(run)
-    rows = trained.predict_to(pictures, out, overlay, threshold, tile, overlap)
+    errors: list[DataError] = []
+    rows = trained.predict_to(pictures, out, overlay, threshold, tile, overlap, errors.append)
     masks = {row["mask"]: row["class"] for row in rows}
     empty = sum(name is None for name in masks.values())
     numbers = ", ".join(f"{number} {name}" for number, name in trained.names.items())
     nothing = f", {empty} of them all background" if empty else ""
     show(f"{len(masks)} mask{'s' * (len(masks) != 1)} in {out}{nothing}; class numbers: {numbers}")
+    if errors:
+        raise DataError([str(error) for error in errors])
 
 
 def _crf(argv: list[str]) -> None:

@@ -11,8 +11,10 @@ from PIL.ImageFile import ImageFile
 
 from tag2mask.errors import DataError
 
-# Pillow's default refuses more than 179 megapixels as an attack; phones take larger pictures.
-Image.MAX_IMAGE_PIXELS = 500_000_000
+# Pillow's default refuses more than 179 megapixels as an attack; phones take larger pictures. It
+# warns of more than MAX_IMAGE_PIXELS, and refuses twice as many.
+MOST_MEGAPIXELS = 1000
+Image.MAX_IMAGE_PIXELS = MOST_MEGAPIXELS * 500_000
 
 for opener in ("pi_heif", "pillow_heif"):  # the extra `heic`
     with suppress(ImportError):
@@ -52,6 +54,10 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+
+class TooLargeError(DataError):
+    """A picture that Pillow does not open whole, because it may be an attack on the memory."""
 
 
 def open_image(path: Path, at_least: int | None = None) -> Image.Image:
@@ -118,6 +124,10 @@ def reading(path: Path, what: str = "picture") -> Iterator[ImageFile]:
         raise
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
+    except Image.DecompressionBombError:
+        most = f"more than {MOST_MEGAPIXELS} megapixels"
+        how = "`tag2mask predict --tile 512` reads TIFF, PNG and JPEG in strips"
+        raise TooLargeError(f"{path}: {most}; {how}, after pip install 'tag2mask[geo]'") from None
     except Exception as error:  # Pillow raises errors of many kinds for broken files
         raise DataError(f"{path}: not a readable {what} ({UNREAD.get(kind, error)})") from None
 

@@ -17,7 +17,7 @@ import numpy as np
 from tag2mask.errors import DataError
 from tag2mask.files import writing
 from tag2mask.photos.colors import PALETTE
-from tag2mask.photos.images import is_upright, open_image, reading
+from tag2mask.photos.images import TooLargeError, is_upright, open_image, reading
 from tag2mask.progress import log
 
 TIFF = {".tif", ".tiff"}
@@ -63,9 +63,12 @@ def _in_strips(path: Path) -> bool:
     """Whether rasterio reads this file as Pillow does, but in strips."""
     if path.suffix.lower() in TIFF:
         return True
-    with reading(path) as image:
-        plain = image.format in ("PNG", "JPEG") and image.mode in ("L", "RGB")
-        return plain and image.width * image.height > SMALL and is_upright(image)
+    try:
+        with reading(path) as image:
+            plain = image.format in ("PNG", "JPEG") and image.mode in ("L", "RGB")
+            return plain and image.width * image.height > SMALL and is_upright(image)
+    except TooLargeError:
+        return path.suffix.lower() in (".png", ".jpg", ".jpeg")
 
 
 def _rasterio() -> Any:

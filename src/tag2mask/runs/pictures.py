@@ -1,6 +1,7 @@
 """What can be predicted: files, folders, patterns, and pictures in memory."""
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from glob import glob, has_magic
 from itertools import islice
@@ -122,8 +123,10 @@ class SizeNote:
 
     def __init__(self, masks: Path | None, longest: int):
         self._longest, self._said = longest, False
-        sample = islice(masks.glob("*.png"), 200) if masks and masks.is_dir() else ()
-        self._trained = max((max(image_size(path)) for path in sample), default=0)
+        self._trained = 0
+        with suppress(DataError):  # a mask that somebody broke
+            for path in islice(masks.glob("*.png") if masks else (), 200):
+                self._trained = max(self._trained, *image_size(path))
 
     def look(self, file: str, size: tuple[int, int]) -> None:
         """Look at the size of a photo: width and height [pixels]."""

@@ -1,7 +1,7 @@
 """What has a trained segmenter and predicts with it: a run, or a network without its run folder."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, overload
@@ -108,6 +108,7 @@ class Predictor(ABC):
         threshold: float = 0.5,
         tile: int | None = None,
         overlap: int = 64,
+        on_error: "Callable[[DataError], None] | None" = None,
     ) -> "list[Row]":
         """Files, folders and patterns ("new/*.jpg") to the folder `out`: masks NAME.png,
         predictions.csv, classes.json, and NAME.overlay.jpg with `overlay`. Returns the rows of
@@ -117,8 +118,8 @@ class Predictor(ABC):
         own pixels into tiles of this side, which share `overlap` pixels with their neighbors and
         are blended there. Little memory is needed, whatever the size of the picture.
 
-        Raises DataError at the end if pictures could not be read, and at the start if a mask would
-        overwrite a picture; ConfigError.
+        For each picture that cannot be read, `on_error` is called; without it, DataError is raised
+        at the end. Raises DataError at the start if a mask would overwrite a picture; ConfigError.
         """
         from tag2mask.crf.decide import check_threshold
         from tag2mask.photos.predictions import PredictionFolder
@@ -132,11 +133,12 @@ class Predictor(ABC):
         network, settings = self.segmenter, self.settings
         folder = PredictionFolder(out, network.classes, overlay)
         errors: list[DataError] = []
+        on_error = on_error or errors.append
 
         def named() -> "Iterator[tuple[str, Prediction]]":
             note = SizeNote(self.trained_masks, settings.image_size)
             for photo, prediction in predict_photos(
-                network, photos, settings, on_error=errors.append, threshold=threshold
+                network, photos, settings, on_error=on_error, threshold=threshold
             ):
                 note.look(prediction.file, prediction.size)
                 yield photo.name, prediction
@@ -152,7 +154,7 @@ class Predictor(ABC):
                     try:
                         predict_large(photo.path, photo.name, folder, tiles)
                     except DataError as error:
-                        errors.append(error)
+                        on_error(error)
         if errors:
             raise DataError([str(error) for error in errors])
         return folder.rows
