@@ -34,8 +34,6 @@ OLD_NAMES = {
     "photos.numbering": "evaluate.classes",
 }
 OLD_VALUES = {"plain": "softmax", "mask": "softmax_of_tags", "evidence": "logits"}  # masks.labels
-# Settings that some stored files do not have, with what those versions did.
-BEFORE = {"segmenter": {"head": "deeplab_v2"}}
 # What pydantic expects, in our words: by the kind of fault, or word by word in this order.
 LIMITS = {
     "path_type": "a path",
@@ -202,9 +200,6 @@ def _with_new_names(values: dict[str, Any]) -> dict[str, Any]:
         if isinstance(settings, dict) and name in settings:
             value = _new_value(old, settings.pop(name))
             values.setdefault(new_section, {})[new_name] = value
-    for section, before in BEFORE.items():
-        if section in values:
-            values[section] = before | values[section]
     return values
 
 

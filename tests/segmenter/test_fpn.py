@@ -22,7 +22,14 @@ CLASSES = ("background", "a", "b")
 
 @pytest.fixture
 def fpn():
-    return SegmenterSettings(backbone="test_efficientnet", weights="none", width=32)
+    return SegmenterSettings(
+        backbone="test_efficientnet",
+        weights="none",
+        head="fpn",
+        output_stride=8,
+        width=32,
+        lr=5e-4,
+    )
 
 
 @pytest.mark.parametrize("stride", [4, 8, 16])
@@ -100,9 +107,9 @@ def test_the_backbone_learns_at_a_tenth_of_the_rate_and_norms_do_not_decay(fpn):
     assert len(groups) == sum(p.requires_grad for p in model.parameters())
     for parameter, lr, decays in (
         (model.backbone.net.conv_stem.weight, 1, True),
-        (model.lateral[0].weight, 10, True),
+        (model.lateral[0][0].weight, 10, True),
         (model.classify.bias, 10, False),
-        (model.smooth[0][1].weight, 10, False),
+        (model.smooth[0][0][1].weight, 10, False),
     ):
         group = groups[id(parameter)]
         assert group["lr"] == pytest.approx(lr * fpn.lr)
@@ -153,7 +160,7 @@ def test_a_backbone_without_maps_is_refused(fpn):
 
 @pytest.mark.parametrize("recipe", ["cpc", "ppc", "vit_pcm", "voc12-cpc", "coco14-cpc"])
 def test_the_papers_recipes_train_their_deeplab(recipe):
-    """With the values of deeplab-pytorch, whatever the defaults of the recipe `photos` are."""
+    """With the values of deeplab-pytorch, whatever the defaults of the recipe `photos` become."""
     settings = load_recipe(recipe).segmenter
     values = settings.model_dump(include=set(PAPERS)) | {"crf": settings.crf.model_dump()}
     other = {"coco14-cpc": {"image_size": 640, "steps": 100_000}}.get(recipe, {})

@@ -42,13 +42,11 @@ class FPN(Segmenter):
             finest=settings.output_stride,
         )
         width = settings.width
-        self.lateral = nn.ModuleList(nn.Conv2d(dim, width, 1) for dim in self.backbone.dims)
+        # A norm behind each: EfficientNet-Lite0's finer maps have six times the spread of what
+        # comes from the deeper ones, which know the classes and would be lost in the sum.
+        self.lateral = nn.ModuleList(_layer(dim, width, 1) for dim in self.backbone.dims)
         self.smooth = nn.ModuleList(
-            nn.Sequential(
-                nn.Conv2d(width, width, 3, padding=1, bias=False),
-                nn.GroupNorm(GROUPS, width),
-                nn.ReLU(inplace=True),
-            )
+            nn.Sequential(_layer(width, width, 3), nn.ReLU(inplace=True))
             for _ in self.backbone.dims
         )
         self.classify = nn.Conv2d(width, len(self.classes), 1)
@@ -66,3 +64,9 @@ class FPN(Segmenter):
                 here = here + F.interpolate(total, here.shape[-2:], mode="bilinear")
             total = smooth(here)
         return self.classify(total)
+
+
+def _layer(channels: int, width: int, side: int) -> nn.Sequential:
+    """A convolution of side x side cells, and a group norm."""
+    convolution = nn.Conv2d(channels, width, side, padding=side // 2, bias=False)
+    return nn.Sequential(convolution, nn.GroupNorm(GROUPS, width))
