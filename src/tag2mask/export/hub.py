@@ -40,6 +40,7 @@ def push(
     classes.json, and a model card with the metrics. `license` of the weights and `data_license` of
     the training photos are what the user states. Raises RunError, ConfigError.
     """
+    run.segmenter  # noqa: B018  raises RunError if there is none
     with _hub() as hub:
         hub.utils.validate_repo_id(name)
         if hub.constants.is_offline_mode():
@@ -50,11 +51,12 @@ def push(
                 "(https://huggingface.co/settings/tokens), and give it in HF_TOKEN or by "
                 "`hf auth login`"
             )
+        api = hub.hf_api.HfApi(library_name="tag2mask")
+        # First: if the hub refuses, nobody waits for the export.
+        address = api.create_repo(name, private=private or None, exist_ok=True)
     with TemporaryDirectory() as folder:
         write_files(run, Path(folder), name, license, data_license)
-        with _hub() as hub:
-            api = hub.hf_api.HfApi(library_name="tag2mask")
-            address = api.create_repo(name, private=private or None, exist_ok=True)
+        with _hub():
             api.upload_folder(
                 repo_id=name, folder_path=folder, commit_message="Segmenter trained with tag2mask"
             )

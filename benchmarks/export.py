@@ -1,0 +1,71 @@
+"""An exported network against PyTorch, on the same photos, cores and minutes.
+
+    python benchmarks/export.py RUN PHOTOS [COUNT]
+
+Writes two files from the run (fixed size, any size) to a temporary folder. Each photo is predicted
+by PyTorch and by each file in turn, so that all meet the same load of the machine. Prints the
+median time of the network alone (flip included) and of the whole prediction (with CRF), their ratio
+to PyTorch's as the median over photos, and how far the masks agree: pixels, and the objects'
+intersection over union.
+"""
+
+import sys
+from collections import defaultdict
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from time import perf_counter
+
+import numpy as np
+import torch
+
+import tag2mask
+from tag2mask.export.onnx_network import OnnxNetwork
+from tag2mask.export.runs import export_run
+from tag2mask.formats.pictures import pictures_below
+from tag2mask.photos.images import open_image
+from tag2mask.photos.resize import reduced
+from tag2mask.processes import cores
+from tag2mask.segmenter.predict import predict, probabilities
+
+
+def main(folder: str, photos: str, count: str = "60") -> None:
+    run = tag2mask.load(folder)
+    files = sorted(pictures_below(Path(photos)))
+    files = files[:: max(1, len(files) // int(count))][: int(count)]
+    torch.set_num_threads(cores())
+    with TemporaryDirectory() as made:
+        networks = {"PyTorch": run.segmenter}
+        for name, dynamic in (("fixed", False), ("dynamic", True)):
+            export_run(run, Path(made) / f"{name}.onnx", dynamic)
+            networks[name] = OnnxNetwork(Path(made) / f"{name}.onnx")
+        alone, whole, masks = defaultdict(list), defaultdict(list), defaultdict(list)
+        for file in files:
+            image = open_image(file)
+            small = reduced(image, run.settings.image_size)
+            for name, network in networks.items():
+                start = perf_counter()
+                probabilities(network, small, run.settings)
+                middle = perf_counter()
+                masks[name].append(predict(network, image, run.settings).mask)
+                alone[name].append(middle - start)
+                whole[name].append(perf_counter() - middle)
+    print(f"{len(files)} photos, {cores()} cores, longer side at most {run.settings.image_size}")
+    for name in networks:
+        faster, all_faster = (
+            median(p / t for p, t in zip(times["PyTorch"], times[name], strict=True))
+            for times in (alone, whole)
+        )
+        pairs = list(zip(masks["PyTorch"], masks[name], strict=True))
+        same = np.mean([(a == b).mean() for a, b in pairs])
+        both = sum(((a == b) & (a > 0)).sum() for a, b in pairs)
+        either = sum(((a > 0) | (b > 0)).sum() for a, b in pairs)
+        print(
+            f"{name:8} network {1000 * median(alone[name]):5.0f} ms ({faster:.2f} x), "
+            f"whole {1000 * median(whole[name]):5.0f} ms ({all_faster:.2f} x), "
+            f"same pixels {100 * same:.3f} %, objects' IoU {100 * both / max(1, either):.2f} %"
+        )
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
