@@ -161,8 +161,8 @@ def mask_maker(run: Run) -> "MaskMaker":
 
     def closer(images: "Tensor", labels: "Tensor", tags: "Tensor") -> "Tensor":
         model, M = network()
-        u = cluster_vector(labels, M).to(run.device)
-        return model.close_scores(images.to(run.device), u, tags)
+        vectors = cluster_vector(labels, M).to(run.device)
+        return model.close_scores(images.to(run.device), vectors, tags)
 
     maker = MaskMaker(score, side, run.table.tags, settings, closer)
     if about.exists():
