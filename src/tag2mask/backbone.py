@@ -122,7 +122,7 @@ class Backbone(nn.Module):
         last.
         """
         if self.is_vit:
-            return self._vit_maps((image - self.mean) / self.std)
+            return self._vit_maps(self._normalized(image))
         maps = self.align(self.raw_maps(image), image.shape[-2:])
         return maps, maps[-1].mean((1, 2))
 
@@ -130,7 +130,7 @@ class Backbone(nn.Module):
         """A CNN's maps as its layers return them: photos (B, 3, H, W) to [(B, D_l, h_l, w_l)], a
         bit larger than the photo and not aligned. Later maps are computed from earlier ones."""
         before, after, _ = self._padding()
-        return self._raw_maps(F.pad((image - self.mean) / self.std, [before, after] * 2))
+        return self._raw_maps(F.pad(self._normalized(image), [before, after] * 2))
 
     def align(self, outputs: Sequence[Tensor], size: Sequence[int]) -> list[Tensor]:
         """What `raw_maps` returned for photos of a size (H, W), or its first maps, with any number
@@ -146,6 +146,9 @@ class Backbone(nn.Module):
             )
             maps.append(features[..., rows, columns].permute(0, 2, 3, 1))
         return maps
+
+    def _normalized(self, image: Tensor) -> Tensor:
+        return (image - self.mean) / self.std
 
     def _padding(self) -> tuple[int, int, list[int]]:
         """How much a photo is padded before and after, and how far each map is shifted [pixels]."""
@@ -195,7 +198,7 @@ class Backbone(nn.Module):
         changed = photos.clone()
         middle = (..., slice(margin, -margin), slice(margin, -margin))
         changed[middle] = patches[middle]
-        x = (torch.cat([photos, changed]) - self.mean) / self.std
+        x = self._normalized(torch.cat([photos, changed]))
         shifts = []
         pairs = zip(self._raw_maps(x), self._raw_maps(x.flip(-1, -2)), self.strides, strict=True)
         for upright, turned, stride in pairs:
