@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import CLASSES, picture
+from export_networks import CLASSES, picture
 from hub_server import TOKEN, Hub
 
 from tag2mask.photos.masks import read_mask

@@ -11,7 +11,6 @@ import time
 
 import numpy as np
 import pytest
-from conftest import train
 
 from tag2mask.photos.masks import read_mask
 
@@ -95,7 +94,7 @@ def until(true, what, seconds=10):
 
 @pytest.mark.slow
 @needs_browser
-def test_what_a_person_does(page, own):
+def test_what_a_person_does(page, own, run_again):
     run = own / "run"
     log = run / "corrections.jsonl"
 
@@ -185,7 +184,7 @@ def test_what_a_person_does(page, own):
     # The run takes the corrections in; the page says so.
     page.keyboard.press("Escape")
     until(lambda: page.locator("#run").inner_text() == "Corrections to learn", "not announced")
-    train(own / "scenes", run)
+    run_again(own / "scenes", run)
     said = "corrections: 1 tag corrected in 1 photo; 1 mask mended"
     assert said in (run / "log.txt").read_text()
     until(lambda: page.locator("#run").inner_text() == "Finished", "the end was not seen", 20)
