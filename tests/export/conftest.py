@@ -3,37 +3,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from PIL import Image
+from small_networks import CLASSES, network, picture
 
-from tag2mask.config import Config, SegmenterSettings
+from tag2mask.config import Config
 from tag2mask.config_files import write_config
 from tag2mask.export.files import export_network
 from tag2mask.photos.masks import write_mask
 from tag2mask.runs.run import Run
-from tag2mask.segmenter.heads import create_segmenter, save_segmenter
-
-CLASSES = ("background", "disc", "日 box")
-SETTINGS = {
-    "deeplab_v2": {"output_stride": 16, "image_size": 97, "test_scales": (1.0, 1.5)},
-    "fpn": {"output_stride": 8, "image_size": 96},
-}
-
-
-def network(head):
-    """A small network with opinions that differ from pixel to pixel."""
-    common = {"backbone": "test_efficientnet", "weights": "none", "crf": {"iterations": 2}}
-    torch.manual_seed(0)
-    made = create_segmenter(SegmenterSettings(**common, head=head, **SETTINGS[head]), CLASSES)
-    for head_layer in made.heads if head == "deeplab_v2" else [made.classify]:
-        torch.nn.init.normal_(head_layer.weight, std=0.5)
-    return made.eval()
-
-
-def picture(width, height, seed=0):
-    """A picture with structure, PIL."""
-    coarse = np.random.default_rng(seed).integers(0, 256, (5, 6, 3), np.uint8)
-    return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+from tag2mask.segmenter.heads import save_segmenter
 
 
 @pytest.fixture(scope="session")
