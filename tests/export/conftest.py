@@ -3,7 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from export_networks import CLASSES, network, picture
+from small_networks import CLASSES, network, picture
 
 from tag2mask.config import Config
 from tag2mask.config_files import write_config

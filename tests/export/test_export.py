@@ -12,7 +12,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from export_networks import CLASSES, network, picture
+from small_networks import CLASSES, network, picture
 
 import tag2mask
 from tag2mask.cli import main

@@ -7,8 +7,8 @@ import sys
 
 import numpy as np
 import pytest
-from export_networks import CLASSES, picture
 from hub_server import TOKEN, Hub
+from small_networks import CLASSES, picture
 
 from tag2mask.photos.masks import read_mask
 

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import numpy as np
-from conftest import CLASSES, network, picture
+from small_networks import CLASSES, network, picture
 
 DOC = Path(__file__).parents[2] / "docs" / "use-elsewhere.md"
 

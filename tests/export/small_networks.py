@@ -1,4 +1,4 @@
-"""Small networks and pictures for the tests of what leaves the house."""
+"""Small networks and pictures for the tests of exports."""
 
 import numpy as np
 import torch
