@@ -14,6 +14,7 @@ from tag2mask.errors import ConfigError, DataError
 from tag2mask.formats.outlines import OUTLINES
 from tag2mask.photos.masks import read_mask, write_mask
 from tag2mask.photos.predictions import Prediction
+from tag2mask.runs.pictures import photos_to_predict
 from tag2mask.segmenter.deeplab import DeepLabV2
 from tag2mask.segmenter.heads import save_segmenter
 
@@ -178,6 +179,13 @@ def test_photos_that_cannot_be_read_do_not_stop_the_others(folder, new, tmp_path
         assert "a.jpg: not a readable picture" in said.err and "3 masks in" in said.out
         assert {p.name for p in out.glob("*.png")} == {"b.png", "c.png"}
         assert "b.png" in (out / "predictions.csv").read_text()
+
+
+def test_patterns_are_replaced_but_not_names_that_look_like_one(tmp_path):
+    for name in ("b.jpg", "a.jpg", "c.png", "[1].jpg"):
+        (tmp_path / name).touch()
+    photos = photos_to_predict([str(tmp_path / name) for name in ("[ab].jpg", "[1].jpg")])
+    assert [photo.path.name for photo in photos] == ["a.jpg", "b.jpg", "[1].jpg"]
 
 
 def test_a_pattern_without_files_is_an_error(folder, tmp_path, capfd):
