@@ -76,6 +76,7 @@ def test_every_table_stands_between_markers(tables):
         *tables.TABLES,
         "bench-former",
         "masks",
+        "segmenters",
         "evaluate",
         "clusters",
         "tiles",
