@@ -76,6 +76,7 @@ def test_every_table_stands_between_markers(tables):
         *tables.TABLES,
         "bench-former",
         "masks",
+        "small",
         "segmenters",
         "evaluate",
         "clusters",
@@ -83,6 +84,10 @@ def test_every_table_stands_between_markers(tables):
         "finds",
         "unknown",
         "corrections-corrected",
+        "view",
+        "predict-threshold",
+        "predict-tiles",
+        "round-trips",
     }
     commands = {name: command for name, command, _ in TABLE.findall(PAGE)}
     for name, (command, _) in tables.TABLES.items():

@@ -53,6 +53,8 @@ def mend(
     if the folder is not complete.
     """
     about = read_json(folder / CLASSES_FILE)
+    if not {"settings", "threshold", "classes"} <= about.keys():
+        raise RunError(f"{folder}: made by an older tag2mask; run `tag2mask masks` again")
     settings = stored_settings(MaskSettings, json.dumps(about["settings"]), folder / CLASSES_FILE)
     if threshold is not None:
         settings = settings.model_copy(update={"threshold": threshold})
