@@ -77,7 +77,7 @@ class Predictor(ABC):
 
         One picture: a path, a PIL picture, or a NumPy array, RGB (H, W, 3) or gray (H, W) uint8. An
         array of OpenCV is BGR: give `pixels[..., ::-1]`. Several: a list or another iterable of
-        these, a folder, or a pattern such as "new/*.jpg". They are predicted when they are needed:
+        these, a folder, or a pattern such as `new/*.jpg`. They are predicted when they are needed:
         at most two per thread are in memory.
 
         A Prediction has `.mask` (H, W) uint8, `.classes`, `.found`, `.rows()`, `.probs` (C, h, w)
@@ -111,7 +111,7 @@ class Predictor(ABC):
         on_error: "Callable[[DataError], None] | None" = None,
         form: str | None = None,
     ) -> "list[Row]":
-        """Files, folders and patterns ("new/*.jpg") to the folder `out`: masks NAME.png,
+        """Files, folders and patterns (`new/*.jpg`) to the folder `out`: masks NAME.png,
         predictions.csv, classes.json, and NAME.overlay.jpg with `overlay`. Returns the rows of
         these masks in predictions.csv, as `Prediction.rows` does.
 
