@@ -4,8 +4,7 @@
 
 Writes two files from the run (fixed size, any size) to a temporary folder. Each photo is predicted
 by PyTorch and by each file in turn, so that all meet the same load of the machine. Prints the
-median time of the network alone (flip included) and of the whole prediction (with CRF), their ratio
-to PyTorch's as the median over photos, and how far the masks agree: pixels, and the objects'
+median X PyTorch's as the median over photos, and how far the masks agree: pixels, and the objects'
 intersection over union.
 """
 
@@ -14,7 +13,7 @@ from collections import defaultdict
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from time import perf_counter
+from time import perf_counter, process_time
 
 import numpy as np
 import torch
@@ -39,22 +38,23 @@ def main(folder: str, photos: str, count: str = "60") -> None:
         for name, dynamic in (("fixed", False), ("dynamic", True)):
             export_run(run, Path(made) / f"{name}.onnx", dynamic)
             networks[name] = OnnxNetwork(Path(made) / f"{name}.onnx")
-        alone, whole, masks = defaultdict(list), defaultdict(list), defaultdict(list)
+        alone, whole, used, masks = (defaultdict(list) for _ in range(4))
         for file in files:
             image = open_image(file)
             small = reduced(image, run.settings.image_size)
             for name, network in networks.items():
-                start = perf_counter()
+                start, used_before = perf_counter(), process_time()
                 probabilities(network, small, run.settings)
                 middle = perf_counter()
+                used[name].append(process_time() - used_before)
                 masks[name].append(predict(network, image, run.settings).mask)
                 alone[name].append(middle - start)
                 whole[name].append(perf_counter() - middle)
     print(f"{len(files)} photos, {cores()} cores, longer side at most {run.settings.image_size}")
     for name in networks:
-        faster, all_faster = (
+        faster, less, all_faster = (
             median(p / t for p, t in zip(times["PyTorch"], times[name], strict=True))
-            for times in (alone, whole)
+            for times in (alone, used, whole)
         )
         pairs = list(zip(masks["PyTorch"], masks[name], strict=True))
         same = np.mean([(a == b).mean() for a, b in pairs])
@@ -62,6 +62,7 @@ def main(folder: str, photos: str, count: str = "60") -> None:
         either = sum(((a > 0) | (b > 0)).sum() for a, b in pairs)
         print(
             f"{name:8} network {1000 * median(alone[name]):5.0f} ms ({faster:.2f} x), "
+            f"of processors {1000 * median(used[name]):5.0f} ms ({less:.2f} x), "
             f"whole {1000 * median(whole[name]):5.0f} ms ({all_faster:.2f} x), "
             f"same pixels {100 * same:.3f} %, objects' IoU {100 * both / max(1, either):.2f} %"
         )

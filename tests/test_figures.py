@@ -88,6 +88,7 @@ def test_every_table_stands_between_markers(tables):
         "predict-threshold",
         "predict-tiles",
         "round-trips",
+        "export",
     }
     commands = {name: command for name, command, _ in TABLE.findall(PAGE)}
     for name, (command, _) in tables.TABLES.items():

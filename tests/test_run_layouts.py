@@ -52,7 +52,9 @@ def test_coco_layout_runs_with_masks_drawn_from_its_json(tmp_path):
 def test_yolo_and_folders_run_on_tags_alone(tmp_path):
     yolo = make_yolo(tmp_path / "yolo", photos("p"), ["cat", "dog", "horse"])
     run = tag2mask.run(yolo, tmp_path / "run", **SMALL)
-    assert run.metrics == {"pseudo": None, "segmenter": None}
+    metrics = run.metrics
+    assert metrics["pseudo"] is None and metrics["segmenter"] is None
+    assert metrics["finds"]["split"] == "train", "of the tags alone"
     for name, tags in photos("p").items():
         folder = tmp_path / "folders" / ";".join(tags)
         folder.mkdir(parents=True, exist_ok=True)
