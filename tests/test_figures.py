@@ -81,6 +81,7 @@ def test_every_table_stands_between_markers(tables):
         "tiles",
         "unknown",
         "corrections-corrected",
+        "corrections-new",
     }
     commands = {name: command for name, command, _ in TABLE.findall(PAGE)}
     for name, (command, _) in tables.TABLES.items():
