@@ -10,6 +10,7 @@ much. Runs are OUT/base, OUT/doubt, OUT/random; those that are done are not made
 
 import argparse
 import csv
+import json
 import shutil
 import time
 from functools import partial
@@ -200,12 +201,15 @@ def new_part(options: argparse.Namespace) -> list[str]:
     if not folder.exists():
         shutil.copytree(fewer.folder, folder, ignore=shutil.ignore_patterns("report", "cost.json"))
     more = run(options, "more", table, continued=True)
-    lines = rule("run", "photos", "pseudo masks", "segmenter", "minutes of one core")
+    columns = ("pseudo masks", "segmenter", "steps of the classifier", "of the segmenter")
+    lines = rule("run", "photos", *columns)
     titles = {"before": fewer, "with the new photos, from nothing": base}
     for title, one in {**titles, "with the new photos, `--continue`": more}.items():
         cells = [figure(one.metrics[key]["miou"]) for key in ("pseudo", "segmenter")]
-        cost = read_json(one.folder / "cost.json")["seconds"] / 60
-        lines.append(f"| {title} | {len(one.table)} | {' | '.join(cells)} | {cost:.1f} |")
+        for stage in ("classifier", "segmenter"):
+            last = one.files.result(stage, "metrics.jsonl").read_text().splitlines()[-1]
+            cells.append(str(json.loads(last)["step"]))
+        lines.append(f"| {title} | {len(one.table)} | {' | '.join(cells)} |")
     return lines
 
 

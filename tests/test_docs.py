@@ -248,14 +248,16 @@ def parse_script(script, *words):
 def parse_pip(verb, *words):
     """`pip install`: packages that the project names, "." with extras that it has."""
     assert verb == "install"
-    known = {re.split(r"[><=\[ ]", package)[0] for package in PROJECT["dependencies"]}
+    extras = [package for group in PROJECT["optional-dependencies"].values() for package in group]
+    packages = [*PROJECT["dependencies"], *extras, "tag2mask"]
+    known = {re.split(r"[><=\[ ]", package)[0] for package in packages}
     for word, before in zip(words, ("", *words), strict=False):
         if before == "-c":
             assert (ROOT / word).is_file()
-        elif extras := re.fullmatch(r"(?:\.|tag2mask)\[([\w,]+)\]", word):
-            assert set(extras[1].split(",")) <= PROJECT["optional-dependencies"].keys(), word
+        elif found := re.fullmatch(r"(?:\.|tag2mask)\[([\w,]+)\]", word):
+            assert set(found[1].split(",")) <= PROJECT["optional-dependencies"].keys(), word
         else:
-            assert word in {".", "-e", "-c", *known}, word
+            assert word in {".", "-e", "-c", "--no-deps", *known}, word
 
 
 # ---- the tests -----------------------------------------------------------------------------------
@@ -301,6 +303,9 @@ def understood(words, only_parse, everywhere=True):
         "evaluate --pred M --truth T": "",
         "crf X.jpg X.npy": "--out O.png",
         "clusters make --tags T": "",
+        "export R": "--out O.onnx",
+        "push R U/N": "",
+        "view R": "",
     }
     tries = [
         partial(parse_tag2mask, [*start.split(), *words, *end.split()], only_parse)

@@ -84,6 +84,7 @@ def test_every_table_stands_between_markers(tables):
         "finds",
         "unknown",
         "corrections-corrected",
+        "corrections-new",
         "view",
         "predict-threshold",
         "predict-tiles",
