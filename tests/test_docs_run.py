@@ -81,6 +81,11 @@ ELSEWHERE = {  # what is not run here, and where or why not
     "tag2mask demo": "the recipe demo at its full size",
     "tag2mask download": "test_recipes_do_what_their_headers_say",
     "tag2mask run --recipe": "test_recipes_do_what_their_headers_say",
+    "tag2mask view": "tests/view",
+    "tag2mask export": "tests/export",
+    "tag2mask predict model.onnx": "tests/export",
+    "tag2mask push": "tests/export",
+    "tag2mask correct": "tests/formats/test_brought.py",
     "tag2mask run --help": "parsed in tests/test_docs.py",
 }
 
