@@ -440,7 +440,7 @@ def test_a_segmenter_of_no_use_is_refused_and_the_earlier_one_stays(
     finished, scenes, tmp_path, monkeypatch, capfd
 ):
     """Weights that call all pixels background, as a training with a wrong learning rate leaves."""
-    from tag2mask.evaluate.doubts import refusal
+    from tag2mask.evaluate.advice import refusal
     from tag2mask.segmenter.deeplab import DeepLabV2
 
     folder = copy_of(finished, tmp_path)

@@ -1,7 +1,7 @@
 """Masks, true masks and tags to metrics, and to what is doubtful about the masks."""
 
+from tag2mask.evaluate.advice import mask_doubts, refusal, segmenter_doubts
 from tag2mask.evaluate.confusion import Result, check_mean_over, evaluate_masks
-from tag2mask.evaluate.doubts import mask_doubts, refusal, segmenter_doubts
 from tag2mask.evaluate.finds import count_finds, finds_text, sample_photos
 from tag2mask.evaluate.folders import evaluate_folders, list_hash
 from tag2mask.evaluate.objects import count_peaks, peaks_text
