@@ -167,7 +167,7 @@ def steps(bench: Any) -> None:
             classifier_step, photos, 320 if GPU else 64, batch
         ),
         "segmenter, EfficientNet-Lite0 (photos)": functools.partial(
-            segmenter_step, photos, 225 if GPU else 65, batch
+            segmenter_step, photos, 224 if GPU else 65, batch
         ),
     }
     if GPU:
@@ -396,7 +396,7 @@ def backbones(bench: Any) -> None:
         make: Any = functools.partial(classifier_step, config, size, batch)
         for option in ("", "channels_last", "fused") if name == "tf_efficientnet_lite0" else ("",):
             backbone_row(bench, f"classifier {name} at {size}", make, batch, option)
-    segmenters = {"segmenter EfficientNet-Lite0 at 225": (with_weights("photos"), 225)}
+    segmenters = {"segmenter EfficientNet-Lite0 at 224": (with_weights("photos"), 224)}
     if GPU:
         segmenters["segmenter ResNet-101 at 321, stride 8"] = (with_weights("cpc"), 321)
     for name, (config, size) in segmenters.items():

@@ -34,7 +34,7 @@ SETTINGS = {
         "batch_size": 4,
         "steps": 8,
         "balanced": True,
-        "lr": 0.01,
+        "lr": 1e-3,
         "image_size": 65,
         "crf": {"iterations": 1},
     },

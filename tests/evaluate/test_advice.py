@@ -56,7 +56,7 @@ F, C, L, NOTHING = ("forest",), ("city",), ("lake",), ()
 )
 def test_a_segmenter_of_no_use_is_refused_with_the_next_step(tmp_path, photos, reason):
     text = refusal(finds_of(tmp_path, photos), Config())
-    assert reason in text and "--segmenter.lr 0.000625 or 0.01" in text
+    assert reason in text and "--segmenter.lr 5e-05 or 0.0008" in text
     assert "with --segmenter.balanced" in text and "--segmenter.steps 1600" in text
 
 

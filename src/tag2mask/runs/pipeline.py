@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tag2mask.config import STAGE_NAMES, Config, Settings
+from tag2mask.config import STAGE_NAMES, Config, SegmenterSettings, Settings
 from tag2mask.errors import RunError
 from tag2mask.files import versions
 from tag2mask.formats.check import checked_state
@@ -29,7 +29,8 @@ from tag2mask.runs.run import PREDICTION_SETTINGS, Run
 
 Inputs = dict[str, Any]  # a stage's inputs as JSON, hashes and settings; the keys are for messages
 LONGEST = 60  # characters of a value in a message
-DEFAULTS = Config()
+# The settings that a stage had if it was made before these settings existed.
+DEFAULTS = Config(segmenter=SegmenterSettings(head="deeplab_v2"))
 FEEDING = STAGE_NAMES[1:-1]  # stages whose results others read
 
 
