@@ -11,13 +11,12 @@ of --settings. Several tables share their common rows. A run that is done is ski
 was stopped resumes: run the command again. Writes OUT/papers.md, papers.svg, and pictures of masks
 and score maps (CPC, Fig. 4 to 6).
 
-Clusters come from stored answers of a language model (--answers), or with --settings
---clusters.llm NAME from a model that is asked now.
+Clusters come from stored answers of a language model (--answers), or with
+--settings --clusters llm --clusters.llm NAME from a model that is asked now.
 """
 
 import argparse
 import hashlib
-import random
 import signal
 import sys
 import time
@@ -100,9 +99,9 @@ def perform_row(job: Job, options: argparse.Namespace) -> None:
 class Answers:
     """The clusters of the rows, from stored answers or from a language model.
 
-    Stored answers are drawn at random for each seed. Their vote is not refined: questions about
-    clusters that did not win were never asked. A model that is asked now answers anew for each
-    seed, and all of Algorithm 1 is done.
+    Each seed has its share of the stored answers, in their order. Their vote is not refined:
+    questions about clusters that did not win were never asked. A model that is asked now answers
+    anew for each seed, and all of Algorithm 1 is done.
     """
 
     def __init__(self, options: argparse.Namespace, config: Config, tags: Sequence[str]):
@@ -118,7 +117,7 @@ class Answers:
                 return path
         raise ConfigError(
             f"neither {' nor '.join(ANSWERS)} knows all tags: give --answers FILE.json, made by "
-            "`tag2mask clusters make --llm NAME`, or --settings --clusters.llm NAME"
+            "`tag2mask clusters make`, or --settings --clusters llm --clusters.llm NAME"
         )
 
     @cached_property
@@ -150,8 +149,9 @@ class Answers:
             return named(self.pool[seed % len(self.pool)], "one answer")
         if row.queries > len(self.pool):
             return None
-        drawn = random.Random(f"{row.queries} {seed}").sample(self.pool, row.queries)
-        return named(vote(drawn), f"the vote of {row.queries} answers")
+        first = seed * row.queries  # seed 0 has the first answers, seed 1 the next ones
+        voters = [self.pool[(first + i) % len(self.pool)] for i in range(row.queries)]
+        return named(vote(voters), f"the vote of {row.queries} answers")
 
     def _ask(self, kind: str, queries: int, run: int) -> Clusters:
         """Ask the language model, unless its answers are there."""
@@ -215,7 +215,7 @@ def plan(
 ) -> dict[Row, dict[int, Job]]:
     """The jobs of each row, by seed. A row without enough answers is left out."""
     rows: dict[Row, dict[int, Job]] = {}
-    for row in (row for row in ROWS if row.table in tables):
+    for row in (row for table in tables for row in ROWS if row.table == table):
         for seed in options.seeds:
             if job := job_of(row, seed, answers, base, options.out):
                 rows.setdefault(row, {})[seed] = job
