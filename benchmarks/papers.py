@@ -20,7 +20,7 @@ import hashlib
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -106,7 +106,7 @@ class Answers:
 
     def __init__(self, options: argparse.Namespace, config: Config, tags: Sequence[str]):
         self.config, self.tags, self.folder = config.clusters, tuple(tags), options.out / "clusters"
-        self.overlapping = options.overlapping
+        self.overlapping_file = PRESETS.get(options.overlapping, Path(options.overlapping))
         self.stored = None if self.config.llm else self._stored(options.answers)
 
     def _stored(self, given: str | None) -> Path:
@@ -128,12 +128,14 @@ class Answers:
         votings = replay(self.stored or self.folder / "refined-0.json")[1]
         return votings[0].answers
 
-    @property
-    def source(self) -> str:
-        """Where the clusters come from, as a sentence."""
-        if self.stored:
-            return load_clusters(self.stored).source
-        return f"{self.config.llm}, asked anew for each seed"
+    def sources(self, rows: Iterable[Row]) -> list[str]:
+        """Where the clusters of rows come from, as sentences."""
+        kinds = {row.clusters for row in rows} - {"none"}
+        if not self.stored:
+            return [f"{self.config.llm}, asked anew for each seed."] if kinds else []
+        files = [self.overlapping_file] if "overlapping" in kinds else []
+        files += [self.stored] if kinds - {"overlapping"} else []
+        return [load_clusters(file).source for file in files]
 
     def clusters(self, row: Row, seed: int) -> Clusters | None:
         """The clusters of a row, with the tags of the data; None if there are too few answers."""
@@ -142,7 +144,7 @@ class Answers:
             count = asked.get(row.clusters, self.config.queries)
             return self._ask(row.clusters, count, seed if row.clusters != "refined" else 0)
         if row.clusters == "overlapping":
-            return load_clusters(PRESETS.get(self.overlapping, Path(self.overlapping)))
+            return load_clusters(self.overlapping_file)
         if row.clusters == "refined":
             return load_clusters(self.stored)
         if row.clusters == "one":

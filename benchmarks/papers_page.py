@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 from tables import figure, provenance, rule
 
 from tag2mask.clusters.vote import stability
@@ -35,15 +35,15 @@ def write_page(options: argparse.Namespace, answers: Any, rows: Jobs, done: Resu
     if not all_done:
         return
     out, lines = options.out, ["# The papers' tables", ""]
-    lines += [f"    python benchmarks/papers.py {' '.join(sys.argv[1:])}", ""]
+    words = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]]
+    lines += [f"    python benchmarks/papers.py {' '.join(words)}", ""]
     lines += [describe(all_done[0]), ""]
     for table in dict.fromkeys(row.table for row in rows):
         own = {row: by_seed for row, by_seed in done.items() if row.table == table}
         lines += [f"## {TITLES[table]}", ""]
         lines += stable(answers, rows, own) if table == "cpc5" else ablation(own)
         lines.append("")
-    if any(row.clusters != "none" for row in rows):
-        lines += [f"Clusters: {answers.source}", ""]
+    lines += [line for source in answers.sources(rows) for line in (f"Clusters: {source}", "")]
     write_text(out / "papers.svg", chart(done))
     lines += ["![The tables as bars](papers.svg)", ""]
     for name, what in draw_pictures(options, rows, done).items():
@@ -186,7 +186,7 @@ def draw_pictures(options: argparse.Namespace, rows: Jobs, done: Results) -> dic
         grid = [list(mask_cells(photo, truth.read(photo), runs)) for photo in photos]
         save_grid(grid, options.out / "masks.jpg")
         files["masks.jpg"] = (
-            "Validation photos, true masks, and the segmenters' masks (CPC, Fig. 5)"
+            "Validation photos, true masks, and the segmenters' masks (CPC, Fig. 4, 5)"
         )
     photos = [photo for photo in first.table.photos if photo.tags]
     shown = {name: shown_scores(run) for name, run in runs.items()}
@@ -218,12 +218,16 @@ def mask_cells(photo: Photo, true: Any, runs: dict[str, Run]) -> Iterator[tuple[
 
 def save_grid(rows: Sequence[Sequence[tuple[str, Image.Image]]], path: Path) -> None:
     """Rows of pictures with captions, as one picture."""
-    page = Image.new("RGB", (CELL * len(rows[0]), (CELL + TEXT) * len(rows)), "white")
-    for y, row in enumerate(rows):
+    side = CELL - 4
+    small = [
+        [(text, ImageOps.contain(picture, (side, side))) for text, picture in row] for row in rows
+    ]
+    heights = [TEXT + max(picture.height for _, picture in row) + 4 for row in small]
+    page = Image.new("RGB", (CELL * len(rows[0]), sum(heights)), "white")
+    y = 0
+    for row, height in zip(small, heights, strict=True):
         for x, (caption, picture) in enumerate(row):
-            small = picture.copy()
-            small.thumbnail((CELL - 4, CELL - 4))
-            page.paste(small, (x * CELL, y * (CELL + TEXT) + TEXT))
-            place = (x * CELL + 2, y * (CELL + TEXT) + 1)
-            ImageDraw.Draw(page).text(place, caption[:34], "black")
+            ImageDraw.Draw(page).text((x * CELL + 2, y + 1), caption[:34], "black")
+            page.paste(picture, (x * CELL, y + TEXT))
+        y += height
     page.save(path, quality=85)

@@ -193,5 +193,5 @@ def test_a_whole_table_at_a_tiny_size(papers, tmp_path, monkeypatch):
     assert shown == {f"{100 * result['pseudo']['miou']:.1f}" for result in results}
     for name, columns in (("masks.jpg", 2), ("scores.jpg", 1)):
         with Image.open(tmp_path / "out" / name) as picture:
-            assert picture.size == (200 * (columns + len(results)), 2 * 216)
+            assert picture.width == 200 * (columns + len(results))
     assert run() == files, "what is done is not made again"
