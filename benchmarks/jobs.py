@@ -11,6 +11,7 @@ import platform
 import shutil
 import time
 import traceback
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from functools import cache, partial
@@ -102,7 +103,6 @@ def finish(
     options: argparse.Namespace,
 ) -> None:
     """Write the result of a job that began at time `start`."""
-    gpu = torch.cuda.is_available()
     result = {
         "set": task.set,
         "method": task.method,
@@ -110,11 +110,7 @@ def finish(
         "learned_from": task.masks,
         **vars(shared_by(task.set, options)),
         "weights": weights,
-        "versions": versions(),
-        "crf_backend": backend(),
-        "device": torch.cuda.get_device_name() if gpu else cpu_name(),
-        "date": date.today().isoformat(),
-        "seconds": round(time.time() - start, 1),
+        **made_on(start),
         "rows": rows,
     }
     write_json(options.out / f"{task.name}.json", result)
@@ -122,12 +118,29 @@ def finish(
         print(f"{task.name}: {row['masks']}, CRF {row['crf']}: {100 * (row['miou'] or 0):.1f}")
 
 
+def made_on(start: float) -> dict[str, Any]:
+    """The machine, the versions and the date of a result that began at time `start`."""
+    gpu = torch.cuda.is_available()
+    return {
+        "versions": versions(),
+        "crf_backend": backend(),
+        "device": torch.cuda.get_device_name() if gpu else cpu_name(),
+        "date": date.today().isoformat(),
+        "seconds": round(time.time() - start, 1),
+    }
+
+
 def cpu_name() -> str:
     """The cores of this machine, as results name them."""
     return f"{cores()} CPU cores ({platform.machine()})"
 
 
-def perform(task: Task, options: argparse.Namespace) -> None:
+def do_task(task: Task, options: argparse.Namespace) -> None:
+    """Do one job of `quality.py`."""
+    (run if task.method in RUNS else segment if task.masks else pseudo)(task, options)
+
+
+def perform(task: Any, options: argparse.Namespace, do: Callable[[Any, Any], None]) -> None:
     """Do one job in this process; its output goes to the scratch folder."""
     os.setpgrp()  # the processes that read photos end with it
     with (options.scratch / f"{task.name}.log").open("a", buffering=1) as log:
@@ -135,7 +148,7 @@ def perform(task: Task, options: argparse.Namespace) -> None:
         os.dup2(log.fileno(), 2)
         torch.set_num_threads(max(1, cores() // options.jobs))
         try:
-            (run if task.method in RUNS else segment if task.masks else pseudo)(task, options)
+            do(task, options)
         except BaseException:
             traceback.print_exc()
             raise

@@ -15,11 +15,11 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from jobs import done, perform, tables
+from jobs import do_task, done, perform, tables
 from methods import ARMS, METHODS, RUNS, SETS, SPREAD, Task, shared_by, views
 from PIL import Image, ImageDraw
 
@@ -67,9 +67,14 @@ def all_tasks(options: argparse.Namespace) -> Iterator[Task]:
                 yield from (Task(name, method, seed, masks) for seed in seeds)
 
 
-def work_off(tasks: list[Task], options: argparse.Namespace) -> list[str]:
-    """Do the jobs in order, some at a time, until the time is up; returns names of failed jobs."""
-    context, failed, running = multiprocessing.get_context("spawn"), [], dict[Task, Any]()
+def work_off(
+    tasks: list[Any], options: argparse.Namespace, do: Callable[[Any, Any], None] = do_task
+) -> list[str]:
+    """Do the jobs in order, some at a time, until the time is up; returns names of failed jobs.
+
+    A job is a Task, or has `name` and `before` too. `do` writes OUT/NAME.json.
+    """
+    context, failed, running = multiprocessing.get_context("spawn"), [], dict[Any, Any]()
     end = time.monotonic() + (options.until or 10**9)
     os.environ["OMP_NUM_THREADS"] = str(max(1, cores() // options.jobs))
     waiting = [task for task in tasks if not done(task, options)]
@@ -89,7 +94,7 @@ def work_off(tasks: list[Task], options: argparse.Namespace) -> list[str]:
             ready = [task for task in waiting if task.before is None or done(task.before, options)]
             for task in ready[: options.jobs - len(running)]:
                 waiting.remove(task)
-                running[task] = context.Process(target=perform, args=(task, options))
+                running[task] = context.Process(target=perform, args=(task, options, do))
                 running[task].start()
             if not running:
                 break  # the jobs that the others need have failed or are not on the list

@@ -73,8 +73,8 @@ class ClusterSettings(Settings):
     """Tags to clusters."""
 
     source: str = "auto"
-    """Where the clusters come from: a cluster file (JSON), a preset (voc, voc-overlapping, coco,
-    demo), auto, llm, offline, or a control (none, random, onehot, supercategories)."""
+    """Where the clusters come from: a cluster file, a preset (voc, voc-llm, voc-ppc-llm, coco,
+    coco-llm, demo), auto, llm, offline, or a control (none, random, onehot, supercategories)."""
     llm: str | None = None
     """Name of the language model (gpt-4o, llama3.1). Its key is read from OPENAI_API_KEY."""
     llm_url: str | None = None
