@@ -18,7 +18,8 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from methods import METHODS, SCORED, SPREAD, result_row
+from domains import SCORED, result_row
+from methods import METHODS, SPREAD
 
 from tag2mask.files import read_json, versions, write_json
 from tag2mask.processes import cores

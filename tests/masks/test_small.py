@@ -8,8 +8,9 @@ from PIL import Image, ImageDraw
 
 from tag2mask.classifier import PatchClassifier
 from tag2mask.config import ClassifierSettings, CRFSettings, MaskSettings
+from tag2mask.crf.params import narrow
 from tag2mask.masks import MaskMaker, make_masks, read_maps
-from tag2mask.masks.small import covered, narrow, small_tags, strong, with_close
+from tag2mask.masks.small import covered, small_tags, strong, with_close
 from tag2mask.photos.masks import read_mask
 from tag2mask.photos.table import Photo, Table
 from tag2mask.photos.tensors import to_tensor
