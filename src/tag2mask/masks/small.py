@@ -23,8 +23,6 @@ Closer = Callable[[Tensor, Tensor, Tensor], Tensor]
 # photos of two data sets: 0.012 for defects of 0.14 % of the photo, 0.032 for those of 2 %; dogs,
 # whose noses give the smallest evidence of all animals, have 0.050.
 SMALL = 0.037
-# A region of weak evidence counts only if some of it is at least this strong.
-STRONG = 0.5
 
 
 def covered(close: Tensor) -> Tensor:
@@ -47,18 +45,6 @@ def small_tags(shares: Iterable[tuple[int, float]]) -> frozenset[int]:
     return frozenset(
         number for number, values in logs.items() if torch.tensor(values).log().mean().exp() < SMALL
     )
-
-
-def strong(values: Tensor, threshold: float) -> Tensor:
-    """Evidence in 0-1 without the regions above the threshold that are weaker than `STRONG`
-    everywhere: (h, w) to the same. The weak parts of a strong region stay."""
-    above, kept = (values > threshold).float(), (values >= STRONG).float()
-    for _ in range(kept.numel()):  # grow by one cell, within the region
-        grown = F.max_pool2d(kept[None], 3, 1, 1)[0] * above
-        if torch.equal(grown, kept):
-            break
-        kept = grown
-    return values * (1 - above + kept)
 
 
 def with_close(maps: Tensor, close: dict[int, Tensor]) -> Tensor:
