@@ -46,7 +46,7 @@ def mask_doubts(finds: Finds, config: Config, small: Sequence[str] = ()) -> list
         patch = max(n.get("patch", 0) for n in others["tags"].values())
         doubts.append(
             f"masks smaller than one patch of the classifier: {tags}. A patch is "
-            f"{_percent(patch)} of a photo, and shows no shape of what is smaller. Look at these masks"
+            f"{_percent(patch)} of a photo; it shows no shape of smaller things. Look at these"
         )
     if tags := _named(finds, _is_missed, lambda n: f"{_missed(n)} of {n['photos']}"):
         lower = "; a lower --masks.threshold, such as 0.3, marks more" * logits
