@@ -33,7 +33,7 @@ from methods import (
 )
 
 from tag2mask.api import run_config
-from tag2mask.config import STAGE_NAMES, Config
+from tag2mask.config import STAGE_NAMES, Config, SegmenterSettings
 from tag2mask.config_files import load_recipe
 from tag2mask.crf import backend
 from tag2mask.files import read_json, versions, write_json
@@ -45,12 +45,14 @@ from tag2mask.progress import start_log
 from tag2mask.runs.pipeline import run_stages
 from tag2mask.runs.run import Run
 from tag2mask.runs.stages import mask_maker
+from tag2mask.segmenter.network import Segmenter
 from tag2mask.segmenter.predict import predict_photos
 from tag2mask.segmenter.train import train_segmenter
 
 THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 REPORTED = "second half"  # name of the training photos that no choice was made on
 VAL_MASKS = "test photos"  # name of the masks of the validation photos in the results
+WIDE = "wide CRF for small things, too"  # of the same segmenter
 PSEUDO = {"split": "train_seg", "labels": "given"}
 VAL = {"split": "val", "labels": "none"}
 
@@ -154,6 +156,10 @@ def run(task: Task, options: argparse.Namespace) -> None:
         predictions = config.out / "evaluate" / "predictions"
         metrics = domain.figures(predictions, val, **VAL, crf=True)
         rows.append({"masks": VAL_MASKS, **metrics})
+        if task.set in OPEN and result.segmenter.small:
+            result.segmenter.small = ()
+            place = options.scratch / task.name / WIDE
+            rows.append(predicted(domain, val, result.segmenter, result.settings, place))
     finish(task, rows, classifier_weights(config.out), start, options)
 
 
@@ -255,12 +261,19 @@ def segment(task: Task, options: argparse.Namespace) -> None:
         variants |= PREDICTIONS
     rows = []
     for name, changed in variants.items():
-        place, used = folder / "predictions" / name, settings.model_copy(update=changed)
-        for photo, prediction in predict_photos(model, val.photos, used):
-            prediction.save(place / f"{photo.name}.png")
-        metrics = domain.figures(place, val, **VAL, crf=used.crf.iterations > 0)
-        rows.append({"masks": name, **metrics})
+        used = settings.model_copy(update=changed)
+        rows.append(predicted(domain, val, model, used, folder / "predictions" / name))
     finish(task, rows, model.backbone.weights_used, start, options)
+
+
+def predicted(
+    domain: Domain, val: Table, model: Segmenter, settings: SegmenterSettings, place: Path
+) -> dict[str, Any]:
+    """The metrics of a segmenter's masks of the validation photos, which are written to `place`."""
+    for photo, prediction in predict_photos(model, val.photos, settings):
+        prediction.save(place / f"{photo.name}.png")
+    metrics = domain.figures(place, val, **VAL, crf=settings.crf.iterations > 0)
+    return {"masks": place.name, **metrics}
 
 
 def best_threshold(task: Task, options: argparse.Namespace) -> float:

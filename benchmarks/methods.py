@@ -81,13 +81,14 @@ PARTS: dict[str, dict[str, Any]] = {
     "no cosine": {"lr_decay": "none"},
     "no frozen epoch": {"frozen_epochs": 0},
 }
+LARGER = "ours: photos 1.5 times as large"
 METHODS |= {f"ours: {name}": ("photos", changes, "voc") for name, changes in PARTS.items()}
-TRAINED = ("ours", *(f"ours: {name}" for name in PARTS), "mean", "top_k")  # of the ablation
+METHODS[LARGER] = ("photos", {}, "voc")
+TRAINED = ("ours", LARGER, *(f"ours: {name}" for name in PARTS), "mean", "top_k")  # of the ablation
 # The ablation of what acts after the training of the classifier, and after that of the segmenter.
-UNSPREAD = "no affinity"
 MASKS: dict[str, dict[str, Any]] = {
     "whole": {},
-    UNSPREAD: {"affinity": False},
+    "no affinity": {"affinity": False},
     "threshold 0.3 for all": {"threshold": 0.3},
     "no mirror": {"flip": False},
     "no small things": {"small_things": False},
@@ -115,7 +116,8 @@ def open_views(task: "Task", bench: Bench) -> dict[str, dict[str, Any]]:
     plain = {"scales": [1.0], "flip": True, "affinity": False, "image_size": bench.size}
     if task.set == "ablation":
         at_training = {"at the training size": {"image_size": bench.size}}
-        return MASKS | at_training if task.method == "ours" else {"whole": {}}
+        larger = {"whole": {"image_size": Domain(task.data).recipe.masks.image_size * 3 // 2}}
+        return {"ours": MASKS | at_training, LARGER: larger}.get(task.method, {"whole": {}})
     alike = {"small_things": False}  # spread and thresholds as in `photos`
     if task.method == "cam":
         bare = {**plain, **alike, "threshold": "best"}
@@ -197,7 +199,7 @@ def shared_by(task: Task, options: argparse.Namespace) -> Bench:
         bench = replace(
             bench,
             epochs=recipe.classifier.epochs,
-            size=recipe.classifier.image_size,
+            size=recipe.classifier.image_size * (3 if task.method == LARGER else 2) // 2,
             steps=recipe.segmenter.steps,
         )
     values = {name: getattr(options, name) for name in ("photos", "epochs", "steps")}
