@@ -56,6 +56,7 @@ class _Recorder:
     def __init__(self, network: OnnxNetwork):
         self.network, self.settings, self.classes = network, network.settings, network.classes
         self.batches: list[np.ndarray] = []
+        self.small: tuple[int, ...] = ()
         self.side = network.side
 
     def to(self, device: Any) -> "_Recorder":

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from tag2mask.config import MaskSettings
 from tag2mask.crf import dense_crf
+from tag2mask.crf.params import narrow
 from tag2mask.files import writing
 from tag2mask.masks.scores import Scorer, mean_scores, otsu, relative, tag_scores, to_pixels
-from tag2mask.masks.small import Closer, covered, narrow, small_tags, with_close
+from tag2mask.masks.small import Closer, covered, small_tags, with_close
 from tag2mask.photos.images import image_size
 from tag2mask.photos.masks import write_mask
 from tag2mask.photos.resize import likeliest, reduced

@@ -123,17 +123,18 @@ def masks(run: Run, folder: Path) -> Counts:
     barrier()
     if rank() > 0:
         return {}
+    small = [run.table.classes[number] for number in sorted(maker.small)]
     about = {
         "classes": list(table.classes),  # by their numbers in the masks
         "ignore": IGNORE,
         "labels": _labels(run),
         "settings": settings.model_dump(mode="json"),
         "threshold": maker.overall,
-        "small": [run.table.classes[number] for number in sorted(maker.small)],
+        "small": small,
         "crf": backend() if settings.crf.iterations else False,
         "photos": len(table),
     }
-    about["finds"] = finds = judge_masks(run, folder)
+    about["finds"] = finds = judge_masks(run, folder, small)
     write_json(folder / MASKS, about)
     note_made(run, folder)
     return {"photos": len(table), "empty": finds and finds["tagged"]["empty"]}
@@ -175,6 +176,7 @@ def segmenter(run: Run, folder: Path) -> Counts:
             before = load_segmenter(last / MODEL) if last else None
             options = (config.segmenter, place, config.seed, config.photos.workers, before)
             model = train_segmenter(trained, pseudo_masks, *options)
+            model.small = tuple(sorted(maker.small))
             barrier()
             if rank() == 0:
                 save_segmenter(model, place / MODEL)

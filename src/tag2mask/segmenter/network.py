@@ -26,6 +26,7 @@ class Segmenter(nn.Module):
     def __init__(self, settings: SegmenterSettings, classes: Sequence[str]):
         super().__init__()
         self.settings, self.classes = settings, tuple(classes)
+        self.small: tuple[int, ...] = ()  # the classes whose things are small, as the masks say
 
     def enlarge(self, logits: Tensor, size: Sequence[int]) -> Tensor:
         """Logits (B, C, h, w) to (B, C, *size), float32, each at its own place in the photo."""

@@ -27,6 +27,9 @@ class Network(Protocol):
     @property
     def classes(self) -> tuple[str, ...]: ...
 
+    @property
+    def small(self) -> tuple[int, ...]: ...  # the classes whose things are small
+
     def to(self, device: Any) -> Any:
         """Compute on this device from now on."""
 
@@ -63,7 +66,7 @@ def predict(
     settings = settings or model.settings
     small = reduced(image, settings.image_size)
     probs = probabilities(model, small, settings)
-    decision = refine(small, before_crf(probs, settings, threshold), settings)
+    decision = decide(small, probs, settings, threshold, model.small)
     return Prediction(probs, decision, image.size, image, model.classes)
 
 
@@ -98,7 +101,7 @@ def predict_photos(
     def finish(work: tuple[P, Image.Image, np.ndarray]) -> tuple[P, Prediction]:
         photo, small, probs = work
         guess = decide(photo, probs) if decide else before_crf(probs, settings, threshold)
-        decision = refine(small, guess, settings)
+        decision = refine(small, guess, settings, model.small)
         prediction = Prediction(probs, decision, photo.size, small, model.classes, photo.file)
         prediction.mask  # noqa: B018  computed here, in a thread
         return photo, prediction
@@ -122,7 +125,7 @@ def make_tiles(
         size,
         overlap,
         lambda image: probabilities(model, image, settings),
-        lambda image, probs: decide(image, probs, settings, threshold),
+        lambda image, probs: decide(image, probs, settings, threshold, model.small),
     )
 
 
