@@ -439,16 +439,15 @@ def test_a_segmenter_of_no_use_is_refused_and_the_earlier_one_stays(
 ):
     """Weights that call all pixels background, as a training with a wrong learning rate leaves."""
     from tag2mask.evaluate.advice import refusal
-    from tag2mask.segmenter.deeplab import DeepLabV2
+    from tag2mask.segmenter.heads import create_segmenter
 
     folder = copy_of(finished, tmp_path)
     before = (folder / "segmenter/model.safetensors").read_bytes()
 
     def train(table, masks, settings, *arguments):
-        model = DeepLabV2(settings, table.classes)
-        for head in model.heads:
-            head.weight.data.zero_()
-            head.bias.data[:] = 9.0 * (torch.arange(table.num_classes) == 0)
+        model = create_segmenter(settings, table.classes)
+        model.classify.weight.data.zero_()
+        model.classify.bias.data[:] = 9.0 * (torch.arange(table.num_classes) == 0)
         return model.eval()
 
     monkeypatch.setattr("tag2mask.evaluate.refusal", refusal)
