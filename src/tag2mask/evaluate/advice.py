@@ -36,13 +36,13 @@ def mask_doubts(finds: Finds, config: Config, small: Sequence[str] = ()) -> list
             "classifier may have learned too little (see its loss in the report): give more "
             "--classifier.epochs. Or the CRF removes small things: try --masks.crf.iterations 0"
         )
-    few, others = ({**finds, "tags": tags} for tags in _parted(finds["tags"], small))
-    if tags := _named(few, lambda n: n["area"], lambda n: f"{_percent(n['area'][1])} of a photo"):
+    if small:
         doubts.append(
-            f"small things, by their evidence: {tags}. Their masks come from a closer look; the "
-            "segmenter may still miss them: see what it finds of them after its training"
+            f"small things, by their evidence: {', '.join(small[:MOST_TAGS])}. Their masks come "
+            "from a closer look; the segmenter may still miss them: see what it finds of them"
         )
-    if tags := _named(others, _below_patch, lambda n: f"{n['below_patch']} of {n['photos']}"):
+    others = {"tags": {tag: n for tag, n in finds["tags"].items() if tag not in small}}
+    if tags := _named(others, _is_below_patch, lambda n: f"{n['below_patch']} of {n['photos']}"):
         patch = max(n.get("patch", 0) for n in others["tags"].values())
         doubts.append(
             f"masks smaller than one patch of the classifier: {tags}. A patch is "
@@ -161,13 +161,7 @@ def _missed(n: Finds) -> int:
     return int(n["photos"] - n["found"])
 
 
-def _parted(tags: Finds, small: Sequence[str]) -> tuple[Finds, Finds]:
-    """The finds of tags to those of the tags in `small`, and to the others."""
-    few = {tag: n for tag, n in tags.items() if tag in small}
-    return few, {tag: n for tag, n in tags.items() if tag not in small}
-
-
-def _below_patch(n: Finds) -> bool:
+def _is_below_patch(n: Finds) -> bool:
     return bool(n.get("below_patch", 0) >= max(2, BELOW * n["photos"]))
 
 
