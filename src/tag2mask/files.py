@@ -5,11 +5,15 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from fnmatch import fnmatchcase
 from functools import cached_property
 from importlib.metadata import version
+from json.decoder import scanstring
 from pathlib import Path, PurePath
 from threading import Lock
 from typing import Any, TextIO
@@ -18,6 +22,13 @@ from tag2mask.errors import DataError, RunError
 from tag2mask.processes import rank
 
 MOST_BYTES = 1 << 30  # of a file that is read at once
+# s3://bucket, or s3:/bucket as `Path` writes it; two letters or more: C:/ is a disk of Windows
+SCHEME = re.compile(r"(^|::)([a-z][a-z0-9+.-]+):/{1,2}")
+
+
+def is_address(path: Path) -> bool:
+    """Whether a path is an address of a storage: see `photos.addresses`."""
+    return bool(SCHEME.match(path.as_posix()))
 
 
 @contextmanager
@@ -133,33 +144,73 @@ class Facts:
     def __init__(self, path: Path | None = None):
         self.path, self._lock = path, Lock()
         self._folder = f"{os.path.abspath(path.parent)}{os.sep}" if path else ""  # noqa: PTH100
-        self._known: dict[str, list[Any]] = {}  # "what file": size, mtime, fact
+        # "what file": the rest of its line, "size, mtime, fact]". A start with 100,000 photos
+        # reads them all and asks for few: as text they take little time and memory.
+        self._known: dict[str, str] = {}
         if path and path.exists():
-            for line in path.read_text(encoding="utf-8").splitlines():
-                with suppress(ValueError):  # a killed process can leave an incomplete line
-                    key, *fact = json.loads(line)
-                    self._known[key] = fact
+            with path.open(encoding="utf-8", newline="\n") as lines:
+                for line in lines:
+                    with suppress(ValueError):  # a killed process can leave an incomplete line
+                        key, end = scanstring(line, 2)
+                        self._known[key] = line[end + 2 : -1]
 
     def of(self, file: Path | str, what: str, find: Callable[[Path], Any]) -> Any:
         """`find(file)` as a JSON value, called only if no fact is stored. Errors are not stored."""
-        stat = os.stat(file)  # noqa: PTH116  pathlib takes longer than reading a small file
-        key = f"{what} {os.path.abspath(file).removeprefix(self._folder)}"  # noqa: PTH100
-        fact = self._known.get(key)
-        if fact is None or fact[:2] != [stat.st_size, stat.st_mtime_ns]:
-            value = json.loads(json.dumps(find(Path(file))))
-            fact = [stat.st_size, stat.st_mtime_ns, value]
-            with self._lock:
-                self._known[key] = fact
-                if self.path and self.path.parent.is_dir() and rank() == 0:
-                    self._stream.write(json.dumps([key, *fact]) + "\n")
-        return fact[2]
+        # pathlib takes longer than reading a small file
+        return self._of(os.path.abspath(file), os.stat(file), what, find)  # noqa: PTH100, PTH116
+
+    def of_all(
+        self, folder: Path, pattern: str, what: str, find: Callable[[Path], Any]
+    ) -> Iterator[tuple[str, Any]]:
+        """Each file of `files_below` with its fact, as `of` gives it."""
+        place = os.path.abspath(folder)  # noqa: PTH100
+        for name, about in files_below(folder, pattern):
+            yield name, self._of(f"{place}{os.sep}{name}", about, what, find)
+
+    def _of(self, file: str, about: os.stat_result, what: str, find: Callable[[Path], Any]) -> Any:
+        key = f"{what} {file.removeprefix(self._folder)}"
+        known, now = self._known.get(key), f"{about.st_size}, {about.st_mtime_ns}, "
+        if known and known.startswith(now) and known.endswith("]"):
+            with suppress(ValueError):
+                return json.loads(known[len(now) : -1])
+        text = f"{now}{json.dumps(find(Path(file)))}]"
+        with self._lock:
+            self._known[key] = text
+            if self.path and self.path.parent.is_dir() and rank() == 0:
+                self._stream.write(_line(key, text))
+        return json.loads(text[len(now) : -1])
 
     @cached_property
     def _stream(self) -> TextIO:
         assert self.path
-        lines = (json.dumps([key, *fact]) + "\n" for key, fact in self._known.items())
-        write_text(self.path, "".join(lines))  # without outdated lines
+        with writing(self.path) as temporary, temporary.open("w", encoding="utf-8") as file:
+            file.writelines(_line(*fact) for fact in self._known.items())  # none outdated
         return self.path.open("a", buffering=1, encoding="utf-8")
+
+
+def _line(key: str, text: str) -> str:
+    return f"[{json.dumps(key)}, {text}\n"
+
+
+def files_below(folder: Path, pattern: str = "*") -> list[tuple[str, os.stat_result]]:
+    """The files in a folder and below it whose names match, without hidden ones: their paths from
+    the folder, in order, with "/" on all systems, and what the system knows of them.
+
+    Links to folders are not followed.
+    """
+    root, places = str(folder), [""]
+    files: list[tuple[str, os.stat_result]] = []
+    while places:
+        place = places.pop()
+        with os.scandir(f"{root}/{place}") as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    places.append(f"{place}{entry.name}/")
+                elif fnmatchcase(entry.name, pattern) and not entry.name.startswith("."):
+                    with suppress(FileNotFoundError):  # a link to nothing
+                        if stat.S_ISREG((about := entry.stat()).st_mode):
+                            files.append((place + entry.name, about))
+    return sorted(files, key=lambda file: file[0].split("/"))
 
 
 def fingerprint(path: Path, pattern: str = "*", facts: Facts | None = None) -> str:
@@ -168,14 +219,14 @@ def fingerprint(path: Path, pattern: str = "*", facts: Facts | None = None) -> s
     `facts` stores the hashes of single files.
     """
     facts = facts or Facts()
-    files = [path]
     if path.is_dir():
-        files = [file for file in path.rglob(pattern) if not file.name.startswith(".")]
+        pairs = facts.of_all(path, pattern, "sha256", sha256)
+    else:
+        pairs = iter([(".", facts.of(path, "sha256", sha256))] if path.is_file() else ())
     digest = hashlib.sha256()
-    for file in sorted(files):
-        if file.is_file():
-            digest.update(os.fsencode(file.relative_to(path).as_posix()))
-            digest.update(bytes.fromhex(facts.of(file, "sha256", sha256)))
+    for name, value in pairs:
+        digest.update(os.fsencode(name))
+        digest.update(bytes.fromhex(value))
     return digest.hexdigest()[:16]
 
 

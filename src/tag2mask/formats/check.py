@@ -1,10 +1,12 @@
 """Everything that is wrong with a data set, at once, before hours of work."""
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 
 from tag2mask.config import DataSettings
@@ -93,8 +95,11 @@ def checked_state(
     """Hashes of what `check` looks at: rows, masks, and each file's size and time of change."""
 
     def stamp(path: Path) -> tuple[int, int] | None:
-        stat = path.stat() if is_file(path) else None
-        return stat and (stat.st_size, stat.st_mtime_ns)
+        try:
+            about = os.stat(path)  # noqa: PTH116  pathlib takes several times as long
+        except (OSError, ValueError):
+            return None
+        return (about.st_size, about.st_mtime_ns) if S_ISREG(about.st_mode) else None
 
     def parts(rows: Rows | DataError | None) -> list[object]:
         if rows is None or isinstance(rows, DataError):

@@ -193,14 +193,17 @@ def keep_changed(run: "Run") -> None:
     own = {path for path in corrections.folder.rglob("*.png") if ".versions" not in path.parts}
     if not (made or own):
         return
+    now = dict(run.facts.of_all(folder, "*.png", "sha256", sha256)) if made else {}
     changed = [
-        (folder / f"{photo.name}.png", photo)
+        (folder / file, photo)
         for photo in run.given.photos
-        if photo.name in made and _is_changed(folder / f"{photo.name}.png", made[photo.name], run)
+        if photo.name in made
+        and (file := f"{photo.name}.png") in now
+        and now[file] != made[photo.name]["mask"]
     ]
     kept = [
         (file, photo)
-        for photo in run.given.photos
+        for photo in (run.given.photos if own else ())
         if (file := corrections.file(photo.name)) in own and corrections.is_changed(photo.name)
     ]
     faults = [fault for file, photo in changed + kept if (fault := _fault(file, photo, run.facts))]
@@ -231,7 +234,3 @@ def _made_again(folder: Path, photo: Photo, made: Mapping[str, Any]) -> np.ndarr
 
     tags = read_json(folder / MASKS)["classes"][1:]
     return mend(folder, replace(photo, tags=made["tags"], unknown=made["unknown"]), tags)
-
-
-def _is_changed(file: Path, made: Mapping[str, Any], run: "Run") -> bool:
-    return file.exists() and bool(run.facts.of(file, "sha256", sha256) != made["mask"])

@@ -17,7 +17,7 @@ from typing import Any
 
 from tag2mask.config import STAGE_NAMES, Config, Settings
 from tag2mask.errors import RunError
-from tag2mask.files import versions
+from tag2mask.files import files_below, versions
 from tag2mask.formats.check import checked_state
 from tag2mask.processes import barrier, rank
 from tag2mask.progress import log
@@ -170,9 +170,10 @@ def run_stage(run: Run, name: str) -> None:
 
 def _complete(run: Run, name: str) -> bool:
     """Whether the files of a finished stage are still there."""
-    names = [STAGES[name].file]
+    names = {STAGES[name].file}
     if name == "masks":
-        names += [f"{p.name}{kind}" for p in run.table.photos for kind in (".png", ".npz")]
+        names |= {f"{p.name}{kind}" for p in run.table.photos for kind in (".png", ".npz")}
+        return names <= {file for file, _ in files_below(run.files.result(name))}
     return all(run.files.result(name, file).exists() for file in names)
 
 
