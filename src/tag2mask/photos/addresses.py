@@ -59,11 +59,8 @@ def local_copy(path: Path, beside: bool = False) -> Path:
         if files.isfile(root):
             root, _, name = root.rpartition("/")
         only = name if name and not beside else ""
-        inner, _, outer = address.partition("::")
-        whole = (
-            f"{files.unstrip_protocol(root)}::{outer}" if outer else files.unstrip_protocol(root)
-        )
-        digest = hashlib.sha256(f"{whole} {only}".encode()).hexdigest()[:12]
+        kind, outer = address.partition(":")[0], address.partition("::")[2]
+        digest = hashlib.sha256(f"{kind} {root} {outer} {only}".encode()).hexdigest()[:12]
         last = re.sub(r"[^\w.-]+", "-", (root or outer).rstrip("/").rpartition("/")[2])
         copy = cache_folder() / f"{last}-{digest}"
         copy.mkdir(parents=True, exist_ok=True)
