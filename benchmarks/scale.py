@@ -1,16 +1,18 @@
-"""Time and peak memory of every command with 1,000 to 1,000,000 photos, and of a second start.
+"""Time and peak memory of each part with 1,000 to 1,000,000 photos, and of a second start.
 
-    python benchmarks/scale.py [--counts 1000 10000 100000] [--tables 1000000] [--out /tmp/scale]
+    python benchmarks/scale.py [--counts 1000 10000 100000] [--whole 10000] [--out /tmp/scale]
 
-The photos are small (64 x 48 pixels) and the networks tiny and untrained: what is measured is what
-a photo costs beside its pixels. Each part is a command in a process of its own, its start and
-imports (some 3 s) included; the slope is the difference between two counts. Above `--whole` photos,
-all masks but the last of them were written directly, and the stage `masks` resumes there.
+The photos are small (64 x 48 pixels), the networks tiny, and each training does 20 steps: what is
+measured is what a photo costs beside its pixels. Each part is a process of its own, its start and
+imports included. With more than `--whole` photos, all masks but the last of them are written
+directly, and the stage `masks` resumes there. What is in `--out` is not measured again.
 """
 
 import argparse
 import json
 import os
+import platform
+import re
 import subprocess
 import sys
 import time
@@ -193,7 +195,9 @@ def measure_all(folder: Path, count: int, whole: int, names: list[str]) -> None:
     """Every part with `count` photos, to `folder`/parts.json; what is there is not made again."""
     store = folder / "parts.json"
     parts = json.loads(store.read_text()) if store.exists() else {}
-    if not (folder / "val.csv").exists():
+    if names == ["table"] and not parts:
+        make_table(folder / "photos", count)
+    elif not (folder / "val.csv").exists():
         make_photos(folder / "photos", count)
         make_photos(folder / "val", VALIDATION, first=count)
     for name in names:
@@ -201,15 +205,62 @@ def measure_all(folder: Path, count: int, whole: int, names: list[str]) -> None:
             continue
         if name == "masks" and count > whole:
             write_masks(folder / "run", whole)
-        parts[name] = measure(name, folder) | {"made": min(count, whole) if name in MADE else count}
+        parts[name] = measure(name, folder) | {"masks": min(count, whole)}
         print(f"{count:>9,} {name}: {parts[name]}", flush=True)
         store.write_text(json.dumps(parts, indent=1))
+
+
+Measured = dict[int, dict[str, float]]  # number of photos -> what was measured of one part
+
+
+def slope(of: Measured, what: str, factor: float) -> str:
+    """What a photo more costs, between the two largest runs."""
+    if len(of) < 2:
+        return "-"
+    (less, a), (more, b) = sorted(of.items())[-2:]
+    return f"{factor * (b[what] - a[what]) / (more - less):.2f}"
+
+
+def table_rows(found: dict[int, dict[str, dict[str, float]]]) -> dict[str, list[list[str]]]:
+    """The rows of both tables, their heads first."""
+    counts = sorted(found)
+    numbers = [f"{count:,}" for count in counts]
+    times = [["seconds of a core (of the clock)", *numbers, "a photo more [ms]"]]
+    memory = [["peak memory [MB]", *numbers, "a photo more [KB]"]]
+    for name in PARTS:
+        of = {count: found[count][name] for count in counts if name in found[count]}
+        cells = {n: f"{one['cpu']:.1f} ({one['seconds']:.1f})" for n, one in of.items()}
+        per_photo = "-" if name == "masks" else slope(of, "cpu", 1000)  # not all were made
+        times.append([name, *(cells.get(n, "-") for n in counts), per_photo])
+        cells = {n: f"{one['mb']:.0f}" for n, one in of.items()}
+        memory.append([name, *(cells.get(n, "-") for n in counts), slope(of, "mb", 1024)])
+    return {"scale-time": times, "scale-memory": memory}
+
+
+def write_page(out: Path, page: Path) -> None:
+    """The tables of scale.md, from all that was measured in `out`."""
+    files = {int(file.parent.name): file for file in out.glob("*/parts.json")}
+    found = {count: json.loads(file.read_text()) for count, file in files.items()}
+    made = max(part["masks"] for parts in found.values() for part in parts.values())
+    about = (
+        f"Of more than {made:,} photos, the other masks were written directly. Measured on "
+        f"{os.cpu_count()} CPU cores ({platform.machine()}) that other work shared, "
+        f"{time.strftime('%Y-%m-%d')}."
+    )
+    text = page.read_text(encoding="utf-8")
+    for name, rows in table_rows(found).items():
+        lines = [f"| {' | '.join(row)} |" for row in rows]
+        body = "\n".join([lines[0], "|---" * len(rows[0]) + "|", *lines[1:], "", about])
+        start = re.search(rf"<!-- table {name}: .*? -->\n", text)
+        assert start
+        text = text[: start.end()] + body + text[text.index("\n<!-- end -->", start.end()) :]
+    page.write_text(text, encoding="utf-8")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--counts", nargs="+", type=int, default=[1000, 10_000, 100_000])
-    parser.add_argument("--tables", type=int, default=1_000_000, help="rows of the table alone")
+    parser.add_argument("--table", type=int, default=1_000_000, help="photos of the table alone")
     parser.add_argument("--whole", type=int, default=10_000, help="most masks that are made")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--out", type=Path, default=Path("/tmp/scale"))
@@ -220,9 +271,10 @@ def main() -> None:
         return
     for count in options.counts:
         measure_all(options.out / str(count), count, options.whole, options.parts)
+    if options.table:
+        measure_all(options.out / str(options.table), options.table, 0, ["table"])
+    write_page(options.out, PAGE)
 
-
-MADE = ("masks",)
 
 if __name__ == "__main__":
     main()

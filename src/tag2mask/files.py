@@ -7,13 +7,12 @@ import os
 import platform
 import re
 import shutil
-import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
 from functools import cached_property
 from importlib.metadata import version
-from json.decoder import scanstring
+from operator import attrgetter
 from pathlib import Path, PurePath
 from threading import Lock
 from typing import Any, TextIO
@@ -144,15 +143,9 @@ class Facts:
     def __init__(self, path: Path | None = None):
         self.path, self._lock = path, Lock()
         self._folder = f"{os.path.abspath(path.parent)}{os.sep}" if path else ""  # noqa: PTH100
-        # "what file": the rest of its line, "size, mtime, fact]". A start with 100,000 photos
-        # reads them all and asks for few: as text they take little time and memory.
-        self._known: dict[str, str] = {}
-        if path and path.exists():
-            with path.open(encoding="utf-8", newline="\n") as lines:
-                for line in lines:
-                    with suppress(ValueError):  # a killed process can leave an incomplete line
-                        key, end = scanstring(line, 2)
-                        self._known[key] = line[end + 2 : -1]
+        # what -> "what file" -> the rest of its line, "size, mtime, fact]". Only what is asked for
+        # is read, and it stays text: a start with 100,000 photos asks for few of their facts.
+        self._known: dict[str, dict[str, str]] = {}
 
     def of(self, file: Path | str, what: str, find: Callable[[Path], Any]) -> Any:
         """`find(file)` as a JSON value, called only if no fact is stored. Errors are not stored."""
@@ -164,53 +157,66 @@ class Facts:
     ) -> Iterator[tuple[str, Any]]:
         """Each file of `files_below` with its fact, as `of` gives it."""
         place = os.path.abspath(folder)  # noqa: PTH100
-        for name, about in files_below(folder, pattern):
-            yield name, self._of(f"{place}{os.sep}{name}", about, what, find)
+        for name, entry in files_below(folder, pattern):
+            yield name, self._of(f"{place}{os.sep}{name}", entry.stat(), what, find)
 
     def _of(self, file: str, about: os.stat_result, what: str, find: Callable[[Path], Any]) -> Any:
+        if (facts := self._known.get(what)) is None:
+            facts = self._read(what)
         key = f"{what} {file.removeprefix(self._folder)}"
-        known, now = self._known.get(key), f"{about.st_size}, {about.st_mtime_ns}, "
-        if known and known.startswith(now) and known.endswith("]"):
-            with suppress(ValueError):
+        known, now = facts.get(key, ""), f"{about.st_size}, {about.st_mtime_ns}, "
+        if known.startswith(now) and known.endswith("]"):
+            with suppress(ValueError):  # a killed process can leave half of a line
                 return json.loads(known[len(now) : -1])
         text = f"{now}{json.dumps(find(Path(file)))}]"
         with self._lock:
-            self._known[key] = text
+            facts[key] = text
             if self.path and self.path.parent.is_dir() and rank() == 0:
-                self._stream.write(_line(key, text))
+                self._stream.write(f"[{json.dumps(key)}, {text}\n")
         return json.loads(text[len(now) : -1])
+
+    def _read(self, what: str) -> dict[str, str]:
+        """The stored facts of one kind."""
+        with self._lock:
+            if what not in self._known:
+                pairs = self._lines(f'["{what} ')
+                self._known[what] = {key: line[end + 2 : -1] for key, end, line in pairs}
+            return self._known[what]
+
+    def _lines(self, start: str = "[") -> Iterator[tuple[str, int, str]]:
+        """The lines of the file that begin so: key, where it ends, line."""
+        if not (self.path and self.path.exists()):
+            return
+        parse = json.JSONDecoder().raw_decode
+        with self.path.open(encoding="utf-8", newline="\n") as lines:
+            for line in lines:
+                if line.startswith(start):
+                    with suppress(ValueError):
+                        yield *parse(line, 1), line
 
     @cached_property
     def _stream(self) -> TextIO:
         assert self.path
+        lines = {key: line for key, _, line in self._lines() if line.endswith("]\n")}
         with writing(self.path) as temporary, temporary.open("w", encoding="utf-8") as file:
-            file.writelines(_line(*fact) for fact in self._known.items())  # none outdated
+            file.writelines(lines.values())  # without outdated ones
         return self.path.open("a", buffering=1, encoding="utf-8")
 
 
-def _line(key: str, text: str) -> str:
-    return f"[{json.dumps(key)}, {text}\n"
-
-
-def files_below(folder: Path, pattern: str = "*") -> list[tuple[str, os.stat_result]]:
+def files_below(folder: Path, pattern: str = "*") -> Iterator[tuple[str, "os.DirEntry[str]"]]:
     """The files in a folder and below it whose names match, without hidden ones: their paths from
-    the folder, in order, with "/" on all systems, and what the system knows of them.
+    the folder, with "/" on all systems, in the order of `sorted`.
 
     Links to folders are not followed.
     """
-    root, places = str(folder), [""]
-    files: list[tuple[str, os.stat_result]] = []
-    while places:
-        place = places.pop()
-        with os.scandir(f"{root}/{place}") as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    places.append(f"{place}{entry.name}/")
-                elif fnmatchcase(entry.name, pattern) and not entry.name.startswith("."):
-                    with suppress(FileNotFoundError):  # a link to nothing
-                        if stat.S_ISREG((about := entry.stat()).st_mode):
-                            files.append((place + entry.name, about))
-    return sorted(files, key=lambda file: file[0].split("/"))
+    with os.scandir(folder) as scanned:
+        entries = sorted(scanned, key=attrgetter("name"))
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            for name, below in files_below(Path(entry.path), pattern):
+                yield f"{entry.name}/{name}", below
+        elif fnmatchcase(entry.name, pattern) and entry.name[0] != "." and entry.is_file():
+            yield entry.name, entry
 
 
 def fingerprint(path: Path, pattern: str = "*", facts: Facts | None = None) -> str:
@@ -220,11 +226,14 @@ def fingerprint(path: Path, pattern: str = "*", facts: Facts | None = None) -> s
     """
     facts = facts or Facts()
     if path.is_dir():
-        pairs = facts.of_all(path, pattern, "sha256", sha256)
-    else:
-        pairs = iter([(".", facts.of(path, "sha256", sha256))] if path.is_file() else ())
+        return hash_of(facts.of_all(path, pattern, "sha256", sha256))
+    return hash_of([(".", facts.of(path, "sha256", sha256))] if path.is_file() else [])
+
+
+def hash_of(files: Iterable[tuple[str, str]]) -> str:
+    """The `fingerprint` of a folder, from the names in it and the SHA-256 of each file."""
     digest = hashlib.sha256()
-    for name, value in pairs:
+    for name, value in files:
         digest.update(os.fsencode(name))
         digest.update(bytes.fromhex(value))
     return digest.hexdigest()[:16]

@@ -101,16 +101,19 @@ def checked_state(
             return None
         return (about.st_size, about.st_mtime_ns) if S_ISREG(about.st_mode) else None
 
-    def parts(rows: Rows | DataError | None) -> list[object]:
+    def parts(rows: Rows | DataError | None) -> Iterator[object]:
         if rows is None or isinstance(rows, DataError):
-            return [rows and rows.problems]
-        files = [(str(row.path), row.tags, stamp(row.path)) for row in rows.rows]
-        absent = [row.absent for row in rows.rows if row.absent is not None]
-        return [(rows.tags, rows.findings, rows.no_tags), *files, *absent]
+            yield rows and rows.problems
+            return
+        yield rows.tags, rows.findings, rows.no_tags
+        yield from ((str(row.path), row.tags, stamp(row.path)) for row in rows.rows)
+        yield from (row.absent for row in rows.rows if row.absent is not None)
 
     def digest(parts: Iterable[object]) -> str:
-        text = "".join(map(repr, parts)).encode("utf-8", "backslashreplace")
-        return hashlib.sha256(text).hexdigest()[:16]
+        whole = hashlib.sha256()
+        for part in parts:
+            whole.update(repr(part).encode("utf-8", "backslashreplace"))
+        return whole.hexdigest()[:16]
 
     files = ((str(file), stamp(file)) for file in sorted(masks.rglob("*") if masks else ()))
     train, tested = _read_both(data, val, read)

@@ -82,7 +82,7 @@ def _copy(files: Any, root: str, only: str, copy: Path, address: str) -> None:
     if not listing:
         raise DataError(f"{address}: nothing is there")
     now = {name: [about["size"], *_stamps(about)] for name, about in listing.items()}
-    there = {name: about.st_size for name, about in files_below(copy)}
+    there = {name: entry.stat().st_size for name, entry in files_below(copy)}
     for name in there.keys() - now.keys():
         (copy / name).unlink()
     todo = [
@@ -127,7 +127,7 @@ def _modified(about: Mapping[str, Any]) -> int:
     if isinstance(value, str):
         value = datetime.fromisoformat(value)
     elif isinstance(value, tuple):  # of a zip: year, month, day, hour, minute, second
-        value = datetime(*value, tzinfo=UTC)
+        value = datetime(*value[:6]).replace(tzinfo=UTC)
     return int((value.timestamp() if isinstance(value, datetime) else value) * 1e9)
 
 
