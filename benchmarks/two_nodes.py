@@ -24,7 +24,7 @@ NODES = {"t2m-node-0": "10.77.0.1", "t2m-node-1": "10.77.0.2"}
 # Not compared: times and paths, and what a resumed stage says of itself.
 OWN = {"log.txt", "done.json", ".lock", ".facts.jsonl", "config.toml", "index.html"}
 SETTINGS = {
-    "clusters.source": "demo",
+    "clusters": "demo",
     "classifier.backbone": "test_vit",
     "classifier.weights": "none",
     "classifier.image-size": 64,
@@ -70,7 +70,7 @@ def start(rank: int, scenes: Path, out: Path) -> subprocess.Popen[bytes]:
     first = next(iter(NODES.values()))
     command = f"""ip netns exec {node} {sys.executable} -m torch.distributed.run
         --nnodes 2 --nproc-per-node 1 --rdzv-backend c10d --rdzv-id 1 --local-addr {NODES[node]}
-        --rdzv-endpoint {first}:29511 {__file__} --worker run
+        --rdzv-endpoint {first}:29511 --rdzv-conf is_host={1 - rank} {__file__} --worker run
         --data {scenes}/tags.csv --val {scenes}/val.csv --val-masks {scenes}/masks
         --out {out}""".split()
     command += [word for key, value in SETTINGS.items() for word in (f"--{key}", str(value))]

@@ -179,7 +179,7 @@ class Facts:
         """The stored facts of one kind."""
         with self._lock:
             if what not in self._known:
-                pairs = self._lines(f'["{what} ')
+                pairs = self._lines(f"[{json.dumps(what)[:-1]} ")
                 self._known[what] = {key: line[end + 2 : -1] for key, end, line in pairs}
             return self._known[what]
 
