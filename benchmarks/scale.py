@@ -26,7 +26,7 @@ from PIL import Image
 
 PAGE = Path(__file__).with_name("scale.md")
 COLORS = {"red": (200, 40, 40), "green": (40, 160, 60), "blue": (50, 70, 200), "gray": (128,) * 3}
-SIZE, IN_FOLDER, VALIDATION = (64, 48), 1000, 200
+SIZE, IN_FOLDER, VALIDATION, PREDICTED = (64, 48), 1000, 200, 2000
 STEPS = 20  # of each training
 SETTINGS = {
     "clusters": {"source": "none"},
@@ -148,10 +148,10 @@ def again(folder: Path) -> None:
 
 
 def predict(folder: Path) -> None:
-    """Masks of all photos, as if they were new."""
+    """Masks of up to PREDICTED photos, as if they were new."""
     import tag2mask
 
-    photos = [folder / "photos"]
+    photos = sorted((folder / "photos").iterdir())[: PREDICTED // IN_FOLDER]
     tag2mask.load(folder / "run").predict_to(photos, folder / "predicted")
 
 
@@ -229,11 +229,12 @@ def table_rows(found: dict[int, dict[str, dict[str, float]]]) -> dict[str, list[
     memory = [["peak memory [MB]", *numbers, "a photo more [KB]"]]
     for name in PARTS:
         of = {count: found[count][name] for count in counts if name in found[count]}
+        real = {min(n, PREDICTED): one for n, one in of.items()} if name == "predict" else of
         cells = {n: f"{one['cpu']:.1f} ({one['seconds']:.1f})" for n, one in of.items()}
-        per_photo = "-" if name == "masks" else slope(of, "cpu", 1000)  # not all were made
+        per_photo = "-" if name == "masks" else slope(real, "cpu", 1000)  # not all were made
         times.append([name, *(cells.get(n, "-") for n in counts), per_photo])
         cells = {n: f"{one['mb']:.0f}" for n, one in of.items()}
-        memory.append([name, *(cells.get(n, "-") for n in counts), slope(of, "mb", 1024)])
+        memory.append([name, *(cells.get(n, "-") for n in counts), slope(real, "mb", 1024)])
     return {"scale-time": times, "scale-memory": memory}
 
 
@@ -243,7 +244,8 @@ def write_page(out: Path, page: Path) -> None:
     found = {count: json.loads(file.read_text()) for count, file in files.items()}
     made = max(part["masks"] for parts in found.values() for part in parts.values())
     about = (
-        f"Of more than {made:,} photos, the other masks were written directly. Measured on "
+        f"Of more than {made:,} photos, the other masks were written directly; at most "
+        f"{PREDICTED:,} are predicted. Measured on "
         f"{os.cpu_count()} CPU cores ({platform.machine()}) that other work shared, "
         f"{time.strftime('%Y-%m-%d')}."
     )

@@ -9,20 +9,22 @@ compared, byte by byte. It needs the rights to make namespaces (root).
 
 import argparse
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tag2mask.config import STAGE_NAMES
 from tag2mask.demo.scenes import make_scenes
 
+WAIT = 1.0  # seconds from the start of a stage to the kill
 NODES = {"t2m-node-0": "10.77.0.1", "t2m-node-1": "10.77.0.2"}
-# Not compared: times and paths, and what a resumed stage says of itself.
-OWN = {"log.txt", "done.json", ".lock", ".facts.jsonl", "config.toml", "index.html"}
+# Not compared: they hold times, or the name of the run folder.
+OWN = {"log.txt", "done.json", ".lock", ".facts.jsonl", "config.toml", "index.html", "README.md"}
 SETTINGS = {
     "clusters": "demo",
     "classifier.backbone": "test_vit",
@@ -84,30 +86,42 @@ def start(rank: int, scenes: Path, out: Path) -> subprocess.Popen[bytes]:
     )
 
 
+def switch_off(rank: int) -> None:
+    """Kill all processes of a machine at once."""
+    command = ["ip", "netns", "pids", list(NODES)[rank]]
+    for pid in subprocess.run(command, capture_output=True, text=True, check=True).stdout.split():
+        with suppress(ProcessLookupError):
+            os.kill(int(pid), signal.SIGKILL)
+
+
 def run_both(scenes: Path, out: Path, kill_in: str = "") -> bool:
-    """Start both machines; kill the second in a stage. Returns whether the run was completed."""
+    """Start both machines; switch the second off in a stage. Whether the run was completed."""
     nodes = [start(rank, scenes, out) for rank in range(2)]
-    part = out / f".{kill_in}.part"
     killed = False
     while any(node.poll() is None for node in nodes):
-        if kill_in and not killed and part.exists():
-            time.sleep(0.5)  # not always at the same place
+        if kill_in and not killed and (out / f".{kill_in}.part").exists():
+            time.sleep(WAIT)
+            switch_off(1)
             killed = True
-            os.killpg(nodes[1].pid, signal.SIGKILL)
-        if killed or any(node.poll() for node in nodes):  # as Slurm does: one failed, all end
+        if killed or any(node.poll() for node in nodes):  # one has failed: as Slurm, end the others
             end = time.monotonic() + 20
             while nodes[0].poll() is None and time.monotonic() < end:
                 time.sleep(0.1)
-            for node in nodes:
-                if node.poll() is None:
-                    os.killpg(node.pid, signal.SIGKILL)
-        time.sleep(0.02)
+            for rank in range(2):
+                switch_off(rank)
+        time.sleep(0.01)
     return all(node.wait() == 0 for node in nodes)
 
 
 def files_of(out: Path) -> dict[str, bytes]:
+    """The contents of all files; of the figures of a training, without their times."""
     files = (file for file in out.rglob("*") if file.is_file() and file.name not in OWN)
-    return {file.relative_to(out).as_posix(): file.read_bytes() for file in files}
+    found = {file.relative_to(out).as_posix(): file.read_bytes() for file in files}
+    time = rb'"seconds_per_step": [^,]*, '
+    return {
+        name: re.sub(time, b"", value) if name.endswith("metrics.jsonl") else value
+        for name, value in found.items()
+    }
 
 
 def worker(argv: list[str]) -> int:

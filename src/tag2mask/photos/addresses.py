@@ -112,7 +112,7 @@ def _get(files: Any, copy: Path, listing: Mapping[str, Any], name: str) -> None:
 def _inside(name: str, root: str, address: str) -> str:
     """The path of a file from `root`. Raises DataError if it leads out of it."""
     inner = name.removeprefix(root).lstrip("/").removeprefix("./")
-    if not inner or ".." in inner.split("/") or "\\" in inner or os.path.isabs(inner):  # noqa: PTH117
+    if not inner or ".." in inner.split("/") or "\\" in inner or Path(inner).is_absolute():
         raise DataError(f"{address}: the name {name!r} cannot be that of a file here")
     return inner
 
