@@ -32,7 +32,8 @@ class DataSettings(Settings):
     form: str = "auto"
     """The form of the data set, as `tag2mask tags` names it. auto: find out."""
     images: Path | None = None
-    """Folder of the photos; the folders in it are searched too. Without it: where the tags are."""
+    """Folder of the photos, or its address (s3://bucket/photos, photos.zip); the folders in it are
+    searched too. Without it: where the tags are."""
     file_column: str | None = None
     """Table: the column with the file names: its name, or its number (1, 2, ...). Without it: find
     out."""

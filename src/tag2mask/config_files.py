@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from tag2mask.config import Config, Settings
 from tag2mask.errors import ConfigError, RunError
-from tag2mask.files import write_text
+from tag2mask.files import is_address, write_text
 
 RECIPES = Path(__file__).parent / "recipes"
 PATH_OR_WORD = {"source", "weights", "classes"}  # these settings hold a word or the name of a file
@@ -127,7 +127,8 @@ def with_whole_paths(config: Config) -> Config:
             names = type(value).model_fields.keys() - {"out", "recipe"}
             return value.model_copy(update={n: absolute(getattr(value, n), n) for n in names})
         is_file = key in PATH_OR_WORD and Path(value).suffix and Path(value).is_file()
-        return type(value)(Path(value).resolve()) if isinstance(value, Path) or is_file else value
+        is_path = isinstance(value, Path) and not is_address(value)
+        return type(value)(Path(value).resolve()) if is_path or is_file else value
 
     return Config.model_validate(absolute(config))
 

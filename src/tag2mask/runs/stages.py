@@ -24,7 +24,7 @@ from tag2mask.photos.table import IGNORE, Photo, Table
 from tag2mask.processes import barrier, cores, rank, ranks
 from tag2mask.progress import console, log, track
 from tag2mask.runs.continued import keep_masks, note_made, start
-from tag2mask.runs.corrected import CORRECTED, training_masks, write_kept
+from tag2mask.runs.corrected import CORRECTED, FINGERPRINT, training_masks, write_kept
 from tag2mask.runs.folder import (
     CHECKPOINT,
     CLUSTERS,
@@ -136,8 +136,8 @@ def masks(run: Run, folder: Path) -> Counts:
     }
     about["finds"] = finds = judge_masks(run, folder, small)
     write_json(folder / MASKS, about)
-    note_made(run, folder)
-    return {"photos": len(table), "empty": finds and finds["tagged"]["empty"]}
+    empty = finds and finds["tagged"]["empty"]
+    return {"photos": len(table), "empty": empty, FINGERPRINT: note_made(run, folder)}
 
 
 def _labels(run: Run) -> str:
