@@ -30,6 +30,8 @@ class OnnxNetwork:
     `tag2mask export`.
     """
 
+    in_threads = False  # ONNX Runtime has threads of its own
+
     def __init__(self, path: Path | str):
         self.path = Path(path).absolute()
         about = self._open().get_modelmeta().custom_metadata_map

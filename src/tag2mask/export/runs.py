@@ -53,6 +53,8 @@ def export_run(
 class _Recorder:
     """In place of a network, it keeps the batches that the network would get."""
 
+    in_threads = False
+
     def __init__(self, network: OnnxNetwork):
         self.network, self.settings, self.classes = network, network.settings, network.classes
         self.batches: list[np.ndarray] = []

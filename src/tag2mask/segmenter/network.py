@@ -42,6 +42,11 @@ class Segmenter(nn.Module):
         """The nearest side of a photo that the network takes [pixels]."""
         return self.backbone.side(pixels)
 
+    @property
+    def in_threads(self) -> bool:
+        """Whether several threads should call `run` at once, with one core each: on a CPU."""
+        return next(self.parameters()).device.type == "cpu"
+
     @torch.inference_mode()
     def run(self, batch: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         """`probabilities` of arrays: (B, 3, H, W) float32 to (B, C, *size) float32."""
