@@ -19,7 +19,7 @@ from tag2mask.cli import main
 from tag2mask.crf import backend
 from tag2mask.errors import ConfigError, DataError, RunError
 from tag2mask.export import files
-from tag2mask.export.files import export_network
+from tag2mask.export.network_file import export_network
 from tag2mask.export.onnx_network import OnnxNetwork
 from tag2mask.export.runs import measure_cost, quantize
 from tag2mask.photos.masks import read_mask

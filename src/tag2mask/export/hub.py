@@ -67,7 +67,7 @@ def write_files(
     run: "Run", folder: Path, name: str, license: str | None, data_license: str | None
 ) -> None:
     """Write what `push` sends."""
-    from tag2mask.export.files import describe, export_network
+    from tag2mask.export.network_file import describe, export_network
     from tag2mask.report.card import card_text
     from tag2mask.segmenter.heads import save_segmenter
 

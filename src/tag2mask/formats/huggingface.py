@@ -5,13 +5,12 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from types import ModuleType
 from typing import Any
 
 from PIL import Image
 
 from tag2mask.config import DataSettings
-from tag2mask.errors import DataError
+from tag2mask.errors import DataError, import_extra
 from tag2mask.files import write_text
 from tag2mask.formats.exports import class_name
 from tag2mask.formats.pictures import plain_name
@@ -211,18 +210,10 @@ def _open(file: Path) -> Any:
     try:
         if not file.is_file():  # a pipe may have no end
             raise DataError(f"{file}: not a readable parquet file (it is no file)")
-        table = _pyarrow().ParquetFile(file)
+        parquet = import_extra("pyarrow.parquet", "parquet", "a parquet file")
+        table = parquet.ParquetFile(file)
     except (OSError, ValueError) as error:
         raise DataError(f"{file}: not a readable parquet file ({error})") from None
     if (rows := table.metadata.num_rows) > MOST_ROWS:
         raise DataError(f"{file}: has {rows} rows, at most {MOST_ROWS} are read; split it")
     return table
-
-
-def _pyarrow() -> ModuleType:
-    try:
-        from pyarrow import parquet
-    except ImportError:
-        do = "install it with: pip install 'tag2mask[parquet]'"
-        raise DataError(f"parquet files need pyarrow; {do}") from None
-    return parquet

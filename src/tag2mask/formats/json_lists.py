@@ -14,15 +14,9 @@ from tag2mask.formats.exports import Export, class_list, class_name, confidence,
 from tag2mask.formats.json_files import load_json, peek_json
 from tag2mask.formats.rows import Rows, Tags
 from tag2mask.formats.tables import rows_from_objects
+from tag2mask.forms import bullets
 
-FORMS = (
-    "COCO and COCO Camera Traps (images, annotations, categories)",
-    "Label Studio's JSON and JSON-MIN",
-    "FiftyOne's labels.json (labels)",
-    "mmpretrain (data_list)",
-    'a dictionary: {"a.jpg": ["cat", "dog"], "b.jpg": {"cat": 1, "dog": 0}}',
-    'a list: [{"file_name": "a.jpg", "tags": ["cat", "dog"]}]',
-)
+JSON_FORMS = ("coco", "label-studio", "fiftyone", "mmpretrain", "json")
 
 
 def is_mmpretrain(path: Path) -> bool:
@@ -69,7 +63,7 @@ def read_json(path: Path, settings: DataSettings) -> Rows:
     kind = {"dict": f"an object {keys}", "list": "a list", "NoneType": "null"}.get(kind, kind)
     if isinstance(value, dict) and "shapes" in value:
         raise DataError(f"{path}: one file of LabelMe; give the folder in which it is")
-    forms = "".join(f"\n  - {form}" for form in FORMS)
+    forms = bullets(JSON_FORMS)
     raise DataError(f"{path}: {kind}, in no form that is known; the JSON forms are{forms}")
 
 

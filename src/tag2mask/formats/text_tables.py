@@ -13,11 +13,12 @@ from typing import Any, BinaryIO, NamedTuple
 
 from tag2mask.config import DataSettings
 from tag2mask.errors import DataError
+from tag2mask.formats.cells import CellError
 from tag2mask.formats.columns import is_column_name
 from tag2mask.formats.json_files import unique_keys
 from tag2mask.formats.pictures import Pictures, looks_like_picture
 from tag2mask.formats.rows import Rows
-from tag2mask.formats.tables import Fault, rows_from_objects, rows_from_records
+from tag2mask.formats.tables import rows_from_objects, rows_from_records
 from tag2mask.photos.table import tag_key
 
 SEPARATORS = ",;\t|"
@@ -71,7 +72,7 @@ class _Lines:
     def __init__(self, path: Path, encoding: str):
         self.path, self.encoding = path, encoding
 
-    def __iter__(self) -> Iterator[dict[str, Any] | Fault]:
+    def __iter__(self) -> Iterator[dict[str, Any] | CellError]:
         with self.path.open(encoding=self.encoding) as lines:
             for line in lines:
                 if not line.strip():
@@ -81,9 +82,9 @@ class _Lines:
                     value = json.loads(line, object_pairs_hook=unique_keys)
                 except (ValueError, RecursionError) as error:
                     what = f"not valid JSON ({getattr(error, 'msg', error)})"
-                    yield Fault(what, "write one JSON object in each line")
+                    yield CellError(what, "write one JSON object in each line")
                 else:
-                    fault = Fault(f"not a JSON object: {line[:40].strip()!r}")
+                    fault = CellError(f"not a JSON object: {line[:40].strip()!r}")
                     yield value if isinstance(value, dict) else fault
 
 
@@ -209,7 +210,7 @@ def _has_picture(cells: Sequence[str]) -> bool:
     return any(looks_like_picture(c) and not any(s in c for s in SEPARATORS) for c in cells)
 
 
-def _records(path: Path, encoding: str, dialect: Dialect) -> Iterator[list[str] | Fault]:
+def _records(path: Path, encoding: str, dialect: Dialect) -> Iterator[list[str] | CellError]:
     """The records of the file; after a fault there are no more."""
     with path.open(encoding=encoding, newline="") as stream:
         for _ in range(dialect.skipped):
@@ -218,4 +219,4 @@ def _records(path: Path, encoding: str, dialect: Dialect) -> Iterator[list[str] 
         try:
             yield from dialect.cells(stream)
         except csv.Error as error:
-            yield Fault(f"not valid CSV ({error})", "look for a quote that is not closed")
+            yield CellError(f"not valid CSV ({error})", "look for a quote that is not closed")

@@ -202,9 +202,9 @@ def make_strip(
     picture = picture.resize(size, Image.Resampling.LANCZOS)
     numbers = [classes.index(tag) for tag in photo.tags]
     panels = []
-    if scores and (maps := scores(photo)) is not None:
+    if scores and (score_maps := scores(photo)) is not None:
         for number in numbers[:MOST_HEATMAPS]:
-            heat = _data_uri(heatmap(picture, maps[number]), quality=72)
+            heat = _data_uri(heatmap(picture, score_maps[number]), quality=72)
             panels.append(Panel("heat", classes[number], heat))
     path = mask_path(folder, photo)
     mask = read_mask(path) if path.exists() else None
