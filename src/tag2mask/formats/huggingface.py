@@ -55,11 +55,11 @@ def read_parquet(path: Path, settings: DataSettings) -> Rows:
         objects: list[dict[str, Any]] = []
         for file in files[split]:
             table = _open(file)
-            names = _classes(table)
-            try:
-                objects += [_named(row, names) for row in _records(table, file)]
-            except ValueError as error:
-                raise DataError(f"{file}: {error}") from None
+            classes = _classes(table)
+            for row in _records(table, file):
+                for column in classes.keys() & row.keys():
+                    row[column] = _tags(row[column], classes[column], file)
+                objects.append(row)
         rows[split] = rows_from_objects(files[split][0], objects, settings, "parquet")
     rows["train"].val = rows.get("val")
     return rows["train"]
@@ -145,7 +145,7 @@ def _records(table: Any, file: Path, columns: list[str] | None = None) -> Iterat
 
 
 def _tags(value: Any, classes: Tags, file: Path) -> Tags | None:
-    if value is None or value == -1:  # the Hub's "no label" of test splits
+    if value is None or value == -1:  # nobody looked; the Hub's "no label" of test splits
         return None
     try:
         values = value if isinstance(value, list) else [value]
@@ -172,15 +172,6 @@ def _classes(table: Any) -> dict[str, Tags]:
             elif isinstance(feature, dict):
                 feature = feature.get("feature")
     return classes
-
-
-def _named(row: dict[str, Any], classes: dict[str, Tags]) -> dict[str, Any]:
-    """A row with the names of its classes instead of their numbers."""
-    for column in classes.keys() & row.keys():
-        if (value := row[column]) is not None:  # None: nobody looked
-            values = value if isinstance(value, list) else [value]
-            row[column] = [class_name(one, classes[column]) for one in values]
-    return row
 
 
 def _kind(data: bytes) -> str | None:

@@ -183,31 +183,28 @@ def find_dialect(path: Path, encoding: str, pictures: Pictures) -> Dialect:
 
 def _score(dialect: Dialect, lines: Sequence[str]) -> tuple[bool, bool, float, int]:
     """How well a dialect fits: names of pictures, several columns, equal rows, no quotes left."""
-    records: list[list[str]] = []
-    with suppress(csv.Error):  # the last record may go on after the lines
-        for cells in dialect.cells(lines):
-            if any(cell.strip() for cell in cells):
-                records.append(cells)
+    records = [cells for cells in _start(dialect, lines) if any(map(str.strip, cells))]
     if not records:
         return False, False, 0.0, 0
     width = len(records[0])
     equal = sum(len(cells) == width for cells in records) / len(records)
-    pictures = sum(map(_has_picture, records))
+    pictures = sum(
+        any(looks_like_picture(c) and not any(s in c for s in SEPARATORS) for c in cells)
+        for cells in records
+    )
     named = any(is_column_name(tag_key(cell)) for cell in records[0])
     quoted = sum(cell[:1] == cell[-1:] and cell[:1] in ("'", '"') for r in records for cell in r)
     return named or pictures * 2 > len(records), width > 1, round(equal, 2), -quoted
 
 
+def _start(dialect: Dialect, lines: Sequence[str]) -> Iterator[list[str]]:
+    with suppress(csv.Error):  # the last record may go on after the lines
+        yield from dialect.cells(lines)
+
+
 def _finds_pictures(dialect: Dialect, lines: Sequence[str], pictures: Pictures) -> bool:
-    records: list[list[str]] = []
-    with suppress(csv.Error):
-        records += dialect.cells(lines)
-    with_picture = sum(any(cell and pictures.there(cell) for cell in cells) for cells in records)
-    return with_picture * 2 >= len(records) > 0
-
-
-def _has_picture(cells: Sequence[str]) -> bool:
-    return any(looks_like_picture(c) and not any(s in c for s in SEPARATORS) for c in cells)
+    found = [any(c and pictures.there(c) for c in cells) for cells in _start(dialect, lines)]
+    return sum(found) * 2 >= len(found) > 0
 
 
 def _records(path: Path, encoding: str, dialect: Dialect) -> Iterator[list[str] | CellError]:

@@ -31,8 +31,8 @@ def class_lists(path: Path) -> dict[str, dict[str, Path]]:
         name, _, split = file.stem.rpartition("_")
         if name and split in SPLITS and file.suffix == ".txt":
             lists[split][name] = file
-    named = [file for own in lists.values() for file in own.values()]
-    return lists if any(LINE.fullmatch(_first(file)) for file in named) else {}
+    firsts = (start_of(file, 1000) for own in lists.values() for file in own.values())
+    return lists if any(LINE.fullmatch(text.partition("\n")[0].strip()) for text in firsts) else {}
 
 
 def read_class_lists(path: Path, settings: DataSettings) -> Rows:
@@ -65,7 +65,3 @@ def read_class_lists(path: Path, settings: DataSettings) -> Rows:
                 export.add(picture, split, present, unknown=unknown, split=place)
     val = ", *_val.txt for validation" if train == "train" and "val" in lists else ""
     return export.finish(f"VOC lists of {len(classes)} classes, *_{train}.txt{val}", classes)
-
-
-def _first(file: Path) -> str:
-    return start_of(file, 1000).partition("\n")[0].strip()
