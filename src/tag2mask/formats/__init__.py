@@ -18,18 +18,22 @@ from tag2mask.formats.cloud import is_manifest, is_vertex, read_manifest, read_v
 from tag2mask.formats.coco import instances_file, read_coco
 from tag2mask.formats.cvat import read_cvat
 from tag2mask.formats.excel import read_xlsx
-from tag2mask.formats.fiftyone import fiftyone_file, read_fiftyone
-from tag2mask.formats.folders import is_folder, read_folder
+from tag2mask.formats.folders import Reader, is_folder, read_folder, read_split, split_folders
 from tag2mask.formats.huggingface import parquet_files, read_parquet
-from tag2mask.formats.json_lists import is_mmpretrain, read_json, read_mmpretrain, read_yaml
+from tag2mask.formats.json_lists import (
+    fiftyone_file,
+    is_mmpretrain,
+    read_fiftyone,
+    read_json,
+    read_mmpretrain,
+    read_yaml,
+)
 from tag2mask.formats.keywords import is_keywords, read_keywords
 from tag2mask.formats.label_studio import is_label_studio, read_label_studio
 from tag2mask.formats.labelme import is_labelme, read_labelme
 from tag2mask.formats.rows import Rows, count_tags, known_tags, many_objects, to_table
-from tag2mask.formats.splits import Reader, read_split, split_folders
 from tag2mask.formats.text_tables import read_csv, read_jsonl
-from tag2mask.formats.voc import is_voc, read_voc
-from tag2mask.formats.voc_lists import class_lists, read_class_lists
+from tag2mask.formats.voc import class_lists, is_voc, read_class_lists, read_voc
 from tag2mask.formats.yolo import read_yolo, yolo_file
 from tag2mask.forms import FORMS, bullets
 from tag2mask.photos.table import Table
