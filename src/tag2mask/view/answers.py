@@ -135,7 +135,8 @@ def jpeg(image: Image.Image) -> bytes:
 
 def packed(request: Request, value: Any) -> Response:
     """A value as JSON."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    # A browser cannot read NaN and Infinity.
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     body = text.encode("utf-8", "backslashreplace")
     return compressed(request, body, "application/json", FRESH)
 

@@ -286,11 +286,13 @@ class Gallery:
         """The mean background threshold of a photo's tags, in 0-1 of the highest score; None if
         masks.scores has none."""
         stored = self.scores(shown) if self.run.config.masks.scores == "logits" else None
-        if not stored or len(stored[1]) < 2:
+        if not stored:
             return None
-        # A tag's highest relative score is 1, so its share of tag and background gives both.
-        tags, background = stored[1][1:], stored[1][0]
-        return float((background / tags).amin((1, 2)).mean())
+        # A tag's highest relative score is 1, so its share of tag and background gives both. A tag
+        # may have no score anywhere.
+        background, *tags = stored[1]
+        thresholds = [float((background / tag).amin()) for tag in tags if tag.any()]
+        return sum(thresholds) / len(thresholds) if thresholds else None
 
     # ---- the run ---------------------------------------------------------------------------------
 
