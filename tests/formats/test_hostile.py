@@ -176,6 +176,8 @@ def test_a_long_text_beside_a_picture_is_no_list_of_tags(tmp_path):
     picture(tmp_path / "a.jpg")
     write(tmp_path / "a.txt", ",".join(f"word{i}" for i in range(500_000)))
     assert "a.txt: has more than 4 MB" in fault(tmp_path)
+    data = write(tmp_path / "yolo" / "data.yaml", "names: [cat]\n#" + "-" * (1 << 24))
+    assert "data.yaml: has more than 16 MB" in fault(data)
 
 
 def test_ten_thousand_columns_are_not_listed(tmp_path, capsys):
