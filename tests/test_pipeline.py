@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 import tag2mask
 import tag2mask.cli
-from tag2mask.config import STAGE_NAMES as STAGES
+from tag2mask.config import STAGE_NAMES
 from tag2mask.config_files import load_recipe, make_config, merged
 from tag2mask.demo.scenes import make_scenes
 from tag2mask.errors import ConfigError, DataError, RunError, Tag2MaskError, TrainingError
@@ -79,7 +79,7 @@ def finished(scenes, tmp_path_factory, few_steps):
     return tag2mask.run(out=tmp_path_factory.mktemp("runs") / "whole", **data(scenes), **SETTINGS)
 
 
-MIDDLE_STAGES = STAGES[1:-1]
+MIDDLE_STAGES = STAGE_NAMES[1:-1]
 
 
 def log_lines(folder, count):
@@ -108,7 +108,7 @@ def test_every_artefact_is_there_and_says_what_it_is(finished):
         "log.txt",
     }
     assert json.loads((folder / "clusters/clusters.json").read_text())["clusters"]["animals"]
-    for stage in STAGES:
+    for stage in STAGE_NAMES:
         done = json.loads((folder / stage / "done.json").read_text())
         assert done["seconds"] >= 0 and done["versions"]["torch"]
     masks = sorted((folder / "masks").glob("*.png"))
@@ -273,7 +273,7 @@ def contents(folder):
     }
 
 
-def rerun(folder, scenes, stages=STAGES, **changes):
+def rerun(folder, scenes, stages=STAGE_NAMES, **changes):
     from tag2mask.api import run_config
 
     values = merged(
@@ -477,7 +477,7 @@ def test_a_run_that_never_started_leaves_no_folder(tmp_path):
     for data in ("tags.csv", "absent.csv"):
         with pytest.raises(DataError):
             tag2mask.run(tmp_path / data, tmp_path / "r", **SETTINGS)
-    for stages in (STAGES, ["report"]):
+    for stages in (STAGE_NAMES, ["report"]):
         with pytest.raises(ConfigError):
             rerun(tmp_path / "r", tmp_path, stages, data=None)
     assert not (tmp_path / "r").exists()

@@ -18,7 +18,7 @@ from tag2mask.demo.scenes import make_scenes
 
 READERS = 4  # processes that read photos, whatever the number of cores
 # Without the check of the data before them, which may look at true masks and keeps nothing of them.
-STAGES = """
+SCRIPT = """
 import multiprocessing, os, sys
 from pathlib import Path
 photos = sys.argv[1] + "/photos/"
@@ -88,7 +88,7 @@ def watched(folder: Path):
 
 
 def run(scenes: Path, out: Path) -> None:
-    (out.parent / "stages.py").write_text(STAGES)
+    (out.parent / "stages.py").write_text(SCRIPT)
     command = [sys.executable, out.parent / "stages.py", scenes, str(READERS), out]
     done = subprocess.run(
         command,

@@ -93,9 +93,9 @@ def read_bytes(path: Path, most: float = MOST_BYTES) -> bytes:
     try:
         if path.exists() and not (path.is_file() or path.is_dir()):
             raise DataError(f"{path}: cannot be read (it is no file)")
-        if (size := path.stat().st_size) > most:
-            what = f"has {size / 2**30:.1f} GB, at most {most / 2**30:.0f} are read"
-            raise DataError(f"{path}: {what}")
+        if path.stat().st_size > most:
+            limit = f"{most / 2**30:.0f} GB" if most >= MOST_BYTES else f"{most / 2**20:.0f} MB"
+            raise DataError(f"{path}: has more than {limit}")
         return path.read_bytes()
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tag2mask.config import SegmenterSettings
-from tag2mask.errors import ConfigError, DataError
+from tag2mask.errors import ConfigError, DataError, import_extra
 from tag2mask.photos.resize import enlarged
 from tag2mask.processes import cores
 
@@ -59,13 +59,7 @@ class OnnxNetwork:
         self._open()
 
     def _open(self) -> Any:
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise ConfigError(
-                "ONNX Runtime is missing, which reads .onnx files: "
-                f"pip install 'tag2mask[predict]' ({error})"
-            ) from None
+        onnxruntime = import_extra("onnxruntime", "predict", "an .onnx file", ConfigError)
         if not self.path.is_file():
             raise DataError(f"{self.path}: no such file")
         options = onnxruntime.SessionOptions()
