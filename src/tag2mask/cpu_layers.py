@@ -124,7 +124,7 @@ class FoldedConv(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         weight, bias = self.weight, self.bias
         if self.is_same:
-            x = pad_same(x, self.kernel_size, self.stride, self.dilation)
+            x = pad_same(x, list(self.kernel_size), list(self.stride), list(self.dilation))
         if _is_folded(self.norm, x):
             weight, bias = self._folded()
             if self.has_slow_gradient and _has_gradient(x):
