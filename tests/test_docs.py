@@ -438,6 +438,22 @@ def test_what_a_script_makes_is_up_to_date(script, maker, page):
     assert made == (ROOT / "docs" / page).read_text(encoding="utf-8"), f"run python docs/{script}"
 
 
+def test_plots_are_those_of_the_tables():
+    drawn = runpy.run_path(str(ROOT / "docs/research/draw.py"))
+    for name in drawn["PLOTS"]:
+        stored = (ROOT / f"docs/research/{name}.svg").read_text(encoding="utf-8")
+        assert drawn["plot"](name) == stored, "run python docs/research/draw.py"
+
+
+def test_sentences_of_the_research_page_are_short():
+    text = (ROOT / "docs/research/what-holds-masks-back.md").read_text(encoding="utf-8")
+    text = re.sub(r"!\[.*\]\(.*\)|^#.*$", "\n", text, flags=re.MULTILINE)
+    text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", text)
+    for paragraph in re.split(r"\n\s*\n|\n- ", text):
+        for sentence in re.split(r"(?<=[.?!:]) (?=[A-Z`*\d])", paragraph.replace("\n", " ")):
+            assert len(sentence.split()) <= 25, sentence
+
+
 @pytest.mark.slow
 def test_the_site_is_built_without_a_warning(tmp_path):
     """Links within it, functions that it shows, and equations: a fault is a warning of Sphinx."""

@@ -55,8 +55,7 @@ SETTINGS = {
         "steps": 20,
         "rounds": 2,
         "balanced": True,
-        "lr": 0.01,
-        "weight_decay": 2.5e-4,
+        "lr": 1e-3,
         "image_size": 65,
         "crf": {"iterations": 1},
     },
@@ -139,11 +138,10 @@ def test_every_artefact_is_there_and_says_what_it_is(finished):
 def test_a_segmenter_made_before_there_were_heads_is_up_to_date():
     """It is a DeepLabV2; only who asks for another head trains again."""
     now = {"segmenter": load_recipe("photos").segmenter.model_dump(mode="json")}
-    newer = ("head", "width")
-    then = {k: v for k, v in now["segmenter"].items() if k not in newer}
-    assert _same({"inputs": {"segmenter": then}}, now)
-    now["segmenter"]["head"] = "fpn"
+    then = {k: v for k, v in now["segmenter"].items() if k != "head"}
     assert not _same({"inputs": {"segmenter": then}}, now)
+    now["segmenter"]["head"] = "deeplab_v2"
+    assert _same({"inputs": {"segmenter": then}}, now)
 
 
 def test_given_tags_bound_the_pseudo_masks(finished):
@@ -441,16 +439,15 @@ def test_a_segmenter_of_no_use_is_refused_and_the_earlier_one_stays(
 ):
     """Weights that call all pixels background, as a training with a wrong learning rate leaves."""
     from tag2mask.evaluate.advice import refusal
-    from tag2mask.segmenter.deeplab import DeepLabV2
+    from tag2mask.segmenter.heads import create_segmenter
 
     folder = copy_of(finished, tmp_path)
     before = (folder / "segmenter/model.safetensors").read_bytes()
 
     def train(table, masks, settings, *arguments):
-        model = DeepLabV2(settings, table.classes)
-        for head in model.heads:
-            head.weight.data.zero_()
-            head.bias.data[:] = 9.0 * (torch.arange(table.num_classes) == 0)
+        model = create_segmenter(settings, table.classes)
+        model.classify.weight.data.zero_()
+        model.classify.bias.data[:] = 9.0 * (torch.arange(table.num_classes) == 0)
         return model.eval()
 
     monkeypatch.setattr("tag2mask.evaluate.refusal", refusal)

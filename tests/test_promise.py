@@ -47,7 +47,7 @@ if __name__ == "__main__":
                        "token_width": 16, "epochs": 2, "batch_size": 8},
         "masks": {"image_size": 64, "crf": {"iterations": 2}},
         "segmenter": {"crop_size": 65, "batch_size": 4, "steps": 20, "rounds": 2, "balanced": True,
-                      "lr": 0.01, "weight_decay": 2.5e-4, "image_size": 65,
+                      "lr": 1e-3, "image_size": 65,
                       "crf": {"iterations": 1}},
     })
     for stage in ("clusters", "classifier", "masks", "segmenter"):

@@ -179,3 +179,34 @@ def test_tiles(copy, tmp_path, shared):
     lines = table(copy, "tiles")
     assert [line for line in lines if line.startswith("| with the good tiles | 0 |")]
     assert len([line for line in lines if line.startswith("| without them |")]) == 2
+
+
+@pytest.mark.slow
+def test_scale(copy, tmp_path, monkeypatch, few_steps):
+    """Every part runs, in one process: most of their time is the start of each."""
+    import tag2mask.classifier.train
+
+    monkeypatch.syspath_prepend(copy / "benchmarks")
+    import scale
+
+    monkeypatch.setattr(tag2mask.classifier.train, "_phases", tag2mask.classifier.train._phases)
+    monkeypatch.setattr(scale, "STEPS", 2)
+    monkeypatch.setattr(scale, "VALIDATION", 2)
+    monkeypatch.setitem(scale.SETTINGS["segmenter"], "steps", 2)
+    parts = []
+
+    def measure(part, folder):
+        scale.PARTS[part](folder)
+        parts.append(part)
+        return {"seconds": 2.0 * len(parts), "cpu": 1.0, "mb": 50.0 + len(parts)}
+
+    monkeypatch.setattr(scale, "measure", measure)
+    words = ["--counts", "16", "--whole", "2", "--table", "8", "--out", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["scale.py", *words])
+    scale.main()
+    assert parts == [*scale.PARTS, "table"]
+    log = (tmp_path / "16" / "run" / "log.txt").read_text()
+    assert "masks: resumes" in log and log.count("done already") == 7, "a real second start"
+    assert len(list((tmp_path / "16" / "predicted").rglob("*.png"))) == 16
+    page = (copy / "benchmarks" / "scale.md").read_text(encoding="utf-8")
+    assert "| predict | - | 1.0 (22.0) | - |" in page and "| 8 | 16 |" in page

@@ -280,7 +280,7 @@ def _replay_clusters(file: ClusterFile) -> None:
 
     clusters, votings = replay(file)
     show(_cluster_tree(clusters))
-    if clusters != load_clusters(file):
+    if clusters.as_mapping != load_clusters(file).as_mapping:
         raise ClusterError(
             f"{file} differs from the result of its transcript, which is shown above"
         )

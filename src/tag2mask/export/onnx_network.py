@@ -30,12 +30,15 @@ class OnnxNetwork:
     `tag2mask export`.
     """
 
+    in_threads = False  # ONNX Runtime has threads of its own
+
     def __init__(self, path: Path | str):
         self.path = Path(path).absolute()
         about = self._open().get_modelmeta().custom_metadata_map
         try:
             self.about = {key: json.loads(value) for key, value in about.items()}
             self.classes: tuple[str, ...] = tuple(self.about["classes"])
+            self.small: tuple[int, ...] = tuple(self.about.get("small", ()))
             self.settings = SegmenterSettings.model_validate(self.about["settings"])
             self._mean = np.array(self.about["mean"], np.float32).reshape(1, 3, 1, 1)
             self._size: int | None = self.about["size"]

@@ -53,9 +53,12 @@ def export_run(
 class _Recorder:
     """In place of a network, it keeps the batches that the network would get."""
 
+    in_threads = False
+
     def __init__(self, network: OnnxNetwork):
         self.network, self.settings, self.classes = network, network.settings, network.classes
         self.batches: list[np.ndarray] = []
+        self.small: tuple[int, ...] = ()
         self.side = network.side
 
     def to(self, device: Any) -> "_Recorder":

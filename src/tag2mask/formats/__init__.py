@@ -36,6 +36,7 @@ from tag2mask.formats.text_tables import read_csv, read_jsonl
 from tag2mask.formats.voc import class_lists, is_voc, read_class_lists, read_voc
 from tag2mask.formats.yolo import read_yolo, yolo_file
 from tag2mask.forms import FORMS, bullets
+from tag2mask.photos.addresses import local_copy
 from tag2mask.photos.table import Table
 
 DEFAULTS = DataSettings()
@@ -121,11 +122,14 @@ def read_rows(
     outlines: bool = False,
 ) -> Rows:
     """The rows of a data set in the file's order, with the tags that the settings choose, and the
-    faults that the reader met.
+    faults that the reader met. What is at an address or in an archive is copied first.
 
     `tags`: for a validation set, the tags of the training photos. Outlines that people drew are
     kept only with `outlines`: `convert` makes true masks of them.
     """
+    if settings.images:
+        settings = settings.model_copy(update={"images": local_copy(settings.images)})
+    path = local_copy(path, beside=settings.images is None)
     rows = _read(path, settings, outlines)
     if settings.images and rows.form.partition(":")[0] in ("folder", "split", "keywords"):
         what = "photos.images is not used: the data are the folder of the photos themselves"
