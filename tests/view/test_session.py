@@ -23,7 +23,7 @@ def value(server, path):
     return json.loads(body)
 
 
-def wait(server, enough, seconds=30):
+def wait(server, enough, seconds=120):
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         run = value(server, "/api/run")
