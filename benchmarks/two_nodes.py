@@ -94,13 +94,19 @@ def switch_off(rank: int) -> None:
             os.kill(int(pid), signal.SIGKILL)
 
 
+def read_log(out: Path) -> str:
+    """log.txt, which says when a stage starts or resumes."""
+    return (out / "log.txt").read_text() if (out / "log.txt").exists() else ""
+
+
 def run_both(scenes: Path, out: Path, kill_in: str = "") -> bool:
     """Start both machines; switch the second off in a stage. Whether the run was completed."""
+    before = len(read_log(out))
     nodes = [start(rank, scenes, out) for rank in range(2)]
     killed = False
     while any(node.poll() is None for node in nodes):
-        if kill_in and not killed and (out / f".{kill_in}.part").exists():
-            time.sleep(WAIT)
+        if kill_in and not killed and f"{kill_in}: " in read_log(out)[before:]:
+            time.sleep(WAIT if kill_in != "clusters" else 0)
             switch_off(1)
             killed = True
         if killed or any(node.poll() for node in nodes):  # one has failed: as Slurm, end the others
@@ -144,7 +150,7 @@ def main() -> int:
     make_scenes(scenes, num_train=40, num_val=8, size=96, seed=0)
     with two_networks():
         whole, killed = options.out / "whole", options.out / "killed"
-        assert run_both(scenes, whole), f"see {options.out}/whole-0.log"
+        assert (whole / "report").exists() or run_both(scenes, whole), f"see {options.out}/whole-0.log"
         for stage in options.stages:
             done = run_both(scenes, killed, kill_in=stage)
             print(f"{stage}: {'was too fast to kill' if done else 'killed, both stopped'}")
