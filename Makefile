@@ -7,8 +7,8 @@ demo: $(VENV)/installed
 	$(RUN)tag2mask demo --out runs/demo
 
 test: $(VENV)/installed
-	$(RUN)ruff check src tests benchmarks docs
-	$(RUN)ruff format --check src tests benchmarks docs
+	$(RUN)ruff check src tests benchmarks docs examples
+	$(RUN)ruff format --check src tests benchmarks docs examples
 	$(RUN)mypy
 	OMP_NUM_THREADS=1 $(RUN)pytest
 

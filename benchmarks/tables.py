@@ -15,6 +15,7 @@ import shutil
 from collections.abc import Callable, Iterable
 from datetime import date
 from pathlib import Path
+from statistics import mean
 
 from domain_tables import DOMAIN_TABLES
 from domains import SCORED, result_row
@@ -245,9 +246,10 @@ def measured(results: Results) -> list[str]:
     lines = [
         "On the same photos, weights, epochs and seeds, the masks of `photos` have "
         f"**{ratio(photos, spread)} times** the mIoU of class",
-        "activation maps (CAM) that are spread and cut in the same way "
-        f"({miou(photos)} and {miou(spread)}), and {ratio(photos, bare)} times that of",
-        f"bare CAM at its best threshold, chosen with true masks ({miou(bare)}).",
+        f"activation maps (CAM) that are spread and cut in the same way: {miou(photos)} and "
+        f"{miou(spread)}. Bare CAM at its best threshold,",
+        f"chosen with true masks, has {miou(bare)}: `photos` has {ratio(photos, bare)} times as "
+        "much.",
         "",
     ]
     columns = ("recipe", "for whom", "networks", "needs")

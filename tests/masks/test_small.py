@@ -56,7 +56,7 @@ def test_the_close_scores_point_at_a_thing_of_half_a_patch(net, at):
 
 
 def test_close_scores_keep_the_lstm_from_cudnn(monkeypatch):
-    """On a GPU, the gradient of cuDNN's LSTM is an error in eval mode. Here only the switch shows."""
+    """On a GPU, cuDNN's LSTM has no gradient in eval mode. Here only the switch shows."""
     net = PatchClassifier(ClassifierSettings(backbone="test_efficientnet", weights="none"), 2, 1)
     seen, run = [], net.mixer.forward
     monkeypatch.setattr(
