@@ -76,6 +76,20 @@ def test_each_photo_of_a_batch_has_its_own_close_scores(net):
     torch.testing.assert_close(both, torch.cat(alone), atol=1e-3, rtol=1e-3)
 
 
+def test_the_gradients_need_no_training_mode_on_a_gpu(monkeypatch):
+    """cuDNN refuses the gradient of an LSTM in eval mode, and dropout would change the scores."""
+    net = PatchClassifier(ClassifierSettings(token="none"), 2, 0).eval()
+    seen = []
+
+    def mixed(tokens):
+        seen.append((torch.backends.cudnn.enabled, net.training))
+        return tokens
+
+    monkeypatch.setattr(net.mixer, "forward", mixed)
+    net.close_scores(torch.rand(1, 3, 64, 64), torch.zeros(1, 0), torch.tensor([1]))
+    assert seen == [(False, False)] and torch.backends.cudnn.enabled
+
+
 def test_a_vit_has_no_finer_map_and_no_small_tag():
     vit = PatchClassifier(ClassifierSettings(backbone="test_vit", weights="none"), 3, 2).eval()
     close = vit.close_scores(torch.rand(2, 3, 64, 64), torch.ones(2, 2), torch.tensor([1, 2]))
