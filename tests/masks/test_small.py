@@ -55,19 +55,6 @@ def test_the_close_scores_point_at_a_thing_of_half_a_patch(net, at):
     assert all(parameter.grad is None for parameter in net.parameters())
 
 
-def test_close_scores_keep_the_lstm_from_cudnn(monkeypatch):
-    """On a GPU, cuDNN's LSTM has no gradient in eval mode. Here only the switch shows."""
-    net = PatchClassifier(ClassifierSettings(backbone="test_efficientnet", weights="none"), 2, 1)
-    seen, run = [], net.mixer.forward
-    monkeypatch.setattr(
-        net.mixer, "forward", lambda x: (seen.append(torch.backends.cudnn.enabled), run(x))[1]
-    )
-    image, u = torch.rand(1, 3, 64, 64), torch.ones(1, 1)
-    net.eval().close_scores(image, u, torch.tensor([1]))
-    net.scores(image, u)
-    assert seen == [False, True]
-
-
 def test_each_photo_of_a_batch_has_its_own_close_scores(net):
     images = torch.stack([to_tensor(tile((60, 60), 1)), to_tensor(tile((150, 150), 2))])
     u, tags = torch.zeros(2, 0), torch.tensor([1, 1])
