@@ -1,4 +1,5 @@
-"""How far presets and clusters by embeddings agree with official groups.
+"""How far presets and clusters by embeddings agree with official groups; how stable are those of a
+language model.
 
 `python benchmarks/clusters.py` writes its table of results.md. It needs the extra `offline`; no
 network, no photo.
@@ -6,16 +7,18 @@ network, no photo.
 
 import argparse
 
-from tables import machine, write
+from tables import machine, rule, write
 
 from tag2mask.clusters import PRESETS, Clusters, load_clusters, make_clusters
-from tag2mask.clusters.vote import adjusted_rand, canonical
+from tag2mask.clusters.refine import replay
+from tag2mask.clusters.vote import adjusted_rand, canonical, stability
 from tag2mask.photos.classes import COCO, VOC
 
 SOURCES = {
-    "VOC": (VOC, ("voc", "voc-overlapping", "offline", "random")),
-    "COCO": (COCO, ("coco", "offline", "random")),
+    "VOC": (VOC, ("voc", "voc-overlapping", "voc-llm", "voc-ppc-llm", "offline", "random")),
+    "COCO": (COCO, ("coco", "coco-llm", "offline", "random")),
 }
+BY_LLM = ("voc-llm", "coco-llm", "voc-ppc-llm")  # presets with stored answers
 
 
 def table(official: Clusters, by_source: dict[str, Clusters]) -> list[str]:
@@ -31,6 +34,20 @@ def table(official: Clusters, by_source: dict[str, Clusters]) -> list[str]:
             f"| `{name}` | {clusters.num_clusters} | {single} | {given_away} | {rand:.3f} |"
         )
     return lines
+
+
+def stability_table() -> list[str]:
+    """How far the answers agree, for R = 2, 6 and 10 of them (CPC Table 5)."""
+    columns = ("clusters", "R", "winner's share", "distinct answers", "adjusted Rand index")
+    lines = rule(*columns, "same winner as all answers")
+    ends = []
+    for name in BY_LLM:
+        voting = replay(PRESETS[name])[1][0]
+        ends.append(f"- `{name}`: {voting}")
+        for row in stability(voting.answers):
+            cells = map(format, row, ("", ".2f", ".1f", ".3f", ".2f"))
+            lines.append(f"| `{name}` | {' | '.join(cells)} |")
+    return ["Answers of a language model:", "", *ends, "", *lines, ""]
 
 
 def main() -> None:
@@ -49,7 +66,7 @@ def main() -> None:
                 for cluster, members in by_source[source].as_mapping.items()
             ]
             lines += [f"`{source}`:", "", *groups, ""]
-    write("clusters", "python benchmarks/clusters.py", [*lines, machine()])
+    write("clusters", "python benchmarks/clusters.py", [*lines, *stability_table(), machine()])
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from methods import SCORED
+from domains import SCORED
 from tables import machine, rule, write
 
 from tag2mask.api import run_config

@@ -54,7 +54,7 @@ SMALL_CPU = (
     "--classifier.epochs 3 --classifier.image-size 64 --classifier.batch-size 4 "
     "--masks.image-size 64 --masks.mask-size 64 --segmenter.steps 20 --segmenter.balanced "
     "--segmenter.crop-size 65 --segmenter.image-size 65 --segmenter.batch-size 4 "
-    "--segmenter.lr 0.01"
+    "--segmenter.lr 0.001"
 )
 
 

@@ -6,6 +6,10 @@ the GPU if there is one. Each job (`jobs.py`) of a method (`methods.py`) writes 
 OUT. A job whose file exists is skipped, so run the command again to resume. `--set control`,
 `--methods cam ours`, `--segment truth` and `--seeds 0` select jobs. Then
 `python benchmarks/tables.py OUT` writes the tables.
+
+`--set domains` compares the methods on several folders, and `--set ablation` switches off each part
+of `photos` in turn: `python benchmarks/quality.py voc-animals magnetic-tiles runs/demo/scenes OUT
+--set domains`. They report pseudo masks on the half of the photos that no choice was made on.
 """
 
 import argparse
@@ -15,31 +19,49 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
-from jobs import done, perform, tables
-from methods import ARMS, METHODS, RUNS, SETS, SPREAD, Task, shared_by, views
+from domains import Domain
+from jobs import do_task, done, perform
+from methods import (
+    ARMS,
+    METHODS,
+    OPEN,
+    RUNS,
+    SEGMENTED,
+    SETS,
+    SPREAD,
+    TRAINED,
+    Task,
+    shared_by,
+    views,
+)
 from PIL import Image, ImageDraw
 
 from tag2mask.photos.colors import overlay
-from tag2mask.photos.masks import Truth, read_mask
+from tag2mask.photos.masks import read_mask
 from tag2mask.photos.table import Photo
 from tag2mask.processes import cores
 from tag2mask.report.pictures import photo_iou
 
 
-def segmenters(name: str, method: str, options: argparse.Namespace) -> list[str]:
-    """The masks that a method's segmenters are trained on."""
-    if method in ("truth", *RUNS):
-        return ["true" if method == "truth" else "own"]
-    kinds = list(views(method, shared_by(name, options)))
-    return [kinds[0], SPREAD] if method == "cam" and name == "all" else kinds[:1]
+def segmenters(task: Task, options: argparse.Namespace) -> list[str]:
+    """The masks that the segmenters of a method are trained on."""
+    if task.method in ("truth", *RUNS):
+        return ["true" if task.method == "truth" else "own"]
+    kinds = list(views(task, shared_by(task, options)))
+    if task.set in OPEN:
+        return [kind for kind in kinds if kind in SEGMENTED]
+    return [kinds[0], SPREAD] if (task.method, task.set) == ("cam", "all") else kinds[:1]
 
 
 def all_tasks(options: argparse.Namespace) -> Iterator[Task]:
     """Every job, the most important first."""
+    # set, methods, whether it is their segmenters, seeds
     order: list[tuple[str, Iterable[str], bool, Iterable[int]]] = [
         ("all", ["photos"], False, options.seeds),
         ("all", ["photos"], True, options.seeds),
@@ -52,24 +74,40 @@ def all_tasks(options: argparse.Namespace) -> Iterator[Task]:
         ("320", ["mean", "top_k"], False, options.seeds),
         ("320", ["truth", "cam", "vit_pcm", "ppc", "cpc", "ours"], True, options.seeds[:1]),
         ("all", ["cpc"], False, options.seeds),
+        ("domains", ["photos"], False, options.seeds),
+        ("domains", ["photos"], True, options.seeds),
+        ("domains", ["cam"], False, options.seeds),
+        ("domains", ["truth"], True, options.seeds),
+        ("domains", ["best", "cpc"], False, options.seeds),
+        ("domains", ["cam", "cpc"], True, options.seeds),
+        ("ablation", TRAINED, False, options.seeds),
+        ("ablation", ["rounds"], False, options.seeds),
+        ("ablation", ["ours"], True, options.seeds),
     ]
+    name = options.set or ("domains" if len(options.data) > 1 else "")
     if options.methods or options.segment:
-        name = options.set or "320"
+        name = name or "320"
         order = [
             (name, options.methods, False, options.seeds),
             (name, options.segment, True, options.seeds),
         ]
-    elif options.set:
-        order = [part for part in order if part[0] == options.set]
+    else:
+        order = [part for part in order if part[0] == name or (not name and part[0] not in OPEN)]
     for name, methods, segmenter, seeds in order:
-        for method in methods:
-            for masks in segmenters(name, method, options) if segmenter else [""]:
-                yield from (Task(name, method, seed, masks) for seed in seeds)
+        for data, method in product(options.data, methods):
+            task = Task(data, name, method, 0)
+            for masks in segmenters(task, options) if segmenter else [""]:
+                yield from (replace(task, seed=seed, masks=masks) for seed in seeds)
 
 
-def work_off(tasks: list[Task], options: argparse.Namespace) -> list[str]:
-    """Do the jobs in order, some at a time, until the time is up; returns names of failed jobs."""
-    context, failed, running = multiprocessing.get_context("spawn"), [], dict[Task, Any]()
+def work_off(
+    tasks: list[Any], options: argparse.Namespace, do: Callable[[Any, Any], None] = do_task
+) -> list[str]:
+    """Do the jobs in order, some at a time, until the time is up; returns names of failed jobs.
+
+    A job is a Task, or has `name` and `before` too. `do` writes OUT/NAME.json.
+    """
+    context, failed, running = multiprocessing.get_context("spawn"), [], dict[Any, Any]()
     end = time.monotonic() + (options.until or 10**9)
     os.environ["OMP_NUM_THREADS"] = str(max(1, cores() // options.jobs))
     waiting = [task for task in tasks if not done(task, options)]
@@ -89,7 +127,7 @@ def work_off(tasks: list[Task], options: argparse.Namespace) -> list[str]:
             ready = [task for task in waiting if task.before is None or done(task.before, options)]
             for task in ready[: options.jobs - len(running)]:
                 waiting.remove(task)
-                running[task] = context.Process(target=perform, args=(task, options))
+                running[task] = context.Process(target=perform, args=(task, options, do))
                 running[task].start()
             if not running:
                 break  # the jobs that the others need have failed or are not on the list
@@ -111,8 +149,9 @@ def sheet(options: argparse.Namespace, count: int = 5, width: int = 220) -> None
 
     Does nothing unless the masks of all these methods were just made.
     """
-    _, scored, _ = tables(options.data, shared_by("320", options).photos)
-    truth, size = Truth(options.data / "masks", scored, "voc"), SETS["320"].size
+    domain = Domain(options.data[0])
+    _, scored, _ = domain.tables(options.photos or SETS["320"].photos)
+    truth, size = domain.truth(scored), SETS["320"].size
     columns = (
         "cam, 448 px",
         f"cpc, {size} px",
@@ -154,7 +193,8 @@ def main() -> None:
     parser.add_argument(
         "data",
         type=Path,
-        help="the folder that voc_animals/build.py made",
+        nargs="+",
+        help="the folder that voc_animals/build.py made; with --set domains or ablation, any",
     )
     parser.add_argument(
         "out",
@@ -181,7 +221,7 @@ def main() -> None:
         "--segment",
         nargs="+",
         default=[],
-        choices=["photos", "truth", *METHODS],
+        choices=[*RUNS[:1], "truth", *METHODS],
         metavar="NAME",
         help="segmenters trained on the masks of these methods, or on true masks: truth",
     )
@@ -195,7 +235,8 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, help="epochs of the classifier")
     parser.add_argument("--steps", type=int, help="training steps of a segmenter")
     options = parser.parse_args()
-    options.data, options.out = options.data.resolve(), options.out.resolve()
+    options.data = [folder.resolve() for folder in options.data]
+    options.out = options.out.resolve()
     options.scratch = (options.scratch or options.out / "scratch").resolve()
     for folder in (options.out, options.scratch):
         folder.mkdir(parents=True, exist_ok=True)

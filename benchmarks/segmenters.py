@@ -29,8 +29,13 @@ from tag2mask.segmenter.predict import predict_photos
 from tag2mask.segmenter.train import train_segmenter
 
 ARMS: dict[str, dict[str, Any]] = {
-    "deeplab_v2": {"head": "deeplab_v2"},
-    "fpn": {"head": "fpn", "output_stride": 8, "lr": 5e-4},
+    "deeplab_v2": {
+        "head": "deeplab_v2",
+        "output_stride": 16,
+        "lr": 2.5e-3,
+        "weight_decay": 5e-4,
+    },
+    "fpn": {"head": "fpn", "output_stride": 8, "lr": 2e-4, "weight_decay": 0.01},
 }
 Row = dict[str, Any]
 LEAST = 20  # pixels; a photo of nothing with more object pixels is marked wrongly

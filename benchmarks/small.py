@@ -15,16 +15,10 @@ from tables import figure, machine, rule, write
 
 from tag2mask.evaluate import evaluate_masks
 from tag2mask.masks import make
-from tag2mask.masks import scores as score_maps
 from tag2mask.photos.table import Photo
 from tag2mask.processes import cores, parallel_map
 from tag2mask.runs.run import Run
 from tag2mask.runs.stages import mask_maker
-
-WITHOUT = {  # name -> what takes its place
-    "without the short reach of the CRF": (make, "narrow", lambda settings: settings),
-    "without leaving out weak regions": (score_maps, "strong", lambda values, threshold: values),
-}
 
 
 def parts(run: Run, half: int) -> list[str]:
@@ -52,15 +46,13 @@ def parts(run: Run, half: int) -> list[str]:
     maps = dict(maker.all_maps(photos))
     lines.append(row("the rule", maps))
     if small:
-        for name, (place, what, instead) in WITHOUT.items():
-            with patch.object(place, what, instead):
-                lines.append(row(name, maps))
+        with patch.object(make, "narrow", lambda settings: settings):
+            lines.append(row("without the short reach of the CRF", maps))
         maker.small, maker._measured = frozenset(), {}
         maps = dict(maker.all_maps(photos))
         lines.append(row("without the rule", maps))
         maker.small = small
-        with patch.object(score_maps, "strong", WITHOUT["without leaving out weak regions"][2]):
-            lines.append(row("without the close scores", maps))
+        lines.append(row("without the close scores", maps))
     return [*lines, ""]
 
 

@@ -15,18 +15,28 @@ import shutil
 from collections.abc import Callable, Iterable
 from datetime import date
 from pathlib import Path
-from statistics import mean, stdev
-from typing import Any
+from statistics import mean
 
-from methods import METHODS, SCORED, SPREAD, result_row
+from domain_tables import DOMAIN_TABLES
+from domains import SCORED, result_row
+from figures import (
+    RESULTS,
+    Results,
+    figure,
+    miou,
+    per_class,
+    provenance,
+    ratio,
+    rule,
+    seeds,
+)
+from methods import METHODS, SPREAD
 
 from tag2mask.files import read_json, versions, write_json
 from tag2mask.processes import cores
 
 HERE = Path(__file__).parent
-PAGE, README, RESULTS = HERE / "results.md", HERE.parent / "README.md", HERE / "results"
-Row = dict[str, Any]
-Rows = dict[int, Row]  # by seed
+PAGE, README = HERE / "results.md", HERE.parent / "README.md"
 RUNNER = "python benchmarks/quality.py voc-animals OUT"
 
 # Name in the tables, method, view of the pseudo masks, masks that the segmenter is trained on.
@@ -38,82 +48,6 @@ HEADLINE = (
     ("true masks", "truth", "", "true"),
     ("recipe `photos`, in float32 on two CPU cores", "photos cpu", SPREAD, "own"),
 )
-
-
-class Results:
-    """All rows of all results."""
-
-    def __init__(self, folder: Path = RESULTS):
-        self.rows: list[Row] = []
-        for file in sorted(folder.rglob("*.json")):
-            head = read_json(file)
-            if file.parent != folder:  # of another machine
-                head["method"] += f" {file.parent.name}"
-            self.rows += [{**head, **row} for row in head["rows"]]
-
-    def find(self, **values: Any) -> Rows:
-        """The rows with these values, by seed."""
-        rows = [row for row in self.rows if all(row.get(k) == v for k, v in values.items())]
-        return {row["seed"]: row for row in sorted(rows, key=lambda row: row["seed"])}
-
-    def pseudo(self, method: str, masks: str) -> Rows:
-        """Rows of a method's pseudo masks on all photos."""
-        return self.find(set="all", method=method, masks=masks, split="train_seg", crf=True)
-
-    def segmenter(self, method: str, source: str) -> Rows:
-        """Rows of the segmenters that were trained on these masks."""
-        return self.find(set="all", method=method, learned_from=source, split="val")
-
-
-def figure(values: Iterable[float]) -> str:
-    """Numbers in 0-1 to "mean ± standard deviation" in percent; "-" for none."""
-    numbers = [100 * value for value in values]
-    if not numbers:
-        return "-"
-    return f"{mean(numbers):.1f}" + (f" ± {stdev(numbers):.1f}" if len(numbers) > 1 else "")
-
-
-def miou(rows: Rows) -> str:
-    """The mIoU of rows, as a figure."""
-    return figure(row["miou"] for row in rows.values())
-
-
-def seeds(rows: Rows) -> str:
-    """The seeds of rows, as a cell."""
-    return ", ".join(map(str, rows)) or "-"
-
-
-def ratio(rows: Rows, others: Rows) -> str:
-    """Mean mIoU divided by that of `others`, over the seeds that both have from one machine."""
-    both = [s for s in rows if s in others and rows[s]["device"] == others[s]["device"]]
-    if not both:
-        return "-"
-    return f"{mean(rows[s]['miou'] for s in both) / mean(others[s]['miou'] for s in both):.2f}"
-
-
-def per_class(rows: Rows) -> str:
-    """Mean IoU of each class, as cells."""
-    columns = [
-        [100 * row["iou"][name] for row in rows.values() if name in row["iou"]] for name in SCORED
-    ]
-    return " | ".join(f"{mean(values):.0f}" if values else "-" for values in columns)
-
-
-def provenance(rows: Iterable[dict[str, Any]]) -> list[str]:
-    """The line below a table: machines, versions and dates."""
-    rows = list(rows)
-    machines = set()
-    for row in rows:
-        versions = ", ".join(f"{name} {row['versions'][name]}" for name in ("torch", "tag2mask"))
-        machines.add(f"{row['device']} ({versions})")
-    dates = sorted({row["date"] for row in rows})
-    period = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
-    return ["", f"Measured on {' and '.join(sorted(machines))}, {period}."]
-
-
-def rule(*columns: str) -> list[str]:
-    """The first two lines of a table."""
-    return [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
 
 
 def headline(results: Results) -> list[str]:
@@ -240,6 +174,7 @@ TABLES: dict[str, tuple[str, Callable[[Results], list[str]]]] = {
     ),
     "control": (f"{RUNNER} --set control", bench("control", METHODS)),
     "demo": ("tag2mask demo --out runs/demo", demo),
+    **DOMAIN_TABLES,
 }
 
 

@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from jobs import PSEUDO, figures, run_of, tables
+from domains import Domain
+from jobs import PSEUDO, run_of
 from methods import Task, configure
 from tables import machine, rule, write
 
@@ -66,11 +67,11 @@ def measure(
     options: argparse.Namespace, share: float, seed: int, absent: bool
 ) -> list[dict[str, Any]]:
     """Train on tags of which a share is unknown; make and score the masks in each way."""
-    full, scored, _ = tables(options.data, options.photos)
+    full, scored, _ = Domain(options.data).tables(options.photos)
     table = hide(full, share, seed, absent)
     name = f"unknown-{share}-{seed}" + "-absent" * absent
     task = argparse.Namespace(**vars(options), epochs=options.of_epochs, steps=None, weights=None)
-    config = configure(Task("320", "ours", seed), task).model_copy(
+    config = configure(Task(options.data, "320", "ours", seed), task).model_copy(
         update={"out": options.out / "scratch" / name}
     )
     start_log(config.out)
@@ -108,7 +109,7 @@ def measure(
                 len({*own} & {*photo.tags}) for own, photo in zip(tags, scored.photos, strict=True)
             ),
         }
-        metrics = figures(folder, scored, options.data, **PSEUDO, crf=True)
+        metrics = Domain(options.data).figures(folder, scored, **PSEUDO, crf=True)
         rows.append(
             {"share": share, "seed": seed, "learned": "absent" if absent else "left out"}
             | {"masks": way, **counts, **metrics}

@@ -6,10 +6,11 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
+from test_pipeline import SETTINGS as SMALL_RUN
 
 from tag2mask.api import run_config
 from tag2mask.config import STAGE_NAMES
-from tag2mask.config_files import make_config
+from tag2mask.config_files import make_config, merged
 from tag2mask.demo.scenes import make_scenes
 from tag2mask.errors import DataError
 from tag2mask.photos.corrections import Stroke
@@ -18,28 +19,10 @@ from tag2mask.runs.corrected import take
 from tag2mask.runs.run import Run
 
 pytestmark = pytest.mark.usefixtures("few_steps")
-SETTINGS = {
-    "clusters": {"source": "demo"},
-    "classifier": {
-        "backbone": "test_vit",
-        "weights": "none",
-        "image_size": 64,
-        "token_width": 16,
-        "epochs": 2,
-        "batch_size": 8,
-    },
-    "masks": {"image_size": 64, "crf": {"iterations": 1}},
-    "segmenter": {
-        "crop_size": 65,
-        "batch_size": 4,
-        "steps": 8,
-        "balanced": True,
-        "lr": 0.01,
-        "image_size": 65,
-        "crf": {"iterations": 1},
-    },
-}
-
+SETTINGS = merged(
+    SMALL_RUN,
+    {"masks": {"crf": {"iterations": 1}}, "segmenter": {"steps": 8, "rounds": 1}},
+)
 HIGH = {"threshold": 0.9}
 
 

@@ -1,12 +1,13 @@
 """The run folder's writer: whole or not at all."""
 
 import errno
+import hashlib
 import os
 
 import pytest
 
 from tag2mask.errors import DataError, RunError
-from tag2mask.files import fingerprint, read_json, write_json, writing
+from tag2mask.files import Facts, fingerprint, read_json, write_json, writing
 from tag2mask.processes import cores
 
 
@@ -77,3 +78,22 @@ def test_fingerprint_sees_names_and_contents_and_passes_over_hidden_files(tmp_pa
     second = fingerprint(tmp_path)
     (tmp_path / "a").rename(tmp_path / "b")
     assert len({first, second, fingerprint(tmp_path)}) == 3
+
+
+def test_the_fingerprint_of_a_folder_is_that_of_version_0_1(tmp_path):
+    """Else every stage of an old run would start again. Links to folders are not followed."""
+    names = ("a/b.png", "a/b/c.png", "a-b.png", "a.png", "B.png", ".a.png", "a/.x/y.png", "a.npz")
+    for name in names:
+        file = tmp_path / "masks" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(name)
+    (tmp_path / "masks" / "z").symlink_to(tmp_path / "masks" / "a")
+    (tmp_path / "masks" / "lost.png").symlink_to(tmp_path / "none")
+    (tmp_path / "masks" / "found.png").symlink_to(tmp_path / "masks" / "a.npz")
+    folder, digest = tmp_path / "masks", hashlib.sha256()
+    files = [path for path in folder.rglob("*.png") if not path.name.startswith(".")]
+    for path in sorted(path for path in files if path.is_file()):
+        digest.update(os.fsencode(path.relative_to(folder).as_posix()))
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    assert fingerprint(folder, "*.png") == digest.hexdigest()[:16]
+    assert fingerprint(folder, "*.png", Facts(tmp_path / "facts")) == digest.hexdigest()[:16]

@@ -18,7 +18,7 @@ from tag2mask.demo.scenes import make_scenes
 
 READERS = 4  # processes that read photos, whatever the number of cores
 # Without the check of the data before them, which may look at true masks and keeps nothing of them.
-STAGES = """
+SCRIPT = """
 import multiprocessing, os, sys
 from pathlib import Path
 photos = sys.argv[1] + "/photos/"
@@ -47,7 +47,7 @@ if __name__ == "__main__":
                        "token_width": 16, "epochs": 2, "batch_size": 8},
         "masks": {"image_size": 64, "crf": {"iterations": 2}},
         "segmenter": {"crop_size": 65, "batch_size": 4, "steps": 20, "rounds": 2, "balanced": True,
-                      "lr": 0.01, "weight_decay": 2.5e-4, "image_size": 65,
+                      "lr": 1e-3, "image_size": 65,
                       "crf": {"iterations": 1}},
     })
     for stage in ("clusters", "classifier", "masks", "segmenter"):
@@ -88,7 +88,7 @@ def watched(folder: Path):
 
 
 def run(scenes: Path, out: Path) -> None:
-    (out.parent / "stages.py").write_text(STAGES)
+    (out.parent / "stages.py").write_text(SCRIPT)
     command = [sys.executable, out.parent / "stages.py", scenes, str(READERS), out]
     done = subprocess.run(
         command,

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tag2mask.cpu_layers import fold_norms, keep_freed_memory
 from tag2mask.errors import ConfigError
 from tag2mask.weights import create_backbone
 
@@ -43,6 +44,7 @@ class Backbone(nn.Module):
         finest: int | None = None,
     ):
         super().__init__()
+        keep_freed_memory()
         self.is_vit = not on_pixels and any(part in name for part in ("vit", "deit", "eva"))
         self.stride, self.on_pixels = stride, on_pixels
         self.finest = finest or (stride if on_pixels else stride // 2)
@@ -82,6 +84,7 @@ class Backbone(nn.Module):
             self.depths = [
                 i for i, stride in enumerate(strides) if i >= first and stride >= self.finest
             ]
+            fold_norms(self.net)
         self.dims, self.strides = [dims[i] for i in self.depths], [strides[i] for i in self.depths]
 
     def side(self, pixels: float) -> int:

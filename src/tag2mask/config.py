@@ -32,7 +32,8 @@ class DataSettings(Settings):
     form: str = "auto"
     """The form of the data set, as `tag2mask tags` names it. auto: find out."""
     images: Path | None = None
-    """Folder of the photos; the folders in it are searched too. Without it: where the tags are."""
+    """Folder of the photos, or its address (s3://bucket/photos, photos.zip); the folders in it are
+    searched too. Without it: where the tags are."""
     file_column: str | None = None
     """Table: the column with the file names: its name, or its number (1, 2, ...). Without it: find
     out."""
@@ -73,8 +74,8 @@ class ClusterSettings(Settings):
     """Tags to clusters."""
 
     source: str = "auto"
-    """Where the clusters come from: a cluster file (JSON), a preset (voc, voc-overlapping, coco,
-    demo), auto, llm, offline, or a control (none, random, onehot, supercategories)."""
+    """Where the clusters come from: a cluster file, a preset (voc, voc-llm, voc-ppc-llm, coco,
+    coco-llm, demo), auto, llm, offline, or a control (none, random, onehot, supercategories)."""
     llm: str | None = None
     """Name of the language model (gpt-4o, llama3.1). Its key is read from OPENAI_API_KEY."""
     llm_url: str | None = None
@@ -216,21 +217,19 @@ class MaskSettings(Settings):
 class SegmenterSettings(Settings):
     """Photos and pseudo masks to a segmentation network."""
 
-    head: Literal["deeplab_v2", "fpn"] = "deeplab_v2"
-    """The layers on the backbone. deeplab_v2: the papers', trained with SGD. fpn: a feature
-    pyramid, trained with AdamW; it needs `lr` of about 5e-4 and `output_stride` = 8."""
+    head: Literal["fpn", "deeplab_v2"] = "fpn"
+    """The layers on the backbone. fpn: a feature pyramid, trained with AdamW; deeplab_v2: the
+    papers', trained with SGD; its `lr` is about 10 times as large, its `weight_decay` 5e-4."""
     backbone: str = "tf_efficientnet_lite0"
     """Any CNN of timm; for fpn also a ViT. The papers: resnet101."""
     weights: str = "auto"
     """auto, hub, none, or a file, as for the classifier."""
-    output_stride: Literal[4, 8, 16] = 16
-    """Pixels per cell of the network's output. DeepLabV2: 8, at three times the cost."""
-    width: int = Field(128, ge=16, multiple_of=16)
-    """fpn: channels of its layers."""
+    output_stride: Literal[4, 8, 16] = 8
+    """Pixels per cell of the network's output. deeplab_v2: 16 costs a third of 8."""
     feature_length: float = Field(5.0, ge=0)
     """deeplab_v2: the backbone's features are scaled to this length before the heads, so that one
     learning rate suits all backbones. 0: not scaled."""
-    crop_size: int = Field(225, ge=33)
+    crop_size: int = Field(224, ge=32)
     """Side of the training crop [pixels]."""
     scale_range: tuple[Positive, Positive] = (0.5, 1.5)
     """Smallest and largest random scale in training."""
@@ -241,11 +240,11 @@ class SegmenterSettings(Settings):
     rounds: int = Field(1, ge=1)
     """Self-training rounds. From the second on, the network learns from masks that the classifier
     and the network of the round before make together of the training photos, given their tags."""
-    lr: float = Field(2.5e-3, gt=0)
+    lr: float = Field(2e-4, gt=0)
     """Learning rate of the backbone at the start; the layers on it have ten times this rate."""
     momentum: float = Field(0.9, ge=0, lt=1)
     """deeplab_v2: momentum of SGD."""
-    weight_decay: float = Field(5e-4, ge=0)
+    weight_decay: float = Field(0.01, ge=0)
     """Weight decay of the optimizer."""
     poly_power: float = Field(0.9, gt=0)
     """Learning-rate schedule: initial rate * (1 - step / steps) ** poly_power."""
@@ -255,7 +254,7 @@ class SegmenterSettings(Settings):
     """Arithmetic of the network, as for the classifier."""
     test_scales: tuple[Positive, ...] = Field((1.0,), min_length=1)
     """Predictions are averaged over these scales."""
-    image_size: int = Field(385, ge=33)
+    image_size: int = Field(384, ge=32)
     """Larger photos are reduced to this longer side, in training too [pixels]. A mask always has
     the size of its photo."""
     flip: bool = True

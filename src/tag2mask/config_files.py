@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from tag2mask.config import Config, Settings
 from tag2mask.errors import ConfigError, RunError
-from tag2mask.files import write_text
+from tag2mask.files import is_address, write_text
 
 RECIPES = Path(__file__).parent / "recipes"
 PATH_OR_WORD = {"source", "weights", "classes"}  # these settings hold a word or the name of a file
@@ -127,7 +127,8 @@ def with_whole_paths(config: Config) -> Config:
             names = type(value).model_fields.keys() - {"out", "recipe"}
             return value.model_copy(update={n: absolute(getattr(value, n), n) for n in names})
         is_file = key in PATH_OR_WORD and Path(value).suffix and Path(value).is_file()
-        return type(value)(Path(value).resolve()) if isinstance(value, Path) or is_file else value
+        is_path = isinstance(value, Path) and not is_address(value)
+        return type(value)(Path(value).resolve()) if is_path or is_file else value
 
     return Config.model_validate(absolute(config))
 
@@ -200,6 +201,8 @@ def _with_new_names(values: dict[str, Any]) -> dict[str, Any]:
         if isinstance(settings, dict) and name in settings:
             value = _new_value(old, settings.pop(name))
             values.setdefault(new_section, {})[new_name] = value
+    if "segmenter" in values:  # the first versions had one network and no name for it
+        values["segmenter"].setdefault("head", "deeplab_v2")
     return values
 
 

@@ -4,6 +4,8 @@ All derive from `Tag2MaskError`. The command line prints their text, and exits w
 """
 
 from collections.abc import Sequence
+from importlib import import_module
+from typing import Any
 
 MOST_SHOWN = 50  # problems in the text of an error
 
@@ -51,3 +53,12 @@ class TrainingError(Tag2MaskError):
 
 class RunError(Tag2MaskError):
     """A run folder that does not have what a stage needs, or a full disk."""
+
+
+def import_extra(module: str, extra: str, use: str, kind: type[Tag2MaskError] = DataError) -> Any:
+    """A module that an extra of tag2mask installs. `use`: what needs it, for the error."""
+    try:
+        return import_module(module)
+    except ImportError as error:
+        missing = f"{use} needs {error.name or module}"
+        raise kind(f"{missing}: pip install 'tag2mask[{extra}]'") from None

@@ -5,11 +5,14 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from fnmatch import fnmatchcase
 from functools import cached_property
 from importlib.metadata import version
+from operator import attrgetter
 from pathlib import Path, PurePath
 from threading import Lock
 from typing import Any, TextIO
@@ -18,6 +21,13 @@ from tag2mask.errors import DataError, RunError
 from tag2mask.processes import rank
 
 MOST_BYTES = 1 << 30  # of a file that is read at once
+# s3://bucket, or s3:/bucket as `Path` writes it; two letters or more: C:/ is a disk of Windows
+SCHEME = re.compile(r"(^|::)([a-z][a-z0-9+.-]+):/{1,2}")
+
+
+def is_address(path: Path) -> bool:
+    """Whether a path is an address of a storage: see `photos.addresses`."""
+    return bool(SCHEME.match(path.as_posix()))
 
 
 @contextmanager
@@ -83,9 +93,9 @@ def read_bytes(path: Path, most: float = MOST_BYTES) -> bytes:
     try:
         if path.exists() and not (path.is_file() or path.is_dir()):
             raise DataError(f"{path}: cannot be read (it is no file)")
-        if (size := path.stat().st_size) > most:
-            what = f"has {size / 2**30:.1f} GB, at most {most / 2**30:.0f} are read"
-            raise DataError(f"{path}: {what}")
+        if path.stat().st_size > most:
+            limit = f"{most / 2**30:.0f} GB" if most >= MOST_BYTES else f"{most / 2**20:.0f} MB"
+            raise DataError(f"{path}: has more than {limit}")
         return path.read_bytes()
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
@@ -133,33 +143,80 @@ class Facts:
     def __init__(self, path: Path | None = None):
         self.path, self._lock = path, Lock()
         self._folder = f"{os.path.abspath(path.parent)}{os.sep}" if path else ""  # noqa: PTH100
-        self._known: dict[str, list[Any]] = {}  # "what file": size, mtime, fact
-        if path and path.exists():
-            for line in path.read_text(encoding="utf-8").splitlines():
-                with suppress(ValueError):  # a killed process can leave an incomplete line
-                    key, *fact = json.loads(line)
-                    self._known[key] = fact
+        # what -> "what file" -> the rest of its line, "size, mtime, fact]". Only what is asked for
+        # is read, and it stays text: a start with 100,000 photos asks for few of their facts.
+        self._known: dict[str, dict[str, str]] = {}
 
     def of(self, file: Path | str, what: str, find: Callable[[Path], Any]) -> Any:
         """`find(file)` as a JSON value, called only if no fact is stored. Errors are not stored."""
-        stat = os.stat(file)  # noqa: PTH116  pathlib takes longer than reading a small file
-        key = f"{what} {os.path.abspath(file).removeprefix(self._folder)}"  # noqa: PTH100
-        fact = self._known.get(key)
-        if fact is None or fact[:2] != [stat.st_size, stat.st_mtime_ns]:
-            value = json.loads(json.dumps(find(Path(file))))
-            fact = [stat.st_size, stat.st_mtime_ns, value]
-            with self._lock:
-                self._known[key] = fact
-                if self.path and self.path.parent.is_dir() and rank() == 0:
-                    self._stream.write(json.dumps([key, *fact]) + "\n")
-        return fact[2]
+        # pathlib takes longer than reading a small file
+        return self._of(os.path.abspath(file), os.stat(file), what, find)  # noqa: PTH100, PTH116
+
+    def of_all(
+        self, folder: Path, pattern: str, what: str, find: Callable[[Path], Any]
+    ) -> Iterator[tuple[str, Any]]:
+        """Each file of `files_below` with its fact, as `of` gives it."""
+        place = os.path.abspath(folder)  # noqa: PTH100
+        for name, entry in files_below(folder, pattern):
+            yield name, self._of(f"{place}{os.sep}{name}", entry.stat(), what, find)
+
+    def _of(self, file: str, about: os.stat_result, what: str, find: Callable[[Path], Any]) -> Any:
+        if (facts := self._known.get(what)) is None:
+            facts = self._read(what)
+        key = f"{what} {file.removeprefix(self._folder)}"
+        known, now = facts.get(key, ""), f"{about.st_size}, {about.st_mtime_ns}, "
+        if known.startswith(now) and known.endswith("]"):
+            with suppress(ValueError):  # a killed process can leave half of a line
+                return json.loads(known[len(now) : -1])
+        text = f"{now}{json.dumps(find(Path(file)))}]"
+        with self._lock:
+            facts[key] = text
+            if self.path and self.path.parent.is_dir() and rank() == 0:
+                self._stream.write(f"[{json.dumps(key)}, {text}\n")
+        return json.loads(text[len(now) : -1])
+
+    def _read(self, what: str) -> dict[str, str]:
+        """The stored facts of one kind."""
+        with self._lock:
+            if what not in self._known:
+                pairs = self._lines(f"[{json.dumps(what)[:-1]} ")
+                self._known[what] = {key: line[end + 2 : -1] for key, end, line in pairs}
+            return self._known[what]
+
+    def _lines(self, start: str = "[") -> Iterator[tuple[str, int, str]]:
+        """The lines of the file that begin so: key, where it ends, line."""
+        if not (self.path and self.path.exists()):
+            return
+        parse = json.JSONDecoder().raw_decode
+        with self.path.open(encoding="utf-8", newline="\n") as lines:
+            for line in lines:
+                if line.startswith(start):
+                    with suppress(ValueError):
+                        yield *parse(line, 1), line
 
     @cached_property
     def _stream(self) -> TextIO:
         assert self.path
-        lines = (json.dumps([key, *fact]) + "\n" for key, fact in self._known.items())
-        write_text(self.path, "".join(lines))  # without outdated lines
+        lines = {key: line for key, _, line in self._lines() if line.endswith("]\n")}
+        with writing(self.path) as temporary, temporary.open("w", encoding="utf-8") as file:
+            file.writelines(lines.values())  # without outdated ones
         return self.path.open("a", buffering=1, encoding="utf-8")
+
+
+def files_below(folder: Path, pattern: str = "*") -> Iterator[tuple[str, "os.DirEntry[str]"]]:
+    """The files in a folder and below it whose names match, without hidden ones: their paths from
+    the folder, with "/" on all systems, in the order of `sorted`.
+
+    Links to folders are not followed.
+    """
+    with os.scandir(folder) as scanned:
+        entries = sorted(scanned, key=attrgetter("name"))
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            for name, below in files_below(Path(entry.path), pattern):
+                yield f"{entry.name}/{name}", below
+        elif fnmatchcase(entry.name, pattern) and entry.name[0] != "." and entry.is_file():
+            yield entry.name, entry
 
 
 def fingerprint(path: Path, pattern: str = "*", facts: Facts | None = None) -> str:
@@ -168,14 +225,17 @@ def fingerprint(path: Path, pattern: str = "*", facts: Facts | None = None) -> s
     `facts` stores the hashes of single files.
     """
     facts = facts or Facts()
-    files = [path]
     if path.is_dir():
-        files = [file for file in path.rglob(pattern) if not file.name.startswith(".")]
+        return hash_of(facts.of_all(path, pattern, "sha256", sha256))
+    return hash_of([(".", facts.of(path, "sha256", sha256))] if path.is_file() else [])
+
+
+def hash_of(files: Iterable[tuple[str, str]]) -> str:
+    """The `fingerprint` of a folder, from the names in it and the SHA-256 of each file."""
     digest = hashlib.sha256()
-    for file in sorted(files):
-        if file.is_file():
-            digest.update(os.fsencode(file.relative_to(path).as_posix()))
-            digest.update(bytes.fromhex(facts.of(file, "sha256", sha256)))
+    for name, value in files:
+        digest.update(os.fsencode(name))
+        digest.update(bytes.fromhex(value))
     return digest.hexdigest()[:16]
 
 

@@ -5,12 +5,9 @@ photos, never of what ran before. So a training that was killed and resumed ends
 weights as one that was not, with any number of reading processes.
 """
 
-import contextlib
-import ctypes
 import json
 import math
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -120,15 +117,6 @@ def accelerator(precision: str) -> Accelerator:
     return Accelerator(mixed_precision=precision, cpu=on_cpus(), kwargs_handlers=[ddp])
 
 
-def keep_freed_memory() -> None:
-    """Make glibc keep freed memory: saves up to a quarter of a training step's time on a CPU."""
-    if sys.platform == "linux" and not torch.cuda.is_available():
-        with contextlib.suppress(OSError, AttributeError):  # another C library
-            glibc = ctypes.CDLL("libc.so.6")
-            glibc.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
-            glibc.mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
-
-
 def loader_workers(workers: int) -> int:
     """The number of processes that read examples, from the setting photos.workers."""
     return workers if workers >= 0 else (0 if cores() <= 2 else min(16, cores()))
@@ -159,7 +147,6 @@ def fit(
         ConfigError: more processes than examples in a batch.
         TrainingError: the loss is not finite.
     """
-    keep_freed_memory()
     acc = accelerator(precision)
     number, ranks = acc.process_index, acc.num_processes
     if batch_size < ranks:

@@ -68,6 +68,16 @@ def barrier() -> None:
         PartialState(cpu=on_cpus(), timeout=timedelta(days=7)).wait_for_everyone()
 
 
+def from_first(value: A) -> A:
+    """What rank 0 gave, in all processes of this run."""
+    if ranks() > 1:
+        from accelerate.utils import broadcast_object_list
+
+        barrier()
+        value = broadcast_object_list([value])[0]
+    return value
+
+
 def on_cpus() -> bool:
     """Whether several processes share this run without a GPU; Accelerate needs to know this."""
     import torch

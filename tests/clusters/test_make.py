@@ -2,6 +2,7 @@ import pytest
 
 from tag2mask.clusters import PRESETS, load_clusters, make_clusters
 from tag2mask.clusters import make as module
+from tag2mask.clusters.refine import replay
 from tag2mask.demo.scenes import SCENE_TAGS
 from tag2mask.errors import ClusterError
 from tag2mask.photos import classes
@@ -13,6 +14,9 @@ SIZES = {
     "voc-supercategories": 20,
     "coco": 80,
     "coco-supercategories": 80,
+    "voc-llm": 20,
+    "voc-ppc-llm": 20,
+    "coco-llm": 80,
 }
 
 
@@ -24,6 +28,8 @@ def test_presets_are_whole_and_say_who_made_them(name):
     if name.startswith("voc"):
         assert sorted(clusters.tags) == VOC
     assert len(clusters.source) > 60
+    if name.endswith("-llm"):
+        assert replay(PRESETS[name])[0].as_mapping == clusters.as_mapping
     if name in ("voc", "coco", "demo"):
         assert sum(map(len, clusters.members)) == len(clusters.tags), "a partition"
         assert not clusters.given_away()

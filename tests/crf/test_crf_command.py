@@ -7,7 +7,7 @@ from PIL import Image
 from tag2mask.cli import main
 from tag2mask.config import CRFSettings
 from tag2mask.crf import PRESETS, dense_crf
-from tag2mask.crf.files import refine_file
+from tag2mask.crf.refine_file import refine_file
 from tag2mask.errors import ConfigError, DataError
 
 

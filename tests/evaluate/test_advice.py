@@ -56,7 +56,7 @@ F, C, L, NOTHING = ("forest",), ("city",), ("lake",), ()
 )
 def test_a_segmenter_of_no_use_is_refused_with_the_next_step(tmp_path, photos, reason):
     text = refusal(finds_of(tmp_path, photos), Config())
-    assert reason in text and "--segmenter.lr 0.000625 or 0.01" in text
+    assert reason in text and "--segmenter.lr 5e-05 or 0.0008" in text
     assert "with --segmenter.balanced" in text and "--segmenter.steps 1600" in text
 
 
@@ -127,11 +127,11 @@ def spot(patches):
     [
         (0.3, spot(30), []),
         (0.97, spot(97), ["cover more than 90 % of a photo: forest (8)"]),
-        (0.3, spot(2), ["probably small things, by their evidence and masks: forest (2 % of"]),
+        (0.3, spot(2), []),
         (
             0.005,
             spot(30),
-            ["forest (30 % of a photo). One", "8 masks are", "classifier.image-size 480"],
+            ["smaller than one patch of the classifier: forest (8 of 8). A patch is 1 %"],
         ),
         (0.0, spot(30), ["8 of 8 masks of photos with tags show nothing", "forest (8 of 8)"]),
         (0.3, flat, ["nearly the same evidence all over their photos: forest (8)"]),
@@ -140,6 +140,14 @@ def spot(patches):
 def test_what_is_doubtful_about_pseudo_masks(tmp_path, share, maps, parts):
     text = "\n".join(mask_doubts(finds_of(tmp_path, [(F, {"forest": share})] * 8, maps), Config()))
     assert all(part in text for part in parts) and bool(text) == bool(parts)
+
+
+def test_what_is_small_is_what_the_masks_took_for_small(tmp_path):
+    """One rule: that of the masks, which `small` names."""
+    finds = finds_of(tmp_path, [(F, {"forest": 0.005})] * 8 + [(C, {"city": 0.3})] * 8, spot(2))
+    (text,) = mask_doubts(finds, Config(), ["forest"])
+    assert text.startswith("small things, by their evidence: forest. Their")
+    assert "smaller than one patch" not in text and "city" not in text
 
 
 def test_half_of_the_masks_without_their_tag(tmp_path):

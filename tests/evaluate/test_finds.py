@@ -79,8 +79,8 @@ def test_evidence_says_what_is_smaller_than_a_patch_and_what_is_everywhere(tmp_p
     finds = count_finds(table, tmp_path, lambda photo: ((0, 1, 2), maps))
     crack, fray = finds["tags"]["crack"], finds["tags"]["fray"]
     assert (crack["below_patch"], fray["below_patch"]) == (1, 0)
-    assert (crack["patch"], crack["high"], crack["middle"]) == (1 / 16, 2 / 16, 0)
-    assert (fray["high"], fray["middle"]) == (1, 1)
+    assert (crack["patch"], crack["middle"]) == (1 / 16, 0)
+    assert fray["middle"] == 1
 
 
 def test_many_tags_are_named_by_the_least_found():

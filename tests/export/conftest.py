@@ -7,7 +7,7 @@ from small_networks import CLASSES, network, picture
 
 from tag2mask.config import Config
 from tag2mask.config_files import write_config
-from tag2mask.export.files import export_network
+from tag2mask.export.network_file import export_network
 from tag2mask.photos.masks import write_mask
 from tag2mask.runs.run import Run
 from tag2mask.segmenter.heads import save_segmenter

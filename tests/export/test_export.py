@@ -18,8 +18,8 @@ import tag2mask
 from tag2mask.cli import main
 from tag2mask.crf import backend
 from tag2mask.errors import ConfigError, DataError, RunError
-from tag2mask.export import files
-from tag2mask.export.files import export_network
+from tag2mask.export import network_file
+from tag2mask.export.network_file import export_network
 from tag2mask.export.onnx_network import OnnxNetwork
 from tag2mask.export.runs import measure_cost, quantize
 from tag2mask.photos.masks import read_mask
@@ -91,20 +91,24 @@ def test_nothing_of_this_computer_is_in_the_file(exported):
 @pytest.mark.parametrize("ending", ["onnx", "pt2"])
 def test_a_file_that_differs_is_not_written(tmp_path, monkeypatch, ending):
     """The exported copy has another bias: as if a version of a package exported it wrongly."""
-    fixed = files._with_fixed_padding
+    fixed = network_file._with_fixed_padding
 
     def wrong(made, example):
         changed = fixed(made, example)
         torch.nn.init.normal_(changed.heads[0].bias)
         return changed
 
-    monkeypatch.setattr(files, "_with_fixed_padding", wrong)
+    monkeypatch.setattr(network_file, "_with_fixed_padding", wrong)
     if ending == "onnx":  # without the slow part: what ONNX Runtime computes is the copy's
-        monkeypatch.setattr(files, "save_onnx", lambda program, about, path: path.write_text(""))
+        monkeypatch.setattr(
+            network_file, "save_onnx", lambda program, about, path: path.write_text("")
+        )
         copy = wrong(network("deeplab_v2"), torch.zeros(1, 3, 161, 161)).eval()
         compute = lambda batch: copy.probabilities(torch.from_numpy(batch)).detach().numpy()  # noqa: E731
         monkeypatch.setattr(
-            files, "OnnxNetwork", lambda path: type("Wrong", (), {"compute": staticmethod(compute)})
+            network_file,
+            "OnnxNetwork",
+            lambda path: type("Wrong", (), {"compute": staticmethod(compute)}),
         )
     made, out = network("deeplab_v2"), tmp_path / f"m.{ending}"
     with pytest.raises(RunError, match="differ from PyTorch's by up to"):

@@ -40,9 +40,9 @@ def cli(hub, home, *words, **environment):
 
 PUSH = """
 import shutil, sys
-from tag2mask.export import files
+from tag2mask.export import network_file
 # The ONNX file of the same network has been made: making it takes half of a minute.
-files.export_network = lambda network, settings, out, **_: shutil.copy({onnx!r}, out)
+network_file.export_network = lambda network, settings, out, **_: shutil.copy({onnx!r}, out)
 from tag2mask.cli import main
 sys.exit(main({words!r}))
 """
@@ -162,8 +162,6 @@ def test_what_the_hub_refuses_is_a_sentence(
     assert out.stderr.startswith("tag2mask: ")
 
 
-def test_a_token_that_may_not_write_is_a_sentence(hub, run, exported, tmp_path):
-    words = ["push", str(run.folder), "stranger/x"]
-    code = PUSH.format(onnx=str(exported["dynamic"][0]), words=words)
-    out = command(hub, tmp_path, code, HF_TOKEN=TOKEN)
+def test_a_token_that_may_not_write_is_a_sentence(hub, run, tmp_path):
+    out = cli(hub, tmp_path, "push", run.folder, "stranger/x", HF_TOKEN=TOKEN)
     assert out.returncode == 2 and "does not accept the token for this" in out.stderr

@@ -18,6 +18,7 @@ from tag2mask.errors import DataError
 from tag2mask.formats import FORMATS, find_format, json_files, load_table, read_rows
 from tag2mask.formats.convert import convert
 from tag2mask.formats.rows import row_findings
+from tag2mask.forms import FORMS
 
 PHOTOS = {
     "IMG_0001": ("cat",),
@@ -112,6 +113,7 @@ def warnings(path: Path, **settings: object) -> str:
 
 def test_all_forms_have_a_case():
     assert {case.form for case in CASES.values()} | OTHERS == FORMATS.keys()
+    assert list(FORMS) == list(FORMATS)
 
 
 @every_form

@@ -17,6 +17,7 @@ def settings():
         batch_size=4,
         steps=12,
         lr=0.01,
+        weight_decay=5e-4,
         image_size=65,
         flip=False,
         precision="no",

@@ -27,8 +27,6 @@ def fpn():
         weights="none",
         head="fpn",
         output_stride=8,
-        width=32,
-        lr=5e-4,
     )
 
 
@@ -107,9 +105,9 @@ def test_the_backbone_learns_at_a_tenth_of_the_rate_and_norms_do_not_decay(fpn):
     assert len(groups) == sum(p.requires_grad for p in model.parameters())
     for parameter, lr, decays in (
         (model.backbone.net.conv_stem.weight, 1, True),
-        (model.lateral[0][0].weight, 10, True),
+        (model.lateral[0].weight, 10, True),
         (model.classify.bias, 10, False),
-        (model.smooth[0][0][1].weight, 10, False),
+        (model.smooth[0][1].weight, 10, False),
     ):
         group = groups[id(parameter)]
         assert group["lr"] == pytest.approx(lr * fpn.lr)
@@ -133,8 +131,7 @@ def test_a_file_without_a_head_is_a_deeplab(fpn, tmp_path):
     save_segmenter(model, tmp_path / "new.safetensors")
     with safe_open(tmp_path / "new.safetensors", "pt") as file:
         about = json.loads(file.metadata()["tag2mask"])
-    for newer in ("head", "width"):
-        del about["settings"][newer]
+    del about["settings"]["head"]
     tensors = load_file(tmp_path / "new.safetensors")
     save_file(tensors, tmp_path / "old.safetensors", {"tag2mask": json.dumps(about)})
     old = load_segmenter(tmp_path / "old.safetensors")

@@ -3,16 +3,18 @@ import pytest
 import torch
 from PIL import Image
 
+from tag2mask.config import CRFSettings
 from tag2mask.crf import dense_crf
-from tag2mask.crf.decide import object_first, refine
+from tag2mask.crf.decide import before_crf, object_first, refine
+from tag2mask.crf.params import narrow
 from tag2mask.photos.colors import PALETTE
 from tag2mask.photos.images import open_image
 from tag2mask.photos.masks import read_mask
 from tag2mask.photos.predictions import Prediction
 from tag2mask.photos.table import Photo
 from tag2mask.segmenter.deeplab import DeepLabV2
-from tag2mask.segmenter.heads import create_segmenter
-from tag2mask.segmenter.predict import predict, predict_photos
+from tag2mask.segmenter.heads import create_segmenter, load_segmenter, save_segmenter
+from tag2mask.segmenter.predict import make_tiles, predict, predict_photos
 
 
 @pytest.fixture(params=["deeplab_v2", "fpn"])
@@ -194,6 +196,35 @@ def test_crf_follows_the_edges(settings):
     )  # classes left out change nothing
     assert not refined[2:].any()
     assert refine(Image.fromarray(pixels), probs, settings) is probs
+
+
+def test_the_crf_reaches_less_far_where_a_small_thing_is(model, settings, tmp_path):
+    """By every way to predict, with the network as it was stored. Where no small thing is found,
+    nothing changes."""
+    settings = model.settings = settings.model_copy(
+        update={"head": model.settings.head, "crf": CRFSettings(iterations=3)}
+    )
+    image, size = noise(49, 65), (65, 49)
+    image.save(tmp_path / "a.png")
+    before = before_crf(predict(model, image).probs, settings)
+    shown = np.unique(before.argmax(0)).tolist()
+    assert 1 in shown and len(shown) > 1
+    for small, crf in (((1,), narrow(settings.crf)), ((7,), settings.crf), ((), settings.crf)):
+        model.small = small
+        save_segmenter(model, tmp_path / "m.safetensors")
+        stored = load_segmenter(tmp_path / "m.safetensors")
+        assert stored.small == small
+        ((_, streamed),) = predict_photos(stored, [Photo("a", tmp_path / "a.png", ())])
+        tiles = make_tiles(stored, 128, 0)
+        right = refine(image, before, settings.model_copy(update={"crf": crf}))
+        for decision in (
+            predict(stored, image).decision,
+            streamed.decision,
+            tiles.decide(image, tiles.probabilities(image)),
+        ):
+            assert decision.shape[1:] == size[::-1] and np.allclose(decision, right, atol=1e-5)
+    wide = refine(image, before, settings)
+    assert not np.allclose(wide, refine(image, before, settings, (1,)), atol=1e-2)
 
 
 def test_crf_of_a_network_unsure_between_many_classes(settings):

@@ -16,11 +16,19 @@ from tag2mask.demo.scenes import make_scenes
 from tag2mask.view.app import make_app
 from tag2mask.vision import torchvision  # noqa: F401  before timm
 
+SMALL = {"backbone": "test_efficientnet", "weights": "none"}
 SETTINGS = {
     "clusters": {"source": "demo"},
-    "classifier": {"image_size": 128, "epochs": 2, "batch_size": 7},
+    "classifier": {**SMALL, "image_size": 128, "epochs": 2, "batch_size": 7},
     "masks": {"image_size": 192, "flip": False},
-    "segmenter": {"crop_size": 97, "batch_size": 4, "steps": 5, "image_size": 161, "flip": False},
+    "segmenter": {
+        **SMALL,
+        "crop_size": 97,
+        "batch_size": 4,
+        "steps": 5,
+        "image_size": 161,
+        "flip": False,
+    },
     "report": {"photos_per_split": 2},
 }
 

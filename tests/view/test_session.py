@@ -23,7 +23,7 @@ def value(server, path):
     return json.loads(body)
 
 
-def wait(server, enough, seconds=30):
+def wait(server, enough, seconds=120):
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         run = value(server, "/api/run")
@@ -66,6 +66,16 @@ def test_the_facts_say_what_is_in_the_masks(run):
             assert share == pytest.approx((mask == number).mean())
         assert set(np.unique(mask)) - {0} >= facts["shares"].keys()
         assert 0 <= facts["entropy"] <= 1 and 0 <= facts["crf"] <= 1 and 0 <= facts["iou"] <= 1
+
+
+def test_a_tag_without_any_score_leaves_the_others_their_threshold(run):
+    gallery = Gallery(run)
+    train = [shown for shown in gallery if shown.split == "train"]
+    without = [shown for shown in train if not gallery.scores(shown)[1].amax((1, 2)).all()]
+    assert 0 < len(without) < len(train)
+    for shown in train:
+        threshold = gallery.threshold(shown)
+        assert shown in without if threshold is None else 0 < threshold <= 1
 
 
 def test_the_worker_compares_both_networks_and_sees_a_changed_mask(run, serve):

@@ -112,7 +112,8 @@ class PatchClassifier(nn.Module):
         with torch.enable_grad():
             raw = self.backbone.raw_maps(image.clone().requires_grad_())
             tokens = self.backbone.align(raw, image.shape[-2:])[-1]
-            logits = self._classify(tokens, tokens.mean((1, 2)), u.clone())[0]
+            with torch.backends.cudnn.flags(enabled=False):  # its LSTM has no gradient in eval mode
+                logits = self._classify(tokens, tokens.mean((1, 2)), u.clone())[0]
             best = logits.float().relu()[torch.arange(len(tags)), ..., tags] ** 4
             gradients = torch.autograd.grad(best.sum(), raw[:-1])
         pairs = zip(raw, gradients, strict=False)

@@ -8,6 +8,7 @@ from tag2mask.cli.commands import COMMANDS
 from tag2mask.config import STAGE_NAMES
 from tag2mask.config_files import nearest, recipes
 from tag2mask.errors import Tag2MaskError
+from tag2mask.forms import FORMS
 from tag2mask.progress import start_log
 
 HELP = """tag2mask turns image tags into a segmentation model.
@@ -33,11 +34,9 @@ Without a run:
   tag2mask clusters show clusters.json            show a cluster file; also: replay, stability
   tag2mask crf image.jpg scores.npy --out m.png   dense CRF of one photo
 
-Forms of --data: a table (CSV, Excel, JSONL) with file names and tags, a folder with one folder per
-tag, a folder of photos with keywords in them or beside them, or a data set of PASCAL VOC, COCO,
-COCO Camera Traps, Camtrap DP, YOLO, LabelMe, CVAT, Label Studio, FiftyOne, Open Images, Roboflow,
-Hugging Face, mmpretrain, SageMaker or Vertex AI. If it is not read as you mean it, use the options
---photos.* of `tag2mask tags --help`.
+Forms of --data. Which one it is, is found out. If it is not read as you mean it, use --photos.form
+NAME, or the other options of `tag2mask tags --help`:
+{forms}
 
 Recipes (--recipe NAME, or a TOML file of yours):
 {recipes}
@@ -97,4 +96,5 @@ def help_text() -> str:
     """What `tag2mask --help` prints."""
     stages = [f"  tag2mask {f'{name} --out runs/mine':<39}{about}" for name, about in ABOUT.items()]
     lines = [f"  {name:<12}{summary}" for name, summary in recipes().items()]
-    return HELP.format(stages="\n".join(stages), recipes="\n".join(lines))
+    forms = [f"  {name:<16}{what}" for name, what in FORMS.items()]
+    return HELP.format(stages="\n".join(stages), forms="\n".join(forms), recipes="\n".join(lines))

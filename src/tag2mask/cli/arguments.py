@@ -64,8 +64,17 @@ def print_error(message: str) -> None:
     print(f"tag2mask: {printable(message)}", file=sys.stderr)
 
 
-def parse(target: Any, command: str, argv: list[str], about: str | None = None) -> Any:
-    """Call a function, or make a dataclass, with the arguments. tyro exits if one is wrong."""
+def parse(
+    target: Any, command: str, argv: list[str], about: str | None = None, options: Any = None
+) -> Any:
+    """Call a function, or make a dataclass, with the arguments. tyro exits if one is wrong.
+
+    `options`: a dataclass instance; its fields are options too, and the function gets it changed
+    as its last parameter, `options`.
+    """
+    if options is not None:
+        target.__annotations__["options"] = Annotated[type(options), arg(name="")]
+        target.__defaults__ = (*(target.__defaults__ or ())[:-1], options)
     try:
         config = (tyro.conf.PositionalMetavarFromFieldName,)
         prog = f"tag2mask {command}"
@@ -123,11 +132,9 @@ def make_options(settings: Settings, names: Sequence[str] | None = None, start: 
     return make_dataclass(type(settings).__name__, fields, frozen=True, namespace=namespace)()
 
 
-def with_options(function: Callable[..., None], options: Any) -> Callable[..., None]:
-    """A function whose last parameter, `options`, gives the options of a dataclass instance."""
-    function.__annotations__["options"] = Annotated[type(options), arg(name="")]
-    function.__defaults__ = (*(function.__defaults__ or ())[:-1], options)
-    return function
+def parse_reading(target: Callable[..., None], command: str, argv: list[str]) -> None:
+    """Call a function that reads a data set: --photos.* are its options."""
+    parse(target, command, argv, options=make_options(Config(), READING))
 
 
 @dataclass

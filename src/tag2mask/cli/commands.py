@@ -23,12 +23,11 @@ from tag2mask.cli.arguments import (
     named_settings,
     parse,
     parse_config,
+    parse_reading,
     show,
-    with_options,
 )
-from tag2mask.cli.data import check, convert, correct, download, show_tags
+from tag2mask.cli.data import check, convert, correct, download, tags
 from tag2mask.cli.export import export, push
-from tag2mask.cli.view import view
 from tag2mask.config import ClusterSettings, Config
 from tag2mask.config_files import base_config, changed_config
 from tag2mask.errors import ClusterError, ConfigError, DataError
@@ -68,7 +67,7 @@ def _run(argv: list[str]) -> None:
         run_config(changed_config(base, asdict(options)), continued=continued)
 
     base, options, about = config_options(argv, "run")
-    parse(with_options(run, options), "run", argv, about)
+    parse(run, "run", argv, about, options)
 
 
 def _demo(argv: list[str]) -> None:
@@ -127,7 +126,7 @@ def _evaluate(argv: list[str]) -> None:
             write_json(out, result.summary(**protocol))
 
     reads = [name for name in STAGE_READS["evaluate"] if name != "out"]
-    parse(with_options(evaluate, make_options(base, reads)), "evaluate", argv)
+    parse(evaluate, "evaluate", argv, options=make_options(base, reads))
 
 
 # ---- commands on photos ------------------------------------------------------------
@@ -174,9 +173,29 @@ def _predict(
         raise DataError([str(error) for error in errors])
 
 
+def _view(
+    run: Positional[Path], host: str | None = None, port: int | None = None, browser: bool = True
+) -> None:
+    """Look at the photos and masks of a run in the browser, and correct them. Ctrl-C ends it.
+
+    It also works during a training.
+
+    Args:
+        run: A run folder.
+        host: Address at which other computers reach the page; 0.0.0.0: all addresses of this
+            computer. The page's address then holds a token: who has it can see and correct
+            everything. Without it: this computer alone.
+        port: Port of the page. Without it: 8123, or the next that is free.
+        browser: Open the page in the browser.
+    """
+    from tag2mask.view.serve import serve
+
+    serve(run, host, port, browser, lambda address: show(f"{run} is at {address} (Ctrl-C ends it)"))
+
+
 def _crf(argv: list[str]) -> None:
     from tag2mask.crf import PRESETS, CRFParams, backend
-    from tag2mask.crf.files import refine_file
+    from tag2mask.crf.refine_file import refine_file
 
     def crf(
         image: Positional[Path],
@@ -206,7 +225,7 @@ def _crf(argv: list[str]) -> None:
     if preset not in PRESETS:
         raise ConfigError(f"no CRF preset {preset!r}; there are {', '.join(PRESETS)}")
     crf.__doc__ = (crf.__doc__ or "").format(presets=", ".join(PRESETS))
-    parse(with_options(crf, make_options(PRESETS[preset])), "crf", argv)
+    parse(crf, "crf", argv, options=make_options(PRESETS[preset]))
 
 
 # ---- commands on cluster files -------------------------------------------------------------------
@@ -215,32 +234,29 @@ def _crf(argv: list[str]) -> None:
 def _cluster_tree(clusters: "Clusters") -> Tree:
     count = f"{clusters.num_clusters} clusters of {len(clusters.tags)} tags"
     tree = Tree(Text(f"{count}: {clusters.source}"))
-    for name, tags in clusters.as_mapping.items():
-        tree.add(Text(f"{name} ({len(tags)})", style="bold")).add(Text(", ".join(tags)))
+    for name, group in clusters.as_mapping.items():
+        tree.add(Text(f"{name} ({len(group)})", style="bold")).add(Text(", ".join(group)))
     return tree
 
 
-def _make_clusters(argv: list[str]) -> None:
-    def make(
-        tags: Path, out: Path = Path("clusters.json"), seed: int = 0, options: Any = None
-    ) -> None:
-        """Make a cluster file for a list of tags. Answers of a language model are kept beside it.
+def _make_clusters(
+    tags: Path, out: Path = Path("clusters.json"), seed: int = 0, options: Any = None
+) -> None:
+    """Make a cluster file for a list of tags. Answers of a language model are kept beside it.
 
-        Args:
-            tags: A CSV file with a column `tags`, or a text file with one tag per line.
-            out: The cluster file.
-            seed: Seed of the control `random`.
-        """
-        from tag2mask.clusters import make_clusters
-        from tag2mask.clusters.make import read_tags
-        from tag2mask.clusters.transcript import transcript_beside
+    Args:
+        tags: A CSV file with a column `tags`, or a text file with one tag per line.
+        out: The cluster file.
+        seed: Seed of the control `random`.
+    """
+    from tag2mask.clusters import make_clusters
+    from tag2mask.clusters.make import read_tags
+    from tag2mask.clusters.transcript import transcript_beside
 
-        settings = changed_config(Config(), {"clusters": asdict(options)}).clusters
-        clusters = make_clusters(read_tags(tags), settings, seed, transcript_beside(out))
-        clusters.save(out)
-        show(_cluster_tree(clusters))
-
-    parse(with_options(make, make_options(ClusterSettings())), "clusters make", argv)
+    settings = changed_config(Config(), {"clusters": asdict(options)}).clusters
+    clusters = make_clusters(read_tags(tags), settings, seed, transcript_beside(out))
+    clusters.save(out)
+    show(_cluster_tree(clusters))
 
 
 def _show_clusters(file: ClusterFile) -> None:
@@ -264,7 +280,7 @@ def _replay_clusters(file: ClusterFile) -> None:
 
     clusters, votings = replay(file)
     show(_cluster_tree(clusters))
-    if clusters != load_clusters(file):
+    if clusters.as_mapping != load_clusters(file).as_mapping:
         raise ClusterError(
             f"{file} differs from the result of its transcript, which is shown above"
         )
@@ -289,18 +305,17 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "run": _run,
     "demo": _demo,
     "predict": partial(parse, _predict, "predict"),
-    "view": view,
+    "view": partial(parse, _view, "view"),
     "export": partial(parse, export, "export"),
     "push": partial(parse, push, "push"),
-    "tags": show_tags,
-    "check": check,
-    "convert": convert,
-    "correct": correct,
+    **{c.__name__: partial(parse_reading, c, c.__name__) for c in (tags, check, convert, correct)},
     "download": partial(parse, download, "download"),
     **{name: partial(_stages, name, [name]) for name in STAGE_READS},
     "classifier": partial(_stages, "classifier", ["check", "classifier"]),  # before hours of it
     "evaluate": _evaluate,
-    "clusters make": _make_clusters,
+    "clusters make": partial(
+        parse, _make_clusters, "clusters make", options=make_options(ClusterSettings())
+    ),
     "clusters show": partial(parse, _show_clusters, "clusters show"),
     "clusters replay": partial(parse, _replay_clusters, "clusters replay"),
     "clusters stability": partial(parse, _cluster_stability, "clusters stability"),

@@ -10,7 +10,7 @@ from rich.table import Table as Columns
 from rich.text import Text
 from tyro.conf import Positional, arg
 
-from tag2mask.cli.arguments import READING, PathOption, make_options, parse, show, with_options
+from tag2mask.cli.arguments import PathOption, show
 from tag2mask.config import Config, DataSettings
 from tag2mask.config_files import changed_config
 from tag2mask.errors import DataError
@@ -30,42 +30,38 @@ def _settings(options: Any) -> DataSettings:
     return changed_config(Config(), asdict(options)).photos
 
 
-def show_tags(argv: list[str]) -> None:
-    """Print what is understood of a data set."""
+def tags(
+    data: Data, as_json: Annotated[bool, arg(name="json")] = False, options: Any = None
+) -> None:
+    """Show what is understood of a data set: its form, its tags, and ten photos.
+
+    Args:
+        as_json: Print one JSON object: the form, the tags, all photos, and the validation
+            photos under "val". A tag that is neither present nor unknown is absent.
+    """
     from tag2mask.formats import read_rows
     from tag2mask.formats.check_tags import nothing_findings
     from tag2mask.formats.findings import problems, shorten
     from tag2mask.formats.rows import as_table, known_tags, row_findings
 
-    def tags(
-        data: Data, as_json: Annotated[bool, arg(name="json")] = False, options: Any = None
-    ) -> None:
-        """Show what is understood of a data set: its form, its tags, and ten photos.
-
-        Args:
-            as_json: Print one JSON object: the form, the tags, all photos, and the validation
-                photos under "val". A tag that is neither present nor unknown is absent.
-        """
-        rows = read_rows(data, _settings(options))
-        tags = known_tags(rows)
-        table, findings = as_table(rows, tags), list(row_findings(rows))
-        val = None
-        if rows.val:
-            val = as_table(rows.val, tags)
-            findings += row_findings(rows.val, tags, untagged=True)
-        errors = [finding for finding in findings if finding.severity == "error"]
-        if as_json and not errors:
-            text = json.dumps(_as_json(rows.form, table, val), ensure_ascii=False)
-            print(text.encode("utf-8", "backslashreplace").decode())  # halves of letters
-        elif not as_json:
-            _show_table(rows.form, table, val)
-            findings += nothing_findings(tags)
-            for finding in shorten(f for f in findings if f.severity == "warning"):
-                show(f"warning: {finding}")
-        if errors:
-            raise DataError(problems(findings if as_json else errors), data)
-
-    parse(with_options(tags, make_options(Config(), READING)), "tags", argv)
+    rows = read_rows(data, _settings(options))
+    tags = known_tags(rows)
+    table, findings = as_table(rows, tags), list(row_findings(rows))
+    val = None
+    if rows.val:
+        val = as_table(rows.val, tags)
+        findings += row_findings(rows.val, tags, untagged=True)
+    errors = [finding for finding in findings if finding.severity == "error"]
+    if as_json and not errors:
+        text = json.dumps(_as_json(rows.form, table, val), ensure_ascii=False)
+        print(text.encode("utf-8", "backslashreplace").decode())  # halves of letters
+    elif not as_json:
+        _show_table(rows.form, table, val)
+        findings += nothing_findings(tags)
+        for finding in shorten(f for f in findings if f.severity == "warning"):
+            show(f"warning: {finding}")
+    if errors:
+        raise DataError(problems(findings if as_json else errors), data)
 
 
 def _as_json(form: str, table: "Table", val: "Table | None") -> dict[str, Any]:
@@ -110,93 +106,76 @@ def _cell(text: str) -> Text:
     return Text(printable(text[:LONGEST_CELL]))
 
 
-def check(argv: list[str]) -> None:
-    """List all faults of a data set."""
+def check(
+    data: Data,
+    val: PathOption = None,
+    val_masks: PathOption = None,
+    clusters: PathOption = None,
+    classes: Classes = "auto",
+    options: Any = None,
+) -> None:
+    """Open every photo and mask, and list all faults. Only errors would stop a training.
 
-    def check(
-        data: Data,
-        val: PathOption = None,
-        val_masks: PathOption = None,
-        clusters: PathOption = None,
-        classes: Classes = "auto",
-        options: Any = None,
-    ) -> None:
-        """Open every photo and mask, and list all faults. Only errors would stop a training.
+    Args:
+        val: Validation photos, in any of the forms.
+        val_masks: Folder of true masks, NAME.png.
+        clusters: Cluster file (JSON) that must contain every tag.
+    """
+    from tag2mask.clusters import load_clusters
+    from tag2mask.formats.check import check, settings_reader
+    from tag2mask.formats.findings import count, findings_text
 
-        Args:
-            val: Validation photos, in any of the forms.
-            val_masks: Folder of true masks, NAME.png.
-            clusters: Cluster file (JSON) that must contain every tag.
-        """
-        from tag2mask.clusters import load_clusters
-        from tag2mask.formats.check import check, settings_reader
-        from tag2mask.formats.findings import count, findings_text
-
-        groups = load_clusters(clusters).as_mapping if clusters else None
-        read = settings_reader(_settings(options))
-        findings = check(data, val, val_masks, groups, classes, read=read)
-        show(findings_text(findings))
-        if any(finding.severity == "error" for finding in findings):
-            raise DataError(f"{data}: {count(findings).split(',')[0]}; training would not start")
-
-    parse(with_options(check, make_options(Config(), READING)), "check", argv)
+    groups = load_clusters(clusters).as_mapping if clusters else None
+    read = settings_reader(_settings(options))
+    findings = check(data, val, val_masks, groups, classes, read=read)
+    show(findings_text(findings))
+    if any(finding.severity == "error" for finding in findings):
+        raise DataError(f"{data}: {count(findings).split(',')[0]}; training would not start")
 
 
-def convert(argv: list[str]) -> None:
-    """Convert a data set to another form."""
+def convert(
+    data: Data,
+    to: Literal["csv", "jsonl", "masks", "voc", "coco", "yolo", "labelme", "cvat", "label-studio"],
+    out: Path,
+    masks: PathOption = None,
+    classes: Classes = "auto",
+    options: Any = None,
+) -> None:
+    """Convert tags and masks to another form. `--to masks` draws outlines as PNG files.
 
-    def convert(
-        data: Data,
-        to: Literal[
-            "csv", "jsonl", "masks", "voc", "coco", "yolo", "labelme", "cvat", "label-studio"
-        ],
-        out: Path,
-        masks: PathOption = None,
-        classes: Classes = "auto",
-        options: Any = None,
-    ) -> None:
-        """Convert tags and masks to another form. `--to masks` draws outlines as PNG files.
+    Args:
+        to: The new form.
+        out: A new folder.
+        masks: Folder of masks, NAME.png, to convert too. Without it: the outlines in the data.
+    """
+    from tag2mask.formats.convert import convert
 
-        Args:
-            to: The new form.
-            out: A new folder.
-            masks: Folder of masks, NAME.png, to convert too. Without it: the outlines in the data.
-        """
-        from tag2mask.formats.convert import convert
-
-        new = convert(data, to, out, masks, classes, _settings(options))
-        show(f"To use it: --data {new}")
-
-    parse(with_options(convert, make_options(Config(), READING)), "convert", argv)
+    new = convert(data, to, out, masks, classes, _settings(options))
+    show(f"To use it: --data {new}")
 
 
-def correct(argv: list[str]) -> None:
-    """Bring masks that were corrected in another tool into a run."""
+def correct(
+    run: Positional[Path],
+    export: Annotated[Path, arg(name="from")],
+    options: Any = None,
+) -> None:
+    """Keep masks that were corrected in another tool as corrections of a run.
 
-    def correct(
-        run: Positional[Path],
-        export: Annotated[Path, arg(name="from")],
-        options: Any = None,
-    ) -> None:
-        """Keep masks that were corrected in another tool as corrections of a run.
+    Masks that are as in the run are left alone. The next `tag2mask run` learns from the others.
 
-        Masks that are as in the run are left alone. The next `tag2mask run` learns from the others.
+    Args:
+        run: A run folder.
+        export: The export of the tool (COCO, YOLO, LabelMe, CVAT, Label Studio), or a folder
+            of masks NAME.png with masks.json.
+    """
+    from tag2mask.formats.findings import plural
+    from tag2mask.runs.brought import bring_masks
+    from tag2mask.runs.run import Run
 
-        Args:
-            run: A run folder.
-            export: The export of the tool (COCO, YOLO, LabelMe, CVAT, Label Studio), or a folder
-                of masks NAME.png with masks.json.
-        """
-        from tag2mask.formats.findings import plural
-        from tag2mask.runs.brought import bring_masks
-        from tag2mask.runs.run import Run
-
-        corrected, same = bring_masks(Run(run), export, _settings(options))
-        show(f"{plural(len(corrected), 'mask')} corrected, {len(same)} as in the run")
-        if corrected:
-            show(f"To train with them: tag2mask run --out {run}")
-
-    parse(with_options(correct, make_options(Config(), READING)), "correct", argv)
+    corrected, same = bring_masks(Run(run), export, _settings(options))
+    show(f"{plural(len(corrected), 'mask')} corrected, {len(same)} as in the run")
+    if corrected:
+        show(f"To train with them: tag2mask run --out {run}")
 
 
 def download(

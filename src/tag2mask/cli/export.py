@@ -34,7 +34,7 @@ def export(
         int8: .onnx: compute in 8 bits. What that costs is measured on the validation photos.
         license: License of the weights, for the file's metadata.
     """
-    from tag2mask.export.files import summary
+    from tag2mask.export.network_file import summary
     from tag2mask.export.runs import export_run
 
     trained = _finished(run)

@@ -8,7 +8,7 @@ from typing import Any, cast
 from tag2mask.clusters.answers import SCHEMA
 from tag2mask.clusters.transcript import Messages, Reply
 from tag2mask.config import ClusterSettings
-from tag2mask.errors import ClusterError
+from tag2mask.errors import ClusterError, import_extra
 from tag2mask.progress import log
 
 RETRIES = 10  # by openai's client: about 50 s in all, or as long as a busy server asks
@@ -24,10 +24,7 @@ class Client:
     """
 
     def __init__(self, settings: ClusterSettings):
-        try:
-            import openai
-        except ImportError:
-            raise ClusterError("openai is missing: pip install 'tag2mask[llm]'") from None
+        openai = import_extra("openai", "llm", "a language model", ClusterError)
         url = settings.llm_url or ""
         if url and not ADDRESS.fullmatch(url):
             raise ClusterError(

@@ -3,11 +3,14 @@
 PyTorch is not imported where the compiled CRF is installed.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from PIL import Image
 
 from tag2mask.config import SegmenterSettings
 from tag2mask.crf.inference import dense_crf
+from tag2mask.crf.params import narrow
 from tag2mask.errors import ConfigError
 from tag2mask.photos.table import BACKGROUND
 
@@ -22,10 +25,11 @@ def decide(
     probs: np.ndarray,
     settings: SegmenterSettings,
     threshold: float = THRESHOLD,
+    small: Sequence[int] = (),
 ) -> np.ndarray:
     """Probabilities (C, h, w), summing to 1, of an RGB picture of that size to a decision of the
-    same shape: the mask is its argmax."""
-    return refine(image, before_crf(probs, settings, threshold), settings)
+    same shape: the mask is its argmax. `small`: as in `refine`."""
+    return refine(image, before_crf(probs, settings, threshold), settings, small)
 
 
 def before_crf(
@@ -74,10 +78,20 @@ def object_first(probs: np.ndarray, settings: SegmenterSettings) -> np.ndarray:
     return first
 
 
-def refine(image: Image.Image, decision: np.ndarray, settings: SegmenterSettings) -> np.ndarray:
-    """The dense CRF on the classes that may be in the photo: (C, h, w) to the same."""
+def refine(
+    image: Image.Image,
+    decision: np.ndarray,
+    settings: SegmenterSettings,
+    small: Sequence[int] = (),
+) -> np.ndarray:
+    """The dense CRF on the classes that may be in the photo: (C, h, w) to the same.
+
+    It reaches less far where the decision shows a class of `small`, whose things are small.
+    """
     if not settings.crf.iterations:
         return decision
+    is_narrow = small and np.isin(decision.argmax(0), small).any()
+    crf = narrow(settings.crf) if is_narrow else settings.crf
     likely = [number for number, most in enumerate(decision.max((1, 2))) if most > CRF_LEAST]
     likely = likely or np.unique(decision.argmax(0)).tolist()  # if no class reaches it
-    return dense_crf(np.array(image), decision, settings.crf, likely)
+    return dense_crf(np.array(image), decision, crf, likely)

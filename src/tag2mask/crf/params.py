@@ -8,7 +8,15 @@ from tag2mask.config import CRFSettings
 from tag2mask.config_files import faults
 from tag2mask.errors import ConfigError
 
+# The CRF where a small thing may be: its colors differ little from what is around it, and beyond
+# some pixels it has no neighbors of its own.
+NARROW = {"gaussian_weight": 1, "bilateral_sxy": 15, "bilateral_srgb": 5, "bilateral_weight": 6}
 LATTICE_FULL = "sxy or srgb of the CRF is too small for an image of this size: its lattice is full"
+
+
+def narrow(settings: CRFSettings) -> CRFSettings:
+    """The CRF's settings for a photo with a small thing."""
+    return settings.model_copy(update=NARROW)
 
 
 class CRFParams(CRFSettings):

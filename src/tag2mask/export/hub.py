@@ -40,7 +40,7 @@ def push(
     classes.json, and a model card with the metrics. `license` of the weights and `data_license` of
     the training photos are what the user states. Raises RunError, ConfigError.
     """
-    run.segmenter  # noqa: B018  raises RunError if there is none
+    run.files.need("segmenter", MODEL)
     with _hub() as hub:
         hub.utils.validate_repo_id(name)
         if hub.constants.is_offline_mode():
@@ -67,7 +67,7 @@ def write_files(
     run: "Run", folder: Path, name: str, license: str | None, data_license: str | None
 ) -> None:
     """Write what `push` sends."""
-    from tag2mask.export.files import describe, export_network
+    from tag2mask.export.network_file import describe, export_network
     from tag2mask.report.card import card_text
     from tag2mask.segmenter.heads import save_segmenter
 

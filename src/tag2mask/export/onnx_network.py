@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tag2mask.config import SegmenterSettings
-from tag2mask.errors import ConfigError, DataError
+from tag2mask.errors import ConfigError, DataError, import_extra
 from tag2mask.photos.resize import enlarged
 from tag2mask.processes import cores
 
@@ -30,12 +30,15 @@ class OnnxNetwork:
     `tag2mask export`.
     """
 
+    in_threads = False  # ONNX Runtime has threads of its own
+
     def __init__(self, path: Path | str):
         self.path = Path(path).absolute()
         about = self._open().get_modelmeta().custom_metadata_map
         try:
             self.about = {key: json.loads(value) for key, value in about.items()}
             self.classes: tuple[str, ...] = tuple(self.about["classes"])
+            self.small: tuple[int, ...] = tuple(self.about.get("small", ()))
             self.settings = SegmenterSettings.model_validate(self.about["settings"])
             self._mean = np.array(self.about["mean"], np.float32).reshape(1, 3, 1, 1)
             self._size: int | None = self.about["size"]
@@ -56,13 +59,7 @@ class OnnxNetwork:
         self._open()
 
     def _open(self) -> Any:
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise ConfigError(
-                "ONNX Runtime is missing, which reads .onnx files: "
-                f"pip install 'tag2mask[predict]' ({error})"
-            ) from None
+        onnxruntime = import_extra("onnxruntime", "predict", "an .onnx file", ConfigError)
         if not self.path.is_file():
             raise DataError(f"{self.path}: no such file")
         options = onnxruntime.SessionOptions()

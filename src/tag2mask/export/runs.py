@@ -10,7 +10,7 @@ import numpy as np
 
 from tag2mask.errors import ConfigError
 from tag2mask.evaluate import evaluate_masks
-from tag2mask.export.files import Comparison, check_ending, export_network
+from tag2mask.export.network_file import Comparison, check_ending, export_network
 from tag2mask.export.onnx_network import INPUT, OnnxNetwork
 from tag2mask.files import writing
 from tag2mask.photos.resize import reduced
@@ -53,9 +53,12 @@ def export_run(
 class _Recorder:
     """In place of a network, it keeps the batches that the network would get."""
 
+    in_threads = False
+
     def __init__(self, network: OnnxNetwork):
         self.network, self.settings, self.classes = network, network.settings, network.classes
         self.batches: list[np.ndarray] = []
+        self.small: tuple[int, ...] = ()
         self.side = network.side
 
     def to(self, device: Any) -> "_Recorder":
@@ -70,21 +73,19 @@ class _Calibration:
     """The reader of photos that ONNX Runtime's quantization asks for."""
 
     def __init__(self, network: OnnxNetwork, photos: Sequence[Photo]):
-        self._batches = self._read(network, photos)
+        some = photos[:: max(1, len(photos) // CALIBRATION)][:CALIBRATION]
+        batches = _batches(network, some)
+        self.get_next = partial(next, ({INPUT: batch} for batch in batches), None)
 
-    def _read(self, network: OnnxNetwork, photos: Sequence[Photo]) -> Iterator[np.ndarray]:
-        settings = network.settings.model_copy(update={"flip": False, "test_scales": (1.0,)})
-        every = max(1, len(photos) // CALIBRATION)
-        chosen = photos[::every][:CALIBRATION]
-        for photo in track(chosen, "values in the network"):
-            recorder = _Recorder(network)
-            image = reduced(photo.open(settings.image_size), settings.image_size)
-            probabilities(recorder, image, settings)
-            yield from recorder.batches
 
-    def get_next(self) -> dict[str, np.ndarray] | None:
-        batch = next(self._batches, None)
-        return None if batch is None else {INPUT: batch}
+def _batches(network: OnnxNetwork, photos: Sequence[Photo]) -> Iterator[np.ndarray]:
+    """What the network gets of these photos."""
+    settings = network.settings.model_copy(update={"flip": False, "test_scales": (1.0,)})
+    for photo in track(photos, "values in the network"):
+        recorder = _Recorder(network)
+        image = reduced(photo.open(settings.image_size), settings.image_size)
+        probabilities(recorder, image, settings)
+        yield from recorder.batches
 
 
 def quantize(whole: Path, photos: Sequence[Photo], out: Path) -> None:

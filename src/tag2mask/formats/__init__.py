@@ -1,7 +1,7 @@
 """Pictures and tags: readers of the forms in which people have them, checks, conversions.
 
 A data set is one path; `FORMATS` lists what it may be. To add a format, write its reader
-(path, settings -> Rows) in a file of its own and add a line.
+(path, settings -> Rows) in a file of its own, and add a line here and in `forms.py`.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,19 +18,25 @@ from tag2mask.formats.cloud import is_manifest, is_vertex, read_manifest, read_v
 from tag2mask.formats.coco import instances_file, read_coco
 from tag2mask.formats.cvat import read_cvat
 from tag2mask.formats.excel import read_xlsx
-from tag2mask.formats.fiftyone import fiftyone_file, read_fiftyone
-from tag2mask.formats.folders import is_folder, read_folder
+from tag2mask.formats.folders import Reader, is_folder, read_folder, read_split, split_folders
 from tag2mask.formats.huggingface import parquet_files, read_parquet
-from tag2mask.formats.json_lists import is_mmpretrain, read_json, read_mmpretrain, read_yaml
+from tag2mask.formats.json_lists import (
+    fiftyone_file,
+    is_mmpretrain,
+    read_fiftyone,
+    read_json,
+    read_mmpretrain,
+    read_yaml,
+)
 from tag2mask.formats.keywords import is_keywords, read_keywords
 from tag2mask.formats.label_studio import is_label_studio, read_label_studio
 from tag2mask.formats.labelme import is_labelme, read_labelme
 from tag2mask.formats.rows import Rows, count_tags, known_tags, many_objects, to_table
-from tag2mask.formats.splits import Reader, read_split, split_folders
 from tag2mask.formats.text_tables import read_csv, read_jsonl
-from tag2mask.formats.voc import is_voc, read_voc
-from tag2mask.formats.voc_lists import class_lists, read_class_lists
+from tag2mask.formats.voc import class_lists, is_voc, read_class_lists, read_voc
 from tag2mask.formats.yolo import read_yolo, yolo_file
+from tag2mask.forms import FORMS, bullets
+from tag2mask.photos.addresses import local_copy
 from tag2mask.photos.table import Table
 
 DEFAULTS = DataSettings()
@@ -41,69 +47,52 @@ class Format(NamedTuple):
 
     accepts: Callable[[Path], object]  # true if a path that exists has this format
     read: Reader
-    what: str  # how to name it with --data
 
 
-def _suffix(*suffixes: str) -> Callable[[Path], bool]:
+def _ending(*suffixes: str) -> Callable[[Path], bool]:
     return lambda path: path.suffix.lower() in suffixes
 
 
-def _metadata(name: str, read: Reader) -> Format:
-    what = f"a Hugging Face folder: with a file {name}"
-    return Format(lambda path: (path / name).is_file(), lambda path, s: read(path / name, s), what)
+def _folder_with(name: str, read: Reader) -> Format:
+    return Format(lambda path: (path / name).is_file(), lambda path, s: read(path / name, s))
 
 
-# The first that accepts a path reads it. A folder for each tag is last: it accepts any pictures.
+def _read_split(path: Path, settings: DataSettings, outlines: bool = False) -> Rows:
+    return read_split(path, settings, partial(_read, outlines=outlines))
+
+
+# The names are those of `FORMS`. The first that accepts a path reads it. A folder for each tag is
+# last: it accepts any pictures.
 FORMATS: dict[str, Format] = {
-    "manifest": Format(is_manifest, read_manifest, "SageMaker Ground Truth: its .manifest"),
-    "vertex": Format(is_vertex, read_vertex, "Vertex AI: its import file, .csv or .jsonl"),
-    "csv": Format(
-        _suffix(".csv", ".tsv", ".tab"),
-        read_csv,
-        "a table: .csv or .tsv with a column of file names, and one of tags or one for each tag",
-    ),
-    "xlsx": Format(_suffix(".xlsx", ".xlsm"), read_xlsx, "an Excel table: .xlsx"),
-    "jsonl": Format(_suffix(".jsonl", ".ndjson"), read_jsonl, "JSON lines: file_name and tags"),
-    "parquet": Format(parquet_files, read_parquet, "a .parquet file of Hugging Face, or a folder"),
-    "voc-lists": Format(class_lists, read_class_lists, "VOC: ImageSets/Main with cat_train.txt"),
-    "voc": Format(is_voc, read_voc, "VOC: VOC2012/, a list in it (val.txt), or its cls_labels.npy"),
-    "camtrap-dp": Format(
-        camtrap_folder, read_camtrap_dp, "Camtrap DP: the folder with media.csv, observations.csv"
-    ),
-    "coco": Format(
-        instances_file, read_coco, "COCO or COCO Camera Traps: the folder, or the .json file"
-    ),
-    "label-studio": Format(
-        is_label_studio, read_label_studio, "Label Studio: its .json or JSON-MIN export"
-    ),
-    "fiftyone": Format(fiftyone_file, read_fiftyone, "FiftyOne: labels.json, or its folder"),
-    "mmpretrain": Format(is_mmpretrain, read_mmpretrain, "mmpretrain: a .json with data_list"),
-    "json": Format(_suffix(".json"), read_json, 'a .json file: {"a.jpg": ["cat", "dog"]}'),
-    "yolo": Format(yolo_file, read_yolo, "YOLO: its data.yaml, or a folder of its pictures"),
-    "yaml": Format(_suffix(".yaml", ".yml"), read_yaml, "a .yaml file: a.jpg: [cat, dog]"),
-    "cvat": Format(_suffix(".xml"), read_cvat, "CVAT for images: its .xml"),
-    "txt": Format(_suffix(".txt"), read_csv, "a table in a .txt file"),
-    "metadata.csv": _metadata("metadata.csv", read_csv),
-    "metadata.jsonl": _metadata("metadata.jsonl", read_jsonl),
-    "roboflow": Format(
-        lambda path: (path / "_classes.csv").is_file(),
-        lambda path, settings: read_csv(path / "_classes.csv", settings),
-        "Roboflow: a folder with _classes.csv",
-    ),
-    "labelme": Format(is_labelme, read_labelme, "LabelMe: a folder of .json files and pictures"),
-    "split": Format(
-        split_folders,
-        lambda path, settings: read_split(path, settings, _read),
-        "a folder with train/ and val/ (valid, validation), each in one of these forms",
-    ),
-    "keywords": Format(
-        is_keywords, read_keywords, "a folder of pictures with keywords in them or beside them"
-    ),
-    "folder": Format(is_folder, read_folder, "a folder with a folder for each tag"),
+    "manifest": Format(is_manifest, read_manifest),
+    "vertex": Format(is_vertex, read_vertex),
+    "csv": Format(_ending(".csv", ".tsv", ".tab"), read_csv),
+    "xlsx": Format(_ending(".xlsx", ".xlsm"), read_xlsx),
+    "jsonl": Format(_ending(".jsonl", ".ndjson"), read_jsonl),
+    "parquet": Format(parquet_files, read_parquet),
+    "voc-lists": Format(class_lists, read_class_lists),
+    "voc": Format(is_voc, read_voc),
+    "camtrap-dp": Format(camtrap_folder, read_camtrap_dp),
+    "coco": Format(instances_file, read_coco),
+    "label-studio": Format(is_label_studio, read_label_studio),
+    "fiftyone": Format(fiftyone_file, read_fiftyone),
+    "mmpretrain": Format(is_mmpretrain, read_mmpretrain),
+    "json": Format(_ending(".json"), read_json),
+    "yolo": Format(yolo_file, read_yolo),
+    "yaml": Format(_ending(".yaml", ".yml"), read_yaml),
+    "cvat": Format(_ending(".xml"), read_cvat),
+    "txt": Format(_ending(".txt"), read_csv),
+    "metadata.csv": _folder_with("metadata.csv", read_csv),
+    "metadata.jsonl": _folder_with("metadata.jsonl", read_jsonl),
+    "roboflow": _folder_with("_classes.csv", read_csv),
+    "labelme": Format(is_labelme, read_labelme),
+    "split": Format(split_folders, _read_split),
+    "keywords": Format(is_keywords, read_keywords),
+    "folder": Format(is_folder, read_folder),
 }
 
 # Forms whose outlines take long to read: only `convert` and `correct` ask for them.
-READ_OUTLINES = {"coco": read_coco, "label-studio": read_label_studio}
+READ_OUTLINES = {"coco": read_coco, "label-studio": read_label_studio, "split": _read_split}
 
 
 def find_format(path: Path, settings: DataSettings = DEFAULTS) -> str:
@@ -122,8 +111,7 @@ def find_format(path: Path, settings: DataSettings = DEFAULTS) -> str:
     for name, form in FORMATS.items():
         if form.accepts(path):
             return name
-    forms = "".join(f"\n  - {form.what}" for form in FORMATS.values())
-    raise DataError(f"{path}: not a data set; give one of{forms}")
+    raise DataError(f"{path}: not a data set; give one of{bullets()}")
 
 
 @many_objects()
@@ -134,11 +122,14 @@ def read_rows(
     outlines: bool = False,
 ) -> Rows:
     """The rows of a data set in the file's order, with the tags that the settings choose, and the
-    faults that the reader met.
+    faults that the reader met. What is at an address or in an archive is copied first.
 
     `tags`: for a validation set, the tags of the training photos. Outlines that people drew are
     kept only with `outlines`: `convert` makes true masks of them.
     """
+    if settings.images:
+        settings = settings.model_copy(update={"images": local_copy(settings.images)})
+    path = local_copy(path, beside=settings.images is None)
     rows = _read(path, settings, outlines)
     if settings.images and rows.form.partition(":")[0] in ("folder", "split", "keywords"):
         what = "photos.images is not used: the data are the folder of the photos themselves"
@@ -165,11 +156,9 @@ def _read(path: Path, settings: DataSettings, outlines: bool = False) -> Rows:
     name = find_format(path, settings)
     if outlines and name in READ_OUTLINES:
         rows = READ_OUTLINES[name](path, settings, True)
-    elif outlines and name == "split":
-        rows = read_split(path, settings, partial(_read, outlines=True))
     else:
         rows = FORMATS[name].read(path, settings)
-    rows.form = f"{name}: {rows.form or FORMATS[name].what}"
+    rows.form = f"{name}: {rows.form or FORMS[name]}"
     return rows
 
 

@@ -1,10 +1,12 @@
 """Everything that is wrong with a data set, at once, before hours of work."""
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 
 from tag2mask.config import DataSettings
@@ -93,19 +95,25 @@ def checked_state(
     """Hashes of what `check` looks at: rows, masks, and each file's size and time of change."""
 
     def stamp(path: Path) -> tuple[int, int] | None:
-        stat = path.stat() if is_file(path) else None
-        return stat and (stat.st_size, stat.st_mtime_ns)
+        try:
+            about = os.stat(path)  # noqa: PTH116  pathlib takes several times as long
+        except (OSError, ValueError):
+            return None
+        return (about.st_size, about.st_mtime_ns) if S_ISREG(about.st_mode) else None
 
-    def parts(rows: Rows | DataError | None) -> list[object]:
+    def parts(rows: Rows | DataError | None) -> Iterator[object]:
         if rows is None or isinstance(rows, DataError):
-            return [rows and rows.problems]
-        files = [(str(row.path), row.tags, stamp(row.path)) for row in rows.rows]
-        absent = [row.absent for row in rows.rows if row.absent is not None]
-        return [(rows.tags, rows.findings, rows.no_tags), *files, *absent]
+            yield rows and rows.problems
+            return
+        yield rows.tags, rows.findings, rows.no_tags
+        yield from ((str(row.path), row.tags, stamp(row.path)) for row in rows.rows)
+        yield from (row.absent for row in rows.rows if row.absent is not None)
 
     def digest(parts: Iterable[object]) -> str:
-        text = "".join(map(repr, parts)).encode("utf-8", "backslashreplace")
-        return hashlib.sha256(text).hexdigest()[:16]
+        whole = hashlib.sha256()
+        for part in parts:
+            whole.update(repr(part).encode("utf-8", "backslashreplace"))
+        return whole.hexdigest()[:16]
 
     files = ((str(file), stamp(file)) for file in sorted(masks.rglob("*") if masks else ()))
     train, tested = _read_both(data, val, read)

@@ -36,7 +36,11 @@ def choose(rows: Rows, settings: DataSettings, tags: Sequence[str] | None = None
     findings = list(rows.findings)
     if tags is None:
         findings += _unused(rows, settings, names, new_names)
-    kept = [row for row in rows.rows if tags is not None or not _is_left_out(row, settings)]
+    kept = rows.rows
+    if tags is None and settings.untagged == "leave_out":
+        kept = [row for row in kept if row.tags]
+    elif tags is None and settings.untagged == "auto":
+        kept = [row for row in kept if not row.nobody_looked]
     if left_out := len(rows.rows) - len(kept):
         what = f"{left_out} of {photos_text(len(rows.rows))} have no tag and are left out"
         do = "if nothing is in them, use --photos.untagged nothing"
@@ -66,12 +70,6 @@ def _dropped(
         count = Counter(new for row in rows.rows for new in {new_names[tag] for tag in row.tags})
         drop |= {tag for tag in new_names.values() if count[tag] < settings.min_count}
     return drop
-
-
-def _is_left_out(row: Row, settings: DataSettings) -> bool:
-    if settings.untagged == "leave_out":
-        return not row.tags
-    return settings.untagged == "auto" and row.nobody_looked
 
 
 def _chosen(tags: Iterable[str], new_names: dict[str, str], drop: set[str]) -> Tags:

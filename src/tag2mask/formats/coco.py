@@ -8,10 +8,10 @@ from typing import Any
 
 from tag2mask.config import DataSettings
 from tag2mask.errors import DataError
+from tag2mask.formats.exports import Export
 from tag2mask.formats.findings import Finding, first_few, problems, warning
 from tag2mask.formats.json_files import load_json, peek_json
-from tag2mask.formats.pictures import Pictures
-from tag2mask.formats.rows import Row, Rows, Shape, is_file, photos_text, tags_of
+from tag2mask.formats.rows import Rows, Shape, is_file, photos_text, tags_of
 from tag2mask.photos.classes import COCO
 from tag2mask.photos.table import clean_tag
 
@@ -64,38 +64,33 @@ def read_coco(path: Path, settings: DataSettings, outlines: bool = False) -> Row
 
 def _read(file: Path, settings: DataSettings, outlines: bool) -> Rows:
     values = _load(file, outlines)
-    rows = Rows(file)
+    names_of_files = [image["file_name"] for image in values["images"][:50]]
+    export = Export(file, settings, _picture_folder(file, names_of_files))
     categories = sorted(values["categories"], key=lambda c: (isinstance(c["id"], str), c["id"]))
     names = {category["id"]: clean_tag(category["name"]) for category in categories}
     images: dict[Any, dict[str, Any]] = {}
     for image in values["images"]:
         if (first := images.setdefault(image["id"], image)) is not image:
             what = f"{first['file_name']} and {image['file_name']} have the same id"
-            rows.error("annotation", f"image {image['id']}", what, "give each picture its own")
+            where = f"image {image['id']}"
+            export.rows.error("annotation", where, what, "give each picture its own")
     empty = _empty_categories(names, values["annotations"])
     annotations = [note for note in values["annotations"] if note["category_id"] not in empty]
-    shapes = _shapes(annotations, images, names, rows)
+    shapes = _shapes(annotations, images, names, export.rows)
     nothing = {n["image_id"] for n in values["annotations"] if n["category_id"] in empty}
-    folder = _picture_folder(file, [image["file_name"] for image in list(images.values())[:50]])
-    pictures = Pictures.of(file, settings.images, folder)
     for number, image in images.items():
         objects = shapes.get(number, ())
         if image.get("corrupt") is True or (objects and number in nothing):
             continue
-        where = f"image {number} ({image['file_name']})"
-        unseen = empty and not objects and number not in nothing
-        try:
-            picture = pictures.find(image["file_name"])
-        except (DataError, ValueError) as error:
-            rows.error("picture", where, str(error))
-            continue
-        absent = () if unseen else None
-        size = _size(image)
-        rows.rows.append(Row(picture, tags_of(objects), where, objects, size, absent=absent))
-    used = {tag for row in rows.rows for tag in row.tags}
-    own = tuple(dict.fromkeys(name for name in names.values() if name in used))
-    rows.tags = COCO if set(names.values()) == set(COCO) else own
-    rows.form = f"COCO Camera Traps ({names[empty[0]]} is nothing)" if empty else "COCO"
+        name, where = image["file_name"], f"image {number}"
+        absent = () if empty and not objects and number not in nothing else None
+        with export.entry(f"{where} ({name})", "an image of COCO"):
+            size = _size(image)
+            export.add(name, where, tags_of(objects), absent, shapes=objects, size=size)
+    form = f"COCO Camera Traps ({names[empty[0]]} is nothing)" if empty else "COCO"
+    rows = export.finish(form, names.values())
+    if set(names.values()) == set(COCO):
+        rows.tags = COCO
     rows.findings += _warnings(file, values, shapes.keys() & nothing)
     return rows
 

@@ -65,11 +65,6 @@ class Columns:
         return len(self.tags) > 1
 
     @property
-    def confidence_name(self) -> str:
-        """The name of the column of confidences, as `tag_key` writes it; "" if there is none."""
-        return "" if self.confidence is None else tag_key(self.names[self.confidence])
-
-    @property
     def ignored(self) -> list[str]:
         """Names of the columns that are not read."""
         used = {self.file, *self.tags, self.confidence, self.origin, self.split}

@@ -46,9 +46,7 @@ def convert(
     OUT/photos. Raises DataError with all problems of the data, or if the form needs masks and there
     are none.
     """
-    if to not in WRITERS:
-        raise DataError(f'unknown form "{to}"; use one of {", ".join(WRITERS)}')
-    check_new(out)
+    check_new(to, out, WRITERS)
     try:
         if holds_pictures(data):
             data = write_pictures(data, out / "photos", settings)
@@ -83,8 +81,13 @@ def _convert(
     path = WRITERS[to](table, readers, out)
     for what, photos in (+notes).items():
         log.warning(f"warning: in {photos_text(photos)} {what}")
-    if rows.val:
-        _convert_val(to_table(rows.val, table.tags, untagged=True), to, out)
+    if rows.val and to in ("csv", "jsonl"):
+        val = to_table(rows.val, table.tags, untagged=True)
+        list_of_val = to_table_file(f"val.{to}", val, {}, out)
+        log.info(f"{list_of_val}: the {len(val)} validation photos; give them as --val")
+    elif rows.val:
+        count = len(rows.val.rows)
+        log.info(f"the {count} validation photos are not converted; csv and jsonl keep them")
     return path
 
 
@@ -100,14 +103,21 @@ def drawings(rows: Rows, table: Table, notes: Counter[str]) -> Masks:
     }
 
 
-def to_csv(table: Table, masks: Masks, out: Path) -> Path:
-    """OUT/tags.csv, the pictures stay where they are, and OUT/masks/NAME.png."""
-    return _write_table(out / "tags.csv", table, masks)
-
-
-def to_jsonl(table: Table, masks: Masks, out: Path) -> Path:
-    """OUT/tags.jsonl, the pictures stay where they are, and OUT/masks/NAME.png."""
-    return _write_table(out / "tags.jsonl", table, masks)
+def to_table_file(name: str, table: Table, masks: Masks, out: Path) -> Path:
+    """OUT/NAME (.csv or .jsonl), the pictures stay where they are, and OUT/masks/NAME.png."""
+    records = list(_records(table, out))
+    if name.endswith(".csv"):
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(records[0])
+        for record in records:
+            writer.writerow(";".join(v) if isinstance(v, list) else v for v in record.values())
+        write_text(out / name, text.getvalue())
+    else:
+        write_text(out / name, "".join(f"{json.dumps(r, ensure_ascii=False)}\n" for r in records))
+    tags = _used_tags(table)
+    _write_masks(masks, out / "masks", _renumbered(table, tags), tags)
+    return out / name
 
 
 def to_masks(table: Table, masks: Masks, out: Path) -> Path:
@@ -137,37 +147,12 @@ def to_voc(table: Table, masks: Masks, out: Path) -> Path:
 
 
 WRITERS: dict[str, Callable[[Table, Masks, Path], Path]] = {
-    "csv": to_csv,
-    "jsonl": to_jsonl,
+    "csv": partial(to_table_file, "tags.csv"),
+    "jsonl": partial(to_table_file, "tags.jsonl"),
     "masks": to_masks,
     "voc": to_voc,
     **OUTLINES,
 }
-
-
-def _convert_val(val: Table, to: str, out: Path) -> None:
-    """The validation photos of a data set with a split: OUT/val.csv or OUT/val.jsonl."""
-    if to in ("csv", "jsonl"):
-        path = _write_table(out / f"val.{to}", val, {})
-        log.info(f"{path}: the {len(val)} validation photos; give them as --val")
-    else:
-        log.info(f"the {len(val)} validation photos are not converted; csv and jsonl keep them")
-
-
-def _write_table(path: Path, table: Table, masks: Masks) -> Path:
-    records = list(_records(table, path.parent))
-    if path.suffix == ".csv":
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(records[0])
-        for record in records:
-            writer.writerow(";".join(v) if isinstance(v, list) else v for v in record.values())
-        write_text(path, text.getvalue())
-    else:
-        write_text(path, "".join(f"{json.dumps(r, ensure_ascii=False)}\n" for r in records))
-    tags = _used_tags(table)
-    _write_masks(masks, path.parent / "masks", _renumbered(table, tags), tags)
-    return path
 
 
 def _records(table: Table, folder: Path) -> Iterator[dict[str, Any]]:
@@ -175,7 +160,7 @@ def _records(table: Table, folder: Path) -> Iterator[dict[str, Any]]:
     a cell could be read in another way. There 1 is present, 0 absent, and an empty cell unknown."""
     a_column_each = any(photo.unknown for photo in table.photos) or not _clear(table)
     for photo in table.photos:
-        place = {"file_name": _from(folder, photo)}
+        place = {"file_name": Path(os.path.relpath(photo.path, folder)).as_posix()}
         if a_column_each:
             known = {tag: int(tag in photo.tags) for tag in table.tags}
             yield place | known | dict.fromkeys(photo.unknown)
@@ -225,7 +210,3 @@ def _voc_xml(file_name: str, photo: Photo) -> str:
         ElementTree.SubElement(ElementTree.SubElement(root, "object"), "name").text = tag
     ElementTree.indent(root)
     return ElementTree.tostring(root, encoding="unicode") + "\n"
-
-
-def _from(folder: Path, photo: Photo) -> str:
-    return Path(os.path.relpath(photo.path, folder)).as_posix()

@@ -9,8 +9,8 @@ import numpy as np
 
 from tag2mask.config import DataSettings
 from tag2mask.errors import DataError
-from tag2mask.formats.pictures import Pictures
-from tag2mask.formats.rows import Patch, Row, Rows, Shape, tags_of
+from tag2mask.formats.exports import Export
+from tag2mask.formats.rows import Patch, Rows, Shape, tags_of
 from tag2mask.formats.shapes import object_tag, polygon
 from tag2mask.formats.xml_files import read_xml
 
@@ -20,44 +20,30 @@ def read_cvat(path: Path, settings: DataSettings) -> Rows:
     root = read_xml(path)
     if root.tag != "annotations":
         raise DataError(f"{path}: not an export of CVAT for images: it begins with <{root.tag}>")
-    rows = Rows(path)
-    pictures = Pictures.of(path, settings.images, path.parent / "images")
+    export = Export(path, settings, path.parent / "images")
     for image in root.iter("image"):
-        where = f"image {image.attrib.get('id')} ({image.attrib.get('name')})"
-        try:
-            rows.rows.append(_row(image, pictures, where))
-        except DataError as error:
-            rows.error("picture", where, str(error))
-        except (KeyError, ValueError, OverflowError) as error:
-            what = f"not an image as CVAT writes it ({type(error).__name__}: {error})"
-            rows.error("annotation", where, what)
-    return rows
-
-
-def _row(image: Element, pictures: Pictures, where: str) -> Row:
-    size = int(image.attrib["width"]), int(image.attrib["height"])
-    shapes = [
-        Shape(
-            object_tag(thing.attrib["label"]),
-            _outline(thing),
-            layer=int(thing.attrib.get("z_order", 0)),
-        )
-        for thing in image
-        if "label" in thing.attrib
-    ]
-    return Row(pictures.find(image.attrib["name"]), tags_of(shapes), where, shapes, size)
+        where = f"image {image.get('id')}"
+        with export.entry(f"{where} ({image.get('name')})", "an image as CVAT writes it"):
+            size = int(image.attrib["width"]), int(image.attrib["height"])
+            shapes = [
+                Shape(
+                    object_tag(thing.get("label")),
+                    _outline(thing),
+                    layer=int(thing.get("z_order", 0)),
+                )
+                for thing in image
+                if "label" in thing.attrib
+            ]
+            export.add(image.attrib["name"], where, tags_of(shapes), shapes=shapes, size=size)
+    return export.finish("CVAT for images")
 
 
 def _outline(thing: Element) -> Any:
-    if thing.tag == "mask":
-        return _painted(thing)
-    if thing.tag != "polygon":
+    if thing.tag == "polygon":
+        return [polygon(thing.attrib["points"].replace(";", ",").split(","))]
+    if thing.tag != "mask":
         return ()
-    return [polygon(thing.attrib["points"].replace(";", ",").split(","))]
-
-
-def _painted(thing: Element) -> Patch:
-    """CVAT's run lengths: by rows in a box, the first is background."""
+    # CVAT's run lengths: by rows in a box, the first is background.
     left, top, width, height = (
         int(thing.attrib[key]) for key in ("left", "top", "width", "height")
     )

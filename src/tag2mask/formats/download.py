@@ -4,7 +4,6 @@ No other part of `formats` uses the network.
 """
 
 import errno
-import hashlib
 import http.client
 import shutil
 import time
@@ -15,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from tag2mask.errors import DataError
-from tag2mask.files import read_list, write_text
+from tag2mask.files import read_list, sha256, write_text
 from tag2mask.progress import log, track
 
 CHUNK = 1 << 20  # bytes
@@ -101,9 +100,7 @@ def fetch(archive: Archive, folder: Path, instructions: str) -> Path:
         _fetch_part(archive, part, instructions)
     file = path if path.exists() else part
     log.info(f"check {file.name}")
-    with file.open("rb") as stream:
-        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
-    if sha256 == archive.sha256:
+    if (digest := sha256(file)) == archive.sha256:
         return file.replace(path)
     source, do = archive.url, "it was deleted"
     if file == path:  # put there by hand, perhaps not complete yet
@@ -111,7 +108,7 @@ def fetch(archive: Archive, folder: Path, instructions: str) -> Path:
         do = f"wait until it is complete, delete it, or rename it to {part.name} to resume it"
     else:
         part.unlink()
-    what = f"not the official file (sha256 {sha256})"
+    what = f"not the official file (sha256 {digest})"
     raise DataError(f"{source}: {what}; {do}.\n{instructions}")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tag2mask.config import DataSettings
-from tag2mask.errors import DataError
+from tag2mask.errors import DataError, import_extra
 from tag2mask.formats.rows import Rows
 from tag2mask.formats.tables import rows_from_records
 
@@ -23,11 +23,7 @@ def read_xlsx(path: Path, settings: DataSettings) -> Rows:
     openpyxl reads it row by row. (A faster library, calamine, asks for memory for all cells that
     the sheet could have: a file of 5 kB can end the process.) Raises DataError.
     """
-    try:
-        import openpyxl
-    except ImportError:
-        what = "reading .xlsx needs openpyxl: pip install 'tag2mask[excel]'"
-        raise DataError(f"{path}: {what}, or save the sheet as CSV UTF-8") from None
+    openpyxl = import_extra("openpyxl", "excel", f"{path} (unlike CSV UTF-8)")
     try:
         _refuse_bombs(path)
         book = openpyxl.load_workbook(path, read_only=True, data_only=True)

@@ -15,6 +15,8 @@ from tag2mask.formats.pictures import Pictures
 from tag2mask.formats.rows import Row, Rows, Shape, Tags, photos_text
 from tag2mask.photos.table import clean_tag
 
+TOO_LARGE = (RecursionError, OverflowError)
+
 
 class Export:
     """The rows of an export while it is read. `finish` returns them.
@@ -36,7 +38,7 @@ class Export:
             yield
         except DataError as error:
             self.rows.error("entry", where, str(error))
-        except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, *TOO_LARGE) as error:
             text = f"no {error}" if isinstance(error, KeyError) else str(error)
             self.rows.error("entry", where, f"not {kind}: {text}")
 
@@ -80,17 +82,15 @@ class Export:
         used = {tag for row in both for tag in row.tags}
         tags = used.union(*(row.absent or () for row in both), *self._unknown.values())
         for rows in (self.rows, self.val):
-            rows.rows = [self._with_absent(row, tags) for row in rows.rows]
+            for i, row in enumerate(rows.rows):
+                if (unknown := self._unknown.get(id(row))) is not None:
+                    absent = tuple(sorted(tags - {*row.tags, *unknown}))
+                    rows.rows[i] = replace(row, absent=absent)
             rows.form = form
             rows.tags = tuple(dict.fromkeys(tag for tag in classes if tag in used)) or None
         if self.val.rows:
             self.rows.val = self.val
         return self.rows
-
-    def _with_absent(self, row: Row, tags: set[str]) -> Row:
-        if (unknown := self._unknown.get(id(row))) is None:
-            return row
-        return replace(row, absent=tuple(sorted(tags - {*row.tags, *unknown})))
 
 
 def tag_text(value: Any) -> str:

@@ -5,13 +5,12 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from types import ModuleType
 from typing import Any
 
 from PIL import Image
 
 from tag2mask.config import DataSettings
-from tag2mask.errors import DataError
+from tag2mask.errors import DataError, import_extra
 from tag2mask.files import write_text
 from tag2mask.formats.exports import class_name
 from tag2mask.formats.pictures import plain_name
@@ -56,11 +55,11 @@ def read_parquet(path: Path, settings: DataSettings) -> Rows:
         objects: list[dict[str, Any]] = []
         for file in files[split]:
             table = _open(file)
-            names = _classes(table)
-            try:
-                objects += [_named(row, names) for row in _records(table, file)]
-            except ValueError as error:
-                raise DataError(f"{file}: {error}") from None
+            classes = _classes(table)
+            for row in _records(table, file):
+                for column in classes.keys() & row.keys():
+                    row[column] = _tags(row[column], classes[column], file)
+                objects.append(row)
         rows[split] = rows_from_objects(files[split][0], objects, settings, "parquet")
     rows["train"].val = rows.get("val")
     return rows["train"]
@@ -146,7 +145,7 @@ def _records(table: Any, file: Path, columns: list[str] | None = None) -> Iterat
 
 
 def _tags(value: Any, classes: Tags, file: Path) -> Tags | None:
-    if value is None or value == -1:  # the Hub's "no label" of test splits
+    if value is None or value == -1:  # nobody looked; the Hub's "no label" of test splits
         return None
     try:
         values = value if isinstance(value, list) else [value]
@@ -173,15 +172,6 @@ def _classes(table: Any) -> dict[str, Tags]:
             elif isinstance(feature, dict):
                 feature = feature.get("feature")
     return classes
-
-
-def _named(row: dict[str, Any], classes: dict[str, Tags]) -> dict[str, Any]:
-    """A row with the names of its classes instead of their numbers."""
-    for column in classes.keys() & row.keys():
-        if (value := row[column]) is not None:  # None: nobody looked
-            values = value if isinstance(value, list) else [value]
-            row[column] = [class_name(one, classes[column]) for one in values]
-    return row
 
 
 def _kind(data: bytes) -> str | None:
@@ -211,18 +201,10 @@ def _open(file: Path) -> Any:
     try:
         if not file.is_file():  # a pipe may have no end
             raise DataError(f"{file}: not a readable parquet file (it is no file)")
-        table = _pyarrow().ParquetFile(file)
+        parquet = import_extra("pyarrow.parquet", "parquet", "a parquet file")
+        table = parquet.ParquetFile(file)
     except (OSError, ValueError) as error:
         raise DataError(f"{file}: not a readable parquet file ({error})") from None
     if (rows := table.metadata.num_rows) > MOST_ROWS:
         raise DataError(f"{file}: has {rows} rows, at most {MOST_ROWS} are read; split it")
     return table
-
-
-def _pyarrow() -> ModuleType:
-    try:
-        from pyarrow import parquet
-    except ImportError:
-        do = "install it with: pip install 'tag2mask[parquet]'"
-        raise DataError(f"parquet files need pyarrow; {do}") from None
-    return parquet

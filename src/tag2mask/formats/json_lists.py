@@ -1,4 +1,4 @@
-"""Dictionaries of tags: plain JSON and YAML, mmpretrain's annotation files, lists of objects."""
+"""JSON and YAML with tags: mmpretrain's and FiftyOne's files, dictionaries, lists of objects."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,15 +14,9 @@ from tag2mask.formats.exports import Export, class_list, class_name, confidence,
 from tag2mask.formats.json_files import load_json, peek_json
 from tag2mask.formats.rows import Rows, Tags
 from tag2mask.formats.tables import rows_from_objects
+from tag2mask.forms import bullets
 
-FORMS = (
-    "COCO and COCO Camera Traps (images, annotations, categories)",
-    "Label Studio's JSON and JSON-MIN",
-    "FiftyOne's labels.json (labels)",
-    "mmpretrain (data_list)",
-    'a dictionary: {"a.jpg": ["cat", "dog"], "b.jpg": {"cat": 1, "dog": 0}}',
-    'a list: [{"file_name": "a.jpg", "tags": ["cat", "dog"]}]',
-)
+JSON_FORMS = ("coco", "label-studio", "fiftyone", "mmpretrain", "json")
 
 
 def is_mmpretrain(path: Path) -> bool:
@@ -52,6 +46,46 @@ def read_mmpretrain(path: Path, settings: DataSettings) -> Rows:
     return export.finish("mmpretrain's data_list", classes)
 
 
+def fiftyone_file(path: Path) -> Path | None:
+    """A .json file with the key "labels" whose value is an object, or labels.json in the folder."""
+    file = path / "labels.json" if path.is_dir() else path
+    value = peek_json(file)
+    return file if isinstance(value, dict) and isinstance(value.get("labels"), dict) else None
+
+
+def read_fiftyone(path: Path, settings: DataSettings) -> Rows:
+    """{"classes": [...], "labels": {name: target}}; without classes the targets are names.
+
+    A target is a number, a name, an object with label (and confidence), a list of these, or null: a
+    photo of nothing. A label whose confidence is low is absent.
+    """
+    file = fiftyone_file(path)
+    if file is None:
+        raise DataError(f"{path}: no labels.json of FiftyOne in it")
+    value = load_json(file)
+    data = file.parent / "data"
+    if settings.images is None and data.is_dir():
+        settings = settings.model_copy(update={"images": data})
+    export = Export(file, settings)
+    classes = class_list(value.get("classes"), file)
+    for number, (name, target) in enumerate(value["labels"].items(), 1):
+        with export.entry(f"label {number}", "a label of FiftyOne"):
+            tags = _fiftyone_tags(target, classes, settings.min_confidence)
+            export.add(name, f"label {number}", tags)
+    return export.finish("FiftyOne labels.json", classes)
+
+
+def _fiftyone_tags(target: Any, classes: Tags, least: float) -> Tags:
+    if target is None:
+        return ()
+    if isinstance(target, list):
+        return tuple(tag for one in target for tag in _fiftyone_tags(one, classes, least))
+    if isinstance(target, dict):
+        sure = confidence(target.get("confidence")) >= least
+        return (class_name(target["label"], classes),) if sure else ()
+    return (class_name(target, classes),)
+
+
 def read_json(path: Path, settings: DataSettings) -> Rows:
     """A dictionary from pictures to tags, or a list or dictionary of objects, each a table's row.
 
@@ -69,7 +103,7 @@ def read_json(path: Path, settings: DataSettings) -> Rows:
     kind = {"dict": f"an object {keys}", "list": "a list", "NoneType": "null"}.get(kind, kind)
     if isinstance(value, dict) and "shapes" in value:
         raise DataError(f"{path}: one file of LabelMe; give the folder in which it is")
-    forms = "".join(f"\n  - {form}" for form in FORMS)
+    forms = bullets(JSON_FORMS)
     raise DataError(f"{path}: {kind}, in no form that is known; the JSON forms are{forms}")
 
 

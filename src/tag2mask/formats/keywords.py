@@ -10,7 +10,7 @@ from typing import Literal
 
 from tag2mask.config import DataSettings
 from tag2mask.errors import DataError
-from tag2mask.files import read_text
+from tag2mask.files import read_bytes, read_text
 from tag2mask.formats.embedded import IPTC_BYTES, keywords_inside
 from tag2mask.formats.findings import Finding, first_few
 from tag2mask.formats.folders import table_files
@@ -177,20 +177,14 @@ class PhotoKeywords:
 
 
 def _xmp_file(file: Path) -> list[Keyword]:
-    return xmp_keywords(_small(file).read_bytes())
+    return xmp_keywords(read_bytes(file, MOST_BYTES))
 
 
 def _text_file(file: Path, separator: str | None) -> list[Keyword]:
     """A list of tags, separated by commas or lines; taggers write "\\(" for "("."""
-    text = read_text(_small(file, MOST_TEXT)).replace("\\(", "(").replace("\\)", ")")
+    text = read_text(file, MOST_TEXT).replace("\\(", "(").replace("\\)", ")")
     parts = text.splitlines() if separator else re.split("[,\n]", text)
     return [*filter(None, map(levels, parts))]
-
-
-def _small(file: Path, most: int = MOST_BYTES) -> Path:
-    if file.stat().st_size > most:
-        raise DataError(f"has more than {most >> 20} MB")
-    return file
 
 
 def _reader(folder: Path, separator: str | None) -> Callable[[Path], PhotoKeywords]:

@@ -67,7 +67,11 @@ def read_label_studio(path: Path, settings: DataSettings, outlines: bool = False
         kinds = ", ".join(other)
         raise DataError(f"{path}: no choices and no labels among its results ({kinds})")
     key = settings.file_column or _picture_key(path, tasks)
-    sets = [[_tags(annotation, only) for annotation in task.annotations] for task in tasks]
+
+    def tags_of(annotation: dict[str, Tags]) -> set[str]:
+        return {tag for name, tags in annotation.items() if only in (None, name) for tag in tags}
+
+    sets = [list(map(tags_of, task.annotations)) for task in tasks]
     every = set().union(*(tags for own in sets for tags in own))
     disputed = 0
     for task, own in zip(tasks, sets, strict=True):
@@ -81,20 +85,14 @@ def read_label_studio(path: Path, settings: DataSettings, outlines: bool = False
             continue
         disputed += bool(unknown)
         with export.entry(task.where, f"a task with a picture in {key!r}"):
-            name, tags, shapes = task.data.get(key), sorted(present), task.shapes
-            export.add(
-                name, task.where, tags, unknown=tuple(unknown), shapes=shapes, size=task.size
-            )
+            name, where, tags = task.data.get(key), task.where, sorted(present)
+            unsure, shapes = tuple(unknown), task.shapes
+            export.add(name, where, tags, unknown=unsure, shapes=shapes, size=task.size)
     if disputed:
         what = f"annotations of {photos_text(disputed)} disagree"
         export.rows.warn("export", f"{what}: a tag that only some of them have is unknown there")
     asked = only or ", ".join(questions) or "no question"
     return export.finish(f"{form}: pictures in {key}, tags of {asked}")
-
-
-def _tags(annotation: dict[str, Tags], only: str | None) -> set[str]:
-    """The tags that an annotation has for all questions, or for `only` one."""
-    return {tag for name, tags in annotation.items() if only in (None, name) for tag in tags}
 
 
 def _is_minimal(entry: dict[str, Any]) -> bool:
@@ -222,19 +220,13 @@ def _levels(paths: list[list[Any]], level: str) -> Tags:
 def _picture_key(path: Path, tasks: list[Task]) -> str:
     """The key of the tasks' data whose texts are names of pictures. Raises DataError."""
     keys = dict.fromkeys(
-        key for task in tasks for key, value in task.data.items() if _is_picture(value)
+        key
+        for task in tasks
+        for key, value in task.data.items()
+        if isinstance(value, str) and (value.startswith("/data/") or looks_like_picture(value))
     )
     if len(keys) == 1:
         return next(iter(keys))
     listed = ", ".join(keys or dict.fromkeys(key for task in tasks for key in task.data))
     what = "pictures may be in" if keys else "no key has names of pictures; the keys are"
     raise DataError(f"{path}: {what} {listed}; choose with --photos.file-column")
-
-
-def _is_picture(value: Any) -> bool:
-    if not isinstance(value, str):
-        return False
-    try:
-        return value.startswith("/data/") or looks_like_picture(value)
-    except ValueError:  # no address
-        return False

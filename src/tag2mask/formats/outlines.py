@@ -7,7 +7,7 @@ knows pixels that are not scored (255): these become background, and a warning s
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -50,9 +50,9 @@ def write_outlines(
     """Predicted masks, `masks`/NAME.png, to one of the forms `OUTLINES` in the folder `out`.
 
     `classes`: what the numbers in the masks mean, background first. Photos without a mask are left
-    out. Returns the file or folder that the tool opens. Raises DataError, as `check_outlines`.
+    out. Returns the file or folder that the tool opens. Raises DataError, as `check_new`.
     """
-    check_outlines(to, out)
+    check_new(to, out)
     files = {photo.name: masks / f"{photo.name}.png" for photo in photos}
     with_mask = tuple(photo for photo in photos if files[photo.name].is_file())
     readers: Masks = {photo.name: partial(read_mask, files[photo.name]) for photo in with_mask}
@@ -61,17 +61,13 @@ def write_outlines(
     return OUTLINES[to](Table(tuple(classes[1:]), with_mask), readers, out)
 
 
-def check_outlines(to: str, out: Path) -> None:
-    """Raises DataError if masks cannot be written in this form, or not to the folder `out`."""
-    if to not in OUTLINES:
-        raise DataError(f'unknown form "{to}"; use one of {", ".join(OUTLINES)}')
+def check_new(to: str, out: Path, forms: Iterable[str] = ()) -> None:
+    """Raises DataError if `to` is none of the forms (without them: `OUTLINES`), or if something is
+    in the folder `out`."""
+    if to not in (forms := forms or OUTLINES):
+        raise DataError(f'unknown form "{to}"; use one of {", ".join(forms)}')
     if to == "coco":
         rle_coder()
-    check_new(out)
-
-
-def check_new(out: Path) -> None:
-    """Raises DataError if something is in the folder `out`."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(f"{out}: exists; give a new folder, nothing is overwritten")
 
@@ -99,14 +95,9 @@ def to_coco(table: Table, masks: Masks, out: Path) -> Path:
                     area, box = int(coder.area(code)), coder.toBbox(code).tolist()
                     outline = {"size": code["size"], "counts": code["counts"].decode()}
                 count += 1
-                note: dict[str, Any] = {
-                    "id": count,
-                    "image_id": number,
-                    "category_id": numbers[tag],
-                    "iscrowd": 0,
-                }
-                note |= {"segmentation": outline, "area": area, "bbox": box}
-                file.write(f"{',' * (count > 1)}\n{_json(note)}")
+                note = {"id": count, "image_id": number, "category_id": numbers[tag], "iscrowd": 0}
+                shape = {"segmentation": outline, "area": area, "bbox": box}
+                file.write(f"{',' * (count > 1)}\n{_json(note | shape)}")
         file.write(f'],\n"images": {_json(images)}}}\n')
     return path
 
@@ -139,15 +130,20 @@ def to_labelme(table: Table, masks: Masks, out: Path) -> Path:
     Flags are the tags that the mask does not show.
     """
     for photo in _outlined(table, masks, out, flat=True):
-        shapes: list[dict[str, Any]] = [
-            {"label": tag, "points": part.tolist(), "shape_type": "polygon", "group_id": None}
-            for tag, region in photo.regions.items()
-            for part in polygons(region)
-        ]
-        value: dict[str, Any] = {"version": "5.5.0"}
-        value |= {"flags": {tag: tag in photo.other_tags for tag in table.tags}}
-        value |= {"shapes": [shape | {"flags": {}} for shape in shapes], "imageData": None}
-        value |= {"imagePath": photo.file, "imageHeight": photo.height, "imageWidth": photo.width}
+        kind: dict[str, Any] = {"shape_type": "polygon", "group_id": None, "flags": {}}
+        value = {
+            "version": "5.5.0",
+            "flags": {tag: tag in photo.other_tags for tag in table.tags},
+            "shapes": [
+                {"label": tag, "points": part.tolist(), **kind}
+                for tag, region in photo.regions.items()
+                for part in polygons(region)
+            ],
+            "imageData": None,
+            "imagePath": photo.file,
+            "imageHeight": photo.height,
+            "imageWidth": photo.width,
+        }
         write_text(out / f"{_stem(photo.file)}.json", _json(value) + "\n")
     return out
 
@@ -196,13 +192,10 @@ def to_label_studio(table: Table, masks: Masks, out: Path) -> Path:
     A brush for each class; choices are the tags that the mask does not show. The addresses of the
     pictures are those of Label Studio's local storage whose root is OUT.
     """
-    brushes, choices = (
-        "".join(f"    <{what} value={quoteattr(tag)}{more(i)}/>\n" for i, tag in tags)
-        for what, more in (
-            ("Label", lambda i: f' background="{color(i)}"'),
-            ("Choice", lambda i: ""),
-        )
-        for tags in [list(enumerate(table.tags, 1))]
+    names = [quoteattr(tag) for tag in table.tags]
+    choices = "".join(f"    <Choice value={name}/>\n" for name in names)
+    brushes = "".join(
+        f'    <Label value={name} background="{color(i)}"/>\n' for i, name in enumerate(names, 1)
     )
     write_text(
         out / "config.xml",

@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Container, Iterator
 from contextlib import suppress
 from functools import cached_property
+from itertools import takewhile
 from math import inf
 from pathlib import Path, PurePath
 from unicodedata import normalize
@@ -13,7 +14,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from tag2mask.errors import DataError
 from tag2mask.formats.findings import Finding, first_few, warning
-from tag2mask.formats.rows import is_file
+from tag2mask.formats.rows import is_file, without_extension
 from tag2mask.photos.images import EXTENSIONS, PICTURES, UNREAD
 
 MOST_SEARCHED = 200_000  # pictures below the folder of a table, without photos.images
@@ -107,7 +108,7 @@ class Pictures:
 
     def _named(self, name: str) -> list[str]:
         """The files of this name, or with another extension than it has or does not have."""
-        same = self._with_stem(_stem(name))
+        same = self._with_stem(without_extension(name))
         exact = [file for file in same if _folded(file.rpartition(os.sep)[2]) == name]
         return exact or self._with_stem(name) or same
 
@@ -208,11 +209,6 @@ def picture_path(name: str, folder: Path) -> Path:
     return Path(os.path.normpath(path))
 
 
-def _stem(name: str) -> str:
-    stem, dot, suffix = name.rpartition(".")
-    return stem if f"{dot}{suffix}" in EXTENSIONS else name
-
-
 def _folded(name: str) -> str:
     """A name in one case, and in one spelling of letters with accents: macOS may write two."""
     return (name if name.isascii() else normalize("NFC", name)).casefold()
@@ -220,9 +216,6 @@ def _folded(name: str) -> str:
 
 def _common_end(folders: list[str], file: str) -> int:
     """How many folders above two files have the same names, from the file upward."""
-    count = 0
-    for a, b in zip(reversed(folders), PurePath(file).parent.parts[::-1], strict=False):
-        if a != _folded(b):
-            break
-        count += 1
-    return count
+    above = map(_folded, reversed(PurePath(file).parent.parts))
+    same = zip(reversed(folders), above, strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], same))

@@ -12,7 +12,7 @@ from tag2mask.formats.columns import LISTED, RATINGS, Columns
 from tag2mask.formats.findings import Finding, first_few, plural, warning
 from tag2mask.formats.pictures import Pictures, TooManyError
 from tag2mask.formats.rows import Row, Rows, Tags, photos_text
-from tag2mask.photos.table import clean_tag
+from tag2mask.photos.table import clean_tag, tag_key
 
 # What the tag cells of a record say: tags that are present, and those that are known to be absent
 # (as in `Row`). None stands for cells with a fault.
@@ -69,7 +69,8 @@ def add_rows(
         rows.error("tags", f"column {places}", *error.args)
         return
     several = any(meaning and len(meaning[0]) > 1 for meaning in meanings)
-    if several and columns.confidence_name in RATINGS:  # of the photo, not of a tag
+    rated = columns.confidence is not None and tag_key(columns.names[columns.confidence]) in RATINGS
+    if several and rated:  # of the photo, not of a tag
         columns.confidence, records.confidences = None, array("d")
     if not long and not records.confidences:
         groups: Iterable[Sequence[int]] = ((i,) for i in range(len(records.names)))

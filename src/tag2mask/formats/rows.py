@@ -1,4 +1,7 @@
-"""What every reader returns, the checks of it, and how it becomes the table."""
+"""What every reader returns, the checks of it, and how it becomes the table.
+
+A picture is a file. A photo is a picture with what is known of its tags.
+"""
 
 import gc
 import os
@@ -9,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cached_property
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -122,7 +125,7 @@ def photo_names(paths: Sequence[Path]) -> list[str]:
         return []
     root = os.path.join(os.path.commonpath(set(map(os.path.dirname, files))), "")  # noqa: PTH118
     full = [file.removeprefix(root).replace(os.sep, "/") for file in files]
-    names = list(map(_without_extension, full))
+    names = list(map(without_extension, full))
     while True:
         count = Counter(names)
         clash = [i for i, name in enumerate(names) if count[name] > 1 and name != full[i]]
@@ -144,11 +147,11 @@ def _comparable(paths: Sequence[Path]) -> list[str]:
     return [os.path.abspath(text) for text in texts]  # noqa: PTH100
 
 
-def _without_extension(name: str) -> str:
+def without_extension(name: str) -> str:
+    """A name without an extension of pictures: "a.JPG" -> "a", "v1.2" stays."""
     stem, _, end = name.rpartition(".")
-    if not stem or stem.endswith("/") or f".{end.lower()}" not in EXTENSIONS:
-        return name
-    return stem
+    is_extension = stem and not stem.endswith("/") and f".{end.lower()}" in EXTENSIONS
+    return stem if is_extension else name
 
 
 @contextmanager
@@ -269,16 +272,12 @@ def _picture_faults(rows: Rows) -> Iterator[Finding]:
         elif first != where:
             do = "give each picture one row with all its tags"
             yield Finding("duplicate", where, f"duplicate row: the same picture as {first}", do)
-        elif len(name) * 4 > MAX_NAME and (length := _bytes(name)) > MAX_NAME:
+        elif (length := len(os.fsencode(name.rpartition("/")[2]))) > MAX_NAME:
             what = f"the name has {length} bytes: its mask could not be written"
             yield Finding("file name", where, what, f"use at most {MAX_NAME} bytes")
         # Python reads bytes that are not UTF-8 as such letters.
         if NOT_UTF8.search(str(row.path)):
             yield Finding("file name", where, "not UTF-8", "rename the file or its folder")
-
-
-def _bytes(name: str) -> int:
-    return len(os.fsencode(PurePath(name).name))
 
 
 def _unknown_tags(rows: Sequence[Row], known: Sequence[str]) -> Iterator[Finding]:

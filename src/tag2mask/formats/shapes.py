@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tag2mask.errors import DataError
+from tag2mask.errors import DataError, import_extra
 from tag2mask.formats.rows import Patch, Row, clean_tag
 from tag2mask.photos.images import image_size
 from tag2mask.photos.table import BACKGROUND
@@ -91,12 +91,8 @@ def polygon(numbers: Iterable[Any]) -> list[float]:
 
 def rle_coder() -> ModuleType:
     """pycocotools' run-length coder. Raises DataError if it is not installed."""
-    try:
-        from pycocotools import mask
-    except ImportError:
-        do = "install it with: pip install 'tag2mask[coco]'"
-        raise DataError(f"outlines need pycocotools; {do}") from None
-    return mask
+    coder: ModuleType = import_extra("pycocotools.mask", "coco", "an outline")
+    return coder
 
 
 def _run_lengths(

@@ -3,8 +3,7 @@
 Where the records come from (delimited text, JSON lines, Excel, data frames) does not matter here.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain, islice
 from operator import itemgetter
 from pathlib import Path
@@ -12,14 +11,7 @@ from typing import Any
 
 from tag2mask.config import DataSettings
 from tag2mask.formats.cells import CellError, as_confidence, as_mark, as_text, freeze, is_empty
-from tag2mask.formats.columns import (
-    ColumnError,
-    Columns,
-    Sample,
-    find_columns,
-    is_header,
-    part_of,
-)
+from tag2mask.formats.columns import ColumnError, Columns, Sample, find_columns, is_header, part_of
 from tag2mask.formats.findings import plural
 from tag2mask.formats.pictures import Pictures
 from tag2mask.formats.records import Records, add_rows
@@ -29,18 +21,14 @@ from tag2mask.photos.table import tag_key
 SAMPLED = 2000  # records from which the columns are found
 
 
-@dataclass(frozen=True)
-class Fault:
-    """In place of a record that could not be read: what is wrong, and what to do."""
-
-    what: str
-    do: str = ""
+# In place of a record that could not be read there is the error.
+Record = Sequence[object] | CellError
 
 
 def rows_from_records(
     source: Path,
     header: Sequence[object] | None,
-    records: Iterable[Sequence[object] | Fault],
+    records: Iterable[Record],
     settings: DataSettings,
     form: str = "table",
     first: int = 2,
@@ -54,9 +42,13 @@ def rows_from_records(
     """
     rows = Rows(source, form=form)
     pictures = Pictures.of(source, settings.images)
-    numbered = _filled(records, first)
+    numbered = (
+        (number, record)
+        for number, record in enumerate(records, first)
+        if isinstance(record, CellError) or not all(map(is_empty, record))
+    )
     start = list(islice(numbered, SAMPLED))
-    cells = [record for _, record in start if not isinstance(record, Fault)]
+    cells = [record for _, record in start if not isinstance(record, CellError)]
     if header is None and cells and is_header(cells[0], pictures):
         header = cells.pop(0)
         start = [entry for entry in start if entry[1] is not header]
@@ -66,7 +58,7 @@ def rows_from_records(
     except ColumnError as error:
         for what, do in zip(error.args[::2], error.args[1::2], strict=True):
             rows.error("columns", "header", what, do)
-        start = [entry for entry in start if isinstance(entry[1], Fault)]
+        start = [entry for entry in start if isinstance(entry[1], CellError)]
         _read(start, Columns([], 0), rows)
         return rows
     add_rows(rows, _read(chain(start, numbered), columns, rows), columns, pictures, settings)
@@ -75,7 +67,7 @@ def rows_from_records(
 
 def rows_from_objects(
     source: Path,
-    objects: Iterable[Mapping[str, object] | Fault],
+    objects: Iterable[Mapping[str, object] | CellError],
     settings: DataSettings,
     form: str = "objects",
     first: int = 1,
@@ -84,22 +76,13 @@ def rows_from_objects(
 
     `objects` is iterated twice: first for the keys, of which an object need not have all.
     """
-    keys = (key for value in objects if not isinstance(value, Fault) for key in value)
+    keys = (key for value in objects if not isinstance(value, CellError) for key in value)
     header = list(dict.fromkeys(keys))
     records = (
-        value if isinstance(value, Fault) else [value.get(key) for key in header]
+        value if isinstance(value, CellError) else [value.get(key) for key in header]
         for value in objects
     )
     return rows_from_records(source, header, records, settings, form, first)
-
-
-def _filled(
-    records: Iterable[Sequence[object] | Fault], first: int
-) -> Iterator[tuple[int, Sequence[object] | Fault]]:
-    """The records that are not empty, with their numbers."""
-    for number, record in enumerate(records, first):
-        if isinstance(record, Fault) or not all(map(is_empty, record)):
-            yield number, record
 
 
 def _sample(
@@ -119,9 +102,7 @@ def _sample(
     return Sample(names, table, header is not None, settings)
 
 
-def _read(
-    records: Iterable[tuple[int, Sequence[object] | Fault]], columns: Columns, rows: Rows
-) -> Records:
+def _read(records: Iterable[tuple[int, Record]], columns: Columns, rows: Rows) -> Records:
     """The cells of all records that are needed; what is wrong with a record is noted."""
     read = Records(with_confidence=columns.confidence is not None)
     width = len(columns.names)
@@ -130,8 +111,8 @@ def _read(
         tag_cells = itemgetter(*columns.tags)
     as_key = as_mark if columns.one_hot else freeze
     for number, record in records:
-        if isinstance(record, Fault):
-            rows.error("format", f"row {number}", record.what, record.do)
+        if isinstance(record, CellError):
+            rows.error("format", f"row {number}", *record.args)
             continue
         try:
             if len(record) != width:
@@ -149,7 +130,7 @@ def _read(
                 origin = "" if columns.origin is None else as_text(record[columns.origin])
                 machine = "machine" in origin
             if columns.split is not None:
-                part = _part(record[columns.split], columns)
+                part = _part(record[columns.split], columns.names[columns.split])
         except CellError as error:
             place = f"row {number} ({name})" if len(record) == width and name else f"row {number}"
             rows.error("format", place, *error.args)
@@ -180,10 +161,7 @@ def _confidence(cell: object) -> float:
     return value
 
 
-def _part(cell: object, columns: Columns) -> str:
-    assert columns.split is not None
-    name = columns.names[columns.split]
-    part = part_of(cell, tag_key(name))
-    if part is None:
-        raise CellError(f"{name} is {as_text(cell)[:40]!r}, and neither train, val nor test")
+def _part(cell: object, column: str) -> str:
+    if (part := part_of(cell, tag_key(column))) is None:
+        raise CellError(f"{column} is {as_text(cell)[:40]!r}, and neither train, val nor test")
     return part

@@ -13,11 +13,12 @@ from typing import Any, BinaryIO, NamedTuple
 
 from tag2mask.config import DataSettings
 from tag2mask.errors import DataError
+from tag2mask.formats.cells import CellError
 from tag2mask.formats.columns import is_column_name
 from tag2mask.formats.json_files import unique_keys
 from tag2mask.formats.pictures import Pictures, looks_like_picture
 from tag2mask.formats.rows import Rows
-from tag2mask.formats.tables import Fault, rows_from_objects, rows_from_records
+from tag2mask.formats.tables import rows_from_objects, rows_from_records
 from tag2mask.photos.table import tag_key
 
 SEPARATORS = ",;\t|"
@@ -71,7 +72,7 @@ class _Lines:
     def __init__(self, path: Path, encoding: str):
         self.path, self.encoding = path, encoding
 
-    def __iter__(self) -> Iterator[dict[str, Any] | Fault]:
+    def __iter__(self) -> Iterator[dict[str, Any] | CellError]:
         with self.path.open(encoding=self.encoding) as lines:
             for line in lines:
                 if not line.strip():
@@ -81,9 +82,9 @@ class _Lines:
                     value = json.loads(line, object_pairs_hook=unique_keys)
                 except (ValueError, RecursionError) as error:
                     what = f"not valid JSON ({getattr(error, 'msg', error)})"
-                    yield Fault(what, "write one JSON object in each line")
+                    yield CellError(what, "write one JSON object in each line")
                 else:
-                    fault = Fault(f"not a JSON object: {line[:40].strip()!r}")
+                    fault = CellError(f"not a JSON object: {line[:40].strip()!r}")
                     yield value if isinstance(value, dict) else fault
 
 
@@ -182,34 +183,31 @@ def find_dialect(path: Path, encoding: str, pictures: Pictures) -> Dialect:
 
 def _score(dialect: Dialect, lines: Sequence[str]) -> tuple[bool, bool, float, int]:
     """How well a dialect fits: names of pictures, several columns, equal rows, no quotes left."""
-    records: list[list[str]] = []
-    with suppress(csv.Error):  # the last record may go on after the lines
-        for cells in dialect.cells(lines):
-            if any(cell.strip() for cell in cells):
-                records.append(cells)
+    records = [cells for cells in _start(dialect, lines) if any(map(str.strip, cells))]
     if not records:
         return False, False, 0.0, 0
     width = len(records[0])
     equal = sum(len(cells) == width for cells in records) / len(records)
-    pictures = sum(map(_has_picture, records))
+    pictures = sum(
+        any(looks_like_picture(c) and not any(s in c for s in SEPARATORS) for c in cells)
+        for cells in records
+    )
     named = any(is_column_name(tag_key(cell)) for cell in records[0])
     quoted = sum(cell[:1] == cell[-1:] and cell[:1] in ("'", '"') for r in records for cell in r)
     return named or pictures * 2 > len(records), width > 1, round(equal, 2), -quoted
 
 
+def _start(dialect: Dialect, lines: Sequence[str]) -> Iterator[list[str]]:
+    with suppress(csv.Error):  # the last record may go on after the lines
+        yield from dialect.cells(lines)
+
+
 def _finds_pictures(dialect: Dialect, lines: Sequence[str], pictures: Pictures) -> bool:
-    records: list[list[str]] = []
-    with suppress(csv.Error):
-        records += dialect.cells(lines)
-    with_picture = sum(any(cell and pictures.there(cell) for cell in cells) for cells in records)
-    return with_picture * 2 >= len(records) > 0
+    found = [any(c and pictures.there(c) for c in cells) for cells in _start(dialect, lines)]
+    return sum(found) * 2 >= len(found) > 0
 
 
-def _has_picture(cells: Sequence[str]) -> bool:
-    return any(looks_like_picture(c) and not any(s in c for s in SEPARATORS) for c in cells)
-
-
-def _records(path: Path, encoding: str, dialect: Dialect) -> Iterator[list[str] | Fault]:
+def _records(path: Path, encoding: str, dialect: Dialect) -> Iterator[list[str] | CellError]:
     """The records of the file; after a fault there are no more."""
     with path.open(encoding=encoding, newline="") as stream:
         for _ in range(dialect.skipped):
@@ -218,4 +216,4 @@ def _records(path: Path, encoding: str, dialect: Dialect) -> Iterator[list[str] 
         try:
             yield from dialect.cells(stream)
         except csv.Error as error:
-            yield Fault(f"not valid CSV ({error})", "look for a quote that is not closed")
+            yield CellError(f"not valid CSV ({error})", "look for a quote that is not closed")

@@ -1,10 +1,11 @@
 """Pseudo masks: patch scores of photos to palette PNGs, photo by photo."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -12,20 +13,26 @@ from torch import Tensor
 
 from tag2mask.config import MaskSettings
 from tag2mask.crf import dense_crf
+from tag2mask.crf.params import narrow
 from tag2mask.files import writing
 from tag2mask.masks.scores import Scorer, mean_scores, otsu, relative, tag_scores, to_pixels
-from tag2mask.masks.small import Closer, covered, narrow, small_tags, with_close
+from tag2mask.masks.small import Closer, covered, small_tags, with_close
 from tag2mask.photos.images import image_size
 from tag2mask.photos.masks import write_mask
 from tag2mask.photos.resize import likeliest, reduced
 from tag2mask.photos.table import BACKGROUND, Photo, Table
 from tag2mask.photos.tensors import to_square
-from tag2mask.processes import parallel_map
+from tag2mask.processes import cores, parallel_map
 from tag2mask.progress import track
 
-READERS = 4  # threads that read photos for the network
+READERS = 4  # threads that read photos for a GPU
+MOST_NETWORKS = 16  # batches that are computed at a time on a CPU: each takes 0.3 GB
 MEASURED = 64  # number of photos from which the common background threshold is computed
 SIZED = 16  # number of photos of each tag from which the size of its things is computed
+
+A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C")
 
 
 class MaskMaker:
@@ -88,14 +95,12 @@ class MaskMaker:
         for number, tag in enumerate(self.tags, 1):
             own = [photo for photo in photos if tag in photo.tags]
             jobs += [(photo, number) for photo in own[:: math.ceil(len(own) / SIZED) or 1]]
-        self.grid(0)
-        size = self.settings.batch_size
-        batches = [jobs[i : i + size] for i in range(0, len(jobs), size)]
+        batches = list(self.batches(jobs))
+        read = lambda batch: self.read([photo for photo, _ in batch])[0]  # noqa: E731
+        close = self._side_by_side(read, self._close, batches)
         shares: list[tuple[int, float]] = []
-        read = parallel_map(lambda b: (b, self.read([p for p, _ in b])[0]), batches, READERS)
-        for batch, images in track(read, "sizes of things", total=len(batches)):
-            close = self._close(batch, images)
-            shares += zip((number for _, number in batch), covered(close).tolist(), strict=True)
+        for batch, values in track(close, "sizes of things", total=len(batches)):
+            shares += zip((number for _, number in batch), covered(values).tolist(), strict=True)
         return small_tags(shares)
 
     def _close(self, jobs: Sequence[tuple[Photo, int]], images: Tensor) -> Tensor:
@@ -113,20 +118,30 @@ class MaskMaker:
         present = self.present(photo)
         return [row for row in range(1, len(present)) if present[row] not in self.small]
 
-    def batches(self, photos: Sequence[Photo]) -> Iterator[Sequence[Photo]]:
+    def batches(self, photos: Sequence[A]) -> Iterator[Sequence[A]]:
         """The photos, divided into batches for one forward pass each."""
         for i in range(0, len(photos), self.settings.batch_size):
             yield photos[i : i + self.settings.batch_size]
 
     def all_maps(self, photos: Sequence[Photo]) -> Iterator[tuple[Photo, Tensor]]:
-        """Each photo with its score maps (`maps`); threads read photos ahead of the network."""
+        """Each photo with its score maps (`maps`)."""
         yield from ((photo, self._measured[photo]) for photo in photos if photo in self._measured)
         batches = self.batches([photo for photo in photos if photo not in self._measured])
+        for batch, maps in self._side_by_side(self.read, self.maps, batches):
+            yield from zip(batch, maps, strict=True)
+
+    def _side_by_side(
+        self, read: Callable[[A], B], compute: Callable[[A, B], C], batches: Iterable[A]
+    ) -> Iterator[tuple[A, C]]:
+        """Each batch with `compute(batch, read(batch))`, in order. On a CPU, each core works at a
+        batch of its own: it waits for no other. For a GPU, threads read ahead."""
         self.grid(0)  # loads the network here, before several threads do at once
-        for batch, images in parallel_map(
-            lambda batch: (batch, self.read(batch)), batches, READERS
-        ):
-            yield from zip(batch, self.maps(batch, images), strict=True)
+        if torch.cuda.is_available():
+            for batch, images in parallel_map(lambda b: (b, read(b)), batches, READERS):
+                yield batch, compute(batch, images)
+        else:
+            threads = min(cores(), MOST_NETWORKS)
+            yield from parallel_map(lambda b: (b, compute(b, read(b))), batches, threads)
 
     def read(self, photos: Sequence[Photo]) -> list[Tensor]:
         """Photos as squares at every scale: (B, 3, S, S) each."""

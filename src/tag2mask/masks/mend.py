@@ -17,11 +17,11 @@ from PIL import Image, ImageDraw
 from tag2mask.config import CRFSettings, MaskSettings
 from tag2mask.config_files import stored_settings
 from tag2mask.crf import dense_crf
+from tag2mask.crf.params import narrow
 from tag2mask.errors import RunError
 from tag2mask.files import read_json
 from tag2mask.masks.make import read_maps
 from tag2mask.masks.scores import tag_scores, to_pixels
-from tag2mask.masks.small import narrow
 from tag2mask.photos.correction_log import Stroke
 from tag2mask.photos.images import image_size
 from tag2mask.photos.masks import CLASSES_FILE

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from tag2mask.config import MaskSettings
 from tag2mask.masks.affinity import affinity, spread
-from tag2mask.masks.small import strong
 from tag2mask.photos.table import BACKGROUND
 
 # Photos (B, 3, S, S) and labels (B, num_tags) to patch scores (B, C, h, w), a softmax or positive
@@ -56,15 +55,14 @@ def tag_scores(
     its best patches. `logits` has no score for background: after the same division, background is
     where no tag reaches its threshold. This is `settings.threshold`; with "otsu", the mean of
     Otsu's threshold in this photo and `overall`, that of many photos. The first alone would split
-    an animal that fills its photo. A small thing fills none: for the rows `small`, it is alone, and
-    weak regions are left out (`small.strong`).
+    an animal that fills its photo. A small thing fills none: for the rows `small`, it is alone.
     """
     # Differs from CPC, which takes Z as it is: max_norm is what ViT-PCM's code does.
     z = relative(scores) if settings.scores in ("max_norm", "logits") else scores
     if settings.scores == "logits":
         for row in range(1, len(z)):
             threshold = _threshold(z[row], settings, None if row in small else overall)
-            z[row] = (strong(z[row], threshold) if row in small else z[row]) / threshold
+            z[row] /= threshold
         z[BACKGROUND] = 1
     return z / z.sum(0).clamp(min=1e-6)
 

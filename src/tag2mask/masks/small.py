@@ -5,7 +5,8 @@ K classes of a photo (background first), h x w patches.
 # Differs from CPC, where all things are large. A thing of less than a patch fails three times: the
 best patch lies beside it, because a patch score also sees what is around the patch; affinity
 spreads its score over the photo, because nothing else looks like it; and the dense CRF, whose reach
-suits photos of animals, erases it. All three follow the size that the evidence itself shows.
+suits photos of animals, erases it. All three follow the size that the evidence itself shows; the
+CRF's reach is `crf.params.narrow`, for the segmenter too.
 """
 
 from collections.abc import Callable, Iterable
@@ -13,8 +14,6 @@ from collections.abc import Callable, Iterable
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-from tag2mask.config import CRFSettings
 
 # Photos (B, 3, S, S), labels (B, num_tags) and one class number of each photo (B,) to where the
 # score of this class comes from: (B, h, w) in 0-1.
@@ -24,11 +23,6 @@ Closer = Callable[[Tensor, Tensor, Tensor], Tensor]
 # photos of two data sets: 0.012 for defects of 0.14 % of the photo, 0.032 for those of 2 %; dogs,
 # whose noses give the smallest evidence of all animals, have 0.050.
 SMALL = 0.037
-# A region of weak evidence counts only if some of it is at least this strong.
-STRONG = 0.5
-# The CRF where a small thing may be: its colors differ little from what is around it, and beyond
-# some pixels it has no neighbors of its own.
-CRF = {"gaussian_weight": 1, "bilateral_sxy": 15, "bilateral_srgb": 5, "bilateral_weight": 6}
 
 
 def covered(close: Tensor) -> Tensor:
@@ -53,18 +47,6 @@ def small_tags(shares: Iterable[tuple[int, float]]) -> frozenset[int]:
     )
 
 
-def strong(values: Tensor, threshold: float) -> Tensor:
-    """Evidence in 0-1 without the regions above the threshold that are weaker than `STRONG`
-    everywhere: (h, w) to the same. The weak parts of a strong region stay."""
-    above, kept = (values > threshold).float(), (values >= STRONG).float()
-    for _ in range(kept.numel()):  # grow by one cell, within the region
-        grown = F.max_pool2d(kept[None], 3, 1, 1)[0] * above
-        if torch.equal(grown, kept):
-            break
-        kept = grown
-    return values * (1 - above + kept)
-
-
 def with_close(maps: Tensor, close: dict[int, Tensor]) -> Tensor:
     """Score maps (K, h, w), some of them {row: close scores (h', w')} instead: (K, h', w').
 
@@ -77,8 +59,3 @@ def with_close(maps: Tensor, close: dict[int, Tensor]) -> Tensor:
     for row, values in close.items():
         fine[row] = values * maps[row].amax()
     return fine
-
-
-def narrow(settings: CRFSettings) -> CRFSettings:
-    """The CRF's settings for a photo with a small thing."""
-    return settings.model_copy(update=CRF)

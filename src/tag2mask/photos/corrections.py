@@ -266,6 +266,8 @@ class Corrections:
 def corrected_table(table: Table, state: Mapping[str, Corrected]) -> Table:
     """A table with the tags that the user corrected. Tags that the table does not have, and photos
     that it does not have, are left out."""
+    if not state:
+        return table
     names = {tag_key(tag): tag for tag in table.tags}
 
     def corrected(photo: Photo) -> Photo:

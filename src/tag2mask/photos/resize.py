@@ -4,11 +4,22 @@ import numpy as np
 from PIL import Image
 
 
+def fitted(size: tuple[int, ...], longest: int) -> tuple[int, int]:
+    """Two sides [pixels], reduced so that the longer one is at most `longest`."""
+    factor = min(1.0, longest / max(size))
+    return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
+
+
 def reduced(image: Image.Image, longest: int) -> Image.Image:
     """The picture with its longer side reduced to `longest` pixels; a smaller one unchanged."""
-    factor = min(1.0, longest / max(image.size))
-    size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
+    size = fitted(image.size, longest)
     return image.resize(size, Image.Resampling.BILINEAR) if size != image.size else image
+
+
+def reduced_mask(mask: np.ndarray, longest: int) -> np.ndarray:
+    """A mask (H, W) uint8 with its longer side reduced to `longest` pixels."""
+    height, width = fitted(mask.shape, longest)
+    return np.asarray(Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST))
 
 
 def enlarged(scores: np.ndarray, size: tuple[int, int], corners: bool = False) -> np.ndarray:

@@ -89,14 +89,9 @@ def card_text(
     `source`: what `tag2mask.load` takes. `license` of the weights and of the training photos: None
     if nobody stated them. `found`: as in `write_card`.
     """
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {"cell": _cell, "percent": percent, "protocol": protocol}
-    return environment.get_template("card.md.jinja").render(
+    templates = environment(keep_trailing_newline=True)
+    templates.filters["cell"] = _cell
+    return templates.get_template("card.md.jinja").render(
         name=name,
         source=shlex.quote(source),
         snippet=snippet(source),
@@ -113,6 +108,14 @@ def card_text(
         known_license=(license or "").lower() in KNOWN_LICENSES,
         data_license=data_license,
     )
+
+
+def environment(**options: Any) -> Environment:
+    """The templates of this folder. A name that a template does not get is an error."""
+    loader = FileSystemLoader(Path(__file__).parent)
+    templates = Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True, **options)
+    templates.filters |= {"percent": percent, "protocol": protocol}
+    return templates
 
 
 def _cell(text: str) -> str:

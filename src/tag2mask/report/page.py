@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup, escape
 from PIL import Image, ImageOps
 
@@ -17,7 +17,7 @@ from tag2mask.photos.colors import color, overlay
 from tag2mask.photos.masks import read_mask
 from tag2mask.photos.table import Photo, Table
 from tag2mask.progress import track
-from tag2mask.report.card import percent, protocol, snippet, write_card
+from tag2mask.report.card import environment, snippet, write_card
 from tag2mask.report.curves import read_chart
 from tag2mask.report.draw import INFERNO, heatmap
 from tag2mask.report.pictures import (
@@ -67,7 +67,8 @@ def write_report(
     chosen = choose(train.photos, masks, truth, count, "pseudo masks", look_at["masks"])
     # Without validation photos, the page shows the training photos on which it was tried.
     predictions = run_dir / ("evaluate/predictions" if val else "segmenter/sample")
-    others = val.photos if val else _with_mask(train, predictions)
+    tried = [photo for photo in train.photos if mask_path(predictions, photo).exists()]
+    others = val.photos if val else tried
     options = (truth, count, "predictions", look_at["segmenter"])
     chosen_val = choose(others, predictions, *options) if others else []
     photos = [choice.photo for _, group in chosen + chosen_val for choice in group]
@@ -118,32 +119,21 @@ def write_report(
     return page
 
 
-def _with_mask(table: Table, folder: Path) -> list[Photo]:
-    return [photo for photo in table.photos if mask_path(folder, photo).exists()]
-
-
 def _read(path: Path) -> Any:
     return read_json(path) if path.exists() else None
 
 
 def _environment(classes: Sequence[str]) -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    templates = environment(autoescape=True, lstrip_blocks=True)
     colors = [color(number) for number in range(len(classes))]
-    environment.globals |= {
+    templates.globals |= {
         "classes": classes,
         "colors": colors,
         "color": dict(zip(classes, colors, strict=True)),
         "inferno": INFERNO,
     }
-    environment.filters |= {"duration": _duration, "percent": percent, "protocol": protocol}
-    environment.filters["options"] = _options
-    return environment
+    templates.filters |= {"duration": _duration, "options": _options}
+    return templates
 
 
 def _options(text: str) -> Markup:
@@ -232,8 +222,8 @@ def _write_picture(
         picture = photo.open(at_least=400)
         picture = picture.resize((400, max(1, round(400 * picture.height / picture.width))))
         cells = [picture, overlay(picture, read_mask(mask_path(masks, photo)), classes)]
-        if photo.tags and (maps := scores(photo)) is not None:
-            cells.insert(1, heatmap(picture, maps[classes.index(photo.tags[0])]))
+        if photo.tags and (score_maps := scores(photo)) is not None:
+            cells.insert(1, heatmap(picture, score_maps[classes.index(photo.tags[0])]))
         columns.append(cells)
     if not columns:
         return

@@ -131,32 +131,26 @@ def _notable(
     return [(title, group) for title, group in groups if group]
 
 
-def _ranked(
-    photos: Sequence[Photo], masks: Path, truth: Truth, what: str
-) -> list[tuple[float, Choice]]:
+def _ranked(photos: Sequence[Photo], masks: Path, truth: Truth, what: str) -> list[Choice]:
     """Photos with true masks, the best first."""
     ranked = []
     for photo in track(evenly_spaced(photos, MOST_COMPARED), f"comparing {what}"):
         true = truth(photo)
         iou = None if true is None else photo_iou(true, read_mask(mask_path(masks, photo)))
         if iou is not None:
-            ranked.append((iou, Choice(photo, iou)))
-    return sorted(ranked, key=lambda pair: -pair[0])
+            ranked.append(Choice(photo, iou))
+    return sorted(ranked, key=lambda choice: -(choice.iou or 0))
 
 
-def _best_to_worst(
-    ranked: Sequence[tuple[float, Choice]], count: int
-) -> list[tuple[str, list[Choice]]]:
-    choices = [choice for _, choice in ranked]
-    if len(choices) <= count:
-        return [("All, best first", choices)]
+def _best_to_worst(ranked: Sequence[Choice], count: int) -> list[tuple[str, list[Choice]]]:
+    if len(ranked) <= count:
+        return [("All, best first", list(ranked))]
     size = max(count // 3, 1)
-    median = ranked[len(ranked) // 2][0]
-    best = _varied([choice for iou, choice in ranked if iou] or choices, size)
-    worst = _varied([choice for choice in reversed(choices) if choice not in best], size)
-    rest = [pair for pair in ranked if pair[1] not in best and pair[1] not in worst]
-    rest.sort(key=lambda pair: abs(pair[0] - median))
-    middle = _varied([choice for _, choice in rest], size)
+    median = ranked[len(ranked) // 2].iou or 0
+    best = _varied([choice for choice in ranked if choice.iou] or ranked, size)
+    worst = _varied([choice for choice in reversed(ranked) if choice not in best], size)
+    rest = [choice for choice in ranked if choice not in best and choice not in worst]
+    middle = _varied(sorted(rest, key=lambda choice: abs((choice.iou or 0) - median)), size)
     return [("Best", best), ("Around the median", middle), ("Worst", worst)]
 
 
@@ -202,9 +196,9 @@ def make_strip(
     picture = picture.resize(size, Image.Resampling.LANCZOS)
     numbers = [classes.index(tag) for tag in photo.tags]
     panels = []
-    if scores and (maps := scores(photo)) is not None:
+    if scores and (score_maps := scores(photo)) is not None:
         for number in numbers[:MOST_HEATMAPS]:
-            heat = _data_uri(heatmap(picture, maps[number]), quality=72)
+            heat = _data_uri(heatmap(picture, score_maps[number]), quality=72)
             panels.append(Panel("heat", classes[number], heat))
     path = mask_path(folder, photo)
     mask = read_mask(path) if path.exists() else None

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tag2mask.files import read_json, sha256, write_json
+from tag2mask.files import hash_of, read_json, sha256, write_json
 from tag2mask.photos.table import Photo, Table
 from tag2mask.processes import cores, parallel_map
 from tag2mask.progress import log
@@ -35,14 +35,16 @@ def facts_of(photo: Photo) -> dict[str, Any]:
     return {"tags": list(photo.tags), "unknown": list(photo.unknown), "bytes": size}
 
 
-def note_made(run: "Run", folder: Path) -> None:
+def note_made(run: "Run", folder: Path) -> str:
     """Write `folder`/made.json: what each mask was made from, and its hash. Later this tells what
-    is new, and what was changed by hand."""
+    is new, and what was changed by hand. Returns the fingerprint of all masks."""
     photos = run.table.photos
     hashes = parallel_map(lambda photo: sha256(folder / f"{photo.name}.png"), photos, cores())
     pairs = zip(photos, hashes, strict=True)
     made = {photo.name: {**facts_of(photo), "mask": digest} for photo, digest in pairs}
     write_json(folder / MADE, made)
+    masks = sorted(made, key=lambda name: f"{name}.png".split("/"))
+    return hash_of((f"{name}.png", made[name]["mask"]) for name in masks)
 
 
 def read_made(run: "Run") -> dict[str, dict[str, Any]]:

@@ -24,6 +24,7 @@ from tag2mask.runs.folder import MADE, MASKS
 if TYPE_CHECKING:
     from tag2mask.runs.run import Run
 
+FINGERPRINT = "fingerprint"  # in the counts of the stage `masks`: that of its masks
 CORRECTED = ("corrected_tags", "mended_masks")
 MOST_NAMED = 5  # photos in one line of the log
 
@@ -76,6 +77,8 @@ class Taken:
 def take(corrections: Corrections, given: Table, facts: Any) -> Taken:
     """The corrections that are in force, for the table of training photos as the data give it."""
     state = corrections.state()
+    if not state and not corrections.faults:
+        return Taken(given, {}, frozenset(), {}, ())
     table = corrected_table(given, state)
     photos = {photo.name: photo for photo in table.photos}
     notes = corrections.faults
@@ -188,26 +191,32 @@ def keep_changed(run: "Run") -> None:
     comes back, and in corrections/. Raises DataError if one of them is no mask of its photo.
     """
     corrections, folder = run.files.corrections, run.files.result("masks")
-    made = read_json(folder / MADE) if (folder / MADE).exists() else {}
+    counts = (run.files.done("masks") or {}).get("counts", {})
+    untouched = counts.get(FINGERPRINT) == run.fingerprint(folder, "*.png")
+    made = read_json(folder / MADE) if not untouched and (folder / MADE).exists() else {}
     corrections.show()  # a killed process may not have done this
     own = {path for path in corrections.folder.rglob("*.png") if ".versions" not in path.parts}
     if not (made or own):
         return
+    now = dict(run.facts.of_all(folder, "*.png", "sha256", sha256)) if made else {}
     changed = [
-        (folder / f"{photo.name}.png", photo)
+        (folder / name, photo)
         for photo in run.given.photos
-        if photo.name in made and _is_changed(folder / f"{photo.name}.png", made[photo.name], run)
+        if photo.name in made
+        and (name := f"{photo.name}.png") in now
+        and now[name] != made[photo.name]["mask"]
     ]
     kept = [
         (file, photo)
-        for photo in run.given.photos
+        for photo in (run.given.photos if own else ())
         if (file := corrections.file(photo.name)) in own and corrections.is_changed(photo.name)
     ]
     faults = [fault for file, photo in changed + kept if (fault := _fault(file, photo, run.facts))]
     if faults:
         do = "save it as a PNG with a class number per pixel; without it, it is made again"
         raise DataError([f"{fault}; {do}" for fault in faults])
-    classes = read_json(folder / MASKS)["classes"] if made else list(run.given.classes)
+    noted = folder / (MASKS if (folder / MADE).exists() else "")
+    classes = read_json(noted)["classes"] if noted.is_file() else list(run.given.classes)
     before = {photo: _made_again(folder, photo, made[photo.name]) for _, photo in changed}
     new = [
         photo.name
@@ -223,6 +232,7 @@ def keep_changed(run: "Run") -> None:
         made[photo.name]["mask"] = sha256(file)
     if changed:
         write_json(folder / MADE, made)
+    run.forget()
 
 
 def _made_again(folder: Path, photo: Photo, made: Mapping[str, Any]) -> np.ndarray:
@@ -231,7 +241,3 @@ def _made_again(folder: Path, photo: Photo, made: Mapping[str, Any]) -> np.ndarr
 
     tags = read_json(folder / MASKS)["classes"][1:]
     return mend(folder, replace(photo, tags=made["tags"], unknown=made["unknown"]), tags)
-
-
-def _is_changed(file: Path, made: Mapping[str, Any], run: "Run") -> bool:
-    return file.exists() and bool(run.facts.of(file, "sha256", sha256) != made["mask"])

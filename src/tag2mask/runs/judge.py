@@ -21,9 +21,9 @@ MOST_DOUBTS = 20  # warnings of one stage in the log
 Finds = dict[str, Any]  # the entry "finds" of metrics.json
 
 
-def judge_masks(run: Run, folder: Path) -> Finds | None:
+def judge_masks(run: Run, folder: Path, small: Sequence[str]) -> Finds | None:
     """Pseudo masks of all training photos in `folder` to their finds, logged with warnings; None if
-    no photo has a tag."""
+    no photo has a tag. `small`: the tags whose things are small."""
     from tag2mask.evaluate import count_finds, mask_doubts
     from tag2mask.masks import read_maps
 
@@ -31,7 +31,7 @@ def judge_masks(run: Run, folder: Path) -> Finds | None:
     tagged = replace(run.table, photos=run.table.not_nothing)
     finds = count_finds(tagged, folder, partial(read_maps, folder))
     if finds:
-        finds["doubts"] = mask_doubts(finds, run.config)
+        finds["doubts"] = mask_doubts(finds, run.config, small)
         empty = "{empty} of {photos} are all background".format(**finds["tagged"])
         log.info(f"masks: {empty}")
         _tell("pseudo masks, by the tags of their photos", finds)

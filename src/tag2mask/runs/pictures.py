@@ -14,6 +14,7 @@ from PIL import Image
 from tag2mask.errors import DataError
 from tag2mask.formats.pictures import pictures_below, unread_pictures
 from tag2mask.formats.rows import photo_names
+from tag2mask.photos.addresses import local_copy
 from tag2mask.photos.images import array_image, image_size, upright_rgb
 from tag2mask.photos.table import Photo
 from tag2mask.progress import log
@@ -78,7 +79,7 @@ def photos_to_predict(given: Iterable[Path | str], out: Path | None = None) -> l
     paths: list[Path] = []
     for path in given:
         matching = sorted(glob(str(path))) if _is_pattern(path) else [path]  # noqa: PTH207
-        paths += map(Path, matching)
+        paths += map(local_copy, map(Path, matching))
     if not paths:
         patterns = " ".join(map(str, given))
         what = f"no file matches {patterns}" if patterns else "no photos given"

@@ -15,11 +15,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tag2mask.config import STAGE_NAMES, Config, Settings
+from tag2mask.config import STAGE_NAMES, Config, SegmenterSettings, Settings
 from tag2mask.errors import RunError
-from tag2mask.files import versions
+from tag2mask.files import files_below, versions
 from tag2mask.formats.check import checked_state
-from tag2mask.processes import barrier, rank
+from tag2mask.processes import barrier, from_first, rank
 from tag2mask.progress import log
 from tag2mask.runs import stages
 from tag2mask.runs.continued import CONTINUES, changed_photos, start_of
@@ -29,7 +29,8 @@ from tag2mask.runs.run import PREDICTION_SETTINGS, Run
 
 Inputs = dict[str, Any]  # a stage's inputs as JSON, hashes and settings; the keys are for messages
 LONGEST = 60  # characters of a value in a message
-DEFAULTS = Config()
+# The settings that a stage had if it was made before these settings existed.
+DEFAULTS = Config(segmenter=SegmenterSettings(head="deeplab_v2"))
 FEEDING = STAGE_NAMES[1:-1]  # stages whose results others read
 
 
@@ -117,8 +118,9 @@ def run_stages(run: Run, names: Sequence[str]) -> None:
     """
     for name in names:
         for earlier in STAGE_NAMES[: STAGE_NAMES.index(name)]:
-            unchecked = earlier in FEEDING and earlier not in names
-            if unchecked and (changes := _out_of_date(run, earlier)):
+            if earlier not in FEEDING or earlier in names:
+                continue
+            if changes := from_first(_out_of_date(run, earlier) if rank() == 0 else ""):
                 raise RunError(
                     f"{earlier} is out of date ({changes}); "
                     f"run {run.files.command(earlier)} first, or {run.files.command('run')}"
@@ -133,20 +135,10 @@ def run_stage(run: Run, name: str) -> None:
     if rank() == 0:
         files.repair(name)
     barrier()
-    inputs, done = _inputs(run, name), files.done(name)
-    if run.continued and done and not _same(done, inputs):
-        then = _settled(done["inputs"], inputs)
-        if (start := start_of(run, name, then, _settled(inputs, then))) is not None:
-            inputs[CONTINUES] = start
-    current = done is not None and _same(done, inputs)
-    complete = current and _complete(run, name)
-    barrier()
-    if done and complete:
-        findings = done["counts"].get("findings")
-        see = f": {findings}, see {files.result(name, FINDINGS)}" if findings else ""
-        log.info(f"{name}: done already ({done['seconds']:.0f} s){see}")
+    plan = _plan(run, name) if rank() == 0 else None
+    if from_first(plan is None):
         return
-    resumes = rank() == 0 and _prepare(run, name, inputs, current)
+    resumes = plan is not None and _prepare(run, name, *plan)
     barrier()
     clock = time.monotonic()
     try:
@@ -157,6 +149,8 @@ def run_stage(run: Run, name: str) -> None:
             if not (files.resumable(name) or (files.part(name) / FINDINGS).exists()):
                 files.discard(name)
         raise
+    finally:
+        run.forget()
     seconds = time.monotonic() - clock
     barrier()
     if started := files.started(name) if rank() == 0 else None:
@@ -168,11 +162,29 @@ def run_stage(run: Run, name: str) -> None:
     log.info(f"{name}: done in {seconds:.0f} s")
 
 
+def _plan(run: Run, name: str) -> tuple[Inputs, bool] | None:
+    """A stage's inputs, and whether its result has the same but lacks files; None if it is done
+    already. Rank 0 alone decides: a shared folder may look different to another machine."""
+    inputs, done = _inputs(run, name), run.files.done(name)
+    if run.continued and done and not _same(done, inputs):
+        then = _settled(done["inputs"], inputs)
+        if (start := start_of(run, name, then, _settled(inputs, then))) is not None:
+            inputs[CONTINUES] = start
+    current = done is not None and _same(done, inputs)
+    if not (done and current and _complete(run, name)):
+        return inputs, current
+    findings = done["counts"].get("findings")
+    see = f": {findings}, see {run.files.result(name, FINDINGS)}" if findings else ""
+    log.info(f"{name}: done already ({done['seconds']:.0f} s){see}")
+    return None
+
+
 def _complete(run: Run, name: str) -> bool:
     """Whether the files of a finished stage are still there."""
-    names = [STAGES[name].file]
+    names = {STAGES[name].file}
     if name == "masks":
-        names += [f"{p.name}{kind}" for p in run.table.photos for kind in (".png", ".npz")]
+        names |= {f"{p.name}{kind}" for p in run.table.photos for kind in (".png", ".npz")}
+        return names <= {file for file, _ in files_below(run.files.result(name))}
     return all(run.files.result(name, file).exists() for file in names)
 
 

@@ -126,7 +126,7 @@ class Predictor(ABC):
         at the end. Raises DataError at the start if a mask would overwrite a picture; ConfigError.
         """
         from tag2mask.crf.decide import check_threshold
-        from tag2mask.formats.outlines import check_outlines, write_outlines
+        from tag2mask.formats.outlines import check_new, write_outlines
         from tag2mask.photos.predictions import PredictionFolder
         from tag2mask.photos.tiles import predict_large
         from tag2mask.runs.pictures import SizeNote, photos_to_predict
@@ -138,7 +138,7 @@ class Predictor(ABC):
         network, settings = self.segmenter, self.settings
         folder = PredictionFolder(out, network.classes, overlay)
         if form:
-            check_outlines(form, folder.path / form)
+            check_new(form, folder.path / form)
         errors: list[DataError] = []
         on_error = on_error or errors.append
 

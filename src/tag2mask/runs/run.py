@@ -40,6 +40,7 @@ class Run(Predictor):
         self.config = config or read_config(self.files.config)
         self.facts = Facts(self.files.facts)
         self.read = settings_reader(self.config.photos)
+        self._seen: dict[tuple[Path, str], str] = {}
         self.continued = False  # whether changed stages start from the last results
         self.begun = False  # whether a stage has left anything new in the folder
 
@@ -76,8 +77,15 @@ class Run(Predictor):
         return self.files.result("report", PAGE)
 
     def fingerprint(self, path: Path, pattern: str = "*") -> str:
-        """`files.fingerprint`; files unchanged since the run last read them are not read again."""
-        return fingerprint(path, pattern, self.facts)
+        """`files.fingerprint`; files unchanged since the run last read them are not read again, and
+        folders are not listed again before `forget`."""
+        if (path, pattern) not in self._seen:
+            self._seen[path, pattern] = fingerprint(path, pattern, self.facts)
+        return self._seen[path, pattern]
+
+    def forget(self) -> None:
+        """Files of the run have changed: look at them again."""
+        self._seen.clear()
 
     @property
     def data(self) -> Path:

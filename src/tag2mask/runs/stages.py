@@ -24,7 +24,7 @@ from tag2mask.photos.table import IGNORE, Photo, Table
 from tag2mask.processes import barrier, cores, rank, ranks
 from tag2mask.progress import console, log, track
 from tag2mask.runs.continued import keep_masks, note_made, start
-from tag2mask.runs.corrected import CORRECTED, training_masks, write_kept
+from tag2mask.runs.corrected import CORRECTED, FINGERPRINT, training_masks, write_kept
 from tag2mask.runs.folder import (
     CHECKPOINT,
     CLUSTERS,
@@ -123,20 +123,21 @@ def masks(run: Run, folder: Path) -> Counts:
     barrier()
     if rank() > 0:
         return {}
+    small = [run.table.classes[number] for number in sorted(maker.small)]
     about = {
         "classes": list(table.classes),  # by their numbers in the masks
         "ignore": IGNORE,
         "labels": _labels(run),
         "settings": settings.model_dump(mode="json"),
         "threshold": maker.overall,
-        "small": [run.table.classes[number] for number in sorted(maker.small)],
+        "small": small,
         "crf": backend() if settings.crf.iterations else False,
         "photos": len(table),
     }
-    about["finds"] = finds = judge_masks(run, folder)
+    about["finds"] = finds = judge_masks(run, folder, small)
     write_json(folder / MASKS, about)
-    note_made(run, folder)
-    return {"photos": len(table), "empty": finds and finds["tagged"]["empty"]}
+    empty = finds and finds["tagged"]["empty"]
+    return {"photos": len(table), "empty": empty, FINGERPRINT: note_made(run, folder)}
 
 
 def _labels(run: Run) -> str:
@@ -175,6 +176,7 @@ def segmenter(run: Run, folder: Path) -> Counts:
             before = load_segmenter(last / MODEL) if last else None
             options = (config.segmenter, place, config.seed, config.photos.workers, before)
             model = train_segmenter(trained, pseudo_masks, *options)
+            model.small = tuple(sorted(maker.small))
             barrier()
             if rank() == 0:
                 save_segmenter(model, place / MODEL)

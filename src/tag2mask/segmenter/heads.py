@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from tag2mask.config import SegmenterSettings
 from tag2mask.segmenter.deeplab import DeepLabV2
@@ -24,7 +25,7 @@ def create_segmenter(
 
 def save_segmenter(model: Segmenter, path: Path) -> None:
     """Write all that `load_segmenter` needs into one safetensors file."""
-    save_network(model, path, classes=model.classes)
+    save_network(model, path, classes=model.classes, small=model.small)
 
 
 def load_segmenter(path: Path) -> Segmenter:
@@ -32,9 +33,10 @@ def load_segmenter(path: Path) -> Segmenter:
 
     A file of a version that had no `segmenter.head` holds a DeepLabV2.
     """
-    return load_network(
-        path,
-        "segmenter",
-        SegmenterSettings,
-        lambda settings, about: create_segmenter(settings, about["classes"], about["shifts"]),
-    )
+
+    def build(settings: SegmenterSettings, about: dict[str, Any]) -> Segmenter:
+        model = create_segmenter(settings, about["classes"], about["shifts"])
+        model.small = tuple(about.get("small", ()))
+        return model
+
+    return load_network(path, "segmenter", SegmenterSettings, build)

@@ -26,6 +26,7 @@ class Segmenter(nn.Module):
     def __init__(self, settings: SegmenterSettings, classes: Sequence[str]):
         super().__init__()
         self.settings, self.classes = settings, tuple(classes)
+        self.small: tuple[int, ...] = ()  # the classes whose things are small, as the masks say
 
     def enlarge(self, logits: Tensor, size: Sequence[int]) -> Tensor:
         """Logits (B, C, h, w) to (B, C, *size), float32, each at its own place in the photo."""
@@ -40,6 +41,11 @@ class Segmenter(nn.Module):
     def side(self, pixels: float) -> int:
         """The nearest side of a photo that the network takes [pixels]."""
         return self.backbone.side(pixels)
+
+    @property
+    def in_threads(self) -> bool:
+        """Whether several threads should call `run` at once, with one core each: on a CPU."""
+        return next(self.parameters()).device.type == "cpu"
 
     @torch.inference_mode()
     def run(self, batch: np.ndarray, size: tuple[int, int]) -> np.ndarray:

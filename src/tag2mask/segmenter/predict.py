@@ -27,6 +27,13 @@ class Network(Protocol):
     @property
     def classes(self) -> tuple[str, ...]: ...
 
+    @property
+    def small(self) -> tuple[int, ...]: ...  # the classes whose things are small
+
+    @property
+    def in_threads(self) -> bool:
+        """Whether several threads should call `run` at once, with one core each."""
+
     def to(self, device: Any) -> Any:
         """Compute on this device from now on."""
 
@@ -63,7 +70,7 @@ def predict(
     settings = settings or model.settings
     small = reduced(image, settings.image_size)
     probs = probabilities(model, small, settings)
-    decision = refine(small, before_crf(probs, settings, threshold), settings)
+    decision = decide(small, probs, settings, threshold, model.small)
     return Prediction(probs, decision, image.size, image, model.classes)
 
 
@@ -76,7 +83,8 @@ def predict_photos(
     decide: Callable[[P, np.ndarray], np.ndarray] | None = None,
     threshold: float = THRESHOLD,
 ) -> Iterator[tuple[P, Prediction]]:
-    """Photos to their Predictions, in order. Threads read files and run the CRF.
+    """Photos to their Predictions, in order. Threads read files and run the CRF, and on a CPU
+    the network.
 
     At most two predictions per thread are in memory. If a file is not a photo, `on_error` is called
     and the file is skipped; without `on_error`, DataError is raised. `decide`: a photo and its
@@ -86,26 +94,29 @@ def predict_photos(
     settings = settings or model.settings
     threads = threads or cores()
 
-    def read(photo: P) -> tuple[P, Image.Image] | None:
+    def read(photo: P) -> tuple[P, Image.Image, np.ndarray | None] | None:
         try:
-            return photo, photo.open(at_least=settings.image_size)
+            image = photo.open(at_least=settings.image_size)
         except DataError as error:
             if on_error is None:
                 raise
             on_error(error)
             return None
+        small = reduced(image, settings.image_size)
+        return photo, small, probabilities(model, small, settings) if model.in_threads else None
 
     def finish(work: tuple[P, Image.Image, np.ndarray]) -> tuple[P, Prediction]:
         photo, small, probs = work
         guess = decide(photo, probs) if decide else before_crf(probs, settings, threshold)
-        decision = refine(small, guess, settings)
+        decision = refine(small, guess, settings, model.small)
         prediction = Prediction(probs, decision, photo.size, small, model.classes, photo.file)
         prediction.mask  # noqa: B018  computed here, in a thread
         return photo, prediction
 
-    images = filter(None, parallel_map(read, photos, threads))
-    small = ((photo, reduced(image, settings.image_size)) for photo, image in images)
-    work = ((photo, image, probabilities(model, image, settings)) for photo, image in small)
+    work = (
+        (photo, small, probabilities(model, small, settings) if probs is None else probs)
+        for photo, small, probs in filter(None, parallel_map(read, photos, threads))
+    )
     yield from parallel_map(finish, work, threads)
 
 
@@ -122,7 +133,7 @@ def make_tiles(
         size,
         overlap,
         lambda image: probabilities(model, image, settings),
-        lambda image, probs: decide(image, probs, settings, threshold),
+        lambda image, probs: decide(image, probs, settings, threshold, model.small),
     )
 
 

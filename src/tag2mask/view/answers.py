@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from tag2mask.photos.resize import reduced_mask
 from tag2mask.photos.table import BACKGROUND
 from tag2mask.report.pictures import photo_iou
 from tag2mask.view.gallery import LARGEST, Gallery, Shown, stamp
@@ -23,7 +24,7 @@ def facts_of(session: Session, shown: Shown) -> dict[str, Any]:
     """What is known of one photo."""
     gallery, photo = session.gallery, session.gallery.photo(shown)
     kinds = [kind for kind in ("pseudo", "round") if gallery.mask_file(shown, kind)]
-    if gallery.score_file(shown):
+    if gallery.score_folder(shown):
         kinds.append("before")
     if gallery.model or gallery.mask_file(shown, "segmenter"):
         kinds.append("segmenter")
@@ -101,23 +102,16 @@ def says_of(gallery: Gallery, shown: Shown) -> str:
 def packed_mask(session: Session, request: Request, shown: Shown, values: np.ndarray) -> Response:
     """A mask (H, W) as the page reads it, with its IoU if there is a true mask."""
     true = session.gallery.truth.get(shown.id)
-    iou = photo_iou(true(), values) if true and values.shape == size_of(session, shown) else None
-    factor = min(1.0, LARGEST / max(values.shape))
-    size = tuple(max(1, round(side * factor)) for side in values.shape[::-1])
-    small = np.asarray(Image.fromarray(values).resize(size, Image.Resampling.NEAREST))
+    whole = values.shape[::-1] == session.gallery.size(shown)
+    iou = photo_iou(true(), values) if true and whole else None
+    small = reduced_mask(values, LARGEST)
     headers = {
         **FRESH,
-        "X-Size": f"{size[0]} {size[1]}",
+        "X-Size": f"{small.shape[1]} {small.shape[0]}",
         "X-Objects": f"{float((values != BACKGROUND).mean()):.4f}",
         "X-IoU": "" if iou is None else f"{iou:.4f}",
     }
     return compressed(request, small.tobytes(), "application/octet-stream", headers)
-
-
-def size_of(session: Session, shown: Shown) -> tuple[int, int]:
-    """Height and width of a photo."""
-    width, height = session.gallery.size(shown)
-    return height, width
 
 
 def number_of(request: Request, name: str, default: float, least: float, most: float) -> float:
@@ -141,7 +135,8 @@ def jpeg(image: Image.Image) -> bytes:
 
 def packed(request: Request, value: Any) -> Response:
     """A value as JSON."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    # A browser cannot read NaN and Infinity.
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     body = text.encode("utf-8", "backslashreplace")
     return compressed(request, body, "application/json", FRESH)
 

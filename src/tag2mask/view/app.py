@@ -22,6 +22,7 @@ from starlette.routing import Route
 from tag2mask.errors import Tag2MaskError
 from tag2mask.files import writing
 from tag2mask.photos.colors import color, mask_layer
+from tag2mask.photos.resize import fitted
 from tag2mask.progress import log
 from tag2mask.report.draw import heatmap
 from tag2mask.view import progress
@@ -81,7 +82,7 @@ def make_app(folder: Path, host: str | None, port: int, token: str) -> Starlette
             *(route(f"{photo}/{name}", answer, "POST") for name, answer in CORRECTIONS.items()),
         ],
         middleware=[Middleware(Guard, names, token, f"tag2mask-{port}")],
-        exception_handlers={HTTPException: _refused, Tag2MaskError: _failed, OSError: _failed},
+        exception_handlers=dict.fromkeys((HTTPException, Tag2MaskError, OSError), _failed),
         lifespan=lifespan,
     )
 
@@ -97,13 +98,11 @@ async def _answer(session: Session, answer: Callable[..., Response], request: Re
         return JSONResponse({"error": f"A fault of tag2mask: {error!r}"}, 500, headers=FRESH)
 
 
-def _refused(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    return JSONResponse({"error": error.detail}, error.status_code, headers=FRESH)
-
-
 def _failed(request: Request, error: Exception) -> Response:
-    return JSONResponse({"error": str(error)}, 409, headers=FRESH)
+    text, status = str(error), 409
+    if isinstance(error, HTTPException):
+        text, status = error.detail, error.status_code
+    return JSONResponse({"error": text}, status, headers=FRESH)
 
 
 # ---- the page and its lists ----------------------------------------------------------------------
@@ -212,10 +211,8 @@ def layer(session: Session, request: Request) -> Response:
         if stamp(path) <= stamp(source):
             values = gallery.mask(shown, kind)
             assert values is not None, "its file was there"
-            factor = min(1.0, THUMB / max(values.shape))
-            height, width = (max(1, round(side * factor)) for side in values.shape)
+            drawn = mask_layer(values, fitted(values.shape[::-1], THUMB))
             with writing(path) as temporary:
-                drawn = mask_layer(values, (width, height))
                 drawn.save(temporary, "WEBP", lossless=True, method=2)
         body = path.read_bytes()
     return Response(body, media_type="image/webp", headers=LONG)

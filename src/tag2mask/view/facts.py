@@ -6,16 +6,17 @@ They are kept in the run folder's view/ and computed again when a mask has chang
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from tag2mask.errors import Tag2MaskError
 from tag2mask.evaluate.doubt import combined, difference, disagreement, uncertainty
 from tag2mask.evaluate.finds import LEAST
 from tag2mask.photos.masks import read_mask
+from tag2mask.photos.resize import reduced_mask
 from tag2mask.photos.table import BACKGROUND, IGNORE
 from tag2mask.progress import log
 from tag2mask.report.pictures import photo_iou
@@ -24,14 +25,6 @@ from tag2mask.view.gallery import Gallery, Shown, stamp
 SIDE = 256  # longer side at which masks are compared [pixels]
 UNWATCHED = 60  # seconds without a request after which the work waits
 DOUBTS = ("agree", "entropy", "crf")  # the measures, in the order of `combined`
-
-
-def small(mask: np.ndarray) -> np.ndarray:
-    """A mask with its longer side reduced to `SIDE`."""
-    height, width = mask.shape
-    factor = min(1.0, SIDE / max(mask.shape))
-    size = (max(1, round(width * factor)), max(1, round(height * factor)))
-    return np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST))
 
 
 def mask_facts(gallery: Gallery, shown: Shown) -> dict[str, Any]:
@@ -52,12 +45,14 @@ def mask_facts(gallery: Gallery, shown: Shown) -> dict[str, Any]:
         true = gallery.truth[shown.id]
         values["iou"] = facts.of(path, "iou", lambda file: photo_iou(true(), read_mask(file)))
     pseudo, other = (gallery.mask_file(shown, name) for name in ("pseudo", "segmenter"))
-    if pseudo and gallery.score_file(shown):
+    if pseudo and gallery.score_folder(shown):
         values |= facts.of(pseudo, "scores", lambda file: _score_facts(gallery, shown, file))
     if gallery.model and other:
         if pseudo:
             of = f"agree {gallery.model}"
-            values["agree"] = facts.of(pseudo, of, lambda file: _difference(file, other))
+            values["agree"] = facts.of(
+                pseudo, of, lambda file: difference(_small_mask(file), _small_mask(other))
+            )
         elif shown.split == "val":
             values["entropy"] = facts.of(other, "uncertainty", lambda _: None)
             if photo.tags:
@@ -66,17 +61,17 @@ def mask_facts(gallery: Gallery, shown: Shown) -> dict[str, Any]:
     return values
 
 
-def _difference(first: Any, second: Any) -> float:
-    return difference(small(read_mask(first)), small(read_mask(second)))
+def _small_mask(path: Path) -> np.ndarray:
+    return reduced_mask(read_mask(path), SIDE)
 
 
-def _score_facts(gallery: Gallery, shown: Shown, path: Any) -> dict[str, float]:
+def _score_facts(gallery: Gallery, shown: Shown, path: Path) -> dict[str, float]:
     from tag2mask.masks.scores import to_pixels
 
     stored = gallery.scores(shown)
     assert stored, "its file was there"
     photo, scores = stored
-    after = small(read_mask(path))
+    after = _small_mask(path)
     present = np.array(gallery.maker.present(photo), np.uint8)
     before = present[to_pixels(scores, *after.shape).argmax(0)]
     return {"entropy": uncertainty(scores.numpy()), "crf": difference(before, after)}

@@ -20,7 +20,7 @@ from tag2mask.files import Facts
 from tag2mask.photos.corrections import Corrected, Stroke, corrected_table
 from tag2mask.photos.images import image_size
 from tag2mask.photos.masks import read_mask, write_mask
-from tag2mask.photos.resize import reduced
+from tag2mask.photos.resize import fitted, reduced
 from tag2mask.photos.table import Photo, Table
 from tag2mask.runs.folder import DONE, MASKS, MODEL, PREDICTIONS, STARTED
 from tag2mask.runs.run import Run
@@ -227,29 +227,32 @@ class Gallery:
         (K, h, w), which sum to 1; None if there are none yet."""
         from tag2mask.masks import read_maps
 
-        if not (path := self.score_file(shown)):
+        if not (folder := self.score_folder(shown)):
             return None
-        numbers, maps = read_maps(path.parents[shown.photo.name.count("/")], shown.photo)
+        numbers, score_maps = read_maps(folder, shown.photo)
         tags = tuple(self.classes[number] for number in numbers if number)
-        return replace(shown.photo, tags=tags, unknown=()), self.maker.scores(maps)
+        return replace(shown.photo, tags=tags, unknown=()), self.maker.scores(score_maps)
 
     def heat(self, shown: Shown, number: int) -> np.ndarray | None:
         """The score map of a class, (h, w) in 0-1, as the report shows it; None without one."""
         from tag2mask.masks import read_maps
         from tag2mask.masks.scores import relative
 
-        if not (path := self.score_file(shown)):
+        if not (folder := self.score_folder(shown)):
             return None
-        numbers, maps = read_maps(path.parents[shown.photo.name.count("/")], shown.photo)
+        numbers, score_maps = read_maps(folder, shown.photo)
         if number not in numbers:
             return None
-        maps = relative(maps) if self.run.config.masks.scores == "logits" else maps
-        return maps[numbers.index(number)].numpy()
+        if self.run.config.masks.scores == "logits":
+            score_maps = relative(score_maps)
+        return score_maps[numbers.index(number)].numpy()
 
-    def score_file(self, shown: Shown) -> Path | None:
-        """The stored score maps of a training photo, or None."""
-        path = self.newest("masks", f"{shown.photo.name}.npz")
-        return path if shown.split == "train" and self._is_own(path) else None
+    def score_folder(self, shown: Shown) -> Path | None:
+        """The folder with the stored score maps of a training photo, or None."""
+        name = f"{shown.photo.name}.npz"
+        path = self.newest("masks", name)
+        stored = shown.split == "train" and self._is_own(path)
+        return path.parents[name.count("/")] if stored else None
 
     @cached_property
     def maker(self) -> "MaskMaker":
@@ -262,9 +265,8 @@ class Gallery:
         if not (stored := self.scores(shown)):
             return None
         photo, scores = stored
-        width, height = self.size(shown)
-        factor = min(1.0, LARGEST / max(width, height))
-        pixels = to_pixels(scores, max(1, round(height * factor)), max(1, round(width * factor)))
+        width, height = fitted(self.size(shown), LARGEST)
+        pixels = to_pixels(scores, height, width)
         return np.array(self.maker.present(photo), np.uint8)[pixels.argmax(0)]
 
     def mended(
@@ -274,9 +276,8 @@ class Gallery:
         has no score maps yet. Raises DataError."""
         from tag2mask.masks.mend import mend
 
-        if not (path := self.score_file(shown)):
+        if not (folder := self.score_folder(shown)):
             return None
-        folder = path.parents[shown.photo.name.count("/")]
         if not (folder / MASKS).exists():
             raise DataError("the pseudo masks are not finished; wait until all are made")
         return mend(folder, self.photo(shown), self.table.tags, strokes, threshold)
@@ -284,15 +285,14 @@ class Gallery:
     def threshold(self, shown: Shown) -> float | None:
         """The mean background threshold of a photo's tags, in 0-1 of the highest score; None if
         masks.scores has none."""
-
-        settings = self.run.config.masks
-        if settings.scores != "logits" or not (stored := self.scores(shown)):
+        stored = self.scores(shown) if self.run.config.masks.scores == "logits" else None
+        if not stored:
             return None
-        if not len(stored[1]) > 1:
-            return None
-        # A tag's highest relative score is 1, so its share of tag and background gives both.
-        tags, background = stored[1][1:], stored[1][0]
-        return float((background / tags).amin((1, 2)).mean())
+        # A tag's highest relative score is 1, so its share of tag and background gives both. A tag
+        # may have no score anywhere.
+        background, *tags = stored[1]
+        thresholds = [float((background / tag).amin()) for tag in tags if tag.any()]
+        return sum(thresholds) / len(thresholds) if thresholds else None
 
     # ---- the run ---------------------------------------------------------------------------------
 

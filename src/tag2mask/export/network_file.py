@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from tag2mask.config import SegmenterSettings
-from tag2mask.errors import ConfigError, RunError
+from tag2mask.errors import ConfigError, RunError, import_extra
 from tag2mask.export.onnx_network import INPUT, OUTPUT, USED, OnnxNetwork
 from tag2mask.files import writing
 from tag2mask.segmenter.network import Segmenter
@@ -108,14 +108,8 @@ def check_ending(out: Path) -> None:
     if out.suffix not in KINDS:
         raise ConfigError(f"{out}: give a file name that ends in .onnx (ONNX) or .pt2 (PyTorch)")
     if out.suffix == ".onnx":
-        try:
-            import onnx  # noqa: F401
-            import onnxruntime  # noqa: F401
-            import onnxscript  # noqa: F401
-        except ImportError as error:
-            raise ConfigError(
-                f"{error.name} is missing, which export needs: pip install 'tag2mask[export]'"
-            ) from None
+        for module in ("onnx", "onnxruntime", "onnxscript"):
+            import_extra(module, "export", "export", ConfigError)
 
 
 def describe(
@@ -127,6 +121,7 @@ def describe(
     return {
         "tag2mask": version("tag2mask"),
         "classes": list(network.classes),
+        "small": list(network.small),
         "input": f"{INPUT}: (B, 3, H, W) float32, RGB in 0-1; it is normalized inside",
         "output": f"{OUTPUT}: (B, C, H, W) float32, a softmax over the classes",
         "mean": backbone.mean.flatten().tolist(),
