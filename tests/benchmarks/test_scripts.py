@@ -209,4 +209,4 @@ def test_scale(copy, tmp_path, monkeypatch, few_steps):
     assert "masks: resumes" in log and log.count("done already") == 7, "a real second start"
     assert len(list((tmp_path / "16" / "predicted").rglob("*.png"))) == 16
     page = (copy / "benchmarks" / "scale.md").read_text(encoding="utf-8")
-    assert "| predict | - | 1.0 (22.0) | - |" in page and "| 8 | 16 |" in page
+    assert "| predict | - | 1.0 (20.0) | - |" in page and "| 8 | 16 |" in page
