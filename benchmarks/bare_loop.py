@@ -1,6 +1,6 @@
 """The classifier's training without tag2mask's: a plain loop over timm's network, as one writes it.
 
-`python bare_loop.py RUN` trains on the photos of a run, with its settings: the same backbone, LSTMs
+`python benchmarks/bare_loop.py RUN` trains on the photos of a run, with its settings: the same backbone, LSTMs
 and classifier, the same steps, photos read in the loop, flip and color, CAM's loss. Its last line:
 [seconds of the clock, seconds of all cores]. See speed.py.
 """
