@@ -162,10 +162,14 @@ def run(task: Task, options: argparse.Namespace) -> None:
     result, rows = Run(config.out, config), []
     if masks_alone or task.method != "photos":
         _, reported, about = pseudo_photos(task, options)
+        scored = {photo.name for photo in reported.photos}
+        # With few photos there are fewer tags, so the run's class numbers are others.
+        own = tuple(photo for photo in result.table.photos if photo.name in scored)
         folder = config.out / "masks" if masks_alone else result.last_masks
-        metrics = domain.figures(folder, reported, **about, crf=True)
+        metrics = domain.figures(folder, Table(result.table.tags, own), **about, crf=True)
         rows.append({"masks": SPREAD if masks_alone else "last round", **metrics})
-    if not masks_alone:
+    if not masks_alone and result.val:
+        val = result.val
         predictions = config.out / "evaluate" / "predictions"
         metrics = domain.figures(predictions, val, **VAL, crf=True)
         rows.append({"masks": VAL_MASKS, **metrics})

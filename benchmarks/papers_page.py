@@ -42,7 +42,7 @@ def write_page(options: argparse.Namespace, answers: Any, rows: Jobs, done: Resu
         own = {row: by_seed for row, by_seed in done.items() if row.table == table}
         lines += [f"## {TITLES[table]}", ""]
         lines += stable(answers, rows, own) if table == "cpc5" else ablation(own)
-        lines.append("")
+        lines += ["", *same_runs({row: rows[row] for row in own})]
     lines += [line for source in answers.sources(rows) for line in (f"Clusters: {source}", "")]
     write_text(out / "papers.svg", chart(done))
     lines += ["![The tables as bars](papers.svg)", ""]
@@ -100,6 +100,18 @@ def ablation(done: Results) -> list[str]:
         gain = f"{float(row.paper) - float(first.paper):+.1f}" if row != first else ""
         lines.append(f"| {' | '.join([*cells, row.paper, gain])} |")
     return lines
+
+
+def same_runs(rows: Jobs) -> list[str]:
+    """Rows of a table that share runs with an earlier row: their clusters of these tags are equal,
+    so their figures are, too."""
+    lines, earlier = [], dict[str, str]()  # name of a job -> its first row
+    for row, jobs in rows.items():
+        for seed, job in jobs.items():
+            if first := earlier.get(job.name):
+                lines.append(f"- {row.name}, seed {seed}: the same clusters and run as {first}.")
+            earlier.setdefault(job.name, row.name)
+    return [*lines, ""] if lines else []
 
 
 def stable(answers: Any, rows: Jobs, done: Results) -> list[str]:

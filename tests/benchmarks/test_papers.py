@@ -143,10 +143,21 @@ def test_a_language_model_is_asked_anew_for_each_seed(plan, tmp_path, monkeypatc
     }
 
 
-def test_tables_show_means_and_gains_seed_by_seed(papers, plan, tmp_path):
+def test_rows_with_equal_clusters_are_named(papers, tmp_path):
     import papers_page
 
-    plan(["cpc4"], list(VOC))
+    base, tags = load_recipe("cpc"), ["cat", "cow", "dog", "horse", "person"]
+    options = Namespace(answers=None, overlapping="voc-ppc-llm", out=tmp_path, seeds=(0, 2))
+    rows = papers.plan(["cpc4"], papers.Answers(options, base, tags), base, options)
+    assert papers_page.same_runs(rows) == [
+        "- + self refine, seed 0: the same clusters and run as + cluster token.",
+        "",
+    ]
+
+
+def test_tables_show_means_and_gains_seed_by_seed(papers):
+    import papers_page
+
     first, second = (row for row in papers.ROWS if row.table == "cpc4" and row.paper < "72")
     figures = {first: {0: (0.4, 0.3), 1: (0.5, 0.3)}, second: {0: (0.5, 0.32), 1: (0.6, 0.34)}}
     done = {

@@ -55,25 +55,26 @@ def test_the_close_scores_point_at_a_thing_of_half_a_patch(net, at):
     assert all(parameter.grad is None for parameter in net.parameters())
 
 
-def test_close_scores_keep_the_lstm_from_cudnn(monkeypatch):
-    """On a GPU, the gradient of cuDNN's LSTM is an error in eval mode. Here only the switch shows."""
-    net = PatchClassifier(ClassifierSettings(backbone="test_efficientnet", weights="none"), 2, 1)
-    seen, run = [], net.mixer.forward
-    monkeypatch.setattr(
-        net.mixer, "forward", lambda x: (seen.append(torch.backends.cudnn.enabled), run(x))[1]
-    )
-    image, u = torch.rand(1, 3, 64, 64), torch.ones(1, 1)
-    net.eval().close_scores(image, u, torch.tensor([1]))
-    net.scores(image, u)
-    assert seen == [False, True]
-
-
 def test_each_photo_of_a_batch_has_its_own_close_scores(net):
     images = torch.stack([to_tensor(tile((60, 60), 1)), to_tensor(tile((150, 150), 2))])
     u, tags = torch.zeros(2, 0), torch.tensor([1, 1])
     both = net.close_scores(images, u, tags)
     alone = [net.close_scores(images[i : i + 1], u[i : i + 1], tags[i : i + 1]) for i in (0, 1)]
     torch.testing.assert_close(both, torch.cat(alone), atol=1e-3, rtol=1e-3)
+
+
+def test_the_gradients_need_no_training_mode_on_a_gpu(monkeypatch):
+    """cuDNN refuses the gradient of an LSTM in eval mode, and dropout would change the scores."""
+    net = PatchClassifier(ClassifierSettings(token="none"), 2, 0).eval()
+    seen = []
+
+    def mixed(tokens):
+        seen.append((torch.backends.cudnn.enabled, net.training))
+        return tokens
+
+    monkeypatch.setattr(net.mixer, "forward", mixed)
+    net.close_scores(torch.rand(1, 3, 64, 64), torch.zeros(1, 0), torch.tensor([1]))
+    assert seen == [(False, False)] and torch.backends.cudnn.enabled
 
 
 def test_a_vit_has_no_finer_map_and_no_small_tag():
