@@ -92,7 +92,8 @@ def tile_classes(results: Results) -> list[str]:
 
 def ablation(results: Results) -> list[str]:
     """`photos` without each of its parts: pseudo masks, and the segmenter where it was trained."""
-    rows = [row for row in results.rows if row["set"] == "ablation" and row["crf"]]
+    rows = [row for row in results.rows if row["set"] == "ablation"]
+    rows = [row for row in rows if row["crf"] or row["split"] == "val"]
     names = list(dict.fromkeys((r["method"], r["learned_from"], r["masks"]) for r in rows))
     datas = [data for data in DOMAINS if any(row["data"] == data for row in rows)]
     lines, used = rule("method", "masks", *(f"{d}, seeds" for d in datas)), list[Row]()
