@@ -92,15 +92,20 @@ def tile_classes(results: Results) -> list[str]:
 
 def ablation(results: Results) -> list[str]:
     """`photos` without each of its parts: pseudo masks, and the segmenter where it was trained."""
-    rows = [row for row in results.rows if row["set"] == "ablation" and row["crf"]]
-    names = list(dict.fromkeys((r["method"], r["learned_from"], r["masks"]) for r in rows))
+    rows = [row for row in results.rows if row["set"] == "ablation"]
+    rows = [row for row in rows if row["crf"] or row["split"] == "val"]
+    names = list(
+        dict.fromkeys((r["method"], r["learned_from"], r["masks"], r["split"]) for r in rows)
+    )
     datas = [data for data in DOMAINS if any(row["data"] == data for row in rows)]
     lines, used = rule("method", "masks", *(f"{d}, seeds" for d in datas)), list[Row]()
-    for method, source, masks in names:
+    for method, source, masks, split in names:
         key = {"set": "ablation", "method": method, "learned_from": source, "masks": masks}
-        found = [results.find(**key, data=data, split=rows[0]["split"]) for data in datas]
+        found = [results.find(**key, data=data, split=split) for data in datas]
         cells = [f"{miou(part)} ({seeds(part)})" if part else "-" for part in found]
-        lines.append(f"| {method} | {source or masks} | {' | '.join(cells)} |")
+        lines.append(
+            f"| {method} | {f'segmenter of {source}: ' * bool(source)}{masks} | {' | '.join(cells)} |"
+        )
         used += [row for part in found for row in part.values()]
     return [*lines, *provenance(used)] if used else []
 
