@@ -104,7 +104,8 @@ def ablation(results: Results) -> list[str]:
         found = [results.find(**key, data=data, split=split) for data in datas]
         cells = [f"{miou(part)} ({seeds(part)})" if part else "-" for part in found]
         lines.append(
-            f"| {method} | {f'segmenter of {source}: ' * bool(source)}{masks} | {' | '.join(cells)} |"
+            f"| {method} | {f'segmenter of {source}: ' * bool(source)}{masks} "
+            f"| {' | '.join(cells)} |"
         )
         used += [row for part in found for row in part.values()]
     return [*lines, *provenance(used)] if used else []
