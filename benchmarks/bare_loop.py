@@ -1,8 +1,8 @@
 """The classifier's training without tag2mask's: a plain loop over timm's network, as one writes it.
 
-`python benchmarks/bare_loop.py RUN` trains on the photos of a run, with its settings: the same backbone, LSTMs
-and classifier, the same steps, photos read in the loop, flip and color, CAM's loss. Its last line:
-[seconds of the clock, seconds of all cores]. See speed.py.
+`speed.py` starts it with the folder of a run. It trains on the photos of that run, with its
+settings: the same backbone, LSTMs and classifier, the same steps, photos read in the loop, flip and
+color, CAM's loss. Its last line: [seconds of the clock, seconds of all cores].
 """
 
 import json

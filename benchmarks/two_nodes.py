@@ -150,7 +150,9 @@ def main() -> int:
     make_scenes(scenes, num_train=40, num_val=8, size=96, seed=0)
     with two_networks():
         whole, killed = options.out / "whole", options.out / "killed"
-        assert (whole / "report").exists() or run_both(scenes, whole), f"see {whole}-0.log"
+        assert (whole / "report").exists() or run_both(scenes, whole), (
+            f"see {options.out}/whole-0.log"
+        )
         for stage in options.stages:
             done = run_both(scenes, killed, kill_in=stage)
             print(f"{stage}: {'was too fast to kill' if done else 'killed, both stopped'}")

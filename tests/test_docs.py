@@ -180,6 +180,8 @@ def parse(command, parsed):
         options = torchrun_parser().parse_known_args(words)[0]
         assert options.module and options.training_script == "tag2mask", command
         parse_tag2mask(options.training_script_args, parsed)
+    elif program == "python" and words[0] == "-c":
+        compile(words[1], command, "exec")
     elif program == "python":
         parse_script(*words)
     elif program == "make":
