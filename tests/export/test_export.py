@@ -23,6 +23,7 @@ from tag2mask.export.network_file import export_network
 from tag2mask.export.onnx_network import OnnxNetwork
 from tag2mask.export.runs import measure_cost, quantize
 from tag2mask.photos.masks import read_mask
+from tag2mask.segmenter.fpn import FPN
 from tag2mask.segmenter.predict import predict, probabilities
 
 SIZES = [(90, 60), (60, 90), (96, 96), (200, 120), (97, 97), (5, 40)]
@@ -37,6 +38,15 @@ def test_of_any_size_it_makes_the_same_masks(exported, size):
     assert np.abs(ours.probs - theirs.probs).mean() < 2e-3
     assert theirs.mask.shape == size[::-1] and (ours.mask == theirs.mask).mean() > 0.99
     assert theirs.classes == CLASSES
+
+
+def test_no_padding_is_a_formula_of_the_size():
+    """With one in each layer of the default backbone, an export with --dynamic never ended."""
+    settings = network("fpn").settings.model_copy(update={"backbone": "tf_efficientnet_lite0"})
+    made = network_file._with_fixed_padding(FPN(settings, CLASSES).eval(), torch.zeros(1, 3, 96, 64))
+    kinds = {type(module).__name__ for module in made.modules()}
+    assert "ZeroPad2d" in kinds and "Conv2dSame" not in kinds
+    assert not any(getattr(module, "is_same", False) for module in made.modules())
 
 
 @pytest.mark.parametrize("size", [(96, 96), (90, 60), (60, 90), (400, 200), (3, 50)])

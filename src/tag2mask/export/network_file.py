@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from tag2mask.config import SegmenterSettings
+from tag2mask.cpu_layers import FoldedConv
 from tag2mask.errors import ConfigError, RunError, import_extra
 from tag2mask.export.onnx_network import INPUT, OUTPUT, USED, OnnxNetwork
 from tag2mask.files import writing
@@ -158,7 +159,11 @@ def _with_fixed_padding(network: Segmenter, example: Tensor) -> Segmenter:
     it would make the export take minutes.
     """
     fixed = copy.deepcopy(network)
-    same = {m: name for name, m in fixed.named_modules() if isinstance(m, Conv2dSame)}
+    same = {
+        module: name
+        for name, module in fixed.named_modules()
+        if isinstance(module, Conv2dSame) or getattr(module, "is_same", False)
+    }
     pads: dict[nn.Module, Any] = {}
 
     def look(module: Any, inputs: tuple[Tensor]) -> None:
@@ -171,7 +176,10 @@ def _with_fixed_padding(network: Segmenter, example: Tensor) -> Segmenter:
         fixed(example)
     for module, name in same.items():
         module._forward_pre_hooks.clear()
-        module.__class__ = nn.Conv2d  # type: ignore[assignment]  # its own padding is 0
+        if isinstance(module, FoldedConv):
+            module.is_same = False
+        else:
+            module.__class__ = nn.Conv2d  # its own padding is 0
         fixed.set_submodule(name, nn.Sequential(nn.ZeroPad2d(pads[module]), module))
     return fixed
 
