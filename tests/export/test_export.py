@@ -43,7 +43,9 @@ def test_of_any_size_it_makes_the_same_masks(exported, size):
 def test_no_padding_is_a_formula_of_the_size():
     """With one in each layer of the default backbone, an export with --dynamic never ended."""
     settings = network("fpn").settings.model_copy(update={"backbone": "tf_efficientnet_lite0"})
-    made = network_file._with_fixed_padding(FPN(settings, CLASSES).eval(), torch.zeros(1, 3, 96, 64))
+    made = network_file._with_fixed_padding(
+        FPN(settings, CLASSES).eval(), torch.zeros(1, 3, 96, 64)
+    )
     kinds = {type(module).__name__ for module in made.modules()}
     assert "ZeroPad2d" in kinds and "Conv2dSame" not in kinds
     assert not any(getattr(module, "is_same", False) for module in made.modules())
