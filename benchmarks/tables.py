@@ -274,7 +274,7 @@ def measured(results: Results) -> list[str]:
     means = {
         name: mean(100 * row["iou"][name] for row in photos.values())
         for name in SCORED
-        if name != "background"
+        if name != "background" and all(name in row["iou"] for row in photos.values())
     }
     best_first = sorted(means, key=lambda name: -means[name])
     lines += [
