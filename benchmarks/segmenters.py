@@ -103,7 +103,8 @@ def measure(run: Run, arm: str, true: bool, steps: int | None, out: Path, seed: 
 
 def table_of(rows: list[Row]) -> list[str]:
     """The rows of all seeds, as a table."""
-    columns = ("run", "masks", "segmenter", "steps", "seeds", "mIoU before the CRF", "after it")
+    columns = ("run", "masks", "segmenter", "steps", "seconds a step", "seeds")
+    columns += ("mIoU before the CRF", "after it")
     lines = rule(*columns, "photos of nothing marked", "seconds a photo, without and with CRF")
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
@@ -111,7 +112,8 @@ def table_of(rows: list[Row]) -> list[str]:
         groups.setdefault((name, row["masks"], row["arm"], row["steps"]), []).append(row)
     for key, group in sorted(groups.items()):
         parts = [[row[when] for row in group] for when in ("before", "after the CRF")]
-        cells = [", ".join(str(row["seed"]) for row in group)]
+        cells = [f"{mean(row['seconds_per_step'] for row in group):.2f}"]
+        cells += [", ".join(str(row["seed"]) for row in group)]
         cells += [figure(part["miou"] for part in values) for values in parts]
         marked = [part["marked"] for part in parts[1]]
         cells += [f"{sum(m for m, _ in marked)} of {sum(n for _, n in marked)}"]

@@ -169,6 +169,7 @@ def main() -> None:
     parser.add_argument("--recipe", default="photos")
     options = parser.parse_args()
     sizes = f"--photos {options.photos} --epochs {options.epochs} --steps {options.steps}"
+    sizes += f" --rounds {options.rounds}"
     before = " --before PYTHON" if options.before else ""
     command = f"python benchmarks/speed.py {options.table} DATA{before} {sizes}"
     with tempfile.TemporaryDirectory() as folder:

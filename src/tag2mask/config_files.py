@@ -201,8 +201,8 @@ def _with_new_names(values: dict[str, Any]) -> dict[str, Any]:
         if isinstance(settings, dict) and name in settings:
             value = _new_value(old, settings.pop(name))
             values.setdefault(new_section, {})[new_name] = value
-    if "segmenter" in values:  # the first versions had one network and no name for it
-        values["segmenter"].setdefault("head", "deeplab_v2")
+    if isinstance(segmenter := values.get("segmenter"), dict):
+        segmenter.setdefault("head", "deeplab_v2")  # once the only one, without a name
     return values
 
 

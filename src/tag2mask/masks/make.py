@@ -96,7 +96,10 @@ class MaskMaker:
             own = [photo for photo in photos if tag in photo.tags]
             jobs += [(photo, number) for photo in own[:: math.ceil(len(own) / SIZED) or 1]]
         batches = list(self.batches(jobs))
-        read = lambda batch: self.read([photo for photo, _ in batch])[0]  # noqa: E731
+
+        def read(batch: Sequence[tuple[Photo, int]]) -> Tensor:
+            return self.read([photo for photo, _ in batch])[0]
+
         close = self._side_by_side(read, self._close, batches)
         shares: list[tuple[int, float]] = []
         for batch, values in track(close, "sizes of things", total=len(batches)):

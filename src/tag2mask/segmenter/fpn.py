@@ -63,7 +63,7 @@ class FPN(Segmenter):
     def forward(self, image: Tensor) -> Tensor:
         maps = [features.permute(0, 3, 1, 2) for features in self.backbone.maps(image)[0]]
         levels = zip(maps, self.lateral, self.smooth, strict=True)
-        total = smoothed = image.new_zeros(())
+        total = smoothed = image.new_zeros(())  # nothing lies below the deepest level
         for features, lateral, smooth in reversed(list(levels)):
             total = lateral(features) + _enlarged(total, features)
             smoothed = smooth(total) + _enlarged(smoothed, features)
