@@ -6,6 +6,7 @@ import pytest
 
 from tag2mask.config import ClassifierSettings, SegmenterSettings
 from tag2mask.config_files import (
+    SECTIONS,
     base_config,
     changed_config,
     load_recipe,
@@ -153,3 +154,11 @@ def test_what_is_wrong_with_a_setting_is_said_in_plain_words(changes, message):
     with pytest.raises(ConfigError) as caught:
         make_config(changes)
     assert message in str(caught.value) and "valid" not in str(caught.value)
+
+
+def test_a_section_that_is_a_number_is_a_sentence(tmp_path):
+    """In a file with every section, such as the config.toml of a run."""
+    sections = "".join(f"[{name}]\n" for name in SECTIONS if name != "segmenter")
+    (tmp_path / "r.toml").write_text(f"segmenter = 3\n{sections}")
+    with pytest.raises(ConfigError, match="segmenter = 3: segmenter is a section of settings"):
+        load_recipe(str(tmp_path / "r.toml"))
