@@ -144,7 +144,7 @@ def test_what_cannot_be_read_is_a_sentence(tmp_path):
     (tmp_path / "broken.zip").write_bytes(b"PK no archive")
     with pytest.raises(DataError, match=r"broken\.zip: cannot be read"):
         load_table(tmp_path / "broken.zip")
-    with pytest.raises(DataError, match="to read it, install"):
+    with pytest.raises(DataError, match=r"to read it, pip install 'tag2mask\[gs\]'"):
         load_table("gs://bucket/photos")
     with zipfile.ZipFile(tmp_path / "bad.zip", "w") as archive:
         archive.writestr("../outside.jpg", b"x")

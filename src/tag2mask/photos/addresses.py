@@ -144,7 +144,8 @@ def _storage(address: str) -> Iterator[tuple[Any, str]]:
     except Tag2MaskError:
         raise
     except ImportError as error:
-        do = "pip install 'tag2mask[s3]'" if kind == "s3" else f"install what it needs ({error})"
+        extra = kind in ("s3", "gs")
+        do = f"pip install 'tag2mask[{kind}]'" if extra else f"install what it needs ({error})"
         raise DataError(f"{address}: to read it, {do}") from None
     except FileNotFoundError:
         raise DataError(f"{address}: no such file or folder") from None
