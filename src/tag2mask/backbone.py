@@ -11,6 +11,8 @@ from tag2mask.cpu_layers import fold_norms, keep_freed_memory
 from tag2mask.errors import ConfigError
 from tag2mask.weights import create_backbone
 
+from timm.models.efficientnet import EfficientNetFeatures  # isort: skip  after weights
+
 
 class Backbone(nn.Module):
     """Photos (B, 3, H, W), RGB in 0-1, to patch tokens (B, h, w, D) and a class token (B, D).
@@ -31,6 +33,7 @@ class Backbone(nn.Module):
     """
 
     net: Any
+    top: nn.Module | None
     mean: Tensor
     std: Tensor
 
@@ -42,14 +45,18 @@ class Backbone(nn.Module):
         on_pixels: bool = False,
         shifts: Sequence[float] | None = None,
         finest: int | None = None,
+        top: bool = False,
     ):
         super().__init__()
         keep_freed_memory()
+        self.top = None
         self.is_vit = not on_pixels and any(part in name for part in ("vit", "deit", "eva"))
         self.stride, self.on_pixels = stride, on_pixels
         self.finest = finest or (stride if on_pixels else stride // 2)
         try:
             self._create(name, weights)
+            if top and (shifts is None or len(shifts) > len(self.depths)):
+                self._add_top(name, weights)
             if shifts is None and not self.is_vit:
                 shifts = self._measure_shifts()
         except (TypeError, NotImplementedError, AssertionError) as error:
@@ -61,7 +68,7 @@ class Backbone(nn.Module):
                 f"({str(error) or 'its stride is fixed'}); use {some}"
             ) from None
         self.dim = self.dims[-1]
-        self.shifts = list(shifts or [0.0] * len(self.depths))
+        self.shifts = list(shifts or [0.0] * len(self.dims))
 
     def _create(self, name: str, weights: str) -> None:
         """Build the network and choose the layers whose outputs are the maps."""
@@ -86,6 +93,13 @@ class Backbone(nn.Module):
             ]
             fold_norms(self.net)
         self.dims, self.strides = [dims[i] for i in self.depths], [strides[i] for i in self.depths]
+
+    def _add_top(self, name: str, weights: str) -> None:
+        """Add the map of an EfficientNet's last convolution; nothing for other networks."""
+        if isinstance(self.net, EfficientNetFeatures):
+            whole: Any = create_backbone(name, weights, num_classes=0)[0]
+            self.top = nn.Sequential(whole.conv_head, whole.bn2)
+            self.dims, self.strides = [*self.dims, whole.num_features], [*self.strides, self.stride]
 
     def side(self, pixels: float) -> int:
         """The nearest allowed side of a photo [pixels]: n x stride; with `on_pixels`, plus 1."""
@@ -180,7 +194,8 @@ class Backbone(nn.Module):
     def _raw_maps(self, x: Tensor) -> list[Tensor]:
         """A CNN's maps, not aligned: normalized photos (B, 3, H, W) to [(B, D_l, h_l, w_l)]."""
         outputs = self.net(x.contiguous(memory_format=torch.channels_last))
-        return [outputs[depth] for depth in self.depths]
+        maps = [outputs[depth] for depth in self.depths]
+        return maps if self.top is None else [*maps, self.top(maps[-1])]
 
     @torch.inference_mode()
     def _measure_shifts(self) -> list[float]:

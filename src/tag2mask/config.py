@@ -220,7 +220,7 @@ class SegmenterSettings(Settings):
     head: Literal["fpn", "deeplab_v2"] = "fpn"
     """The layers on the backbone. fpn: a feature pyramid, trained with AdamW; deeplab_v2: the
     papers', trained with SGD; its `lr` is about 10 times as large, its `weight_decay` 5e-4."""
-    backbone: str = "tf_efficientnet_lite0"
+    backbone: str = "tf_efficientnet_lite2"
     """Any CNN of timm; for fpn also a ViT. The papers: resnet101."""
     weights: str = "auto"
     """auto, hub, none, or a file, as for the classifier."""

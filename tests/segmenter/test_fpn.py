@@ -16,8 +16,10 @@ from tag2mask.segmenter.fpn import FPN
 from tag2mask.segmenter.heads import create_segmenter, load_segmenter, save_segmenter
 from tag2mask.segmenter.losses import segmentation_loss
 from tag2mask.segmenter.train import optimizer
+from tag2mask.weights import create_backbone
 
 CLASSES = ("background", "a", "b")
+RESNET = {"backbone": "resnet18", "weights": "none"}
 
 
 @pytest.fixture
@@ -60,7 +62,7 @@ def test_every_map_lies_where_it_says(fpn, name):
             backbone.maps(torch.cat(both))[0]
             for both in ((photos, changed), (photos.flip(-1, -2), changed.flip(-1, -2)))
         ]
-    assert [m.shape[1] for m in pairs[0]] == [80, 40, 20, 10]
+    assert [m.shape[1] for m in pairs[0]] == [80, 40, 20, 10, 10][: 5 if "lite" in name else 4]
     for level, maps in enumerate(zip(*pairs, strict=True)):
         centers = []
         for m in maps:
@@ -137,6 +139,31 @@ def test_a_file_without_a_head_is_a_deeplab(fpn, tmp_path):
     old = load_segmenter(tmp_path / "old.safetensors")
     assert type(old) is DeepLabV2
     image = torch.rand(1, 3, 65, 65)
+    assert torch.equal(old(image), model(image))
+
+
+def test_the_top_is_what_the_classes_of_imagenet_are_read_from():
+    """An EfficientNet's last convolution, with its trained weights; other CNNs have no more maps
+    than timm gives."""
+    settings = load_recipe("photos").segmenter
+    backbone = FPN(settings, CLASSES, [0.0] * 4).backbone.eval()  # no photo is padded
+    whole, _ = create_backbone(settings.backbone, "auto", num_classes=0)
+    image = torch.rand(1, 3, 96, 64)
+    with torch.inference_mode():
+        expected = whole.eval().forward_features((image - backbone.mean) / backbone.std)
+        top = backbone.raw_maps(image)[-1]
+    assert top.shape == expected.shape == (1, 1280, 3, 2)
+    assert torch.allclose(top, expected, atol=1e-4)
+    assert not FPN(settings.model_copy(update=RESNET), CLASSES).backbone.top
+
+
+def test_a_file_of_before_the_top_loads_without_it(fpn, tmp_path):
+    """Its `shifts` are those of fewer maps."""
+    model = FPN(fpn, CLASSES, FPN(fpn, CLASSES).backbone.shifts[:-1]).eval()
+    save_segmenter(model, tmp_path / "old.safetensors")
+    old = load_segmenter(tmp_path / "old.safetensors")
+    assert not any("top" in name for name in old.state_dict())
+    image = torch.rand(1, 3, 64, 64)
     assert torch.equal(old(image), model(image))
 
 
