@@ -236,7 +236,7 @@ def minutes(results: Results, method: str) -> str:
         for seed, row in results.segmenter(method, "own").items()
         if seed in jobs
     ]
-    return f": 1,300 photos in {min(both):.0f} minutes on two cores" if both else ""
+    return f": 1,300 photos in {min(both):.0f} minutes on two busy cores" if both else ""
 
 
 def measured(results: Results) -> list[str]:
