@@ -15,8 +15,8 @@ from tag2mask.files import write_json
 from tag2mask.photos.colors import color
 from tag2mask.photos.masks import write_mask
 from tag2mask.photos.table import Photo, Table
-from tag2mask.report import write_report
 from tag2mask.report.curves import read_chart
+from tag2mask.report.page import write_report
 from tag2mask.report.pictures import LOOK_AT, Choice, choose, make_strip, photo_iou, picture_width
 from tag2mask.segmenter.predict import Prediction
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tag2mask.errors import ConfigError
-from tag2mask.evaluate import evaluate_masks
+from tag2mask.evaluate.confusion import evaluate_masks
 from tag2mask.export.network_file import Comparison, check_ending, export_network
 from tag2mask.export.onnx_network import INPUT, OnnxNetwork
 from tag2mask.files import writing
