@@ -303,7 +303,15 @@ def test_photo_iou_skips_ground_truth_255_and_counts_a_predicted_255_as_wrong():
 def test_chart(tmp_path):
     path = tmp_path / "metrics.jsonl"
     rows = [
-        {"step": s, "lr": 0.1, "seconds_per_step": 0.5, "mce": 0.5, "pce": 0.0, "loss": 1.0}
+        {
+            "step": s,
+            "steps": 9,
+            "lr": 0.1,
+            "seconds_per_step": 0.5,
+            "mce": 0.5,
+            "pce": 0.0,
+            "loss": 1.0,
+        }
         for s in range(10, 1010, 10)
     ]
     path.write_text("\n".join(map(json.dumps, rows)))
