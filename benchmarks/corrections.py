@@ -23,7 +23,7 @@ from tables import machine, rule, write
 
 from tag2mask.api import run_config
 from tag2mask.cli.arguments import parse_config
-from tag2mask.evaluate import evaluate_masks
+from tag2mask.evaluate.confusion import evaluate_masks
 from tag2mask.evaluate.doubt import combined, difference, uncertainty
 from tag2mask.files import read_json, read_list, write_json
 from tag2mask.masks import read_maps

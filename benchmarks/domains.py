@@ -14,7 +14,8 @@ import numpy as np
 
 from tag2mask.config import Config
 from tag2mask.config_files import load_recipe
-from tag2mask.evaluate import count_finds, evaluate_masks
+from tag2mask.evaluate.confusion import evaluate_masks
+from tag2mask.evaluate.finds import count_finds
 from tag2mask.files import read_list
 from tag2mask.formats import load_table
 from tag2mask.photos.masks import Truth

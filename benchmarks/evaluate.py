@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 from tables import machine, rule, write
 
-from tag2mask.evaluate import evaluate_folders
+from tag2mask.evaluate.folders import evaluate_folders
 from tag2mask.photos.masks import read_mask, write_mask
 
 CLASSES = 21

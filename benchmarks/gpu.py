@@ -29,8 +29,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import gpu_networks
+import gpu_agreement
+import gpu_photos
 import gpu_runs
+import gpu_speed
 import torch
 from gpu_networks import GPU, Row
 
@@ -91,14 +93,14 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 PARTS: dict[str, Callable[[Any], None]] = {
-    "steps": gpu_networks.steps,
-    "crf": gpu_networks.crf,
-    "vit": gpu_networks.vit,
-    "backbones": gpu_networks.backbones,
-    "data": gpu_runs.data,
+    "steps": gpu_agreement.steps,
+    "crf": gpu_agreement.crf,
+    "vit": gpu_speed.vit,
+    "backbones": gpu_speed.backbones,
+    "data": gpu_photos.data,
     "small": gpu_runs.small,
-    "compiled": gpu_networks.compiled,
-    "masks": gpu_runs.masks,
+    "compiled": gpu_speed.compiled,
+    "masks": gpu_photos.masks,
     "runs": gpu_runs.runs,
 }
 

@@ -20,7 +20,7 @@ from tables import figure, machine, rule, write
 
 from tag2mask.config import SegmenterSettings
 from tag2mask.config_files import load_recipe
-from tag2mask.evaluate import evaluate_masks
+from tag2mask.evaluate.confusion import evaluate_masks
 from tag2mask.photos.masks import write_mask
 from tag2mask.progress import start_log
 from tag2mask.runs.run import Run

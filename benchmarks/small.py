@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from tables import figure, machine, rule, write
 
-from tag2mask.evaluate import evaluate_masks
+from tag2mask.evaluate.confusion import evaluate_masks
 from tag2mask.masks import make
 from tag2mask.photos.table import Photo
 from tag2mask.processes import cores, parallel_map

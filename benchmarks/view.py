@@ -23,10 +23,10 @@ from pathlib import Path
 from playwright.sync_api import Page, sync_playwright
 
 import tag2mask
-from tag2mask import evaluate
 from tag2mask.formats import read_rows
 from tag2mask.formats.rows import to_table
 from tag2mask.photos.images import image_size
+from tag2mask.runs import judge
 from tag2mask.segmenter.train import BackgroundGuard
 from tag2mask.vision import torchvision  # noqa: F401  before timm
 
@@ -58,7 +58,7 @@ def small_run(data: Path, folder: Path) -> Path:
     rows = [{"file_name": str(p.path), "tags": ";".join(p.tags)} for p in photos]
     # A few steps may leave a segmenter that predicts only background.
     BackgroundGuard.check = lambda guard, model: None  # type: ignore[method-assign]
-    evaluate.refusal = lambda finds, config: ""  # type: ignore[assignment]
+    judge.refusal = lambda finds, config: ""  # type: ignore[assignment]
     tag2mask.run(data=rows, out=folder / "run", **SETTINGS)
     return folder / "run"
 

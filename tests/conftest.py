@@ -51,5 +51,5 @@ def few_steps():
     """Accept a segmenter that is of no use, as after a few steps: no error."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tag2mask.segmenter.train.BackgroundGuard.check", lambda guard, model: None)
-        patch.setattr("tag2mask.evaluate.refusal", lambda finds, config: "")
+        patch.setattr("tag2mask.runs.judge.refusal", lambda finds, config: "")
         yield

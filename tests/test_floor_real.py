@@ -18,7 +18,7 @@ import torch
 
 from tag2mask.api import run_config
 from tag2mask.config_files import load_recipe, make_config, merged
-from tag2mask.evaluate import evaluate_masks
+from tag2mask.evaluate.confusion import evaluate_masks
 from tag2mask.formats import load_table
 from tag2mask.photos.masks import Truth
 from tag2mask.photos.table import Photo

@@ -85,6 +85,7 @@ def test_resume_equals_uninterrupted(tmp_path, monkeypatch, stop_at):
     ]
     assert lines[0][-1]["step"] == lines[1][-1]["step"] == 14
     assert [line["loss"] for line in lines[0]] == [line["loss"] for line in lines[1]]
+    assert {line["steps"] for line in lines[0]} == {14}  # of which `view` shows the share
 
 
 def test_a_finished_training_is_not_repeated(tmp_path):

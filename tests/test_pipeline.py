@@ -188,7 +188,7 @@ def test_the_report_shows_the_scores_that_the_masks_were_made_of(finished, scene
 
 
 def test_the_pseudo_masks_of_the_last_round_are_those_scored(finished, scenes):
-    from tag2mask.evaluate import evaluate_masks
+    from tag2mask.evaluate.confusion import evaluate_masks
     from tag2mask.formats import load_table
     from tag2mask.photos.masks import Truth
 
@@ -450,7 +450,7 @@ def test_a_segmenter_of_no_use_is_refused_and_the_earlier_one_stays(
         model.classify.bias.data[:] = 9.0 * (torch.arange(table.num_classes) == 0)
         return model.eval()
 
-    monkeypatch.setattr("tag2mask.evaluate.refusal", refusal)
+    monkeypatch.setattr("tag2mask.runs.judge.refusal", refusal)
     monkeypatch.setattr("tag2mask.segmenter.train.train_segmenter", train)
     command = [
         "segmenter",

@@ -11,7 +11,8 @@ import tag2mask
 from tag2mask.cli import main
 from tag2mask.config_files import load_recipe, recipes
 from tag2mask.demo import scenes
-from tag2mask.evaluate import evaluate_masks, list_hash
+from tag2mask.evaluate.confusion import evaluate_masks
+from tag2mask.evaluate.folders import list_hash
 from tag2mask.formats import load_table
 from tag2mask.photos.masks import Truth
 

@@ -54,6 +54,13 @@ def writing(path: Path) -> Iterator[Path]:
         _remove(temporary)
 
 
+@contextmanager
+def writing_text(path: Path) -> Iterator[TextIO]:
+    """A text file that is written part by part, and is there only if the block succeeds."""
+    with writing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+        yield file
+
+
 def remove_temporaries(folder: Path) -> None:
     """Delete what `writing` left anywhere in `folder` when its process was killed."""
     for temporary in list(folder.rglob(".*.tmp")):
@@ -198,7 +205,7 @@ class Facts:
     def _stream(self) -> TextIO:
         assert self.path
         lines = {key: line for key, _, line in self._lines() if line.endswith("]\n")}
-        with writing(self.path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        with writing_text(self.path) as file:
             file.writelines(lines.values())  # without outdated ones
         return self.path.open("a", buffering=1, encoding="utf-8")
 

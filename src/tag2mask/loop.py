@@ -292,7 +292,8 @@ class _Metrics:
             )
         now = time.monotonic()
         seconds = (now - self.clock) / len(self.pending)
-        line = {"step": self.step, "lr": self.lr, "seconds_per_step": round(seconds, 4)}
+        line = {"step": self.step, "steps": self.total, "lr": self.lr}
+        line["seconds_per_step"] = round(seconds, 4)
         if rank() == 0:
             with self.path.open("a") as stream:
                 line |= {k: round(v, 6) for k, v in means.items()}

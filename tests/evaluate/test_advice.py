@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from tag2mask.config import Config
-from tag2mask.evaluate import count_finds, mask_doubts, refusal, segmenter_doubts
+from tag2mask.evaluate.advice import mask_doubts, refusal, segmenter_doubts
+from tag2mask.evaluate.finds import count_finds
 from tag2mask.photos.masks import write_mask
 from tag2mask.photos.table import Photo, Table
 

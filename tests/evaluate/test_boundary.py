@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from tag2mask.evaluate import evaluate_masks
 from tag2mask.evaluate.boundary import boundary_band
+from tag2mask.evaluate.confusion import evaluate_masks
 
 
 def eroded(mask: np.ndarray, steps: int) -> np.ndarray:

@@ -10,14 +10,10 @@ from hypothesis.extra import numpy as hnp
 from rich.console import Console
 
 from tag2mask.errors import DataError
-from tag2mask.evaluate import (
-    Result,
-    confusion,
-    evaluate_folders,
-    evaluate_masks,
-    list_hash,
-    result_table,
-)
+from tag2mask.evaluate import confusion
+from tag2mask.evaluate.confusion import Result, evaluate_masks
+from tag2mask.evaluate.folders import evaluate_folders, list_hash
+from tag2mask.evaluate.show import result_table
 from tag2mask.photos.masks import write_mask
 from tag2mask.vision import torchvision  # noqa: F401, torchmetrics imports it
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tag2mask.evaluate import count_finds, finds_text, sample_photos
+from tag2mask.evaluate.finds import count_finds, finds_text, sample_photos
 from tag2mask.photos.masks import write_mask
 from tag2mask.photos.table import Photo, Table
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tag2mask.evaluate import count_peaks, evaluate_masks, peaks_text
-from tag2mask.evaluate.objects import peak_on_object
+from tag2mask.evaluate.confusion import evaluate_masks
+from tag2mask.evaluate.objects import count_peaks, peak_on_object, peaks_text
 from tag2mask.photos.table import Photo
 
 

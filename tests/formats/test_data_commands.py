@@ -5,7 +5,7 @@ import pytest
 from layouts import ANIMALS, make_coco, make_cvat, make_labelme, make_voc, make_yolo, mask, picture
 
 from tag2mask.cli import main
-from tag2mask.evaluate import evaluate_masks
+from tag2mask.evaluate.confusion import evaluate_masks
 from tag2mask.formats import load_table
 from tag2mask.formats.check import check
 from tag2mask.photos.classes import VOC

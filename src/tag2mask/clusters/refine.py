@@ -6,7 +6,6 @@ Tags that are too many for one answer are clustered in several rounds.
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from tag2mask.clusters.transcript import Messages, Reply, Transcript
 from tag2mask.clusters.vote import Configuration, canonical, vote
 from tag2mask.config import ClusterSettings
 from tag2mask.errors import ClusterError
+from tag2mask.processes import parallel_map
 from tag2mask.progress import log, track
 
 Named = Mapping[str, tuple[str, ...]]  # cluster name -> its tags
@@ -123,20 +123,17 @@ class SelfRefine:
 
     def _queries(self, scope: str, what: str, names: Sequence[str]) -> list[Named | None]:
         """Lines 2-5: R answers to p_gen, asked at once. None for a query without a usable one."""
-        data = {"categories": names}
-        R = self.settings.queries
-        with ThreadPoolExecutor(R) as pool:
-            jobs = [
-                pool.submit(self._query, f"{scope}initial {r + 1}", "initial", data)
-                for r in range(R)
-            ]
-            try:
-                for job in track(as_completed(jobs), f"answers for {what}", total=R):
-                    job.result()
-            except BaseException:
-                log.info("clusters: stopping; answers under way are waited for and kept")
-                raise
-        return [job.result() for job in jobs]
+        R, data = self.settings.queries, {"categories": names}
+
+        def ask(number: int) -> Named | None:
+            return self._query(f"{scope}initial {number}", "initial", data)
+
+        try:
+            answers = parallel_map(ask, range(1, R + 1), threads=R)
+            return list(track(answers, f"answers for {what}", total=R))
+        except BaseException:
+            log.info("clusters: stopping; answers under way are waited for and kept")
+            raise
 
     def _refine(self, scope: str, z: Named, names: Sequence[str]) -> tuple[Named, int, bool]:
         """Lines 7-11: (z_t, uses of p_refine, whether three configurations in a row were equal)."""

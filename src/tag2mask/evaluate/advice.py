@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tag2mask.config import Config
+from tag2mask.photos.areas import share_text
 
 FEW = 4  # photos with a tag: with fewer, nothing is said of it
 MISSED = 0.25  # share of a tag's photos whose pseudo mask lacks it
@@ -46,7 +47,7 @@ def mask_doubts(finds: Finds, config: Config, small: Sequence[str] = ()) -> list
         patch = max(n.get("patch", 0) for n in others["tags"].values())
         doubts.append(
             f"masks smaller than one patch of the classifier: {tags}. A patch is "
-            f"{_percent(patch)} of a photo; it shows no shape of smaller things. Look at these"
+            f"{share_text(patch)} % of a photo; it shows no shape of smaller things. Look at these"
         )
     if tags := _named(finds, _is_missed, lambda n: f"{_missed(n)} of {n['photos']}"):
         lower = "; a lower --masks.threshold, such as 0.3, marks more" * logits
@@ -125,8 +126,8 @@ def _useless(finds: Finds) -> str:
         proof = n["others"] >= max(LEAST_OTHERS, SHARE_OTHERS * finds["images"])
         if proof and n["area_others"] > EVERYWHERE:
             return (
-                f"it calls nearly every photo {tag}: {_percent(n['area_others'])} of the median "
-                f"photo that has no {tag} ({n['others']} such training photos)"
+                f"it calls nearly every photo {tag}: {share_text(n['area_others'])} % of the "
+                f"median photo that has no {tag} ({n['others']} such training photos)"
             )
     if min(photos, others, found + marked) >= LEAST_PAIRS and _by_chance(
         found, photos, marked, others
@@ -174,7 +175,3 @@ def _covering(finds: Finds) -> str:
         return bool(n["covered"] * 2 > n["photos"] or n["covered_others"] > FALSE * n["others"])
 
     return _named(finds, covers, lambda n: f"{n['covered'] + n['covered_others']}")
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %" if share >= 0.1 else f"{100 * share:.2g} %"

@@ -8,6 +8,7 @@ from rich.text import Text
 
 from tag2mask.evaluate.confusion import Result
 from tag2mask.evaluate.objects import by_size
+from tag2mask.photos.areas import area_text
 
 MOST_ROWS = 50  # tags in a table of finds
 
@@ -48,20 +49,11 @@ def finds_table(finds: dict[str, Any], title: str) -> Grid:
         marked = [f"{n['marked']} of {n['others']} others"] if others else []
         covered = n["covered"] + n["covered_others"]
         found = f"{n['found']} of {n['photos']}"
-        grid.add_row(Text(tag), found, *marked, area_text(n["area"]), str(covered or ""))
+        area = area_text(n["area"]) if n["area"] else "-"
+        grid.add_row(Text(tag), found, *marked, area, str(covered or ""))
     if (more := len(rows) - MOST_ROWS) > 0:
         grid.caption = f"and {more} more"
     return grid
-
-
-def area_text(area: list[float] | None) -> str:
-    """Smallest, median and largest share in 0-1 to text: "1.4 % (0.12 to 38)"."""
-    if area is None:
-        return "-"
-    low, middle, high = (
-        f"{100 * share:.0f}" if share >= 0.1 else f"{100 * share:.2g}" for share in area
-    )
-    return f"{middle} % ({low} to {high})"
 
 
 def _caption(result: Result) -> str:

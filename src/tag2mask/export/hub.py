@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from tag2mask.config import Config
-from tag2mask.errors import ConfigError, RunError
+from tag2mask.errors import ConfigError, RunError, import_extra
 from tag2mask.files import write_json, write_text
 from tag2mask.photos.colors import color
 from tag2mask.photos.table import IGNORE
@@ -135,13 +135,9 @@ def from_hub(address: str) -> Model:
 @contextmanager
 def _hub() -> Iterator[Any]:
     """The package huggingface_hub with its modules; its errors become RunError or ConfigError."""
-    try:
-        import huggingface_hub as hub
-        from huggingface_hub import constants, errors, hf_api, utils  # noqa: F401
-    except ImportError as error:
-        raise ConfigError(
-            f"huggingface_hub is missing: pip install 'tag2mask[hub]' ({error})"
-        ) from None
+    hub = import_extra("huggingface_hub", "hub", "a model hub", ConfigError)
+    from huggingface_hub import constants, errors, hf_api, utils  # noqa: F401
+
     missing = (errors.RepositoryNotFoundError, errors.RevisionNotFoundError)
     try:
         yield hub

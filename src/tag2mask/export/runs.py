@@ -4,12 +4,11 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 
 from tag2mask.errors import ConfigError
-from tag2mask.evaluate import evaluate_masks
+from tag2mask.evaluate.confusion import evaluate_masks
 from tag2mask.export.network_file import Comparison, check_ending, export_network
 from tag2mask.export.onnx_network import INPUT, OnnxNetwork
 from tag2mask.files import writing
@@ -50,39 +49,31 @@ def export_run(
     return comparisons, cost
 
 
-class _Recorder:
-    """In place of a network, it keeps the batches that the network would get."""
+class _Recorder(OnnxNetwork):
+    """In place of computing, it keeps the batches that the network would get."""
 
-    in_threads = False
-
-    def __init__(self, network: OnnxNetwork):
-        self.network, self.settings, self.classes = network, network.settings, network.classes
-        self.batches: list[np.ndarray] = []
-        self.small: tuple[int, ...] = ()
-        self.side = network.side
-
-    def to(self, device: Any) -> "_Recorder":
-        return self
+    batches: list[np.ndarray]
 
     def run(self, batch: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-        self.batches += self.network.as_input(batch)
+        self.batches += self.as_input(batch)
         return np.zeros((len(batch), len(self.classes), *size), np.float32)
 
 
 class _Calibration:
     """The reader of photos that ONNX Runtime's quantization asks for."""
 
-    def __init__(self, network: OnnxNetwork, photos: Sequence[Photo]):
+    def __init__(self, file: Path, photos: Sequence[Photo]):
         some = photos[:: max(1, len(photos) // CALIBRATION)][:CALIBRATION]
-        batches = _batches(network, some)
+        batches = _batches(file, some)
         self.get_next = partial(next, ({INPUT: batch} for batch in batches), None)
 
 
-def _batches(network: OnnxNetwork, photos: Sequence[Photo]) -> Iterator[np.ndarray]:
-    """What the network gets of these photos."""
-    settings = network.settings.model_copy(update={"flip": False, "test_scales": (1.0,)})
+def _batches(file: Path, photos: Sequence[Photo]) -> Iterator[np.ndarray]:
+    """What the network in an ONNX file gets of these photos."""
+    recorder = _Recorder(file)
+    settings = recorder.settings.model_copy(update={"flip": False, "test_scales": (1.0,)})
     for photo in track(photos, "values in the network"):
-        recorder = _Recorder(network)
+        recorder.batches = []
         image = reduced(photo.open(settings.image_size), settings.image_size)
         probabilities(recorder, image, settings)
         yield from recorder.batches
@@ -93,11 +84,10 @@ def quantize(whole: Path, photos: Sequence[Photo], out: Path) -> None:
     import onnx
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
-    network = OnnxNetwork(whole)
     quantize_static(
         whole,
         out,
-        _Calibration(network, photos),
+        _Calibration(whole, photos),
         quant_format=QuantFormat.QDQ,
         op_types_to_quantize=["Conv"],
         per_channel=True,

@@ -1,7 +1,5 @@
 """Camtrap DP: a data package of camera traps with media.csv and observations.csv."""
 
-import csv
-import io
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -9,8 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tag2mask.config import DataSettings
-from tag2mask.files import read_text
-from tag2mask.formats.exports import Export, confidence, tag_text
+from tag2mask.formats.exports import Export, confidence, csv_rows, tag_text
 from tag2mask.formats.rows import Rows, Tags, photos_text
 
 Record = dict[str, str]
@@ -113,15 +110,11 @@ def _seconds(text: str | None) -> float | None:
 
 
 def _records(file: Path, export: Export) -> Iterator[Record]:
-    reader = csv.reader(io.StringIO(read_text(file)), strict=True)
-    try:
-        header = [name.strip() for name in next(reader, [])]
-        for cells in reader:
-            if len(cells) == len(header):
-                yield dict(zip(header, map(str.strip, cells), strict=True))
-            elif any(cells):
-                what = f"{len(cells)} cells under {len(header)} columns"
-                export.rows.error("format", f"{file.name} row {reader.line_num}", what)
-    except csv.Error as error:
-        where = f"{file.name} row {reader.line_num}"
-        export.rows.error("format", where, f"not valid CSV ({error})")
+    lines = csv_rows(file, export.rows, f"{file.name} ")
+    _, header = next(lines, ("", []))
+    for where, cells in lines:
+        if len(cells) == len(header):
+            yield dict(zip(header, cells, strict=True))
+        elif any(cells):
+            what = f"{len(cells)} cells under {len(header)} columns"
+            export.rows.error("format", where, what)

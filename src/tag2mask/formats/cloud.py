@@ -1,7 +1,5 @@
 """Files of cloud services: SageMaker Ground Truth's manifests, Vertex AI's import files."""
 
-import csv
-import io
 import json
 from collections import defaultdict
 from collections.abc import Iterator
@@ -11,7 +9,7 @@ from typing import Any
 from tag2mask.config import DataSettings
 from tag2mask.errors import DataError
 from tag2mask.files import read_text
-from tag2mask.formats.exports import Export, confidence, tag_text
+from tag2mask.formats.exports import Export, confidence, csv_rows, tag_text
 from tag2mask.formats.json_files import parse_json
 from tag2mask.formats.rows import PARTS, Rows, Tags, photos_text
 
@@ -125,22 +123,16 @@ def _vertex(path: Path, export: Export) -> Iterator[Line]:
 
 
 def _csv_lines(path: Path, export: Export) -> Iterator[Line]:
-    reader = csv.reader(io.StringIO(read_text(path)), strict=True)
-    try:
-        for cells in reader:
-            where = f"row {reader.line_num}"
-            cells = [cell.strip() for cell in cells]
-            use = "" if not cells or "://" in cells[0] else cells.pop(0)
-            if use and use.casefold() not in (*PARTS, "unassigned"):
-                what = f"{use!r} is neither an address nor TRAINING, VALIDATION, TEST, UNASSIGNED"
-                export.rows.error("entry", where, what)
-            elif cells and cells[0]:
-                name, *labels = cells
-                # A box: the label, then corners, of which some cells are empty.
-                labels = labels[:1] if len(labels) >= 9 and "" in labels else labels
-                yield where, use, name, tuple(label for label in labels if label) or None
-    except csv.Error as error:
-        export.rows.error("format", f"row {reader.line_num}", f"not valid CSV ({error})")
+    for where, cells in csv_rows(path, export.rows):
+        use = "" if not cells or "://" in cells[0] else cells.pop(0)
+        if use and use.casefold() not in (*PARTS, "unassigned"):
+            what = f"{use!r} is neither an address nor TRAINING, VALIDATION, TEST, UNASSIGNED"
+            export.rows.error("entry", where, what)
+        elif cells and cells[0]:
+            name, *labels = cells
+            # A box: the label, then corners, of which some cells are empty.
+            labels = labels[:1] if len(labels) >= 9 and "" in labels else labels
+            yield where, use, name, tuple(label for label in labels if label) or None
 
 
 def _json_lines(path: Path, export: Export) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -1,5 +1,7 @@
 """What the readers of tools' exports share: names to pictures, unknown tags, faults of entries."""
 
+import csv
+import io
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +13,7 @@ from typing import Any
 
 from tag2mask.config import DataSettings
 from tag2mask.errors import DataError
+from tag2mask.files import read_text
 from tag2mask.formats.pictures import Pictures
 from tag2mask.formats.rows import Row, Rows, Shape, Tags, photos_text
 from tag2mask.photos.table import clean_tag
@@ -91,6 +94,19 @@ class Export:
         if self.val.rows:
             self.rows.val = self.val
         return self.rows
+
+
+def csv_rows(file: Path, rows: Rows, start: str = "") -> Iterator[tuple[str, list[str]]]:
+    """The rows of a CSV file: place for messages, cells without spaces around them.
+
+    A fault is noted in `rows`, and ends them. `start`: what comes before "row 3" in the places.
+    """
+    reader = csv.reader(io.StringIO(read_text(file)), strict=True)
+    try:
+        for cells in reader:
+            yield f"{start}row {reader.line_num}", [cell.strip() for cell in cells]
+    except csv.Error as error:
+        rows.error("format", f"{start}row {reader.line_num}", f"not valid CSV ({error})")
 
 
 def tag_text(value: Any) -> str:

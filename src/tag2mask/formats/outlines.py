@@ -8,17 +8,16 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple, TextIO
+from typing import Any, NamedTuple
 from urllib.parse import quote
 from xml.sax.saxutils import escape, quoteattr
 
 import numpy as np
 
 from tag2mask.errors import DataError
-from tag2mask.files import write_json, write_text, writing
+from tag2mask.files import write_json, write_text, writing_text
 from tag2mask.formats.brush import encode_brush
 from tag2mask.formats.polygons import polygons
 from tag2mask.formats.rows import photos_text
@@ -82,7 +81,7 @@ def to_coco(table: Table, masks: Masks, out: Path) -> Path:
     categories = [{"id": i, "name": tag, "supercategory": tag} for tag, i in numbers.items()]
     images: list[dict[str, Any]] = []
     count = 0
-    with _file(path) as file:
+    with writing_text(path) as file:
         file.write(f'{{"categories": {_json(categories)},\n"annotations": [')
         for number, photo in enumerate(_outlined(table, masks, out / "train"), 1):
             size = {"width": photo.width, "height": photo.height}
@@ -157,7 +156,7 @@ def to_cvat(table: Table, masks: Masks, out: Path) -> Path:
         {"name": tag, "color": color(i), "attributes": []} for i, tag in enumerate(table.tags, 1)
     ]
     write_json(out / "labels.json", labels)
-    with _file(out / "annotations.xml") as file:
+    with writing_text(out / "annotations.xml") as file:
         file.write(
             '<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n<version>1.1</version>\n'
         )
@@ -204,7 +203,7 @@ def to_label_studio(table: Table, masks: Masks, out: Path) -> Path:
         f'  <Choices name="tags" toName="image" choice="multiple">\n{choices}  </Choices>\n'
         "</View>\n",
     )
-    with _file(out / "tasks.json") as file:
+    with writing_text(out / "tasks.json") as file:
         for number, photo in enumerate(_outlined(table, masks, out / "images")):
             result = list(_label_studio_results(photo))
             address = f"/data/local-files/?d={quote(f'images/{photo.file}')}"
@@ -278,13 +277,6 @@ def _outlined(table: Table, masks: Masks, folder: Path, flat: bool = False) -> I
     if unscored:
         what = "some pixels are not scored (255): in this form they are background"
         log.warning(f"warning: in {photos_text(unscored)} {what}")
-
-
-@contextmanager
-def _file(path: Path) -> Iterator[TextIO]:
-    """A text file that is written part by part, and is there only if the block succeeds."""
-    with writing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        yield file
 
 
 def _json(value: Any) -> str:

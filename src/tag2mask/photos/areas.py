@@ -8,6 +8,19 @@ import numpy as np
 from tag2mask.photos.table import BACKGROUND, IGNORE
 
 Row = dict[str, Any]
+
+
+def share_text(share: float) -> str:
+    """A share in 0-1 as percent with two digits: "38", "1.4", "0.12"."""
+    return f"{100 * share:.0f}" if share >= 0.1 else f"{100 * share:.2g}"
+
+
+def area_text(area: Sequence[float]) -> str:
+    """Smallest, median and largest share in 0-1: "1.4 % (0.12 to 38)"."""
+    low, middle, high = map(share_text, area)
+    return f"{middle} % ({low} to {high})"
+
+
 # The columns of predictions.csv.
 COLUMNS = (
     "file",

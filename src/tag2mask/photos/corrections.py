@@ -215,7 +215,7 @@ class Corrections:
 
     def _add(self, line: Correction) -> str:
         """Append a line: it is on the disk when this returns. Then show it in `folder`."""
-        photo = self._photo(line)
+        photo = self.photo_of(line)
         with self._log.lock:
             before = self.of(photo).last if photo else None
             if photo and before and not (isinstance(line, MaskCorrection) and line.by_hand):
@@ -225,7 +225,7 @@ class Corrections:
             self.show([photo] if photo else [])
         return line.id
 
-    def _photo(self, line: Correction | None) -> str | None:
+    def photo_of(self, line: Correction | None) -> str | None:
         """The photo of a line, None if it takes back a line that cannot be read. Raises DataError
         if its name is no photo's."""
         lines = {other.id: other for other in self.lines} if isinstance(line, Undo) else {}

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from tag2mask.errors import DataError
-from tag2mask.files import read_json, read_text, write_json, writing
+from tag2mask.files import read_json, read_text, write_json, writing, writing_text
 from tag2mask.photos.areas import COLUMNS, Areas, Row
 from tag2mask.photos.colors import color, overlay
 from tag2mask.photos.masks import PREDICTED_CLASSES, write_mask
@@ -136,10 +136,7 @@ class PredictionFolder:
         finally:
             masks = {row["mask"] for row in self.rows}
             rows = [row for row in earlier if row["mask"] not in masks] + self.rows
-            with (
-                writing(self.path / TABLE_FILE) as temporary,
-                temporary.open("w", encoding="utf-8", newline="") as file,
-            ):
+            with writing_text(self.path / TABLE_FILE) as file:
                 table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
                 table.writeheader()
                 table.writerows(rows)

@@ -6,11 +6,11 @@ A picture of 20,000 x 20,000 pixels and its mask need little memory: neither is 
 import struct
 import warnings
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,19 +27,12 @@ ROWS_AT_ONCE = 64
 MORE = "pip install 'tag2mask[geo]'"
 
 
-class Strips:
-    """A picture that is read in strips: `read`(top, bottom) gives rows (h, W, 3) uint8, RGB.
+class Strips(NamedTuple):
+    """A picture that is read in strips."""
 
-    `size`: width and height [pixels]; `profile`: the georeference as rasterio writes it, or {}.
-    """
-
-    def __init__(
-        self,
-        size: tuple[int, int],
-        read: Callable[[int, int], np.ndarray],
-        profile: dict[str, Any] | None = None,
-    ):
-        self.size, self.read, self.profile = size, read, profile or {}
+    size: tuple[int, int]  # width, height [pixels]
+    read: Callable[[int, int], np.ndarray]  # (top, bottom) to rows (h, W, 3) uint8, RGB
+    profile: Mapping[str, Any] = {}  # the georeference as rasterio writes it
 
 
 @contextmanager
@@ -94,8 +87,9 @@ def _opened(rasterio: Any, path: Path) -> Iterator[Any]:
 
 def _strips(data: Any, path: Path) -> Strips:
     """An open data set of rasterio as `Strips`. Raises DataError if it is no picture."""
-    bands, table = _bands(data), None
-    if [color.name for color in data.colorinterp][:1] == ["palette"]:
+    names, table = [color.name for color in data.colorinterp], None
+    bands = _bands(data)
+    if names[:1] == ["palette"]:
         colors = data.colormap(1)
         table = np.array([colors.get(value, (0, 0, 0))[:3] for value in range(256)], np.uint8)
     if data.dtypes[0] != "uint8" and len(bands) > 1:
@@ -104,18 +98,18 @@ def _strips(data: Any, path: Path) -> Strips:
             "training photos, with the same range for all pictures (gdal_translate -ot Byte "
             "-scale LOW HIGH 0 255)"
         )
-    names = [color.name for color in data.colorinterp]
     alpha = names.index("alpha") + 1 if "alpha" in names and data.dtypes[0] == "uint8" else None
     if data.count - bool(alpha) > 3:
         what = f"{path} has {data.count - bool(alpha)} bands; used as red, green and blue: "
         log.info(what + ", ".join(map(str, bands)))
 
+    numbers = [*bands, alpha] if alpha else bands
+
     def values(top: int, bottom: int) -> np.ndarray:
         """(bands, h, W), read in few rows at once: PNG and JPEG are read from top to bottom."""
-        wanted = [*bands, *([alpha] if alpha else [])]
         tops = range(top, bottom, ROWS_AT_ONCE)
         windows = [((a, min(a + ROWS_AT_ONCE, bottom)), (0, data.width)) for a in tops]
-        return np.concatenate([data.read(wanted, window=window) for window in windows], 1)
+        return np.concatenate([data.read(numbers, window=window) for window in windows], 1)
 
     factor = 1.0
     if data.dtypes[0] != "uint8":  # as in `upright_rgb`: the largest value becomes 255
@@ -181,7 +175,7 @@ def _warn_of_georeference(path: Path) -> None:
 
 @contextmanager
 def mask_writer(
-    path: Path, size: tuple[int, int], profile: dict[str, Any]
+    path: Path, size: tuple[int, int], profile: Mapping[str, Any]
 ) -> Iterator[Callable[[np.ndarray], None]]:
     """A function that writes the next rows of a mask (h, W) uint8, from the top: to an 8-bit
     palette PNG, or, with a `profile` of `georeference`, to a GeoTIFF with the palette."""
@@ -198,7 +192,7 @@ def mask_writer(
 
 @contextmanager
 def _tiff_writer(
-    path: Path, size: tuple[int, int], profile: dict[str, Any]
+    path: Path, size: tuple[int, int], profile: Mapping[str, Any]
 ) -> Iterator[Callable[[np.ndarray], None]]:
     layout = {"tiled": True, "blockxsize": 256, "blockysize": 256, "bigtiff": "if_safer"}
     about = {"count": 1, "dtype": "uint8", "compress": "deflate", "photometric": "palette"}

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 WIDTH, HEIGHT = 520.0, 190.0
-NOT_LOSSES = ("step", "lr", "seconds_per_step")
+NOT_LOSSES = ("step", "steps", "lr", "seconds_per_step")
 POINTS = 400  # per line at most
 
 

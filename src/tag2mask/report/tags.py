@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tag2mask.photos.areas import area_text
+
 Finds = Mapping[str, Any] | None  # an entry "finds"; those of earlier versions have fewer figures
 
 
@@ -36,13 +38,9 @@ def _figures(n: Mapping[str, Any]) -> dict[str, Any]:
         "found": f"{n['found']} of {n['photos']}",
         "share": n["found"] / n["photos"],
         "marked": f"{n['marked']} of {n['others']}" if n.get("others") else "",
-        "area": area and f"{_share(area[1])} % ({_share(area[0])} to {_share(area[2])})",
+        "area": area and area_text(area),
         "covered": covered or "",
     }
-
-
-def _share(share: float) -> str:
-    return f"{100 * share:.0f}" if share >= 0.1 else f"{100 * share:.2g}"
 
 
 def total(finds: Finds) -> str:

@@ -9,6 +9,10 @@ from typing import Any
 import numpy as np
 
 from tag2mask.errors import TrainingError
+from tag2mask.evaluate.advice import mask_doubts, refusal, segmenter_doubts
+from tag2mask.evaluate.finds import count_finds, finds_text
+from tag2mask.evaluate.objects import count_peaks, peaks_text
+from tag2mask.evaluate.show import finds_table
 from tag2mask.files import read_json, write_json
 from tag2mask.photos.table import Photo, Table
 from tag2mask.processes import rank
@@ -24,7 +28,6 @@ Finds = dict[str, Any]  # the entry "finds" of metrics.json
 def judge_masks(run: Run, folder: Path, small: Sequence[str]) -> Finds | None:
     """Pseudo masks of all training photos in `folder` to their finds, logged with warnings; None if
     no photo has a tag. `small`: the tags whose things are small."""
-    from tag2mask.evaluate import count_finds, mask_doubts
     from tag2mask.masks import read_maps
 
     # Masks of photos of nothing are empty by their making.
@@ -41,8 +44,6 @@ def judge_masks(run: Run, folder: Path, small: Sequence[str]) -> Finds | None:
 def judge_segmenter(run: Run, sample: Table, folder: Path) -> None:
     """Masks of some training photos in `folder`/sample to `folder`/finds.json, logged with
     warnings. Raises TrainingError if the segmenter is of no use."""
-    from tag2mask.evaluate import count_finds, refusal, segmenter_doubts
-
     masks = folder / SAMPLE
     if not (finds := count_finds(sample, masks)):
         return  # all tags are unknown
@@ -57,8 +58,6 @@ def judge_segmenter(run: Run, sample: Table, folder: Path) -> None:
 def judge_predictions(run: Run, predictions: Path) -> Finds | None:
     """The segmenter's masks of the validation photos to their finds, logged with warnings; without
     tags of validation photos, its finds on the training photos."""
-    from tag2mask.evaluate import count_finds, segmenter_doubts
-
     finds = count_finds(run.val, predictions) if run.val else None
     if finds:
         finds |= {"split": "val", "doubts": segmenter_doubts(finds)}
@@ -76,7 +75,6 @@ def judge_peaks(
     It tells a classifier that knows the place from masks that show the extent: for a small thing,
     the place is what counts.
     """
-    from tag2mask.evaluate import count_peaks, peaks_text
     from tag2mask.masks import read_maps
 
     maps = partial(read_maps, run.files.need("masks"))
@@ -86,8 +84,6 @@ def judge_peaks(
 
 
 def _tell(title: str, finds: Finds) -> None:
-    from tag2mask.evaluate import finds_table, finds_text
-
     console.print(finds_table(finds, title))
     log.info(f"{title}: {finds_text(finds)}")
     doubts: Sequence[str] = finds["doubts"]

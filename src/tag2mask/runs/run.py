@@ -9,6 +9,7 @@ from tag2mask.clusters import Clusters, load_clusters
 from tag2mask.config import STAGE_NAMES, Config, SegmenterSettings
 from tag2mask.config_files import read_config
 from tag2mask.errors import ConfigError, DataError, RunError
+from tag2mask.evaluate.confusion import check_mean_over
 from tag2mask.files import Facts, fingerprint, read_json, read_list
 from tag2mask.formats.check import settings_reader
 from tag2mask.formats.rows import Rows, known_tags, to_table
@@ -184,8 +185,6 @@ class Run(Predictor):
 
     def check_evaluation(self) -> None:
         """Raises now the DataError that the stage `evaluate` would raise at the end of the run."""
-        from tag2mask.evaluate import check_mean_over
-
         check_mean_over(self.config.evaluate.mean_over, self.table.classes)
         if self.config.photos.pseudo_list:
             self.pseudo_photos  # noqa: B018

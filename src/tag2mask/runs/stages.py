@@ -9,13 +9,16 @@ from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from tag2mask.clusters import cluster_vector, make_clusters, membership
 from tag2mask.errors import DataError
+from tag2mask.evaluate.confusion import evaluate_masks
 from tag2mask.evaluate.finds import sample_photos
+from tag2mask.evaluate.folders import list_hash
+from tag2mask.evaluate.show import result_table
 from tag2mask.files import write_json
 from tag2mask.formats.check import check as check_data
 from tag2mask.formats.findings import count, problems, shorten
@@ -38,9 +41,6 @@ from tag2mask.runs.folder import (
 from tag2mask.runs.judge import judge_masks, judge_peaks, judge_predictions, judge_segmenter
 from tag2mask.runs.maker import mask_maker, with_found_tags
 from tag2mask.runs.run import Run
-
-if TYPE_CHECKING:
-    pass
 
 Counts = dict[str, Any]  # facts about the result, for done.json
 
@@ -248,8 +248,6 @@ def _score(
     run: Run, truths: str, photos: tuple[Photo, ...], folder: Path, about: dict[str, Any]
 ) -> dict[str, Any] | None:
     """Masks in a folder to their metrics, as in metrics.json; None if there are no true masks."""
-    from tag2mask.evaluate import evaluate_masks, list_hash, result_table
-
     truth, pseudo = run.truths[truths], truths == "train"
     if not (truth and photos):
         return None

@@ -8,7 +8,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from tag2mask.config_files import faults
-from tag2mask.photos.correction_log import Undo
 from tag2mask.photos.corrections import Stroke
 from tag2mask.view.answers import facts_of, packed, packed_mask
 from tag2mask.view.gallery import Shown
@@ -112,11 +111,8 @@ def undo(session: Session, request: Request, body: bytes) -> Response:
     if of is None:
         of = next((line.id for line in reversed(log.in_force) if line.photo == name), None)
     else:
-        lines = {line.id: line for line in log.lines}
-        line = lines.get(of)
-        while isinstance(line, Undo):
-            line = lines.get(line.of)
-        if line is None or line.photo != name:
+        line = next((line for line in log.lines if line.id == of), None)
+        if log.photo_of(line) != name:
             raise HTTPException(400, "There is no such correction of this photo.")
     undone = log.undo(of) if of else None
     return packed(request, {"undone": undone, "about": facts_of(session, shown)})

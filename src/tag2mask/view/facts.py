@@ -91,7 +91,6 @@ class Worker:
     changed: list[str] = field(default_factory=list)
     seen: float = 0.0  # time of the last request
     predicted: int = 0  # photos whose segmenter's mask is known
-    ready: bool = False  # whether each photo was looked at once
     _seen_files: dict[str, tuple[int, ...]] = field(default_factory=dict)
     _stop: Event = field(default_factory=Event)
     _thread: Thread | None = None
@@ -141,7 +140,6 @@ class Worker:
                 if self._wait():
                     return
                 self.look(shown)
-            self.ready = True
             self._predict_all()
             self._stop.wait(2 if self.busy() else 10)
 

@@ -13,22 +13,21 @@ from tag2mask.runs.folder import CHECKPOINT, PREDICTIONS, STARTED, TRAINING_METR
 from tag2mask.view.gallery import stamp
 
 QUIET = 120  # seconds without a new file after which an unfinished stage counts as stopped
-LAST_LINES = 4000  # characters of the log that are read
-TRAINED = {"classifier": "patch classifier", "segmenter": "segmenter"}  # their names in the log
-STEPS = re.compile(rf"  ({'|'.join(TRAINED.values())}): (?:.*\b(\d+) steps of|step \d+ of (\d+))")
+LAST_LINES = 4000  # bytes of a training's metrics that are read
+TRAINED = ("classifier", "segmenter")
+STEP = re.compile(r'"step": (\d+), "steps": (\d+)')
 
 
 def stages(files: RunFolder, photos: int, val: int) -> list[dict[str, Any]]:
     """The stages in order: name, "state" (done, running, stopped, waiting), and, if known, "share"
     of the work that is done and "seconds" it took. photos, val: numbers of photos."""
-    totals = _totals(files)
     rows = []
     for name in STAGE_NAMES:
         row: dict[str, Any] = {"name": name, "state": "waiting"}
         part = files.part(name)
         if (part / STARTED).exists():
             row["state"] = "running" if _changed(files, name) < QUIET else "stopped"
-            row["share"] = _share(files, name, {"masks": photos, "evaluate": val}, totals)
+            row["share"] = _share(part, name, {"masks": photos, "evaluate": val})
         elif done := _done(files, name):
             row |= {"state": "done", "seconds": done.get("seconds")}
         rows.append(row)
@@ -70,29 +69,15 @@ def _changed(files: RunFolder, name: str) -> float:
     return time.time() - max(map(stamp, places)) / 1e9
 
 
-def _share(
-    files: RunFolder, name: str, masks: dict[str, int], totals: dict[str, int]
-) -> float | None:
-    part = files.part(name)
+def _share(part: Path, name: str, masks: dict[str, int]) -> float | None:
+    """How much of its work a stage has done, in 0-1; None if that is not known."""
     if name in masks:
         count = sum(1 for path in part.rglob("*.png") if not path.name.startswith("."))
         return min(1.0, count / masks[name]) if masks[name] else None
-    if name in totals:
-        step = _last_step(part / TRAINING_METRICS)
-        return min(1.0, step / totals[name])
+    if name in TRAINED:
+        lines = STEP.findall(_tail(part / TRAINING_METRICS))
+        return int(lines[-1][0]) / int(lines[-1][1]) if lines else 0.0
     return None
-
-
-def _last_step(path: Path) -> int:
-    text = _tail(path)
-    steps = re.findall(r'"step": (\d+)', text)
-    return int(steps[-1]) if steps else 0
-
-
-def _totals(files: RunFolder) -> dict[str, int]:
-    """Steps of the trainings, as the log says."""
-    said = {words: a or b for words, a, b in STEPS.findall(_tail(files.path / "log.txt"))}
-    return {name: int(said[words]) for name, words in TRAINED.items() if words in said}
 
 
 def _tail(path: Path) -> str:
