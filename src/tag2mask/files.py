@@ -182,6 +182,12 @@ class Facts:
                 self._stream.write(f"[{json.dumps(key)}, {text}\n")
         return json.loads(text[len(now) : -1])
 
+    def forget(self) -> None:
+        """Free the memory of the facts that are in the file."""
+        with self._lock:
+            if self.path and rank() == 0:
+                self._known.clear()
+
     def _read(self, what: str) -> dict[str, str]:
         """The stored facts of one kind."""
         with self._lock:

@@ -251,7 +251,7 @@ def with_photos(table, count, tags=(), unknown=()):
     """A table with `count` more photos, copies of its first, of these tags."""
     path = table.photos[0].path
     more = tuple(Photo(f"more {i}", path, tags, unknown) for i in range(count))
-    return Table(table.tags, table.photos + more)
+    return Table(table.tags, (*table.photos, *more))
 
 
 def test_labels_say_what_is_unknown(halves):
@@ -330,7 +330,7 @@ def test_the_maps_are_centered_without_photos_of_nothing(halves, tmp_path):
     settings = small(epochs=1, trained_blocks=0, frozen_lr=1e-30, lr=1e-30)
     Image.new("RGB", (64, 64), "white").save(tmp_path / "white.png")
     more = tuple(Photo(f"n{i}", tmp_path / "white.png", ()) for i in range(5))
-    tables = halves, Table(halves.tags, halves.photos + more)
+    tables = halves, Table(halves.tags, (*halves.photos, *more))
     means = [
         train_classifier(table, torch.zeros(len(table), 0), settings, tmp_path / str(i), 0, 0)
         for i, table in enumerate(tables)

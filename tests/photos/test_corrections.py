@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -245,7 +246,7 @@ def test_a_full_disk_is_said_and_nothing_is_half_done(log, monkeypatch):
 
 
 def test_tags_in_the_table():
-    path = __file__
+    path = Path(__file__)
     photos = (
         Photo("a", path, ("cat",)),
         Photo("b", path, ("dog",), ("cat",)),
@@ -262,4 +263,4 @@ def test_tags_in_the_table():
         (("cat",), ("dog",)),
         (("cat",), ()),
     ]
-    assert table.photos[0].of_nothing and table.photos[2] is photos[2]
+    assert table.photos[0].of_nothing and table.photos[2] == photos[2]

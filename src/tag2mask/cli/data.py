@@ -122,11 +122,11 @@ def check(
         clusters: Cluster file (JSON) that must contain every tag.
     """
     from tag2mask.clusters import load_clusters
-    from tag2mask.formats.check import check, settings_reader
+    from tag2mask.formats.check import Reader, check
     from tag2mask.formats.findings import count, findings_text
 
     groups = load_clusters(clusters).as_mapping if clusters else None
-    read = settings_reader(_settings(options))
+    read = Reader(_settings(options))
     findings = check(data, val, val_masks, groups, classes, read=read)
     show(findings_text(findings))
     if any(finding.severity == "error" for finding in findings):

@@ -4,7 +4,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from stat import S_ISREG
 from typing import Any
@@ -84,9 +84,22 @@ def check(
     return by_severity(findings)
 
 
-def settings_reader(settings: DataSettings) -> ReadRows:
-    """`read_rows` with these settings; a data set is read once."""
-    return cache(partial(read_rows, settings=settings))
+class Reader:
+    """`read_rows` with these settings; a data set is read once, and kept until it is taken."""
+
+    def __init__(self, settings: DataSettings):
+        self._settings = settings
+        self._rows: dict[tuple[Path, Sequence[str] | None], Rows] = {}
+
+    def __call__(self, path: Path, tags: Sequence[str] | None = None) -> Rows:
+        if (path, tags) not in self._rows:
+            self._rows[path, tags] = read_rows(path, self._settings, tags)
+        return self._rows[path, tags]
+
+    def take(self, path: Path, tags: Sequence[str] | None = None) -> Rows:
+        """The rows for the last time: they need 20 times the memory of the table made of them."""
+        self(path, tags)
+        return self._rows.pop((path, tags))
 
 
 def checked_state(

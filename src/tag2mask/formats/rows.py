@@ -20,7 +20,7 @@ import numpy as np
 from tag2mask.errors import DataError
 from tag2mask.formats.findings import Finding, plural, problems, warning
 from tag2mask.photos.images import EXTENSIONS
-from tag2mask.photos.table import Photo, Table, clean_tag, tag_key
+from tag2mask.photos.table import Photo, Photos, Table, clean_tag, tag_key
 from tag2mask.progress import log
 
 MAX_NAME = 238  # bytes; the mask's temporary file, .NAME.png.4194304.tmp, may have 255
@@ -199,7 +199,7 @@ def as_table(rows: Rows, tags: Sequence[str]) -> Table:
         return Photo(name, row.path, own, unknown[known])
 
     photos = map(photo, rows.names, rows.rows)
-    return Table(tuple(tags), tuple(photos), str(rows.source))
+    return Table(tuple(tags), Photos(photos), str(rows.source))
 
 
 def known_tags(rows: Rows, tags: Sequence[str] | None = None) -> tuple[str, ...]:

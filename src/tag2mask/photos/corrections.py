@@ -31,7 +31,7 @@ from tag2mask.photos.correction_log import (
     write_through,
 )
 from tag2mask.photos.masks import mask_png, read_mask
-from tag2mask.photos.table import IGNORE, Photo, Table, tag_key
+from tag2mask.photos.table import IGNORE, Photo, Photos, Table, tag_key
 
 __all__ = ["Corrected", "Corrections", "Stroke", "corrected_table"]
 
@@ -286,7 +286,7 @@ def corrected_table(table: Table, state: Mapping[str, Corrected]) -> Table:
         )
         return replace(photo, tags=tags, unknown=unknown)
 
-    return replace(table, photos=tuple(map(corrected, table.photos)))
+    return replace(table, photos=Photos(map(corrected, table.photos)))
 
 
 def _digest(path: Path) -> str:

@@ -15,7 +15,7 @@ from tag2mask.files import Facts, read_text, write_json, writing
 from tag2mask.photos.classes import COCO, COCO_IDS, VOC
 from tag2mask.photos.colors import PALETTE
 from tag2mask.photos.images import image_size, reading
-from tag2mask.photos.table import BACKGROUND, IGNORE, Photo, Table, absolute, tag_key
+from tag2mask.photos.table import BACKGROUND, IGNORE, Photo, Photos, Table, absolute, tag_key
 
 CLASSES_FILE = "masks.json"  # beside the masks of a run: their class names
 PREDICTED_CLASSES = "classes.json"  # beside those of `tag2mask predict`: names and colors
@@ -97,7 +97,7 @@ def true_photos(table: Table, val: Table | None, folder: Path) -> Table:
         path = absolute(photo.path)
         return photo.name not in own or owner.get(own[photo.name], path) == path
 
-    train = tuple(photo for photo in table.photos if may_have_mask(photo))
+    train = Photos(photo for photo in table.photos if may_have_mask(photo))
     return replace(table, photos=train if any(photo.name in own for photo in train) else ())
 
 

@@ -16,7 +16,7 @@ from tag2mask.formats.findings import plural
 from tag2mask.photos.corrections import Corrected, Corrections, corrected_table
 from tag2mask.photos.images import image_size
 from tag2mask.photos.masks import look_at_mask, read_mask, write_mask
-from tag2mask.photos.table import Photo, Table, tag_key
+from tag2mask.photos.table import Photo, Photos, Table, tag_key
 from tag2mask.processes import barrier, rank
 from tag2mask.progress import log
 from tag2mask.runs.folder import MADE, MASKS
@@ -53,7 +53,7 @@ class Taken:
     def trained(self) -> Table:
         """The photos on which the segmenter is trained: those whose mask is not wrong."""
         photos = (photo for photo in self.table.photos if photo.name not in self.wrong)
-        return replace(self.table, photos=tuple(photos))
+        return replace(self.table, photos=Photos(photos))
 
     def counts(self, masks: Container[str] | None = None) -> dict[str, int]:
         """How many tags and masks were corrected, for the facts beside a figure; only those that

@@ -139,6 +139,7 @@ def run_stage(run: Run, name: str) -> None:
     if from_first(plan is None):
         return
     resumes = plan is not None and _prepare(run, name, *plan)
+    run.forget()
     barrier()
     clock = time.monotonic()
     try:
@@ -183,7 +184,7 @@ def _complete(run: Run, name: str) -> bool:
     """Whether the files of a finished stage are still there."""
     names = {STAGES[name].file}
     if name == "masks":
-        names |= {f"{p.name}{kind}" for p in run.table.photos for kind in (".png", ".npz")}
+        names |= {f"{photo}{kind}" for photo in run.table.names for kind in (".png", ".npz")}
         return names <= {file for file, _ in files_below(run.files.result(name))}
     return all(run.files.result(name, file).exists() for file in names)
 

@@ -1,6 +1,5 @@
 """One run: its settings, its folder, its tables, and predictions with its segmenter."""
 
-from collections import Counter
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,8 +10,8 @@ from tag2mask.config_files import read_config
 from tag2mask.errors import ConfigError, DataError, RunError
 from tag2mask.evaluate.confusion import check_mean_over
 from tag2mask.files import Facts, fingerprint, read_json, read_list
-from tag2mask.formats.check import settings_reader
-from tag2mask.formats.rows import Rows, known_tags, to_table
+from tag2mask.formats.check import Reader
+from tag2mask.formats.rows import Rows, to_table
 from tag2mask.photos.masks import Truth, true_photos
 from tag2mask.photos.table import Photo, Table
 from tag2mask.progress import log
@@ -40,7 +39,8 @@ class Run(Predictor):
             raise RunError(f"{self.folder}: not a run folder (it has no config.toml)")
         self.config = config or read_config(self.files.config)
         self.facts = Facts(self.files.facts)
-        self.read = settings_reader(self.config.photos)
+        self.read = Reader(self.config.photos)
+        self._val_rows: Rows | None = None  # of the split that `data` has, until `val` is asked for
         self._seen: dict[tuple[Path, str], str] = {}
         self.continued = False  # whether changed stages start from the last results
         self.begun = False  # whether a stage has left anything new in the folder
@@ -85,8 +85,10 @@ class Run(Predictor):
         return self._seen[path, pattern]
 
     def forget(self) -> None:
-        """Files of the run have changed: look at them again."""
+        """Files of the run have changed: look at them again. What is stored of them is not kept in
+        memory either."""
         self._seen.clear()
+        self.facts.forget()
 
     @property
     def data(self) -> Path:
@@ -99,21 +101,11 @@ class Run(Predictor):
         return self.config.data
 
     @cached_property
-    def rows(self) -> Rows:
-        """The training photos as their file describes them, faults and all. Raises DataError."""
-        return self.read(self.data)
-
-    @cached_property
-    def val_rows(self) -> Rows | None:
-        """The validation photos, of `val` or of the split that `data` has. Raises DataError."""
-        if not self.config.val:
-            return self.rows.val
-        return self.read(self.config.val, tags=known_tags(self.rows))
-
-    @cached_property
     def given(self) -> Table:
-        """The training photos with the tags that the data give."""
-        return to_table(self.rows)
+        """The training photos with the tags that the data give. Raises DataError."""
+        rows = self.read.take(self.data)
+        self._val_rows = rows.val
+        return to_table(rows)
 
     @cached_property
     def taken(self) -> Taken:
@@ -127,9 +119,12 @@ class Run(Predictor):
 
     @cached_property
     def val(self) -> Table | None:
-        """Validation photos, with the class numbers of the training photos."""
-        rows = self.val_rows
-        return to_table(rows, self.given.tags, untagged=True) if rows else None
+        """Validation photos, of `val` or of the split that `data` has, with the class numbers of
+        the training photos. Raises DataError."""
+        tags = self.given.tags
+        rows = self.read.take(self.config.val, tags) if self.config.val else self._val_rows
+        self._val_rows = None
+        return to_table(rows, tags, untagged=True) if rows else None
 
     @property
     def clusters(self) -> Clusters:
@@ -191,7 +186,7 @@ class Run(Predictor):
 
     def summary(self) -> str:
         """The input in one line: photos, tags with counts, validation photos, true masks."""
-        counts = Counter(tag for photo in self.table.photos for tag in photo.tags).most_common()
+        counts = self.table.counts.most_common()
         tags = ", ".join(f"{tag} {count}" for tag, count in counts[:MOST_TAGS])
         more = f" and {len(counts) - MOST_TAGS} more" if len(counts) > MOST_TAGS else ""
         parts = [f"{len(self.table)} photos, {self.table.num_tags} tags ({tags}{more})"]

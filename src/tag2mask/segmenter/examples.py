@@ -42,8 +42,7 @@ class PseudoMasked:
     ):
         self.table, self.folder, self.settings, self.side = table, folder, settings, side
         self.mean = mean.reshape(3, 1, 1)
-        names = [photo.name for photo in table.photos]
-        missing = [name for name in names if not (folder / f"{name}.png").is_file()]
+        missing = [name for name in table.names if not (folder / f"{name}.png").is_file()]
         if missing:
             some = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
             raise DataError(
