@@ -146,3 +146,16 @@ def test_masks_drawn_from_coco_are_the_fields(tmp_path):
     path = make_coco(tmp_path, {"a": ("person", "tv")}, "val2014")
     run("convert", "--data", path, "--to", "masks", "--out", tmp_path / "masks")
     assert np.unique(read_mask(tmp_path / "masks" / "a.png")).tolist() == [0, 1, 63]
+
+
+def test_photos_with_a_tag_are_shown_though_most_are_of_nothing(tmp_path, capsys):
+    tags = {f"{i:03}.jpg": "cat" if i in (41, 77) else "" for i in range(100)}
+    for name in tags:
+        (tmp_path / name).touch()
+    lines = ["file_name,tags", *(f"{name},{tag}" for name, tag in tags.items())]
+    (tmp_path / "tags.csv").write_text("\n".join(lines))
+    run("tags", "--data", tmp_path / "tags.csv")
+    out = capsys.readouterr().out
+    assert "100 photos, 1 tag, 98 photos of nothing" in out
+    shown = [line.split() for line in out.splitlines() if line.strip()[:3].isdigit()]
+    assert len(shown[1:]) == 10 and shown[1:3] == [["041", "cat"], ["077", "cat"]]

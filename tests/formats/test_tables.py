@@ -210,6 +210,13 @@ def test_marks_of_chexpert(folder):
             {"tag_column": "label", "nothing": ("0",)},
             {"a.jpg": set(), "b.jpg": {"1"}},
         ),
+        (  # Wildlife Insights: "class" is the one of zoology
+            "filename,is_blank,class,species,common_name\n"
+            "a.jpg,0,Mammalia,canis,Dog\nb.jpg,1,,,Blank\n",
+            ['"class", "species", "common_name"', "--photos.tag-column"],
+            {"tag_column": "common_name", "nothing": ("Blank",)},
+            {"a.jpg": {"Dog"}, "b.jpg": set()},
+        ),
         (
             "image,mood\na.jpg,good\n",
             ["--photos.tag-column"],

@@ -23,7 +23,7 @@ Data = Annotated[Path, arg(help="The data set. Its forms: tag2mask --help.")]
 Classes = Annotated[
     str, arg(help="What the numbers in the masks mean: see evaluate.classes in `run --help`.")
 ]
-SHOWN_ROWS, SHOWN_TAGS, LONGEST_CELL = 10, 300, 2000
+SHOWN_ROWS, SHOWN_OF_NOTHING, SHOWN_TAGS, LONGEST_CELL = 10, 2, 300, 2000
 
 
 def _settings(options: Any) -> DataSettings:
@@ -77,6 +77,7 @@ def _as_json(form: str, table: "Table", val: "Table | None") -> dict[str, Any]:
 
 def _show_table(form: str, table: "Table", val: "Table | None") -> None:
     from tag2mask.formats.findings import plural
+    from tag2mask.photos.table import evenly_spaced
 
     nothing = {table.photos[i] for i in table.nothing}
     parts = [plural(len(table), "photo"), plural(table.num_tags, "tag")]
@@ -95,7 +96,10 @@ def _show_table(form: str, table: "Table", val: "Table | None") -> None:
         more = [str(unknown[tag])] if unknown else []
         counts.add_row(_cell(tag), str(present[tag]), *more)
     rows = Columns("photo", "tags", *(["unknown"] if unknown else []), box=None)
-    for photo in table.photos[:: max(1, len(table) // SHOWN_ROWS)][:SHOWN_ROWS]:
+    # Most photos may be of nothing: they leave room for the others.
+    shown = evenly_spaced(table.not_nothing, SHOWN_ROWS - (SHOWN_OF_NOTHING if nothing else 0))
+    of_nothing = [table.photos[i] for i in table.nothing]
+    for photo in (*shown, *evenly_spaced(of_nothing, SHOWN_ROWS - len(shown))):
         here = ", ".join(photo.tags) or ("nothing" if photo in nothing else "")
         more = [", ".join(photo.unknown)] if unknown else []
         rows.add_row(*map(_cell, (photo.name, here, *more)))

@@ -26,7 +26,7 @@ SURE, UNNAMED = 2, len(FILES)
 TAG_NAME = re.compile(
     "(image|img|photo|picture|object|class|multi|all|finding|defect)?"
     "(tag|label|class|category|categorie|keyword|annotation|finding|defect|defecttype|species"
-    "|object|choices)(es|s)?(name|list)?s?"
+    "|object|choices)(es|s)?(name|list)?s?|(common|scientific)name"
 )
 CONFIDENCES = {
     *("confidence", "conf", "probability", "prob", "score"),

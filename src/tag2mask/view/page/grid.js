@@ -118,9 +118,9 @@ export class Grid {
     const failed = event => event.target.remove();
     cell.replaceChildren(
       make("img", { class: "thumb", src: `${base}/thumb?t=${photo.time}`, alt: "", decoding: "async", draggable: "false", onerror: failed }),
-      photo.mask ? make("img", { class: "layer", src: `${base}/layer?t=${photo.mask}`, alt: "", decoding: "async", draggable: "false", onerror: failed }) : null,
+      photo.mask ? make("img", { class: "layer", src: `${base}/layer?t=${photo.mask}`, alt: "", decoding: "async", draggable: "false", onerror: failed }) : "",
       make("span", { class: "dots" }, ...dots),
-      photo.mark ? make("span", { class: `mark ${photo.mark}`, title: photo.says }, { tags: "tag", right: "✓", wrong: "✗", mended: "✎" }[photo.mark]) : null,
+      photo.mark ? make("span", { class: `mark ${photo.mark}`, title: photo.says }, { tags: "tag", right: "✓", wrong: "✗", mended: "✎" }[photo.mark]) : "",
     );
     cell.classList.toggle("current", cell.index === this.current);
   }

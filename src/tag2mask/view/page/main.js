@@ -20,6 +20,18 @@ const ORDERS = [
 ];
 const known = number => Number.isFinite(number) ? number : Infinity;
 
+// Photos by all their tags, and by all that is in their masks: a text, and which photos it means.
+const BY_TAGS = [
+  ["something", photo => photo.tags.length > 0],
+  ["nothing", photo => !photo.tags.length && !photo.unknown.length],
+  ["not sure", photo => photo.unknown.length > 0],
+];
+const BY_MASK = [
+  ["something", photo => photo.found?.length > 0],
+  ["nothing", photo => photo.found?.length === 0],
+];
+const keyOf = text => `;${text}`; // the tag "nothing" has another key
+
 const state = { run: null, photos: [], byId: new Map(), shown: [], next: 0, waiting: false };
 const choice = { tag: "", found: "", split: "", order: "", search: "" };
 const grid = new Grid(id => open(id));
@@ -100,8 +112,6 @@ function head() {
 
 // ---- filters and order
 
-const count = (of, test) => state.photos.reduce((sum, photo) => sum + (test(photo) ? 1 : 0), 0);
-
 function options(select, rows, value) {
   const same = select.dataset.rows === JSON.stringify(rows);
   if (!same) {
@@ -112,22 +122,31 @@ function options(select, rows, value) {
   select.closest("label").classList.toggle("set", Boolean(select.value));
 }
 
+// The rows of a list: all photos, the kinds, then the classes from the most frequent on. What is
+// chosen stays in the list when no photo is left.
+function rowsOf(kinds, numbers, chosen) {
+  const { run: { classes }, photos } = state, counts = new Array(classes.length).fill(0);
+  for (const photo of photos) for (const number of numbers(photo)) if (number < counts.length) counts[number]++;
+  const some = kinds.map(([text, belongs]) => [keyOf(text), text, photos.filter(belongs).length]);
+  const each = classes.map((name, n) => [name, name, counts[n]]).slice(1).sort((a, b) => b[2] - a[2]);
+  const rows = [...some, ...each].filter(([key, , count]) => count || key === chosen);
+  return [["", "all"], ...rows.map(([key, text, count]) => [key, `${text} (${count.toLocaleString("en")})`])];
+}
+
+// Whether a photo is of the kind or class that is chosen.
+function chosenBy(kinds, numbers, chosen) {
+  const kind = kinds.find(([text]) => keyOf(text) === chosen), number = state.run.classes.indexOf(chosen);
+  return !chosen ? () => true : kind ? kind[1] : photo => numbers(photo).includes(number);
+}
+
+const tagsOf = photo => photo.tags;
+const foundIn = photo => photo.found ?? [];
+
 function refill() {
-  const { classes } = state.run, tags = new Array(classes.length).fill(0), found = new Array(classes.length).fill(0);
-  let none = 0, unsure = 0, empty = 0;
   const marks = { tags: 0, right: 0, wrong: 0, mended: 0 };
-  for (const photo of state.photos) {
-    for (const tag of photo.tags) tags[tag]++;
-    for (const number of photo.found ?? []) if (number < found.length) found[number]++;
-    none += !photo.tags.length && !photo.unknown.length;
-    unsure += photo.unknown.length > 0;
-    empty += photo.found?.length === 0;
-    if (photo.mark) marks[photo.mark]++;
-  }
-  const row = (counts, n) => [classes[n], `${classes[n]} (${counts[n].toLocaleString("en")})`];
-  const by = counts => classes.map((_, n) => n).slice(1).filter(n => counts[n]).sort((a, b) => counts[b] - counts[a]);
-  options($("tag"), [["", "any"], ...by(tags).map(n => row(tags, n)), ...(none ? [["∅", `no tag (${none})`]] : []), ...(unsure ? [["?", `not sure (${unsure})`]] : [])], choice.tag);
-  options($("found"), [["", "any"], ...by(found).map(n => row(found, n)), ...(empty ? [["∅", `nothing (${empty})`]] : [])], choice.found);
+  for (const photo of state.photos) if (photo.mark) marks[photo.mark]++;
+  options($("tag"), rowsOf(BY_TAGS, tagsOf, choice.tag), choice.tag);
+  options($("found"), rowsOf(BY_MASK, foundIn, choice.found), choice.found);
   const { train, val } = state.run.photos, corrected = Object.values(marks).reduce((a, b) => a + b, 0);
   options($("split"), [["", `all (${(train + val).toLocaleString("en")})`], ["train", `training (${train})`],
     ...(val ? [["val", `validation (${val})`]] : []), ...(corrected ? [["corrected", `corrected (${corrected})`]] : []),
@@ -136,11 +155,9 @@ function refill() {
 }
 
 function filter(keep = false) {
-  const { classes } = state.run, words = choice.search.toLowerCase();
-  const tag = classes.indexOf(choice.tag), found = classes.indexOf(choice.found);
-  const wanted = photo =>
-    (!choice.tag || (choice.tag === "∅" ? !photo.tags.length && !photo.unknown.length : choice.tag === "?" ? photo.unknown.length : photo.tags.includes(tag)))
-    && (!choice.found || (choice.found === "∅" ? photo.found?.length === 0 : photo.found?.includes(found)))
+  const words = choice.search.toLowerCase();
+  const tagged = chosenBy(BY_TAGS, tagsOf, choice.tag), found = chosenBy(BY_MASK, foundIn, choice.found);
+  const wanted = photo => tagged(photo) && found(photo)
     && (!choice.split || (choice.split === "corrected" ? photo.mark : choice.split === "rest" ? !photo.mark : photo.split === choice.split))
     && (!words || photo.name.toLowerCase().includes(words));
   const value = (ORDERS.find(([key]) => key === choice.order) ?? ORDERS[0])[2];
