@@ -38,7 +38,7 @@ def steps(bench: Any) -> None:
         "classifier, EfficientNet-Lite0 (photos)": functools.partial(
             classifier_step, photos, 320 if GPU else 64, batch
         ),
-        "segmenter, EfficientNet-Lite0 (photos)": functools.partial(
+        "segmenter, EfficientNet-Lite2 (photos)": functools.partial(
             segmenter_step, photos, 224 if GPU else 65, batch
         ),
     }

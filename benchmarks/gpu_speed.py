@@ -88,7 +88,7 @@ def backbones(bench: Any) -> None:
         make: Any = functools.partial(classifier_step, config, size, batch)
         for option in ("", "channels_last", "fused") if name == "tf_efficientnet_lite0" else ("",):
             backbone_row(bench, f"classifier {name} at {size}", make, batch, option)
-    segmenters = {"segmenter EfficientNet-Lite0 at 224": (with_weights("photos"), 224)}
+    segmenters = {"segmenter EfficientNet-Lite2 at 224": (with_weights("photos"), 224)}
     if GPU:
         segmenters["segmenter ResNet-101 at 321, stride 8"] = (with_weights("cpc"), 321)
     for name, (config, size) in segmenters.items():
