@@ -47,8 +47,9 @@ HEADLINE = (
     ("CAM at its best threshold, chosen with true masks", "cam", "320 px", "320 px"),
     ("true masks", "truth", "", "true"),
     ("recipe `photos`, in float32 on two CPU cores", "photos cpu", SPREAD, "own"),
-    ("the same masks; segmenter on EfficientNet-Lite0", "photos lite0", SPREAD, "own"),
-    ("the same masks; segmenter: DeepLabV2 on Lite0", "photos deeplab", SPREAD, "own"),
+    ("true masks, in float32 on two CPU cores", "truth cpu", "", "true"),
+    ("masks of `photos` on CPU; segmenter on EfficientNet-Lite0", "photos lite0", SPREAD, "own"),
+    ("the same masks; segmenter: DeepLabV2 on EfficientNet-Lite0", "photos deeplab", SPREAD, "own"),
 )
 
 
