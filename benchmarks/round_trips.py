@@ -13,7 +13,7 @@ import numpy as np
 
 from tag2mask.formats import load_table
 from tag2mask.formats.convert import convert
-from tag2mask.formats.outlines import OUTLINES, write_outlines
+from tag2mask.formats.mask_writers import MASK_WRITERS, write_outlines
 from tag2mask.photos.masks import Truth, read_mask, write_mask
 from tag2mask.photos.table import IGNORE
 
@@ -30,7 +30,7 @@ def main(data: Path) -> None:
         for photo in photos:
             mask = truth.read(photo)
             write_mask(masks / f"{photo.name}.png", np.where(mask == IGNORE, 0, mask))
-        for to in OUTLINES:
+        for to in MASK_WRITERS:
             start = time.perf_counter()
             there = write_outlines(to, photos, masks, table.classes, Path(folder) / to)
             wrote = time.perf_counter()

@@ -15,7 +15,7 @@ from tag2mask.masks.scores import relative
 from tag2mask.photos.colors import color, mask_layer
 from tag2mask.photos.table import Photo, Table
 from tag2mask.report.draw import heatmap
-from tag2mask.runs.maker import mask_maker
+from tag2mask.runs.mask_maker import mask_maker
 
 HERE = Path(__file__).parent
 SIDE, GAP, TITLE = (384, 288), 12, 76  # of a picture: width and height, in pixels

@@ -85,7 +85,7 @@ ELSEWHERE = {  # what is not run here, and where or why not
     "tag2mask export": "tests/export",
     "tag2mask predict model.onnx": "tests/export",
     "tag2mask push": "tests/export",
-    "tag2mask correct": "tests/formats/test_brought.py",
+    "tag2mask correct": "tests/formats/test_tool_masks.py",
     "tag2mask run --help": "parsed in tests/test_docs.py",
 }
 

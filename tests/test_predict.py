@@ -11,7 +11,7 @@ import tag2mask
 from tag2mask.cli import main
 from tag2mask.config_files import load_recipe, write_config
 from tag2mask.errors import ConfigError, DataError
-from tag2mask.formats.outlines import OUTLINES
+from tag2mask.formats.mask_writers import MASK_WRITERS
 from tag2mask.photos.masks import read_mask, write_mask
 from tag2mask.photos.predictions import Prediction
 from tag2mask.runs.pictures import photos_to_predict
@@ -233,7 +233,7 @@ def test_a_geotiff_keeps_its_place_without_tiles(run, tmp_path):
         run.predict_to(tmp_path / "p.tif", tmp_path)
 
 
-@pytest.mark.parametrize("form", OUTLINES)
+@pytest.mark.parametrize("form", MASK_WRITERS)
 def test_masks_for_other_tools(run, folder, new, tmp_path, capfd, form):
     (new / "broken.png").write_text("no picture")
     command = ["predict", str(folder), str(new), "--out", str(tmp_path / "m"), "--format", form]

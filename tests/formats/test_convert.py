@@ -21,7 +21,7 @@ from layouts import (
 from tag2mask.errors import DataError
 from tag2mask.formats import load_table
 from tag2mask.formats.convert import WRITERS, convert
-from tag2mask.formats.outlines import OUTLINES
+from tag2mask.formats.mask_writers import MASK_WRITERS
 from tag2mask.formats.polygons import polygons
 from tag2mask.formats.shapes import rle_coder
 from tag2mask.photos.masks import Truth, read_mask, write_mask
@@ -76,7 +76,7 @@ def test_tags_and_masks_go_there_and_back(photos, tmp_path, to):
     same = {photo.name.split("__")[-1].split("/")[-1]: after.read(photo) for photo in table.photos}
     for photo in own.photos:
         true, got = before.read(photo), same[photo.name.split("/")[-1]]
-        if to in OUTLINES:  # they know no ignore
+        if to in MASK_WRITERS:  # they know no ignore
             true = np.where(true == 255, 0, true)
         classes = np.array(
             [0, *(table.tags.index(tag) + 1 if tag in table.tags else 0 for tag in own.tags)]

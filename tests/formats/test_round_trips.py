@@ -22,7 +22,7 @@ from tag2mask.formats import load_table
 from tag2mask.formats.brush import decode_brush, encode_brush
 from tag2mask.formats.convert import convert
 from tag2mask.formats.json_files import load_json
-from tag2mask.formats.outlines import OUTLINES, write_outlines
+from tag2mask.formats.mask_writers import MASK_WRITERS, write_outlines
 from tag2mask.formats.xml_files import read_xml
 from tag2mask.photos.images import image_size
 from tag2mask.photos.masks import read_mask, write_class_names, write_mask
@@ -60,7 +60,7 @@ def there_and_back(
     }
 
 
-@pytest.mark.parametrize("to", OUTLINES)
+@pytest.mark.parametrize("to", MASK_WRITERS)
 def test_names_and_photos_of_nothing_come_back(tmp_path, to):
     masks = {}
     for i, file in enumerate(FILES):
@@ -248,7 +248,7 @@ def test_what_polygons_lose_of_real_masks(shared, tmp_path, to):
     assert np.mean(scores) > 0.97 and min(scores) > 0.9
 
 
-@pytest.mark.parametrize("to", OUTLINES)
+@pytest.mark.parametrize("to", MASK_WRITERS)
 def test_pixels_that_are_not_scored_become_background_and_this_is_said(tmp_path, to, caplog):
     mask = np.zeros((20, 30), np.uint8)
     mask[2:9, 3:10] = 1
@@ -258,7 +258,7 @@ def test_pixels_that_are_not_scored_become_background_and_this_is_said(tmp_path,
     assert "in 1 photo some pixels are not scored (255)" in caplog.text
 
 
-@pytest.mark.parametrize("to", OUTLINES)
+@pytest.mark.parametrize("to", MASK_WRITERS)
 def test_masks_are_in_the_pixels_of_the_upright_photo(tmp_path, to):
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was turned
@@ -284,7 +284,7 @@ def test_masks_are_in_the_pixels_of_the_upright_photo(tmp_path, to):
 def test_a_mask_of_another_size_is_not_written(tmp_path):
     photos, masks = photos_with(tmp_path, {"a.png": np.ones((20, 30), np.uint8)})
     write_mask(masks / "a.png.png", np.ones((30, 20), np.uint8))
-    for to in OUTLINES:
+    for to in MASK_WRITERS:
         with pytest.raises(DataError, match=r"a\.png: the mask is 20 x 30, the photo 30 x 20"):
             write_outlines(to, photos, masks, ("background", *TAGS), tmp_path / to)
 
@@ -293,7 +293,7 @@ class Mask(np.ndarray):
     """An array to which weak references are possible."""
 
 
-@pytest.mark.parametrize("to", OUTLINES)
+@pytest.mark.parametrize("to", MASK_WRITERS)
 def test_one_mask_at_a_time_is_in_memory(tmp_path, to):
     masks = []
 
@@ -307,7 +307,9 @@ def test_one_mask_at_a_time_is_in_memory(tmp_path, to):
         Photo(f"{i}", picture(tmp_path / "in" / f"{i}.png", seed=i, size=(8, 8)), ())
         for i in range(5)
     )
-    OUTLINES[to](Table(("cat",), photos), {photo.name: read for photo in photos}, tmp_path / "out")
+    MASK_WRITERS[to](
+        Table(("cat",), photos), {photo.name: read for photo in photos}, tmp_path / "out"
+    )
 
 
 def cvat(folder: Path, things: str, size: str = 'width="30" height="20"') -> Path:

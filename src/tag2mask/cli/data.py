@@ -173,8 +173,8 @@ def correct(
             of masks NAME.png with masks.json.
     """
     from tag2mask.formats.findings import plural
-    from tag2mask.runs.brought import bring_masks
     from tag2mask.runs.run import Run
+    from tag2mask.runs.tool_masks import bring_masks
 
     corrected, same = bring_masks(Run(run), export, _settings(options))
     show(f"{plural(len(corrected), 'mask')} corrected, {len(same)} as in the run")

@@ -20,7 +20,7 @@ from tag2mask.files import write_text
 from tag2mask.formats import DEFAULTS, read_rows
 from tag2mask.formats.cells import CellError, TagCells, mark
 from tag2mask.formats.huggingface import holds_pictures, write_pictures
-from tag2mask.formats.outlines import OUTLINES, Masks, check_new, copy_picture, file_names
+from tag2mask.formats.mask_writers import MASK_WRITERS, Masks, check_new, copy_picture, file_names
 from tag2mask.formats.rows import Rows, photos_text, to_table
 from tag2mask.formats.shapes import draw
 from tag2mask.photos.classes import VOC
@@ -151,7 +151,7 @@ WRITERS: dict[str, Callable[[Table, Masks, Path], Path]] = {
     "jsonl": partial(to_table_file, "tags.jsonl"),
     "masks": to_masks,
     "voc": to_voc,
-    **OUTLINES,
+    **MASK_WRITERS,
 }
 
 

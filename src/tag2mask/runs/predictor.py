@@ -126,7 +126,7 @@ class Predictor(ABC):
         at the end. Raises DataError at the start if a mask would overwrite a picture; ConfigError.
         """
         from tag2mask.crf.decide import check_threshold
-        from tag2mask.formats.outlines import check_new, write_outlines
+        from tag2mask.formats.mask_writers import check_new, write_outlines
         from tag2mask.photos.predictions import PredictionFolder
         from tag2mask.photos.tiles import predict_large
         from tag2mask.runs.pictures import SizeNote, photos_to_predict

@@ -39,7 +39,7 @@ from tag2mask.runs.folder import (
     SAMPLE,
 )
 from tag2mask.runs.judge import judge_masks, judge_peaks, judge_predictions, judge_segmenter
-from tag2mask.runs.maker import mask_maker, with_found_tags
+from tag2mask.runs.mask_maker import mask_maker, with_found_tags
 from tag2mask.runs.run import Run
 
 Counts = dict[str, Any]  # facts about the result, for done.json

@@ -46,7 +46,7 @@ class Outlined(NamedTuple):
 def write_outlines(
     to: str, photos: Sequence[Photo], masks: Path, classes: Sequence[str], out: Path
 ) -> Path:
-    """Predicted masks, `masks`/NAME.png, to one of the forms `OUTLINES` in the folder `out`.
+    """Predicted masks, `masks`/NAME.png, to one of the forms `MASK_WRITERS` in the folder `out`.
 
     `classes`: what the numbers in the masks mean, background first. Photos without a mask are left
     out. Returns the file or folder that the tool opens. Raises DataError, as `check_new`.
@@ -57,13 +57,13 @@ def write_outlines(
     readers: Masks = {photo.name: partial(read_mask, files[photo.name]) for photo in with_mask}
     if missing := len(photos) - len(with_mask):
         log.warning(f"warning: {photos_text(missing)} left out of {out}: no mask NAME.png")
-    return OUTLINES[to](Table(tuple(classes[1:]), with_mask), readers, out)
+    return MASK_WRITERS[to](Table(tuple(classes[1:]), with_mask), readers, out)
 
 
 def check_new(to: str, out: Path, forms: Iterable[str] = ()) -> None:
-    """Raises DataError if `to` is none of the forms (without them: `OUTLINES`), or if something is
-    in the folder `out`."""
-    if to not in (forms := forms or OUTLINES):
+    """Raises DataError if `to` is none of the forms (without them: those of `MASK_WRITERS`), or if
+    something is in the folder `out`."""
+    if to not in (forms := forms or MASK_WRITERS):
         raise DataError(f'unknown form "{to}"; use one of {", ".join(forms)}')
     if to == "coco":
         rle_coder()
@@ -225,7 +225,7 @@ def _label_studio_results(photo: Outlined) -> Iterator[dict[str, Any]]:
         yield what | {"value": {"choices": list(photo.other_tags)}}
 
 
-OUTLINES: dict[str, Callable[[Table, Masks, Path], Path]] = {
+MASK_WRITERS: dict[str, Callable[[Table, Masks, Path], Path]] = {
     "coco": to_coco,
     "yolo": to_yolo,
     "labelme": to_labelme,

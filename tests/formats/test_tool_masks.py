@@ -13,7 +13,7 @@ from tag2mask.cli import main
 from tag2mask.config import Config
 from tag2mask.config_files import write_config
 from tag2mask.formats.convert import convert
-from tag2mask.formats.outlines import OUTLINES
+from tag2mask.formats.mask_writers import MASK_WRITERS
 from tag2mask.photos.masks import read_mask, write_class_names, write_mask
 from tag2mask.runs.run import Run
 
@@ -62,7 +62,7 @@ def exported(run: Run, to: str, folder) -> "tuple":
     return submit(there) if to == "label-studio" else there
 
 
-@pytest.mark.parametrize("to", [*OUTLINES, "masks"])
+@pytest.mark.parametrize("to", [*MASK_WRITERS, "masks"])
 def test_only_masks_that_were_corrected_come_into_the_run(run, tmp_path, to, capfd):
     there = exported(run, to, tmp_path)
     assert main(["correct", str(run.folder), "--from", str(there)]) == 0

@@ -14,7 +14,7 @@ from tag2mask.errors import DataError
 from tag2mask.files import read_json
 from tag2mask.formats import find_format, read_rows
 from tag2mask.formats.convert import drawings
-from tag2mask.formats.outlines import file_names
+from tag2mask.formats.mask_writers import file_names
 from tag2mask.formats.polygons import polygons
 from tag2mask.formats.rows import Row, Rows, Shape, photos_text, to_table
 from tag2mask.formats.shapes import draw
