@@ -71,23 +71,23 @@ class Kind(NamedTuple):
 class Photos(Sequence[Photo]):
     """Photos in little memory: a name and 16 bytes each. A `Photo` is made when it is asked for.
 
-    It is also shared by all processes that read photos. A list of objects is not: each process
-    gets its own copy in time, because Python writes into an object whenever it looks at it.
+    Processes that read photos share it after a fork. They do not share a list of objects: Python
+    writes into an object whenever it looks at it, so each process gets a copy in time.
     """
 
     ENTRY = np.dtype([("start", np.uint64), ("length", np.uint32), ("kind", np.uint32)])
 
     def __init__(self, photos: Iterable[Photo] = ()):
-        names, numbers = bytearray(), dict[Kind, int]()
+        names, numbers = bytearray(), dict[tuple[Any, ...], int]()
 
         def entry(photo: Photo) -> tuple[int, int, int]:
             start, (before, name, after) = len(names), photo.file.rpartition(photo.name)
             names.extend(photo.name.encode("utf-8", SURROGATES))
-            kind = Kind(photo.tags, photo.unknown, before, bool(name), after)
+            kind = photo.tags, photo.unknown, before, bool(name), after
             return start, len(names) - start, numbers.setdefault(kind, len(numbers))
 
         self._entries = np.fromiter(map(entry, photos), self.ENTRY)
-        self._names, self.kinds = bytes(names), tuple(numbers)
+        self._names, self.kinds = bytes(names), tuple(Kind(*kind) for kind in numbers)
 
     def __len__(self) -> int:
         return len(self._entries)
