@@ -61,9 +61,9 @@ class DataSettings(Settings):
     min_count: int = Field(1, ge=1)
     """Tags in fewer training photos than this do not count."""
     untagged: Literal["auto", "nothing", "leave_out"] = "auto"
-    """Photos without a tag. auto: those of which the data say that nothing is there (an empty cell,
-    a picture without objects) are photos of nothing, the others are left out; nothing: all are
-    photos of nothing; leave_out: all are left out. Validation photos always stay."""
+    """Photos without a tag. auto: it is a photo of nothing if the data say that nothing is there (an
+    empty cell, a picture without objects), else it is left out; nothing: all are photos of nothing;
+    leave_out: all are left out. Validation photos always stay."""
     workers: int = Field(-1, ge=-1)
     """Processes that read photos. -1: one for each core, at most 16; none on one or two cores."""
     pseudo_list: Path | None = None
@@ -238,8 +238,8 @@ class SegmenterSettings(Settings):
     steps: int = Field(800, ge=1)
     """Training steps of each round."""
     rounds: int = Field(1, ge=1)
-    """Self-training rounds. From the second on, the network learns from masks that the classifier
-    and the network of the round before make together of the training photos, given their tags."""
+    """Self-training rounds. From the second on, the network learns from new masks of the training
+    photos. The classifier and the network of the round before make them, given the tags."""
     lr: float = Field(2e-4, gt=0)
     """Learning rate of the backbone at the start; the layers on it have ten times this rate."""
     momentum: float = Field(0.9, ge=0, lt=1)
