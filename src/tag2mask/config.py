@@ -61,9 +61,9 @@ class DataSettings(Settings):
     min_count: int = Field(1, ge=1)
     """Tags in fewer training photos than this do not count."""
     untagged: Literal["auto", "nothing", "leave_out"] = "auto"
-    """Photos without a tag. auto: it is a photo of nothing if the data say that nothing is there (an
-    empty cell, a picture without objects), else it is left out; nothing: all are photos of nothing;
-    leave_out: all are left out. Validation photos always stay."""
+    """Photos without a tag. auto: it is a photo of nothing if the data say that nothing is there
+    (an empty cell, a picture without objects), else it is left out; nothing: all are photos of
+    nothing; leave_out: all are left out. Validation photos always stay."""
     workers: int = Field(-1, ge=-1)
     """Processes that read photos. -1: one for each core, at most 16; none on one or two cores."""
     pseudo_list: Path | None = None
