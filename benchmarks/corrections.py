@@ -26,7 +26,7 @@ from tag2mask.cli.arguments import parse_config
 from tag2mask.evaluate.confusion import evaluate_masks
 from tag2mask.evaluate.doubt import combined, difference, uncertainty
 from tag2mask.files import read_json, read_list, write_json
-from tag2mask.masks import read_maps
+from tag2mask.masks import read_score_maps
 from tag2mask.masks.mend import mend
 from tag2mask.photos.corrections import Stroke
 from tag2mask.photos.masks import Truth, read_mask
@@ -127,7 +127,7 @@ def most_doubtful(run: Run) -> list[Photo]:
     photos, folder = run.table.photos, run.files.result("masks")
     settings, numbers = run.config.segmenter, []
     for photo, prediction in predict_photos(run.segmenter, photos, settings):
-        mask, (_, maps) = read_mask(folder / f"{photo.name}.png"), read_maps(folder, photo)
+        mask, (_, maps) = read_mask(folder / f"{photo.name}.png"), read_score_maps(folder, photo)
         numbers.append((difference(mask, prediction.mask), uncertainty(maps.numpy())))
     order = np.argsort(-combined(np.array(numbers)), kind="stable")
     return [photos[i] for i in order]

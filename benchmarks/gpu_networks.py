@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tag2mask.classifier.losses import classifier_loss
 from tag2mask.classifier.net import PatchClassifier
-from tag2mask.classifier.train import classifier_loss
 from tag2mask.config import Config, CRFSettings
 from tag2mask.config_files import load_recipe
 from tag2mask.crf import CRFParams

@@ -99,9 +99,9 @@ def masks(bench: Any) -> None:
     def network(batch: int) -> Row:
         maker.settings = recipe.model_copy(update={"batch_size": batch})
         for chunk in itertools.islice(maker.batches(photos), 1):
-            maker.maps(chunk)
+            maker.score_maps(chunk)
         rate = photos_a_second(
-            len(photos), lambda: [maker.maps(chunk) for chunk in maker.batches(photos)]
+            len(photos), lambda: [maker.score_maps(chunk) for chunk in maker.batches(photos)]
         )
         return rate, "", None
 

@@ -216,7 +216,7 @@ def score_view(
     config = with_masks(config, changes | {"threshold": THRESHOLDS[0]} if chooses else changes)
     maker = mask_maker(run_of(config, table))
     overall = maker.measure(table.photos)
-    maps = dict(maker.all_maps(scored.photos))
+    maps = dict(maker.all_score_maps(scored.photos))
 
     def row(threshold: Any, crf: bool, part: Table) -> dict[str, Any]:
         update = {"threshold": threshold}

@@ -43,13 +43,13 @@ def parts(run: Run, half: int) -> list[str]:
 
     tags = ", ".join(run.table.classes[number] for number in sorted(small)) or "none"
     lines = rule(f"{run.folder.name}; small: {tags}", "mIoU", *names)
-    maps = dict(maker.all_maps(photos))
+    maps = dict(maker.all_score_maps(photos))
     lines.append(row("the rule", maps))
     if small:
         with patch.object(make, "narrow", lambda settings: settings):
             lines.append(row("without the short reach of the CRF", maps))
         maker.small, maker._measured = frozenset(), {}
-        maps = dict(maker.all_maps(photos))
+        maps = dict(maker.all_score_maps(photos))
         lines.append(row("without the rule", maps))
         maker.small = small
         lines.append(row("without the close scores", maps))

@@ -45,7 +45,7 @@ def columns(run: tag2mask.Run) -> list[list[Image.Image]]:
     photos = [Photo(tag, HERE / "photos" / f"{tag}.jpg", (tag,)) for tag in SHOWN]
     maker, classes = mask_maker(run), ["background", *run.table.tags]
     made = []
-    for photo, maps in maker.all_maps(Table(run.table.tags, tuple(photos)).photos):
+    for photo, maps in maker.all_score_maps(Table(run.table.tags, tuple(photos)).photos):
         (tag,), image = photo.tags, photo.open()
         scores = maker.scores(maps, maker.present(photo))
         heat = heatmap(image, relative(maps)[1].numpy())

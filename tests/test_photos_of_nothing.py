@@ -12,7 +12,7 @@ import tag2mask
 from tag2mask.config_files import merged
 from tag2mask.demo.scenes import make_scenes
 from tag2mask.formats.check import check
-from tag2mask.masks import read_maps
+from tag2mask.masks import read_score_maps
 from tag2mask.photos.masks import read_mask
 
 pytestmark = pytest.mark.usefixtures("few_steps")
@@ -130,7 +130,7 @@ def test_tags_that_nobody_looked_for(tmp_path):
     assert "8 photos with unknown tags" in log
     shown = 0
     for photo in unknown:
-        classes, _ = read_maps(run.folder / "masks", photo)
+        classes, _ = read_score_maps(run.folder / "masks", photo)
         tags = {run.table.classes[number] for number in classes} - {"background"}
         assert set(photo.tags) <= tags <= {*photo.tags, *photo.unknown}
         shown += len(tags) - len(photo.tags)

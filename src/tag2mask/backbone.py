@@ -127,11 +127,11 @@ class Backbone(nn.Module):
         return [p for part in parts for p in part.parameters()]
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """The last map of `maps`, and the class token."""
-        maps, class_token = self.maps(image)
+        """The last map of `feature_maps`, and the class token."""
+        maps, class_token = self.feature_maps(image)
         return maps[-1], class_token
 
-    def maps(self, image: Tensor) -> tuple[list[Tensor], Tensor]:
+    def feature_maps(self, image: Tensor) -> tuple[list[Tensor], Tensor]:
         """Photos (B, 3, H, W) to maps [(B, h_l, w_l, D_l)], deepest last, and class token (B, D).
 
         ViT: the tokens after one third, two thirds and all of its blocks. CNN: the stages at half
@@ -206,7 +206,7 @@ class Backbone(nn.Module):
         photo turned by 180 degrees it is on the opposite side, so the mean of both measurements has
         only the shift of the map. The trained weights are used, because they can compensate for the
         geometry of their layers, as those of TensorFlow's EfficientNets do. Rounded to half cells,
-        with `on_pixels` to 4 pixels: the steps in which `maps` can correct it.
+        with `on_pixels` to 4 pixels: the steps in which `feature_maps` can correct it.
         """
         self.eval()
         side = self.side(320)

@@ -38,7 +38,7 @@ def backbone(name):
 def pooled(net, images):
     """The maps as the affinity and the scores have them: on the grid of patches."""
     with torch.inference_mode():
-        maps = net.maps(images)[0]
+        maps = net.feature_maps(images)[0]
     return [F.adaptive_avg_pool2d(m.permute(0, 3, 1, 2).double(), SIDE // net.stride) for m in maps]
 
 

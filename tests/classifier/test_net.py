@@ -258,7 +258,7 @@ def test_parts_start_as_small_noise_and_without_clusters_there_is_no_cluster_tok
         net.classifier.weight.std().item() == pytest.approx(0.05, rel=0.1)
         and net.classifier.bias is None
     )
-    assert not any(mean.any() for mean in net.map_means)
+    assert not any(mean.any() for mean in net.feature_means)
     image, u = torch.rand(1, 3, 64, 64), torch.ones(1, 30)
     logits, refined = net(image, u)  # in training
     assert 0.4 < (refined == 0).float().mean() < 0.6, "dropout before the mixer"

@@ -14,9 +14,9 @@ import torch
 from tag2mask import loop
 from tag2mask.backbone import Backbone
 from tag2mask.classifier.hv_bilstm import HVBiLSTM
-from tag2mask.classifier.losses import pce
+from tag2mask.classifier.losses import classifier_loss, pce
 from tag2mask.classifier.net import PatchClassifier
-from tag2mask.classifier.train import classifier_loss, train_classifier
+from tag2mask.classifier.train import train_classifier
 from tag2mask.config import ClassifierSettings
 from tag2mask.config_files import load_recipe
 from tag2mask.photos.table import Photo, Table
@@ -252,7 +252,7 @@ def test_learning_rates_of_cpc(monkeypatch, tmp_path):
         ]
 
     monkeypatch.setattr(loop, "fit", fit)
-    monkeypatch.setattr(PatchClassifier, "measure_maps", lambda self, images: None)
+    monkeypatch.setattr(PatchClassifier, "measure_feature_means", lambda self, images: None)
     settings = load_recipe("cpc").classifier.model_copy(update={**SMALL, "image_size": 32})
     table = Table(
         ("cat",), tuple(Photo(str(i), tmp_path / f"{i}.jpg", ("cat",)) for i in range(40))

@@ -9,8 +9,9 @@ import torch
 from PIL import Image
 
 from tag2mask import loop
+from tag2mask.classifier.losses import classifier_loss
 from tag2mask.classifier.net import PatchClassifier
-from tag2mask.classifier.train import TaggedPhotos, classifier_loss, train_classifier
+from tag2mask.classifier.train import TaggedPhotos, train_classifier
 from tag2mask.config import ClassifierSettings
 from tag2mask.config_files import load_recipe
 from tag2mask.errors import ConfigError
@@ -335,5 +336,5 @@ def test_the_maps_are_centered_without_photos_of_nothing(halves, tmp_path):
         train_classifier(table, torch.zeros(len(table), 0), settings, tmp_path / str(i), 0, 0)
         for i, table in enumerate(tables)
     ]
-    first, second = (torch.cat(net.map_means) for net in means)
+    first, second = (torch.cat(net.feature_means) for net in means)
     assert torch.allclose(first, second, rtol=1e-4)

@@ -52,12 +52,12 @@ def test_the_classifier_centers_its_maps(backbone, tmp_path):
         ClassifierSettings(backbone=backbone, weights="none", token_width=8), 4, 3
     ).eval()
     photos = torch.rand(3, 3, 64, 96)
-    net.measure_maps(photos)
-    maps, _ = net.backbone.maps(photos)
-    for mean, features in zip(net.map_means, maps, strict=True):
+    net.measure_feature_means(photos)
+    maps, _ = net.backbone.feature_maps(photos)
+    for mean, features in zip(net.feature_means, maps, strict=True):
         assert torch.allclose(mean, features.mean((0, 1, 2)), atol=1e-4)
     scores, centered = net.scores(photos, torch.ones(3, 3))
-    for mean, features, rest in zip(net.map_means, maps, centered, strict=True):
+    for mean, features, rest in zip(net.feature_means, maps, centered, strict=True):
         assert torch.equal(rest, features - mean)
     save_classifier(net, tmp_path / "m.safetensors", ("a", "b", "c"), 3)
     again = load_classifier(tmp_path / "m.safetensors").scores(photos, torch.ones(3, 3))

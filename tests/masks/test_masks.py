@@ -10,7 +10,7 @@ from tag2mask.clusters import Clusters
 from tag2mask.config import ClassifierSettings, CRFSettings, MaskSettings
 from tag2mask.config_files import make_config
 from tag2mask.demo.scenes import make_scene
-from tag2mask.masks import MaskMaker, make_masks, read_maps
+from tag2mask.masks import MaskMaker, make_masks, read_score_maps
 from tag2mask.masks.affinity import affinity, spread
 from tag2mask.masks.scores import mean_scores, otsu, tag_scores, to_pixels
 from tag2mask.photos.masks import read_mask
@@ -171,12 +171,14 @@ def test_masks_have_the_photos_size_and_only_given_tags(photos, tmp_path):
     )  # blue is not among the tags: background
     with np.load(tmp_path / "out" / "two.npz", allow_pickle=False) as saved:
         assert saved["scores"].shape == (2, 2, 2) and saved["classes"].tolist() == [0, 2]
-    (stored,) = maker.maps(photos.photos[1:])
-    classes, maps = read_maps(tmp_path / "out", photos.photos[1])
+    (stored,) = maker.score_maps(photos.photos[1:])
+    classes, maps = read_score_maps(tmp_path / "out", photos.photos[1])
     assert classes == [0, 2] and torch.allclose(maps, stored, atol=1e-3)
     plain = MaskMaker(colors, int, photos.tags, PLAIN.model_copy(update={"scores": "softmax"}))
     assert set(
-        np.unique(plain.mask(photos.photos[0], plain.scores(plain.maps(photos.photos[:1])[0])))
+        np.unique(
+            plain.mask(photos.photos[0], plain.scores(plain.score_maps(photos.photos[:1])[0]))
+        )
     ) == {1, 2}
 
 
@@ -234,7 +236,7 @@ def test_a_mask_is_the_argmax_of_z_interpolated_to_the_photo(backbone, tmp_path)
         PLAIN.model_copy(update={"image_size": 130, "scores": "softmax"}),
     )
     photo = Photo("a", tmp_path / "a.png", ("cat",))
-    mask = maker.mask(photo, maker.scores(maker.maps([photo])[0]))
+    mask = maker.mask(photo, maker.scores(maker.score_maps([photo])[0]))
     square = (
         np.asarray(scene.resize((128, 128), Image.Resampling.BILINEAR), np.float32).transpose(
             2, 0, 1
@@ -288,8 +290,8 @@ def test_measured_photos_are_not_scored_again(photos, tmp_path, monkeypatch):
     make_masks(photos, maker, tmp_path / "out", 1)
     assert asked == [1, 1]
     for photo in photos.photos:
-        (maps,) = maker.maps([photo])
-        assert torch.allclose(read_maps(tmp_path / "out", photo)[1], maps, atol=1e-3)
+        (maps,) = maker.score_maps([photo])
+        assert torch.allclose(read_score_maps(tmp_path / "out", photo)[1], maps, atol=1e-3)
 
 
 def test_classifier_and_segmenter_count_alike(photos):
@@ -307,7 +309,7 @@ def test_classifier_and_segmenter_count_alike(photos):
     maker = MaskMaker(halves, int, photos.tags, PLAIN.model_copy(update={"threshold": 0.5}))
     # mean of 1, 0 / 1, 0 and of 0.1, 0.05 / 0.2, 0 over their largest, 0.2
     red = np.array([[0.75, 0.125], [1.0, 0.0]]) / 0.5
-    scores = maker.with_segmenter(maker.present(photo), maker.maps([photo])[0], probs)
+    scores = maker.with_segmenter(maker.present(photo), maker.score_maps([photo])[0], probs)
     assert np.allclose(scores[2], red / (1 + red)) and np.allclose(scores[0], 1 / (1 + red))
     assert not scores[1].any()  # blue is no tag
 
@@ -355,7 +357,7 @@ def test_the_stage_asks_the_classifier_with_each_photos_clusters(photos, tmp_pat
     torch.manual_seed(0)
     net = PatchClassifier(job.config.classifier, 3, 2).eval()
     torch.nn.init.normal_(net.cluster_embedding)  # opinions that differ from cluster to cluster
-    net.measure_maps(torch.rand(2, 3, 64, 64))
+    net.measure_feature_means(torch.rand(2, 3, 64, 64))
     save_classifier(net, tmp_path / "run" / "classifier" / "model.safetensors", photos.tags, 2)
     Clusters.from_mapping({"cold": ["blue"], "warm": ["red"]}).save(
         tmp_path / "run" / "clusters" / "clusters.json"
@@ -364,7 +366,7 @@ def test_the_stage_asks_the_classifier_with_each_photos_clusters(photos, tmp_pat
     with torch.inference_mode():
         scores, maps = net.scores(pictures, torch.tensor([[0.0, 1.0], [1.0, 1.0]]), logits=True)
         scores = spread(scores, affinity(maps, (4, 4))) if affine else scores
-    first, second = mask_maker(job).maps(job.table.photos)
+    first, second = mask_maker(job).score_maps(job.table.photos)
     torch.testing.assert_close(first, scores[0, [0, 2]])
     torch.testing.assert_close(second, scores[1])
 
@@ -390,7 +392,7 @@ def test_a_photo_of_nothing_is_background_and_nobody_scores_it(photos, tmp_path,
         mask = read_mask(out / "good" / "nothing.png")
         assert mask.shape == (30, 12) and not mask.any(), "as tall as the upright photo"
         for photo in (nothing, table.photos[-1]):
-            classes, maps = read_maps(out, photo)
+            classes, maps = read_score_maps(out, photo)
             assert classes == [0] and maps.shape == (1, 1, 1)
     assert asked == [1, 1, 1, 1], "each of the two others once"
 
@@ -410,5 +412,9 @@ def test_unknown_tags_that_were_found_are_in_the_mask(photos, tmp_path):
     assert maker.measure([both]) == expected
     make_masks(Table(photos.tags, (both,)), maker, tmp_path / "out", 1)
     mask = read_mask(tmp_path / "out" / "a" / "one.png")
-    assert set(np.unique(mask)) >= {1, 2} and read_maps(tmp_path / "out", both)[0] == [0, 1, 2]
+    assert set(np.unique(mask)) >= {1, 2} and read_score_maps(tmp_path / "out", both)[0] == [
+        0,
+        1,
+        2,
+    ]
     assert asked == [[[0.0, 1.0]]] * 2

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 from tag2mask.classifier import PatchClassifier
 from tag2mask.config import ClassifierSettings, CRFSettings, MaskSettings
 from tag2mask.crf.params import narrow
-from tag2mask.masks import MaskMaker, make_masks, read_maps
+from tag2mask.masks import MaskMaker, make_masks, read_score_maps
 from tag2mask.masks.small import covered, small_tags, with_close
 from tag2mask.photos.masks import read_mask
 from tag2mask.photos.table import Photo, Table
@@ -159,7 +159,7 @@ def test_a_dot_among_large_things_gets_a_mask_of_its_size(scenes, tmp_path):
                 for m in (masks[photo.name], before[photo.name])
             ]
             assert ious[0] > 0.5 > 0.2 > ious[1], photo.name
-            classes, maps = read_maps(tmp_path / "small", photo)
+            classes, maps = read_score_maps(tmp_path / "small", photo)
             assert classes[1] == 1 and maps.shape[1:] == (SIDE // 8, SIDE // 8)
         else:
             assert np.array_equal(masks[photo.name], before[photo.name]), "large things as before"

@@ -59,7 +59,7 @@ def test_every_map_lies_where_it_says(fpn, name):
     changed[..., 128:192, 128:192] = photos.roll(1, 0)[..., 128:192, 128:192]
     with torch.inference_mode():
         pairs = [
-            backbone.maps(torch.cat(both))[0]
+            backbone.feature_maps(torch.cat(both))[0]
             for both in ((photos, changed), (photos.flip(-1, -2), changed.flip(-1, -2)))
         ]
     assert [m.shape[1] for m in pairs[0]] == [80, 40, 20, 10, 10][: 5 if "lite" in name else 4]

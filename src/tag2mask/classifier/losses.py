@@ -1,14 +1,19 @@
-"""Top-k pooling and the losses of the patch classifier, each a pure function.
+"""Top-k pooling, the losses of the patch classifier, each a pure function, and their sum.
 
 B images, N patches, C classes (background 0), D width. Labels are 1 for a class that is present, 0
 for one that is absent, and NaN for an unknown one, which no loss counts.
 """
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+
+from tag2mask.classifier.net import patch_scores
+from tag2mask.classifier.views import second_view
+from tag2mask.config import ClassifierSettings
 
 PAPER_PATCHES = 24 * 24  # the grid for which the papers give k
 SHORTEST = 1e-3  # shorter vectors have no reliable direction; an HV-BiLSTM's are about 1 long
@@ -126,3 +131,39 @@ def equivariance(scores: Tensor, target: Tensor) -> Tensor:
     The target is that of `possible_scores` and has no gradient.
     """
     return -(target * scores.float().clamp(min=1e-6).log()).sum(-1).mean()
+
+
+def classifier_loss(
+    net: nn.Module, batch: tuple[Tensor, Tensor, Tensor], settings: ClassifierSettings
+) -> dict[str, Tensor]:
+    """The total loss (CPC eq. 8) and its parts, from photos (B, 3, S, S), labels (B, num_tags) and
+    cluster vectors (B, L). Labels are those of `Table.labels`."""
+    images, tags, u = batch
+    labels = torch.cat([torch.ones_like(tags[:, :1]), tags], 1)  # background is in every photo
+    if settings.cluster_dropout:
+        u = u * (torch.rand(len(u), 1, device=u.device) >= settings.cluster_dropout)
+    logits, features = net(images, u)  # (B, h, w, C), (B, h, w, D)
+    scores = patch_scores(logits)
+    flat = scores.flatten(1, 2)
+    parts: dict[str, Tensor] = {}
+    if settings.tag_loss != "mean":
+        k = pooled_patches(settings.top_k, flat.shape[1])
+        parts["mce"] = mce(*top_k_pool(logits.flatten(1, 2), k), labels)
+    if settings.tag_loss != "top_k":
+        parts["mean_logit"] = mean_logit_bce(logits.flatten(1, 2), labels)
+    total = sum(parts.values(), torch.zeros((), device=logits.device))
+    if settings.pce_weight:
+        parts["pce"] = pce(features.flatten(1, 2), flat, labels, settings.pce_threshold)
+        total = total + settings.pce_weight * parts["pce"]
+    if settings.equivariance_weight:
+        views, targets = second_view(images, possible_scores(scores, labels))
+        # A tile shows four photos, so it has the clusters of all four.
+        four = torch.arange(len(views) * 4, device=u.device) % len(u)
+        tiled = u[four].view(len(views), 4, -1).amax(1)
+        parts["equivariance"] = equivariance(patch_scores(net(views, tiled)[0]), targets.detach())
+        total = total + settings.equivariance_weight * parts["equivariance"]
+    if settings.classifier_l2:
+        unwrapped: Any = getattr(net, "module", net)  # DDP wraps the network
+        parts["l2"] = unwrapped.classifier.weight.square().sum()
+        total = total + settings.classifier_l2 * parts["l2"]
+    return {"loss": total, **parts}

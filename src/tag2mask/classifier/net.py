@@ -65,35 +65,39 @@ class PatchClassifier(nn.Module):
         return u @ self.cluster_embedding
 
     @property
-    def map_means(self) -> list[Tensor]:
-        """Means of the backbone's maps over training photos, set by `measure_maps`: (D_l,) each."""
+    def feature_means(self) -> list[Tensor]:
+        """Means of the backbone's maps over training photos, (D_l,) each; `measure_feature_means`
+        sets them."""
         return [self.get_buffer(f"map_mean_{depth}") for depth in range(len(self.backbone.dims))]
 
     @torch.inference_mode()
-    def measure_maps(self, images: Iterable[Tensor]) -> None:
-        """Compute `map_means` from photos, (3, H, W) each."""
+    def measure_feature_means(self, images: Iterable[Tensor]) -> None:
+        """Compute `feature_means` from photos, (3, H, W) each."""
         means = [
-            [features.float().mean((0, 1, 2)) for features in self.backbone.maps(image[None])[0]]
+            [
+                features.float().mean((0, 1, 2))
+                for features in self.backbone.feature_maps(image[None])[0]
+            ]
             for image in images
         ]
-        for buffer, values in zip(self.map_means, zip(*means, strict=True), strict=True):
+        for buffer, values in zip(self.feature_means, zip(*means, strict=True), strict=True):
             buffer.copy_(torch.stack(values).mean(0))
 
     def scores(
         self, image: Tensor, u: Tensor, *, logits: bool = False
     ) -> tuple[Tensor, list[Tensor]]:
         """Photos (B, 3, H, W) and cluster vectors (B, L) to patch scores Z (B, C, h, w), summing to
-        1 over classes, and the backbone's maps [(B, h_l, w_l, D_l)], centered by `map_means`.
+        1 over classes, and the backbone's maps [(B, h_l, w_l, D_l)], centered by `feature_means`.
 
         `logits`: instead of Z, return the positive logits of the tags, with 0 for background.
         """
-        maps, class_token = self.backbone.maps(image)
+        maps, class_token = self.backbone.feature_maps(image)
         patch_logits = self._classify(maps[-1], class_token, u)[0]
         z = patch_logits.float().relu() if logits else patch_scores(patch_logits)
         z = z.permute(0, 3, 1, 2)
         if logits:
             z[:, 0] = 0
-        return z, [m.float() - mean for m, mean in zip(maps, self.map_means, strict=True)]
+        return z, [m.float() - mean for m, mean in zip(maps, self.feature_means, strict=True)]
 
     @torch.inference_mode(False)
     def close_scores(self, image: Tensor, u: Tensor, tags: Tensor) -> Tensor:

@@ -3,23 +3,13 @@
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from tag2mask import loop
-from tag2mask.classifier.losses import (
-    equivariance,
-    mce,
-    mean_logit_bce,
-    pce,
-    pooled_patches,
-    possible_scores,
-    top_k_pool,
-)
-from tag2mask.classifier.net import PatchClassifier, patch_scores
-from tag2mask.classifier.views import second_view
+from tag2mask.classifier.losses import classifier_loss
+from tag2mask.classifier.net import PatchClassifier
 from tag2mask.config import ClassifierSettings
 from tag2mask.errors import ConfigError
 from tag2mask.photos.table import Table
@@ -98,7 +88,7 @@ def train_classifier(
     photos = table.not_nothing  # photos of nothing have no score maps to spread
     some = photos[:: max(1, len(photos) // MEASURED)]
     images = parallel_map(lambda photo: to_square(photo.open(at_least=side), side), some, cores())
-    trained.measure_maps(image.to(device) for image in images)
+    trained.measure_feature_means(image.to(device) for image in images)
     return trained
 
 
@@ -135,39 +125,3 @@ def _phases(
     rest = loop.Phase(total, lambda: adam(last, settings.lr, settings.head_lr_factor), decay)
     phases = [phase for phase, start in ((frozen_phase, 0), (rest, frozen)) if phase.end > start]
     return [replace(phases[-1], end=total - skipped)] if continued else phases
-
-
-def classifier_loss(
-    net: nn.Module, batch: tuple[Tensor, Tensor, Tensor], settings: ClassifierSettings
-) -> dict[str, Tensor]:
-    """The total loss (CPC eq. 8) and its parts, from photos (B, 3, S, S), labels (B, num_tags) and
-    cluster vectors (B, L). Labels are those of `Table.labels`."""
-    images, tags, u = batch
-    labels = torch.cat([torch.ones_like(tags[:, :1]), tags], 1)  # background is in every photo
-    if settings.cluster_dropout:
-        u = u * (torch.rand(len(u), 1, device=u.device) >= settings.cluster_dropout)
-    logits, features = net(images, u)  # (B, h, w, C), (B, h, w, D)
-    scores = patch_scores(logits)
-    flat = scores.flatten(1, 2)
-    parts: dict[str, Tensor] = {}
-    if settings.tag_loss != "mean":
-        k = pooled_patches(settings.top_k, flat.shape[1])
-        parts["mce"] = mce(*top_k_pool(logits.flatten(1, 2), k), labels)
-    if settings.tag_loss != "top_k":
-        parts["mean_logit"] = mean_logit_bce(logits.flatten(1, 2), labels)
-    total = sum(parts.values(), torch.zeros((), device=logits.device))
-    if settings.pce_weight:
-        parts["pce"] = pce(features.flatten(1, 2), flat, labels, settings.pce_threshold)
-        total = total + settings.pce_weight * parts["pce"]
-    if settings.equivariance_weight:
-        views, targets = second_view(images, possible_scores(scores, labels))
-        # A tile shows four photos, so it has the clusters of all four.
-        four = torch.arange(len(views) * 4, device=u.device) % len(u)
-        tiled = u[four].view(len(views), 4, -1).amax(1)
-        parts["equivariance"] = equivariance(patch_scores(net(views, tiled)[0]), targets.detach())
-        total = total + settings.equivariance_weight * parts["equivariance"]
-    if settings.classifier_l2:
-        unwrapped: Any = getattr(net, "module", net)  # DDP wraps the network
-        parts["l2"] = unwrapped.classifier.weight.square().sum()
-        total = total + settings.classifier_l2 * parts["l2"]
-    return {"loss": total, **parts}

@@ -1,5 +1,5 @@
 """Patch scores to pseudo masks."""
 
-from tag2mask.masks.make import MaskMaker, make_masks, read_maps, write_nothing
+from tag2mask.masks.make import MaskMaker, make_masks, read_score_maps, write_nothing
 
-__all__ = ["MaskMaker", "make_masks", "read_maps", "write_nothing"]
+__all__ = ["MaskMaker", "make_masks", "read_score_maps", "write_nothing"]

@@ -81,7 +81,9 @@ class MaskMaker:
         if self.settings.scores != "logits" or self.settings.threshold != "otsu" or not photos:
             return None
         some = photos[:: math.ceil(len(photos) / MEASURED)]
-        self._measured = dict(track(self.all_maps(some), "background threshold", total=len(some)))
+        self._measured = dict(
+            track(self.all_score_maps(some), "background threshold", total=len(some))
+        )
         values = [
             relative(maps[self._large(photo)]).flatten() for photo, maps in self._measured.items()
         ]
@@ -126,11 +128,11 @@ class MaskMaker:
         for i in range(0, len(photos), self.settings.batch_size):
             yield photos[i : i + self.settings.batch_size]
 
-    def all_maps(self, photos: Sequence[Photo]) -> Iterator[tuple[Photo, Tensor]]:
-        """Each photo with its score maps (`maps`)."""
+    def all_score_maps(self, photos: Sequence[Photo]) -> Iterator[tuple[Photo, Tensor]]:
+        """Each photo with its score maps (`score_maps`)."""
         yield from ((photo, self._measured[photo]) for photo in photos if photo in self._measured)
         batches = self.batches([photo for photo in photos if photo not in self._measured])
-        for batch, maps in self._side_by_side(self.read, self.maps, batches):
+        for batch, maps in self._side_by_side(self.read, self.score_maps, batches):
             yield from zip(batch, maps, strict=True)
 
     def _side_by_side(
@@ -155,7 +157,9 @@ class MaskMaker:
             for side in map(self.grid, sizes)
         ]
 
-    def maps(self, photos: Sequence[Photo], images: list[Tensor] | None = None) -> list[Tensor]:
+    def score_maps(
+        self, photos: Sequence[Photo], images: list[Tensor] | None = None
+    ) -> list[Tensor]:
         """Each photo's score maps, of background and its tags: (len(present), h, w) each.
 
         images: what `read` returned for these photos, if they have been read.
@@ -237,7 +241,7 @@ def make_masks(table: Table, maker: MaskMaker, folder: Path, workers: int) -> in
             write_mask(folder / f"{photo.name}.png", maker.mask(photo, scores))
 
     progress = track(todo, "pseudo masks", total=len(table), done=len(table) - len(todo))
-    work = chain(maker.all_maps(scored), nothing)
+    work = chain(maker.all_score_maps(scored), nothing)
     for _ in parallel_map(finish, work, workers, 4 * workers):
         next(progress)
     next(progress, None)
@@ -250,7 +254,7 @@ def write_nothing(folder: Path, photo: Photo) -> None:
     write_mask(folder / f"{photo.name}.png", np.full((height, width), BACKGROUND, np.uint8))
 
 
-def read_maps(folder: Path, photo: Photo) -> tuple[list[int], Tensor]:
+def read_score_maps(folder: Path, photo: Photo) -> tuple[list[int], Tensor]:
     """What `make_masks` stored for a photo: class numbers (K) and score maps (K, h, w) float32."""
     with np.load(folder / f"{photo.name}.npz", allow_pickle=False) as stored:
         return stored["classes"].tolist(), torch.from_numpy(stored["scores"].astype(np.float32))

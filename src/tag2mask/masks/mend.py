@@ -20,7 +20,7 @@ from tag2mask.crf import dense_crf
 from tag2mask.crf.params import narrow
 from tag2mask.errors import RunError
 from tag2mask.files import read_json
-from tag2mask.masks.make import read_maps
+from tag2mask.masks.make import read_score_maps
 from tag2mask.masks.scores import tag_scores, to_pixels
 from tag2mask.photos.correction_log import Stroke
 from tag2mask.photos.images import image_size
@@ -90,7 +90,7 @@ def _stored(
     classes when they were stored. Raises RunError."""
     if not (folder / f"{photo.name}.npz").exists():
         raise RunError(f"{folder} has no score maps of {photo.name}; run `tag2mask masks` first")
-    maps = zip(*read_maps(folder, photo), strict=True)
+    maps = zip(*read_score_maps(folder, photo), strict=True)
     return {classes.index(names[n]): scores for n, scores in maps if names[n] in classes}
 
 

@@ -28,11 +28,11 @@ Finds = dict[str, Any]  # the entry "finds" of metrics.json
 def judge_masks(run: Run, folder: Path, small: Sequence[str]) -> Finds | None:
     """Pseudo masks of all training photos in `folder` to their finds, logged with warnings; None if
     no photo has a tag. `small`: the tags whose things are small."""
-    from tag2mask.masks import read_maps
+    from tag2mask.masks import read_score_maps
 
     # Masks of photos of nothing are empty by their making.
     tagged = replace(run.table, photos=run.table.not_nothing)
-    finds = count_finds(tagged, folder, partial(read_maps, folder))
+    finds = count_finds(tagged, folder, partial(read_score_maps, folder))
     if finds:
         finds["doubts"] = mask_doubts(finds, run.config, small)
         empty = "{empty} of {photos} are all background".format(**finds["tagged"])
@@ -75,9 +75,9 @@ def judge_peaks(
     It tells a classifier that knows the place from masks that show the extent: for a small thing,
     the place is what counts.
     """
-    from tag2mask.masks import read_maps
+    from tag2mask.masks import read_score_maps
 
-    maps = partial(read_maps, run.files.need("masks"))
+    maps = partial(read_score_maps, run.files.need("masks"))
     if peaks := count_peaks(photos, run.table.classes, maps, truth):
         log.info(f"pseudo masks: {peaks_text(peaks)}")
     return peaks

@@ -149,7 +149,7 @@ def segmenter(run: Run, folder: Path) -> Counts:
 
     A training that continues has the last round alone.
     """
-    from tag2mask.masks import read_maps, write_nothing
+    from tag2mask.masks import read_score_maps, write_nothing
     from tag2mask.segmenter.heads import load_segmenter, save_segmenter
     from tag2mask.segmenter.train import train_segmenter
 
@@ -157,7 +157,7 @@ def segmenter(run: Run, folder: Path) -> Counts:
     first, maker = run.files.result("masks"), mask_maker(run)
 
     def with_tags(photo: Photo, probs: np.ndarray) -> np.ndarray:
-        return maker.with_segmenter(*read_maps(first, photo), probs)
+        return maker.with_segmenter(*read_score_maps(first, photo), probs)
 
     def make_masks(model: Path, masks: Path) -> Path:
         for index in run.table.nothing[rank() :: ranks()]:
@@ -293,7 +293,7 @@ def shown_scores(run: Run) -> Callable[[Photo], np.ndarray | None]:
     With masks.scores = logits, which have no upper limit, the score map of each tag is divided by
     its maximum in the photo.
     """
-    from tag2mask.masks import read_maps
+    from tag2mask.masks import read_score_maps
     from tag2mask.masks.scores import relative
 
     folder = run.files.result("masks")
@@ -301,7 +301,7 @@ def shown_scores(run: Run) -> Callable[[Photo], np.ndarray | None]:
     def read(photo: Photo) -> np.ndarray | None:
         if not (folder / f"{photo.name}.npz").exists():
             return None
-        present, maps = read_maps(folder, photo)
+        present, maps = read_score_maps(folder, photo)
         scores = np.zeros((run.table.num_classes, *maps.shape[1:]), np.float32)
         is_logits = run.config.masks.scores == "logits"
         scores[present] = relative(maps) if is_logits else maps

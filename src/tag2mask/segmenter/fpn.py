@@ -62,7 +62,7 @@ class FPN(Segmenter):
             norm.requires_grad_(False)
 
     def forward(self, image: Tensor) -> Tensor:
-        maps = [features.permute(0, 3, 1, 2) for features in self.backbone.maps(image)[0]]
+        maps = [features.permute(0, 3, 1, 2) for features in self.backbone.feature_maps(image)[0]]
         levels = zip(maps, self.lateral, self.smooth, strict=True)
         total = smoothed = image.new_zeros(())  # nothing lies below the deepest level
         for features, lateral, smooth in reversed(list(levels)):

@@ -225,22 +225,22 @@ class Gallery:
     def scores(self, shown: Shown) -> "tuple[Photo, Tensor] | None":
         """A training photo, its tags being the classes with a score map, and these score maps
         (K, h, w), which sum to 1; None if there are none yet."""
-        from tag2mask.masks import read_maps
+        from tag2mask.masks import read_score_maps
 
         if not (folder := self.score_folder(shown)):
             return None
-        numbers, score_maps = read_maps(folder, shown.photo)
+        numbers, score_maps = read_score_maps(folder, shown.photo)
         tags = tuple(self.classes[number] for number in numbers if number)
         return replace(shown.photo, tags=tags, unknown=()), self.maker.scores(score_maps)
 
     def heat(self, shown: Shown, number: int) -> np.ndarray | None:
         """The score map of a class, (h, w) in 0-1, as the report shows it; None without one."""
-        from tag2mask.masks import read_maps
+        from tag2mask.masks import read_score_maps
         from tag2mask.masks.scores import relative
 
         if not (folder := self.score_folder(shown)):
             return None
-        numbers, score_maps = read_maps(folder, shown.photo)
+        numbers, score_maps = read_score_maps(folder, shown.photo)
         if number not in numbers:
             return None
         if self.run.config.masks.scores == "logits":
