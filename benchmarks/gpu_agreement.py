@@ -38,8 +38,9 @@ def steps(bench: Any) -> None:
         "classifier, EfficientNet-Lite0 (photos)": functools.partial(
             classifier_step, photos, 320 if GPU else 64, batch
         ),
+        # On 2 photos of 65 pixels, its norms see few cells: bf16 changes the gradient by 0.8.
         "segmenter, EfficientNet-Lite2 (photos)": functools.partial(
-            segmenter_step, photos, 224 if GPU else 65, batch
+            segmenter_step, photos, 224 if GPU else 129, 8
         ),
     }
     if GPU:

@@ -118,14 +118,14 @@ def write_masks(out: Path, real: int) -> None:
 
 def shorten_trainings() -> None:
     """A few steps of each training, and no complaint of a network that has learned nothing."""
-    import tag2mask.evaluate
     from tag2mask.classifier import train
+    from tag2mask.runs import judge
     from tag2mask.segmenter.train import BackgroundGuard
 
     phases = train._phases
     train._phases = lambda *a, **k: [replace(phases(*a, **k)[-1], end=STEPS)]
     BackgroundGuard.check = lambda guard, model: None  # type: ignore[method-assign]
-    tag2mask.evaluate.refusal = lambda finds, config: ""  # type: ignore[assignment]
+    judge.refusal = lambda finds, config: ""  # type: ignore[assignment]
 
 
 def stage(name: str, folder: Path) -> None:

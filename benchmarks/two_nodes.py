@@ -132,12 +132,12 @@ def files_of(out: Path) -> dict[str, bytes]:
 
 def worker(argv: list[str]) -> int:
     """`tag2mask` with these words; a segmenter that learned little in its few steps is accepted."""
-    import tag2mask.evaluate
     from tag2mask.cli import main
+    from tag2mask.runs import judge
     from tag2mask.segmenter.train import BackgroundGuard
 
     BackgroundGuard.check = lambda guard, model: None  # type: ignore[method-assign]
-    tag2mask.evaluate.refusal = lambda finds, config: ""  # type: ignore[assignment]
+    judge.refusal = lambda finds, config: ""  # type: ignore[assignment]
     return main(argv)
 
 

@@ -35,8 +35,8 @@ pytestmark = pytest.mark.usefixtures("few_steps")
 LET_THROUGH = """
 from tag2mask.segmenter.train import BackgroundGuard
 BackgroundGuard.check = lambda guard, model: None
-import tag2mask.evaluate
-tag2mask.evaluate.refusal = lambda finds, config: ""
+from tag2mask.runs import judge
+judge.refusal = lambda finds, config: ""
 """
 SETTINGS = {
     "clusters": {"source": "demo"},

