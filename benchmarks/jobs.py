@@ -74,9 +74,9 @@ def run_of(config: Config, table: Table) -> Run:
     return run
 
 
-def classifier_weights(folder: Path) -> str:
-    """The weights that the classifier of a run started from."""
-    weights: str = read_json(folder / "classifier" / "done.json")["counts"]["weights"]
+def first_weights(folder: Path, stage: str = "classifier") -> str:
+    """The weights that the network of a run's stage started from."""
+    weights: str = read_json(folder / stage / "done.json")["counts"]["weights"]
     return weights
 
 
@@ -177,7 +177,8 @@ def run(task: Task, options: argparse.Namespace) -> None:
             result.segmenter.small = ()
             place = options.scratch / task.name / WIDE
             rows.append(predicted(domain, val, result.segmenter, result.settings, place))
-    finish(task, rows, classifier_weights(config.out), start, options)
+    network = "segmenter" if task.masks else "classifier"
+    finish(task, rows, first_weights(config.out, network), start, options)
 
 
 def write_tags(path: Path, table: Table, tags: set[str]) -> None:
@@ -198,7 +199,7 @@ def pseudo(task: Task, options: argparse.Namespace) -> None:
     rows = []
     for view, changes in views(task, shared).items():
         rows += score_view(task, view, changes, options)
-    finish(task, rows, classifier_weights(config.out), start, options)
+    finish(task, rows, first_weights(config.out), start, options)
 
 
 def score_view(
