@@ -1,5 +1,6 @@
 """README's figures are cells of benchmarks/results.md; its tables agree with results/*.json."""
 
+import json
 import re
 from pathlib import Path
 
@@ -95,3 +96,17 @@ def test_every_table_stands_between_markers(tables):
     commands = {name: command for name, command, _ in TABLE.findall(PAGE)}
     for name, (command, _) in tables.TABLES.items():
         assert commands[name] == command, name
+
+
+def test_a_finished_demo_becomes_a_row(tables, tmp_path, monkeypatch):
+    """What its metrics also hold, such as the tags that were found, is no row."""
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    (tmp_path / "demo/evaluate").mkdir(parents=True)
+    about = {"split": "val", "labels": "none", "crf": True, "images": 4, "mean_over": ["a"]}
+    row = {**about, "weights": "w", "seed": 5, "miou": 0.5, "iou": {"a": 0.5, "b": None}}
+    metrics = {"pseudo": row, "segmenter": {**row, "miou": 0.25}, "finds": {"tags": {}}}
+    (tmp_path / "demo/evaluate/metrics.json").write_text(json.dumps(metrics))
+    (tmp_path / "demo/evaluate/done.json").write_text('{"versions": {}}')
+    tables.take(tmp_path / "demo")
+    result = json.loads((tmp_path / "demo-5.json").read_text())
+    assert [row["miou"] for row in result["rows"]] == [0.5, 0.25]
