@@ -30,6 +30,10 @@ class Backbone(nn.Module):
     them. `shifts` [cells of each map] are the distances; None: they are measured. To correct them,
     the photo is padded and the maps are cropped. Raises ConfigError for a model that cannot do
     this.
+
+    `top`: an EfficientNet gives one more map, deeper than all others: the output of its last
+    convolution, from which ImageNet's classes are read. timm's maps leave it out. `shifts` of fewer
+    maps are those of a network without it.
     """
 
     net: Any

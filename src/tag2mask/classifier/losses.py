@@ -1,4 +1,4 @@
-"""Top-k pooling, the losses of the patch classifier, each a pure function, and their sum.
+"""Top-k pooling and the losses of the patch classifier, as pure functions; at the end their sum.
 
 B images, N patches, C classes (background 0), D width. Labels are 1 for a class that is present, 0
 for one that is absent, and NaN for an unknown one, which no loss counts.
