@@ -155,6 +155,37 @@ def test_what_a_person_does(page, own, run_again):
     line = json.loads(log.read_text().splitlines()[-1])
     assert (line["photo"], line["tag"], line["value"]) == (photo, other, "present")
 
+    # A button that is pressed while the answer to another click arrives counts, too.
+    def change(tag, value):
+        page.get_by_role("button", name=f"{tag}: {value}", exact=True).hover()
+        page.mouse.down()
+
+    def last(tag, value):
+        line = json.loads(log.read_text().splitlines()[-1])
+        return (line.get("tag"), line.get("value")) == (tag, value)
+
+    page.evaluate(
+        """() => {
+          const send = window.fetch;
+          window.fetch = async (...request) => {
+            const response = await send(...request);
+            if (request[0].endsWith("/tag")) await new Promise(end => setTimeout(end, 700));
+            return response;
+          };
+        }"""
+    )
+    change(tags, "not sure")
+    page.mouse.up()
+    change(other, "not in the photo")
+    until(lambda: last(tags, "unknown"), "the first click was lost")
+    page.wait_for_timeout(1000)
+    page.mouse.up()
+    until(lambda: last(other, "absent"), "the second click was lost")
+    for _ in range(2):
+        page.keyboard.press("z")
+    page.get_by_role("button", name=f"{other}: in the photo", pressed=True).wait_for()
+    page.get_by_role("button", name=f"{tags}: in the photo", pressed=True).wait_for()
+
     # Strokes: the mask changes there and is kept.
     page.keyboard.press("x")
     box = page.locator("#stage .pane").first.bounding_box()

@@ -213,7 +213,12 @@ export class Pane {
   drop() {
     if (!this.points) return;
     this.points = null;
-    clear(this.ink, this);
+    this.dry();
+  }
+
+  // Clear the ink, unless the next stroke is being drawn.
+  dry() {
+    if (!this.points) clear(this.ink, this);
   }
 
   // Of the brush, in pixels of the picture: it looks the same at each zoom.

@@ -3,10 +3,21 @@
 import { $, make, note, percent } from "./dom.js";
 import { TITLES } from "./photo.js";
 
+// A new panel between the press and the release of a button would lose the click, so it waits.
+let pressed = false, late = null;
+$("panel").addEventListener("pointerdown", () => { pressed = true; });
+for (const name of ["pointerup", "pointercancel"]) {
+  addEventListener(name, () => setTimeout(() => { // after the click
+    pressed = false;
+    if (late) panel(late);
+  }), true);
+}
+
 // Draws the panel of what `large` shows. The element that has the focus keeps it.
 export function panel(large) {
-  const { about, run, look } = large;
-  if (!about) return;
+  late = pressed ? large : null;
+  if (pressed || !large.about) return;
+  const { about } = large;
   const focus = document.activeElement?.dataset?.key, scroll = $("panel").scrollTop;
   const possible = about.corrected.possible;
   $("panel").replaceChildren(

@@ -212,54 +212,58 @@ export class Large {
     panel(this);
   }
 
-  async stroke(points, radius, pressed) {
-    const start = performance.now(), id = this.id;
+  // Corrections reach the server one after the other, in the order in which they were made.
+  inTurn(work) {
+    this.pending = (this.pending ?? Promise.resolve()).then(work).catch(error => { note(error.message); return null; });
+    return this.pending;
+  }
+
+  stroke(points, radius, pressed) {
+    const start = performance.now(), { id, base } = this;
     const stroke = {
       tag: this.brush.brush,
       points: points.map(([x, y]) => [+(x * this.factor).toFixed(1), +(y * this.factor).toFixed(1)]),
       radius: +(radius * this.factor).toFixed(2),
     };
-    this.pending = (this.pending ?? Promise.resolve()).then(async () => {
+    const value = { strokes: [stroke], threshold: this.moved ? this.threshold : null };
+    return this.inTurn(async () => {
       try {
-        const mask = await postForMask(`${this.base}/strokes`, { strokes: [stroke], threshold: this.moved ? this.threshold : null });
-        if (this.id !== id) return;
-        this.masks.set("mended", Promise.resolve(mask));
-        this.main.kind = this.kind = "mended";
-        this.main.show(mask, this.run.classes, this.run.colors);
-        this.main.drop();
-        this.main.ink.width = this.main.width;
-        this.say(this.main, "mended", mask.iou);
-        await new Promise(requestAnimationFrame);
-        performance.measure("stroke to mask", { start, detail: { pressed } });
-        this.redoable = [];
-        this.renewed(await get(this.base));
-      } catch (error) {
-        this.main.ink.width = this.main.width;
-        note(error.message);
+        const mask = await postForMask(`${base}/strokes`, value);
+        if (this.id === id) {
+          this.masks.set("mended", Promise.resolve(mask));
+          this.main.kind = this.kind = "mended";
+          this.main.show(mask, this.run.classes, this.run.colors);
+          this.say(this.main, "mended", mask.iou);
+          await new Promise(requestAnimationFrame);
+          performance.measure("stroke to mask", { start, detail: { pressed } });
+          this.redoable = [];
+        }
+        this.renewed(await get(base));
+      } finally {
+        if (this.id === id) this.main.dry();
       }
     });
-    return this.pending;
   }
 
-  async correct(path, value, text) {
-    try {
-      const about = await post(`${this.base}/${path}`, value);
-      if (about.id !== this.id) return null;
-      this.redoable = [];
+  correct(path, value, text) {
+    const { id, base } = this;
+    return this.inTurn(async () => {
+      const about = await post(`${base}/${path}`, value);
+      if (this.id === id) {
+        this.redoable = [];
+        if (text) note(text, () => this.undo(), "Undo");
+      }
       this.renewed(about);
-      if (text) note(text, () => this.undo(), "Undo");
-      return about;
-    } catch (error) {
-      note(error.message);
-      return null;
-    }
+      return this.id === id ? about : null;
+    });
   }
 
-  // After a correction: show it here and in the grid.
+  // After a correction: show it in the grid, and here if the photo is still shown.
   renewed(about) {
+    this.changed(about.id, { tags: about.numbers, unknown: about.unsure, mark: about.corrected.mark, says: about.corrected.says, mask: about.mask });
+    if (about.id !== this.id) return;
     const before = this.kind;
     this.take(about);
-    this.changed(this.id, { tags: about.numbers, unknown: about.unsure, mark: about.corrected.mark, says: about.corrected.says, mask: about.mask });
     if (before !== this.kind || this.kind === "errors") this.draw();
   }
 
@@ -279,26 +283,27 @@ export class Large {
       wrong: "Left out: the segmenter will not learn from this mask.",
       computed: "The mask is again as it was computed.",
     };
-    this.masks.delete("mended");
     const about = await this.correct("judge", { value, kind, threshold: kind === "threshold" ? this.threshold : null }, words[value]);
+    if (about) this.masks.delete("mended");
     if (about?.corrected.keeps) this.choose("mended");
     else if (about) this.draw();
   }
 
-  async undo(of = null) {
-    await this.pending;
-    try {
-      const answer = await post(`${this.base}/undo`, { of });
+  undo(of = null) {
+    const { id, base } = this;
+    return this.inTurn(async () => {
+      const answer = await post(`${base}/undo`, { of });
       if (!answer.undone) { note(UNDONE); return; }
-      if (of === null) this.redoable.push(answer.undone);
-      this.masks.delete("mended");
+      if (this.id === id) {
+        if (of === null) this.redoable.push(answer.undone);
+        this.masks.delete("mended");
+      }
       this.renewed(answer.about);
+      if (this.id !== id) return;
       if (this.kinds.includes("mended")) this.kind = "mended";
       panel(this);
       this.draw();
-    } catch (error) {
-      note(error.message);
-    }
+    });
   }
 
   redo() {
