@@ -112,6 +112,34 @@ def test_a_small_photo_lies_whole_in_its_crop(settings, plain, tmp_path):
     assert len(corners) > 20
 
 
+@pytest.mark.parametrize("scale", [(0.5, 0.5), (2.0, 2.0)])  # the crop holds the photo; a part
+def test_half_of_the_crops_show_a_small_thing(settings, plain, tmp_path, scale):
+    """Class 1 has 1 % of each photo, class 2 has 10 %; 12 photos have each, a 13th only class 2."""
+    photos, random = [], np.random.default_rng(0)
+    for i in range(13):
+        mask = np.zeros((60, 80), np.uint8)
+        mask[20:40, 30:54] = 2
+        if i < 12:
+            y, x = random.integers(52), random.integers(74)
+            mask[y : y + 8, x : x + 6] = 1
+        photos.append(paint(tmp_path, f"s{i}", mask))
+    settings = settings.model_copy(update={"scale_range": scale, "image_size": 80})
+    table = Table(("disc", "box"), tuple(photos))
+    examples = PseudoMasked(table, tmp_path / "masks", settings, 49, MEAN)
+    assert examples.survey(100).small == (1,)
+    assert examples.survey(7).small == (), "the median of seven photos says little"
+
+    def seen(photo):
+        return np.mean([bool((examples[photo, key][1] == 1).any()) for key in range(200)])
+
+    before = [seen(photo) for photo in range(6)]
+    whole = examples[12, 5]
+    examples.small = (1,)
+    for photo, random_share in enumerate(before):
+        assert abs(seen(photo) - (1 + random_share) / 2) < 0.1
+    assert torch.equal(whole[0], examples[12, 5][0]), "photos without small things are as before"
+
+
 def test_masks_that_do_not_fit(settings, data):
     table, masks = data
     write_mask(masks / "p1.png", np.zeros((60, 81), np.uint8))
@@ -259,7 +287,8 @@ def test_a_network_that_ends_at_background_is_an_error(settings, data, tmp_path)
 def test_the_guard_tells_few_objects_from_bad_training(settings, data):
     table, masks = data
     model = DeepLabV2(settings, table.classes).eval()
-    guard = BackgroundGuard(PseudoMasked(table, masks, settings, 49, MEAN))
+    examples = PseudoMasked(table, masks, settings, 49, MEAN)
+    guard = BackgroundGuard(examples, examples.survey(6))
     with torch.no_grad():
         model.heads[0].bias[0] = 1e4
     with pytest.raises(
@@ -282,9 +311,8 @@ def test_background_for_long_stops_it(settings, data):
     sparse[:2, :2] = 1
     for photo in table.photos:
         write_mask(masks / f"{photo.name}.png", sparse)
-    guard = BackgroundGuard(
-        PseudoMasked(table, masks, settings.model_copy(update={"steps": 4000}), 49, MEAN)
-    )
+    examples = PseudoMasked(table, masks, settings.model_copy(update={"steps": 4000}), 49, MEAN)
+    guard = BackgroundGuard(examples, examples.survey(6))
     for _ in range(999):
         guard.step(torch.tensor(0.0))
     guard.step(torch.tensor(0.001))  # one cell in the first thousand steps is enough
@@ -330,5 +358,5 @@ def test_photos_of_nothing_are_background_and_do_not_drown_the_others(
     ]
     assert np.mean(right) > 0.9
     assert not predict(model, nothing[0].open()).mask.any()
-    share, with_objects, read = PseudoMasked(table, masks, settings, 49, MEAN).share_of_objects(4)
-    assert (with_objects, read) == (3, 3) and share > 0.1
+    survey = PseudoMasked(table, masks, settings, 49, MEAN).survey(4)
+    assert (survey.with_objects, survey.masks) == (3, 3) and survey.share > 0.1

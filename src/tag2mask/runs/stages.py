@@ -176,7 +176,6 @@ def segmenter(run: Run, folder: Path) -> Counts:
             before = load_segmenter(last / MODEL) if last else None
             options = (config.segmenter, place, config.seed, config.photos.workers, before)
             model = train_segmenter(trained, pseudo_masks, *options)
-            model.small = tuple(sorted(maker.small))
             barrier()
             if rank() == 0:
                 save_segmenter(model, place / MODEL)

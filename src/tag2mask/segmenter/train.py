@@ -11,7 +11,7 @@ from tag2mask.errors import TrainingError
 from tag2mask.loop import CONTINUED, Phase, fit
 from tag2mask.photos.table import BACKGROUND, Table
 from tag2mask.photos.tensors import seeded
-from tag2mask.segmenter.examples import PseudoMasked, is_object
+from tag2mask.segmenter.examples import PseudoMasked, Survey, is_object
 from tag2mask.segmenter.heads import create_segmenter
 from tag2mask.segmenter.losses import segmentation_loss
 from tag2mask.segmenter.network import Segmenter
@@ -49,7 +49,9 @@ def train_segmenter(
     skipped = settings.steps - math.ceil(CONTINUED * settings.steps) if start else 0
     side, mean = model.backbone.side(settings.crop_size), model.backbone.mean.clone()
     examples = PseudoMasked(table, masks, settings, side, mean)
-    guard = BackgroundGuard(examples)
+    survey = examples.survey(MASKS_READ)
+    model.small = examples.small = survey.small
+    guard = BackgroundGuard(examples, survey)
 
     def loss(network: nn.Module, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
         image, mask = batch
@@ -116,12 +118,11 @@ class BackgroundGuard:
 
     Raises TrainingError with advice."""
 
-    def __init__(self, examples: PseudoMasked):
-        self.examples = examples
-        self.share, self.with_objects, self.read = examples.share_of_objects(MASKS_READ)
-        if not self.with_objects:
+    def __init__(self, examples: PseudoMasked, survey: Survey):
+        self.examples, self.survey = examples, survey
+        if not survey.with_objects:
             raise TrainingError(
-                f"none of the {self.read} masks read in {examples.folder} has an object pixel: "
+                f"none of the {survey.masks} masks read in {examples.folder} has an object pixel: "
                 "there is nothing to learn. Look at the score maps in the report; the training of "
                 "the patch classifier may have failed"
             )
@@ -162,9 +163,9 @@ class BackgroundGuard:
             self._stop(f"every pixel of {tried} training crops with objects")
 
     def _stop(self, where: str) -> None:
-        settings = self.examples.settings
+        settings, survey = self.examples.settings, self.survey
         balanced = "" if settings.balanced else "; --segmenter.balanced may help"
-        if self.share < 0.03:
+        if survey.share < 0.03:
             advice = f"That is very little: look at the masks in {self.examples.folder}"
         else:
             advice = (
@@ -173,6 +174,7 @@ class BackgroundGuard:
                 f"try --segmenter.lr {settings.lr * 4:g} or {settings.lr / 4:g}"
             )
         raise TrainingError(
-            f"the segmenter predicts background for {where}. {self.share:.1%} of the masks' pixels "
-            f"are objects ({self.with_objects} of {self.read} masks have some). {advice}{balanced}"
+            f"the segmenter predicts background for {where}. {survey.share:.1%} of the masks' "
+            f"pixels are objects ({survey.with_objects} of {survey.masks} masks have some). "
+            f"{advice}{balanced}"
         )
