@@ -13,7 +13,7 @@ from tag2mask.photos.masks import write_mask
 from tag2mask.photos.table import IGNORE, Photo, Table
 from tag2mask.segmenter import train
 from tag2mask.segmenter.deeplab import DeepLabV2
-from tag2mask.segmenter.examples import PseudoMasked
+from tag2mask.segmenter.examples import PseudoMasked, survey_masks
 from tag2mask.segmenter.predict import predict
 from tag2mask.segmenter.train import BackgroundGuard, optimizer, train_segmenter
 
@@ -126,8 +126,10 @@ def test_half_of_the_crops_show_a_small_thing(settings, plain, tmp_path, scale):
     settings = settings.model_copy(update={"scale_range": scale, "image_size": 80})
     table = Table(("disc", "box"), tuple(photos))
     examples = PseudoMasked(table, tmp_path / "masks", settings, 49, MEAN)
-    assert examples.survey(100).small == (1,)
-    assert examples.survey(7).small == (), "the median of seven photos says little"
+    assert survey_masks(table, tmp_path / "masks", 100).small == (1,)
+    assert survey_masks(table, tmp_path / "masks", 7).small == (), (
+        "the median of seven photos says little"
+    )
 
     def seen(photo):
         return np.mean([bool((examples[photo, key][1] == 1).any()) for key in range(200)])
@@ -152,7 +154,7 @@ def test_masks_that_do_not_fit(settings, data):
     (masks / "p3.png").unlink()
     (masks / "p4.png").unlink()
     with pytest.raises(DataError, match="no mask for 2 of 6 photos: p3, p4"):
-        PseudoMasked(table, masks, settings, 49, MEAN)
+        survey_masks(table, masks, 6)
 
 
 def test_heads_learn_ten_times_as_fast_and_biases_do_not_decay(settings):
@@ -288,7 +290,7 @@ def test_the_guard_tells_few_objects_from_bad_training(settings, data):
     table, masks = data
     model = DeepLabV2(settings, table.classes).eval()
     examples = PseudoMasked(table, masks, settings, 49, MEAN)
-    guard = BackgroundGuard(examples, examples.survey(6))
+    guard = BackgroundGuard(examples, survey_masks(table, masks, 6))
     with torch.no_grad():
         model.heads[0].bias[0] = 1e4
     with pytest.raises(
@@ -312,7 +314,7 @@ def test_background_for_long_stops_it(settings, data):
     for photo in table.photos:
         write_mask(masks / f"{photo.name}.png", sparse)
     examples = PseudoMasked(table, masks, settings.model_copy(update={"steps": 4000}), 49, MEAN)
-    guard = BackgroundGuard(examples, examples.survey(6))
+    guard = BackgroundGuard(examples, survey_masks(table, masks, 6))
     for _ in range(999):
         guard.step(torch.tensor(0.0))
     guard.step(torch.tensor(0.001))  # one cell in the first thousand steps is enough
@@ -358,5 +360,5 @@ def test_photos_of_nothing_are_background_and_do_not_drown_the_others(
     ]
     assert np.mean(right) > 0.9
     assert not predict(model, nothing[0].open()).mask.any()
-    survey = PseudoMasked(table, masks, settings, 49, MEAN).survey(4)
+    survey = survey_masks(table, masks, 4)
     assert (survey.with_objects, survey.masks) == (3, 3) and survey.share > 0.1

@@ -73,7 +73,8 @@ def write_files(
 
     network, config = copy(run.segmenter), public_settings(run.config)
     # The settings with which the run predicts, so that the loaded network needs no other.
-    network.settings = run.settings.model_copy(update={"weights": config.segmenter.weights})
+    kept = {"weights": config.segmenter.weights, "output_stride": network.settings.output_stride}
+    network.settings = run.settings.model_copy(update=kept)
     save_segmenter(network, folder / MODEL)
     export_network(network, run.settings, folder / ONNX, dynamic=True, weights_license=license)
     sections = {"classifier", "masks", "segmenter", "recipe", "seed"}

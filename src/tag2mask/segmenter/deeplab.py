@@ -32,9 +32,8 @@ class DeepLabV2(Segmenter):
         shifts: Sequence[float] | None = None,
     ):
         super().__init__(settings, classes)
-        stride = settings.output_stride
-        self.backbone = Backbone(settings.backbone, settings.weights, stride, True, shifts)
-        dilations = [rate * 8 // stride for rate in RATES]
+        self.backbone = Backbone(settings.backbone, settings.weights, self.stride, True, shifts)
+        dilations = [rate * 8 // self.stride for rate in RATES]
         heads = [
             nn.Conv2d(self.backbone.dim, len(self.classes), 3, padding=rate, dilation=rate)
             for rate in dilations

@@ -43,8 +43,8 @@ class PseudoMasked:
     A photo with a side longer than `image_size` is reduced to it, as in prediction. Then random
     scale, random place, mirror and light color changes. Pixels outside the photo get `mean` (3
     numbers in 0-1, the backbone's mean color), and 255 in the mask. Half of the crops of a photo
-    with a thing of a class in `small` show a pixel of such a thing. Raises DataError for photos
-    without a mask, and when a mask that is read has another size or an unknown class number.
+    with a thing of a class in `small` show a pixel of such a thing. Raises DataError when a mask
+    that is read has another size or an unknown class number.
     """
 
     def __init__(
@@ -53,13 +53,6 @@ class PseudoMasked:
         self.table, self.folder, self.settings, self.side = table, folder, settings, side
         self.mean = mean.reshape(3, 1, 1)
         self.small: tuple[int, ...] = ()
-        missing = [name for name in table.names if not (folder / f"{name}.png").is_file()]
-        if missing:
-            some = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
-            raise DataError(
-                f"{folder}: no mask for {len(missing)} of {len(table)} photos: {some}; "
-                "run `tag2mask masks` first"
-            )
 
     def __len__(self) -> int:
         return len(self.table)
@@ -67,7 +60,7 @@ class PseudoMasked:
     def __getitem__(self, draw: tuple[int, int]) -> tuple[Tensor, Tensor]:
         index, key = draw
         photo = self.table.photos[index]
-        mask = self.read_mask(photo)
+        mask = read_training_mask(self.table, self.folder, photo)
         with seeded(key):
             picture, numbers, (left, top) = self._cut(photo, mask)
             picture, numbers = LIGHT(tv_tensors.Image(picture), tv_tensors.Mask(numbers))
@@ -77,42 +70,6 @@ class PseudoMasked:
         image[:, top : top + height, left : left + width] = picture
         target[top : top + height, left : left + width] = numbers
         return image, target
-
-    def read_mask(self, photo: Photo) -> np.ndarray:
-        """The mask of a photo: (H, W) uint8. Raises DataError if it does not fit."""
-        path = self.folder / f"{photo.name}.png"
-        mask, (width, height) = read_mask(path), image_size(photo.path)
-        if mask.shape != (height, width):
-            raise DataError(
-                f"{path} is {mask.shape[1]} x {mask.shape[0]} pixels, "
-                f"but {photo.path} is {width} x {height}"
-            )
-        largest = int(mask.max(initial=0, where=mask != IGNORE))
-        if largest >= self.table.num_classes:
-            raise DataError(
-                f"{path} holds class {largest}, but the classes are "
-                f"0 to {self.table.num_classes - 1}, and 255"
-            )
-        return mask
-
-    def survey(self, photos: int) -> "Survey":
-        """What up to `photos` masks show, evenly spaced. Photos of nothing are left out."""
-        others = self.table.not_nothing
-        masks = map(self.read_mask, others[:: math.ceil(len(others) / photos)])
-        shares: list[float] = []
-        areas: dict[int, list[float]] = {}
-        for mask in masks:
-            pixels = np.bincount(mask.ravel(), minlength=IGNORE + 1)[BACKGROUND + 1 : IGNORE]
-            shares.append(float(pixels.sum()) / mask.size)
-            for number in np.flatnonzero(pixels):
-                areas.setdefault(int(number) + 1, []).append(float(pixels[number]) / mask.size)
-        small = sorted(
-            number
-            for number, values in areas.items()
-            if len(values) >= SMALL_PHOTOS and np.median(values) < SMALL_AREA
-        )
-        with_objects = int(np.count_nonzero(shares))
-        return Survey(len(shares), with_objects, float(np.mean(shares)), tuple(small))
 
     def _cut(self, photo: Photo, mask: np.ndarray) -> tuple[Tensor, Tensor, tuple[int, int]]:
         """A random part of the photo at a random scale, the same part of the mask, and its position
@@ -159,6 +116,24 @@ class PseudoMasked:
         return (columns[drawn] + 0.5) / width, (rows[drawn] + 0.5) / height
 
 
+def read_training_mask(table: Table, folder: Path, photo: Photo) -> np.ndarray:
+    """The mask of a photo: (H, W) uint8. Raises DataError if it does not fit."""
+    path = folder / f"{photo.name}.png"
+    mask, (width, height) = read_mask(path), image_size(photo.path)
+    if mask.shape != (height, width):
+        raise DataError(
+            f"{path} is {mask.shape[1]} x {mask.shape[0]} pixels, "
+            f"but {photo.path} is {width} x {height}"
+        )
+    largest = int(mask.max(initial=0, where=mask != IGNORE))
+    if largest >= table.num_classes:
+        raise DataError(
+            f"{path} holds class {largest}, "
+            f"but the classes are 0 to {table.num_classes - 1}, and 255"
+        )
+    return mask
+
+
 @dataclass(frozen=True)
 class Survey:
     """What many masks show together."""
@@ -167,3 +142,34 @@ class Survey:
     with_objects: int  # masks
     share: float  # of object pixels
     small: tuple[int, ...]  # numbers of the classes whose things are small
+
+
+def survey_masks(table: Table, folder: Path, photos: int) -> Survey:
+    """What up to `photos` masks show, evenly spaced. Photos of nothing are left out.
+
+    Raises DataError if a photo has no mask, and as `read_training_mask`.
+    """
+    missing = [name for name in table.names if not (folder / f"{name}.png").is_file()]
+    if missing:
+        some = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+        raise DataError(
+            f"{folder}: no mask for {len(missing)} of {len(table)} photos: {some}; "
+            "run `tag2mask masks` first"
+        )
+    others = table.not_nothing
+    shares: list[float] = []
+    areas: dict[int, list[float]] = {}
+    for photo in others[:: math.ceil(len(others) / photos)]:
+        mask = read_training_mask(table, folder, photo)
+        pixels = np.bincount(mask.ravel(), minlength=IGNORE + 1)[:IGNORE]
+        pixels[BACKGROUND] = 0
+        shares.append(float(pixels.sum()) / mask.size)
+        for number in np.flatnonzero(pixels).tolist():
+            areas.setdefault(number, []).append(float(pixels[number]) / mask.size)
+    small = sorted(
+        number
+        for number, values in areas.items()
+        if len(values) >= SMALL_PHOTOS and np.median(values) < SMALL_AREA
+    )
+    with_objects = int(np.count_nonzero(shares))
+    return Survey(len(shares), with_objects, float(np.mean(shares)), tuple(small))

@@ -43,7 +43,7 @@ class FPN(Segmenter):
             settings.weights,
             DEEPEST,
             shifts=shifts,
-            finest=settings.output_stride,
+            finest=self.stride,
             top=True,
         )
         self.lateral = nn.ModuleList(nn.Conv2d(dim, WIDTH, 1) for dim in self.backbone.dims)

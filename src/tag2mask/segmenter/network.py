@@ -25,7 +25,10 @@ class Segmenter(nn.Module):
 
     def __init__(self, settings: SegmenterSettings, classes: Sequence[str]):
         super().__init__()
-        self.settings, self.classes = settings, tuple(classes)
+        stride = settings.output_stride
+        self.stride = 8 if stride == "auto" else stride
+        self.settings = settings.model_copy(update={"output_stride": self.stride})
+        self.classes = tuple(classes)
         self.small: tuple[int, ...] = ()  # the classes whose things are small, as the masks say
 
     def enlarge(self, logits: Tensor, size: Sequence[int]) -> Tensor:

@@ -11,7 +11,8 @@ from tag2mask.errors import TrainingError
 from tag2mask.loop import CONTINUED, Phase, fit
 from tag2mask.photos.table import BACKGROUND, Table
 from tag2mask.photos.tensors import seeded
-from tag2mask.segmenter.examples import PseudoMasked, Survey, is_object
+from tag2mask.progress import log
+from tag2mask.segmenter.examples import PseudoMasked, Survey, is_object, survey_masks
 from tag2mask.segmenter.heads import create_segmenter
 from tag2mask.segmenter.losses import segmentation_loss
 from tag2mask.segmenter.network import Segmenter
@@ -44,13 +45,16 @@ def train_segmenter(
         TrainingError: the loss is not finite, the masks have no objects, or the network predicts
             only background.
     """
+    survey = survey_masks(table, masks, MASKS_READ)
     with seeded(seed):
-        model = start or create_segmenter(settings, table.classes)
+        model = start or create_segmenter(fitted(settings, survey), table.classes)
     skipped = settings.steps - math.ceil(CONTINUED * settings.steps) if start else 0
     side, mean = model.backbone.side(settings.crop_size), model.backbone.mean.clone()
     examples = PseudoMasked(table, masks, settings, side, mean)
-    survey = examples.survey(MASKS_READ)
     model.small = examples.small = survey.small
+    if survey.small:
+        names = ", ".join(table.classes[number] for number in survey.small)
+        log.info(f"segmenter: small things: {names}; half of the crops of their photos show them")
     guard = BackgroundGuard(examples, survey)
 
     def loss(network: nn.Module, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
@@ -82,6 +86,13 @@ def train_segmenter(
     ).eval()
     guard.check(trained)
     return trained
+
+
+def fitted(settings: SegmenterSettings, survey: Survey) -> SegmenterSettings:
+    """Settings in which `output_stride` is a number: "auto" is finer where things are small."""
+    fine = survey.small and settings.head == "fpn"
+    stride = (4 if fine else 8) if settings.output_stride == "auto" else settings.output_stride
+    return settings.model_copy(update={"output_stride": stride})
 
 
 def optimizer(model: Segmenter, settings: SegmenterSettings) -> torch.optim.Optimizer:
