@@ -254,7 +254,6 @@ def segment(task: Task, options: argparse.Namespace) -> None:
     start, shared, domain = time.time(), shared_by(task, options), Domain(task.data)
     table, _, val = domain.tables(shared.photos)
     folder = options.scratch / task.name
-    small: tuple[int, ...] = ()
     start_log(folder)
     if task.method == "truth":
         truth = domain.truth(table)
@@ -271,9 +270,7 @@ def segment(task: Task, options: argparse.Namespace) -> None:
         maker = mask_maker(run_of(config, table))
         maker.overall = maker.measure(table.photos)
         make_masks(table, maker, folder / "masks", cores())
-        small = tuple(sorted(maker.small))
     model = train_segmenter(table, folder / "masks", settings, folder, task.seed, READERS)
-    model.small = small
     variants: dict[str, dict[str, Any]] = {VAL_MASKS: {}}
     if task.set == "ablation" and task.masks == "whole":
         variants |= PREDICTIONS

@@ -263,6 +263,9 @@ class SegmenterSettings(Settings):
     object_first: bool = True
     """Decide between background and object first, then which object. false: the most probable
     class of all."""
+    most_marked: float = Field(0.02, ge=0, le=1)
+    """A photo shows nothing if its objects are no more certain than those in this share of the
+    photos of nothing. Needs at least 20 training photos of nothing. 1: not used."""
     crf: CRFSettings = CRFSettings()
 
 

@@ -26,17 +26,35 @@ def decide(
     settings: SegmenterSettings,
     threshold: float = THRESHOLD,
     small: Sequence[int] = (),
+    least: float = 0.0,
 ) -> np.ndarray:
     """Probabilities (C, h, w), summing to 1, of an RGB picture of that size to a decision of the
-    same shape: the mask is its argmax. `small`: as in `refine`."""
-    return refine(image, before_crf(probs, settings, threshold), settings, small)
+    same shape: the mask is its argmax. `small`: as in `refine`; `least`: as in `before_crf`."""
+    return refine(image, before_crf(probs, settings, threshold, least), settings, small)
 
 
 def before_crf(
-    probs: np.ndarray, settings: SegmenterSettings, threshold: float = THRESHOLD
+    probs: np.ndarray,
+    settings: SegmenterSettings,
+    threshold: float = THRESHOLD,
+    least: float = 0.0,
 ) -> np.ndarray:
-    """Probabilities (C, h, w) to the decision without the CRF, which is the CRF's input."""
-    return object_first(shifted(probs, threshold), settings)
+    """Probabilities (C, h, w) to the decision without the CRF, which is the CRF's input.
+
+    All is background if no pixel reaches the probability `least` of all objects together. A lower
+    threshold asks for more objects, so it makes this easier to reach.
+    """
+    changed = shifted(probs, threshold)
+    decision = object_first(changed, settings)
+    if max(certainty(probs), certainty(changed)) < least:
+        decision = np.zeros_like(probs)
+        decision[BACKGROUND] = 1
+    return decision
+
+
+def certainty(probs: np.ndarray) -> float:
+    """Probabilities (C, h, w) to the largest probability of all objects together, in any pixel."""
+    return float(1 - probs[BACKGROUND].min())
 
 
 def check_threshold(threshold: float) -> None:

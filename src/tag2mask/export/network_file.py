@@ -123,6 +123,7 @@ def describe(
         "tag2mask": version("tag2mask"),
         "classes": list(network.classes),
         "small": list(network.small),
+        "least": network.least,
         "input": f"{INPUT}: (B, 3, H, W) float32, RGB in 0-1; it is normalized inside",
         "output": f"{OUTPUT}: (B, C, H, W) float32, a softmax over the classes",
         "mean": backbone.mean.flatten().tolist(),

@@ -25,7 +25,7 @@ def create_segmenter(
 
 def save_segmenter(model: Segmenter, path: Path) -> None:
     """Write all that `load_segmenter` needs into one safetensors file."""
-    save_network(model, path, classes=model.classes, small=model.small)
+    save_network(model, path, classes=model.classes, small=model.small, least=model.least)
 
 
 def load_segmenter(path: Path) -> Segmenter:
@@ -36,7 +36,7 @@ def load_segmenter(path: Path) -> Segmenter:
 
     def build(settings: SegmenterSettings, about: dict[str, Any]) -> Segmenter:
         model = create_segmenter(settings, about["classes"], about["shifts"])
-        model.small = tuple(about.get("small", ()))
+        model.small, model.least = tuple(about.get("small", ())), about.get("least", 0.0)
         return model
 
     return load_network(path, "segmenter", SegmenterSettings, build)

@@ -31,6 +31,9 @@ class Network(Protocol):
     def small(self) -> tuple[int, ...]: ...  # the classes whose things are small
 
     @property
+    def least(self) -> float: ...  # see `before_crf`
+
+    @property
     def in_threads(self) -> bool:
         """Whether several threads should call `run` at once, with one core each."""
 
@@ -70,7 +73,7 @@ def predict(
     settings = settings or model.settings
     small = reduced(image, settings.image_size)
     probs = probabilities(model, small, settings)
-    decision = decide(small, probs, settings, threshold, model.small)
+    decision = decide(small, probs, settings, threshold, model.small, model.least)
     return Prediction(probs, decision, image.size, image, model.classes)
 
 
@@ -107,7 +110,10 @@ def predict_photos(
 
     def finish(work: tuple[P, Image.Image, np.ndarray]) -> tuple[P, Prediction]:
         photo, small, probs = work
-        guess = decide(photo, probs) if decide else before_crf(probs, settings, threshold)
+        if decide:
+            guess = decide(photo, probs)
+        else:
+            guess = before_crf(probs, settings, threshold, model.least)
         decision = refine(small, guess, settings, model.small)
         prediction = Prediction(probs, decision, photo.size, small, model.classes, photo.file)
         prediction.mask  # noqa: B018  computed here, in a thread
@@ -133,7 +139,7 @@ def make_tiles(
         size,
         overlap,
         lambda image: probabilities(model, image, settings),
-        lambda image, probs: decide(image, probs, settings, threshold, model.small),
+        lambda image, probs: decide(image, probs, settings, threshold, model.small, model.least),
     )
 
 
