@@ -230,6 +230,44 @@ def test_the_crf_reaches_less_far_where_a_small_thing_is(model, settings, tmp_pa
     assert not np.allclose(wide, refine(image, before, settings, (1,)), atol=1e-2)
 
 
+def test_a_photo_without_a_certain_object_shows_nothing(model, settings, tmp_path):
+    """By every way to predict, with the network as it was stored."""
+    settings = model.settings = settings.model_copy(
+        update={"head": model.settings.head, "crf": CRFSettings(iterations=0)}
+    )
+    image = noise(49, 65)
+    image.save(tmp_path / "a.png")
+    if model.settings.head == "fpn":  # untrained, it has one class everywhere
+        with torch.no_grad():
+            model.classify.bias -= model(torch.rand(1, 3, 64, 64)).mean((0, 2, 3))
+    probs = predict(model, image).probs
+    most, nothing = float(1 - probs[0].min()), np.eye(3)[0][:, None, None]
+    assert before_crf(probs, settings).argmax(0).any()
+    for least, threshold, shows in (
+        (most - 1e-3, 0.5, True),
+        (most, 0.5, False),
+        (most, 0.4, True),  # a lower threshold asks for more
+        (most - 1e-3, 0.6, True),  # a higher one does not ask for all or nothing
+    ):
+        model.least, right = least, before_crf(probs, settings, threshold)
+        save_segmenter(model, tmp_path / "m.safetensors")
+        stored = load_segmenter(tmp_path / "m.safetensors")
+        ((_, streamed),) = predict_photos(
+            stored, [Photo("a", tmp_path / "a.png", ())], threshold=threshold
+        )
+        tiles = make_tiles(stored, 128, 0, threshold=threshold)
+        for decision in (
+            predict(stored, image, threshold=threshold).decision,
+            streamed.decision,
+            tiles.decide(image, tiles.probabilities(image)),
+        ):
+            assert np.allclose(decision, right if shows else nothing, atol=1e-5)
+    plain = before_crf(probs, settings)
+    given = predict_photos(stored, [Photo("a", tmp_path / "a.png", ())], decide=lambda p, x: plain)
+    stored.least = 1.0
+    assert next(iter(given))[1].mask.any(), "photos with known tags are not asked"
+
+
 def test_crf_of_a_network_unsure_between_many_classes(settings):
     """Of 81 classes none may be likely: COCO after too few steps."""
     settings = settings.model_copy(

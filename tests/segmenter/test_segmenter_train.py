@@ -8,6 +8,7 @@ from painted import COLOURS, paint, shapes
 from PIL import Image
 
 from tag2mask import loop
+from tag2mask.config import CRFSettings
 from tag2mask.errors import DataError, TrainingError
 from tag2mask.photos.masks import write_mask
 from tag2mask.photos.table import IGNORE, Photo, Table
@@ -15,7 +16,7 @@ from tag2mask.segmenter import train
 from tag2mask.segmenter.deeplab import DeepLabV2
 from tag2mask.segmenter.examples import PseudoMasked, survey_masks
 from tag2mask.segmenter.predict import predict
-from tag2mask.segmenter.train import BackgroundGuard, optimizer, train_segmenter
+from tag2mask.segmenter.train import BackgroundGuard, least_certain, optimizer, train_segmenter
 
 MEAN = torch.tensor([0.5, 0.25, 0.75])
 
@@ -360,5 +361,11 @@ def test_photos_of_nothing_are_background_and_do_not_drown_the_others(
     ]
     assert np.mean(right) > 0.9
     assert not predict(model, nothing[0].open()).mask.any()
+    plain = model.settings.model_copy(update={"crf": CRFSettings(iterations=0)})
+    certain = [1 - predict(model, photo.open(), plain).probs[0].min() for photo in nothing]
+    assert model.least == max(certain), "2 % of 40 photos is less than one"
+    few = Table(table.tags, table.photos[21:])
+    assert not least_certain(model, few, 0.02), "19 photos of nothing say too little"
+    assert not least_certain(model, table, 1.0)
     survey = survey_masks(table, masks, 4)
     assert (survey.with_objects, survey.masks) == (3, 3) and survey.share > 0.1

@@ -41,12 +41,12 @@ def before_crf(
 ) -> np.ndarray:
     """Probabilities (C, h, w) to the decision without the CRF, which is the CRF's input.
 
-    All is background if no pixel reaches the probability `least` of all objects together. A lower
+    All is background if in no pixel the probability of all objects together is above `least`. A lower
     threshold asks for more objects, so it makes this easier to reach.
     """
     changed = shifted(probs, threshold)
     decision = object_first(changed, settings)
-    if max(certainty(probs), certainty(changed)) < least:
+    if max(certainty(probs), certainty(changed)) <= least:
         decision = np.zeros_like(probs)
         decision[BACKGROUND] = 1
     return decision
