@@ -41,8 +41,8 @@ def before_crf(
 ) -> np.ndarray:
     """Probabilities (C, h, w) to the decision without the CRF, which is the CRF's input.
 
-    All is background if in no pixel the probability of all objects together is above `least`. A lower
-    threshold asks for more objects, so it makes this easier to reach.
+    All is background if in no pixel the probability of all objects together is above `least`. A
+    lower threshold asks for more objects, so it makes this easier to reach.
     """
     changed = shifted(probs, threshold)
     decision = object_first(changed, settings)

@@ -26,6 +26,9 @@ NOTHING = 0.25
 # Share of the steps in which the learning rate rises from 0: AdamW's averages are empty at first.
 WARM_UP = {"fpn": 0.05, "deeplab_v2": 0.0}
 LEAST_NOTHING, MOST_NOTHING = 20, 200  # photos of nothing that are predicted after training
+# Photos of nothing ask for no more than this probability of objects: in some of them may be things
+# that nobody tagged.
+MOST_CERTAIN = 0.9
 MASKS_READ = 500  # masks whose object pixels are counted before training
 CROPS_TRIED = 32  # crops with objects on which the trained network is tested
 
@@ -102,7 +105,7 @@ def fitted(settings: SegmenterSettings, survey: Survey) -> SegmenterSettings:
 
 def least_certain(model: Segmenter, table: Table, most_marked: float) -> float:
     """How certain an object must be, so that only a share `most_marked` of the photos of nothing is
-    marked. 0 if there are fewer than 20.
+    marked. 0 if there are fewer than 20; at most 0.9.
 
     These photos were in the training, but the network is hardly more certain about others: of
     defects on good tiles 0.75 at most for 98 % of those it had learned from, 0.80 for others.
@@ -113,7 +116,9 @@ def least_certain(model: Segmenter, table: Table, most_marked: float) -> float:
     some = photos[:: math.ceil(len(photos) / MOST_NOTHING)]
     plain = model.settings.model_copy(update={"crf": CRFSettings(iterations=0)})
     values = [certainty(p.probs) for _, p in predict_photos(model, some, plain)]
-    return float(np.quantile(values, 1 - most_marked, method="higher"))
+    least = float(np.quantile(values, 1 - most_marked, method="higher"))
+    least = math.ceil(1e4 * least) / 1e4  # another number of threads must not change the file
+    return min(least, MOST_CERTAIN)
 
 
 def optimizer(model: Segmenter, settings: SegmenterSettings) -> torch.optim.Optimizer:
