@@ -264,8 +264,9 @@ class SegmenterSettings(Settings):
     """Decide between background and object first, then which object. false: the most probable
     class of all."""
     most_marked: float = Field(0.02, ge=0, le=1)
-    """A photo shows nothing if its objects are no more certain than those in this share of the
-    photos of nothing. Needs at least 20 training photos of nothing. 1: not used."""
+    """This share of the training photos of nothing is marked; of new ones, somewhat more. A photo
+    whose objects are not more certain than theirs shows nothing. Needs at least 20 training photos
+    of nothing. 1: not used."""
     crf: CRFSettings = CRFSettings()
 
 
