@@ -226,7 +226,7 @@ class SegmenterSettings(Settings):
     """auto, hub, none, or a file, as for the classifier."""
     output_stride: Literal["auto", 4, 8, 16] = "auto"
     """Pixels per cell of the network's output. auto: 8, or for fpn 4 if the masks show small
-    things, which takes a quarter more time. deeplab_v2: 16 costs a third of 8."""
+    things, which takes longer. deeplab_v2: 16 costs a third of 8."""
     feature_length: float = Field(5.0, ge=0)
     """deeplab_v2: the backbone's features are scaled to this length before the heads, so that one
     learning rate suits all backbones. 0: not scaled."""

@@ -26,8 +26,8 @@ Mask = TypeVar("Mask", np.ndarray, Tensor)
 # so many photos. Defects of 0.2 and 2 % are small; of animals, cows cover least: 12 %.
 SMALL_AREA = 0.03
 SMALL_PHOTOS = 10
-# In so many crops of photos with small things, one of these things is in view. A random crop at a
-# random scale shows few pixels of them, and the network learned that all is background.
+# Share of the crops of a photo with small things that are aimed at one of them. A random crop shows
+# few of their pixels.
 AIMED = 0.5
 
 

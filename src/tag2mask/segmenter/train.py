@@ -97,18 +97,17 @@ def train_segmenter(
 
 
 def fitted(settings: SegmenterSettings, survey: Survey) -> SegmenterSettings:
-    """Settings in which `output_stride` is a number: "auto" is finer where things are small."""
-    fine = survey.small and settings.head == "fpn"
-    stride = (4 if fine else 8) if settings.output_stride == "auto" else settings.output_stride
-    return settings.model_copy(update={"output_stride": stride})
+    """Settings in which `output_stride` "auto" is 4 for a pyramid where things are small."""
+    if settings.output_stride == "auto" and settings.head == "fpn" and survey.small:
+        return settings.model_copy(update={"output_stride": 4})
+    return settings
 
 
 def least_certain(model: Segmenter, table: Table, most_marked: float) -> float:
     """How certain an object must be, so that only a share `most_marked` of the photos of nothing is
     marked. 0 if there are fewer than 20; at most 0.9.
 
-    Of new photos of nothing, more are marked, because the network has learned from these: of good
-    tiles, 3 % of these and 7 % of new ones are above 0.75.
+    Of new photos of nothing, more are marked, because the network has learned from these.
     """
     photos = [table.photos[index] for index in table.nothing]
     if len(photos) < LEAST_NOTHING or most_marked == 1:

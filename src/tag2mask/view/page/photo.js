@@ -227,21 +227,17 @@ export class Large {
     };
     const value = { strokes: [stroke], threshold: this.moved ? this.threshold : null };
     return this.inTurn(async () => {
-      try {
-        const mask = await postForMask(`${base}/strokes`, value);
-        if (this.id === id) {
-          this.masks.set("mended", Promise.resolve(mask));
-          this.main.kind = this.kind = "mended";
-          this.main.show(mask, this.run.classes, this.run.colors);
-          this.say(this.main, "mended", mask.iou);
-          await new Promise(requestAnimationFrame);
-          performance.measure("stroke to mask", { start, detail: { pressed } });
-          this.redoable = [];
-        }
-        this.renewed(await get(base));
-      } finally {
-        if (this.id === id) this.main.dry();
+      const mask = await postForMask(`${base}/strokes`, value).finally(() => { if (this.id === id) this.main.dry(); });
+      if (this.id === id) {
+        this.masks.set("mended", Promise.resolve(mask));
+        this.main.kind = this.kind = "mended";
+        this.main.show(mask, this.run.classes, this.run.colors);
+        this.say(this.main, "mended", mask.iou);
+        await new Promise(requestAnimationFrame);
+        performance.measure("stroke to mask", { start, detail: { pressed } });
+        this.redoable = [];
       }
+      this.renewed(await get(base));
     });
   }
 
