@@ -32,12 +32,13 @@ def run(tmp_path_factory):
         out=home / "run",
         classifier={"weights": str(home / "my-weights.pth")},
         segmenter=network("deeplab_v2").settings.model_copy(
-            update={"weights": str(home / "my-weights.pth")}
+            update={"weights": str(home / "my-weights.pth"), "output_stride": "auto"}
         ),
     )
     write_config(config, home / "run" / "config.toml")
     trained = network("deeplab_v2")
-    trained.settings = config.segmenter
+    stride = {"output_stride": trained.stride}  # what was chosen in training
+    trained.settings = config.segmenter.model_copy(update=stride)
     save_segmenter(trained, home / "run" / "segmenter" / "model.safetensors")
     (home / "run" / "evaluate").mkdir()
     figures = {"miou": 0.4321, "iou": dict.fromkeys(CLASSES, 0.4321), "split": "val", "images": 4}

@@ -73,8 +73,7 @@ def write_files(
 
     network, config = copy(run.segmenter), public_settings(run.config)
     # The settings with which the run predicts, so that the loaded network needs no other.
-    kept = {"weights": config.segmenter.weights, "output_stride": network.settings.output_stride}
-    network.settings = run.settings.model_copy(update=kept)
+    network.settings = run.settings.model_copy(update={"weights": config.segmenter.weights})
     save_segmenter(network, folder / MODEL)
     export_network(network, run.settings, folder / ONNX, dynamic=True, weights_license=license)
     sections = {"classifier", "masks", "segmenter", "recipe", "seed"}
