@@ -14,6 +14,7 @@ vit        ViT-B/16 at 384 compared with a large product in bf16: arithmetic per
 compiled   the same with torch.compile
 backbones  training steps of the other networks
 data       photos per second from files to training examples
+sizes      the first photo of each size, with cuDNN and as in predictions
 small      a small run with and without the GPU; killed and resumed; two processes on one GPU
 masks      photos per second of the small run's masks and predictions
 runs       `tag2mask run` with --recipes and --seeds: minutes and mIoU
@@ -98,6 +99,7 @@ PARTS: dict[str, Callable[[Any], None]] = {
     "vit": gpu_speed.vit,
     "backbones": gpu_speed.backbones,
     "data": gpu_photos.data,
+    "sizes": gpu_photos.sizes,
     "small": gpu_runs.small,
     "compiled": gpu_speed.compiled,
     "masks": gpu_photos.masks,

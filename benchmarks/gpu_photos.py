@@ -1,4 +1,4 @@
-"""The parts of `gpu.py` that count photos per second: data (files to training examples), masks."""
+"""The parts of `gpu.py` about photos: data (files to training examples), sizes, masks."""
 
 import functools
 import io
@@ -10,8 +10,18 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from gpu_networks import DEVICE, GPU, Row, crf_here, full_float32, seconds_of, with_weights
+from gpu_networks import (
+    DEVICE,
+    GPU,
+    Row,
+    crf_here,
+    full_float32,
+    seconds_of,
+    wait,
+    with_weights,
+)
 from PIL import Image
 from torch.utils.data import DataLoader
 
@@ -24,6 +34,7 @@ from tag2mask.masks import make, make_masks
 from tag2mask.photos.table import Table
 from tag2mask.processes import cores
 from tag2mask.runs.stages import mask_maker
+from tag2mask.segmenter.heads import create_segmenter
 from tag2mask.segmenter.predict import predict_photos
 
 
@@ -85,6 +96,32 @@ def data(bench: Any) -> None:
         row(title, decode, half, cores(), source)
         if GPU:
             row(f"{name} decoded on the GPU by torchvision (nvJPEG)", nvjpeg, source)
+
+
+def sizes(bench: Any) -> None:
+    model = create_segmenter(with_weights("photos").segmenter, ["background", "thing"])
+    model.to(DEVICE).eval()
+
+    @torch.inference_mode()
+    def with_cudnn(batch: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        return model.probabilities(torch.from_numpy(batch).to(DEVICE), size).cpu().numpy()
+
+    def row(run: Callable[..., np.ndarray], number: int) -> Row:
+        times = []
+        for step in range(4):  # sizes that no row had before
+            width, height = (model.side(side + 64 * step + 32 * number) for side in (320, 256))
+            batch = np.random.rand(2, 3, height, width).astype(np.float32)
+            for _ in range(2):
+                start = time.perf_counter()
+                run(batch, (height, width))
+                wait()
+                times.append(time.perf_counter() - start)
+        first, again = (np.median(part[1:]) for part in (times[::2], times[1::2]))
+        return f"first photo {first:.3f} s, second {again:.3f} s", "", None
+
+    title = "a photo of a new size and its mirror image, segmenter of `photos`"
+    bench.row("sizes", f"{title}, cuDNN", functools.partial(row, with_cudnn, 0), 20)
+    bench.row("sizes", f"{title}, as in predictions", functools.partial(row, model.run, 1))
 
 
 def masks(bench: Any) -> None:

@@ -32,7 +32,7 @@ class Stopped(Exception):  # noqa: N818
     pass
 
 
-def train(folder, stop_at=None, workers=0, explode=False):
+def train(folder, stop_at=None, workers=0, explode=False, precision="no", outputs=None):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 1))
     buffer = torch.cat(
@@ -46,6 +46,8 @@ def train(folder, stop_at=None, workers=0, explode=False):
         if stop_at is not None and len(seen) > stop_at:
             raise Stopped
         x, y = batch
+        if outputs is not None:
+            outputs.append(net(x).dtype)
         value = nn.functional.binary_cross_entropy_with_logits(net(x)[:, 0], y)
         return {"loss": value * float("nan") if explode else value}
 
@@ -63,7 +65,7 @@ def train(folder, stop_at=None, workers=0, explode=False):
         folder,
         batch_size=4,
         seed=3,
-        precision="no",
+        precision=precision,
         workers=workers,
         what="test",
     )
@@ -86,6 +88,12 @@ def test_resume_equals_uninterrupted(tmp_path, monkeypatch, stop_at):
     assert lines[0][-1]["step"] == lines[1][-1]["step"] == 14
     assert [line["loss"] for line in lines[0]] == [line["loss"] for line in lines[1]]
     assert {line["steps"] for line in lines[0]} == {14}  # of which `view` shows the share
+
+
+def test_every_phase_gives_the_loss_full_precision(tmp_path):
+    outputs = []
+    train(tmp_path, precision="bf16", outputs=outputs)
+    assert outputs == [torch.float32] * 14  # as after a resume
 
 
 def test_a_finished_training_is_not_repeated(tmp_path):

@@ -207,6 +207,8 @@ def fit(
                 _save(acc, checkpoints, step + 1)
                 saved = time.monotonic()
         model = acc.unwrap_model(wrapped, keep_fp32_wrapper=False)
+        # or the next phase's `prepare` leaves it as it is, with outputs in half precision
+        vars(model).pop("_is_accelerate_prepared", None)
         acc.free_memory()
         first = phase.end
     return model

@@ -16,7 +16,7 @@ SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu.py"
 def test_every_part_runs_in_its_small_form(tmp_path):
     make_scenes(tmp_path / "scenes", num_train=14, num_val=3, size=96, seed=0)
     data = ["--data", "scenes/tags.csv", "--val", "scenes/val.csv", "--val-masks", "scenes/masks"]
-    parts = ["steps", "crf", "vit", "backbones", "data", "small", "masks"]
+    parts = ["steps", "crf", "vit", "backbones", "data", "sizes", "small", "masks"]
     subprocess.run(
         [sys.executable, SCRIPT, *data, "--out", "out", "--parts", *parts], cwd=tmp_path, check=True
     )

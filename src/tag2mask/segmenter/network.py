@@ -1,6 +1,7 @@
 """What all segmentation networks have in common."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -55,4 +56,7 @@ class Segmenter(nn.Module):
     def run(self, batch: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         """`probabilities` of arrays: (B, 3, H, W) float32 to (B, C, *size) float32."""
         image = torch.from_numpy(batch).to(next(self.parameters()).device)
-        return self.eval().probabilities(image, size).cpu().numpy()
+        # cuDNN prepares each convolution anew for each size of a photo, which takes longer than
+        # PyTorch's own convolutions (benchmarks/gpu.md).
+        with torch.backends.cudnn.flags(enabled=False) if image.is_cuda else nullcontext():
+            return self.eval().probabilities(image, size).cpu().numpy()
