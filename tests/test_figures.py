@@ -76,7 +76,6 @@ def test_every_table_stands_between_markers(tables):
     assert not re.findall(r"^\|.*", rest, re.MULTILINE)
     assert TABLES.keys() == {
         *tables.TABLES,
-        "bench-former",
         "masks",
         "small",
         "segmenters",

@@ -1,5 +1,5 @@
-"""Draw the plots of what-holds-masks-back.md from the tables of benchmarks/results.md:
-`python docs/research/draw.py`."""
+"""Draw the plots of what-holds-masks-back.md from the tables of benchmarks/results.md and of
+earlier-figures.md: `python docs/research/draw.py`."""
 
 import re
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from pathlib import Path
 from xml.sax.saxutils import escape
 
 HERE = Path(__file__).parent
-PAGE = HERE.parents[1] / "benchmarks" / "results.md"
+PAGES = (HERE.parents[1] / "benchmarks" / "results.md", HERE / "earlier-figures.md")
 LABELS, SCALE, ROW, TOP = 370, 5.2, 30, 44  # pixels; SCALE: of one point of mIoU
 COLORS = {"cam": "#b3622d", "paper": "#7b5ea7", "ours": "#2b8a6b"}
 STYLE = """
@@ -25,7 +25,7 @@ text { font: 15px system-ui, sans-serif; fill: #222 }
 
 @dataclass(frozen=True)
 class Bar:
-    """One row of a plot: what it is, and which cell of which table of results.md holds its mIoU."""
+    """One row of a plot: what it is, and which cell of which table holds its mIoU."""
 
     label: str
     color: str
@@ -39,7 +39,7 @@ def bench(label: str, color: str, *row: str) -> Bar:
 
 
 def control(label: str, color: str, method: str) -> Bar:
-    return Bar(label, color, "control", (method,), "after CRF")
+    return Bar(label, color, "control-earlier", (method,), "after CRF")
 
 
 def seed(number: int) -> tuple[Bar, ...]:
@@ -54,7 +54,7 @@ def seed(number: int) -> tuple[Bar, ...]:
 
 
 def vit(label: str, color: str, *row: str) -> Bar:
-    return Bar(label, color, "vit", row, "after CRF")
+    return Bar(label, color, "vit-earlier", row, "after CRF")
 
 
 PLOTS: dict[str, tuple[str, Sequence[Bar]]] = {
@@ -117,7 +117,7 @@ def cell(bar: Bar, page: str) -> str:
 def plot(name: str) -> str:
     """One plot as SVG."""
     title, bars = PLOTS[name]
-    page = PAGE.read_text(encoding="utf-8")
+    page = "\n".join(path.read_text(encoding="utf-8") for path in PAGES)
     cells = [cell(bar, page) for bar in bars]
     width, height = LABELS + round(90 * SCALE) + 20, TOP + ROW * len(bars) + 12
     parts = [

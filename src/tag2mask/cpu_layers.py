@@ -123,14 +123,18 @@ class FoldedConv(nn.Conv2d):
     has_slow_gradient: bool  # whether `_DepthwiseConv` has a faster one
 
     def forward(self, x: Tensor) -> Tensor:
-        weight, bias = self.weight, self.bias
+        weight, bias, dilation = self.weight, self.bias, self.dilation
         if self.is_same:
             x = pad_same(x, list(self.kernel_size), list(self.stride), list(self.dilation))
         if _is_folded(self.norm, x):
             weight, bias = self._folded()
             if self.has_slow_gradient and _has_gradient(x):
                 return _DepthwiseConv.apply(x, weight, bias, self.padding, self.dilation)
-        return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
+            if self.kernel_size == (1, 1) and not torch.compiler.is_compiling():
+                # The same result, but for few photos on one thread, PyTorch has slower code unless
+                # a convolution is dilated.
+                dilation = (2, 2)
+        return F.conv2d(x, weight, bias, self.stride, self.padding, dilation, self.groups)
 
     def _folded(self) -> tuple[Tensor, Tensor]:
         """The weight and the bias of both layers together."""

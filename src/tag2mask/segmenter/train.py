@@ -61,7 +61,10 @@ def train_segmenter(
     model.small = examples.small = survey.small
     if survey.small:
         names = ", ".join(table.classes[number] for number in survey.small)
-        log.info(f"segmenter: small things: {names}; half of the crops of their photos show them")
+        log.info(
+            f"segmenter: small things: {names}; half of the crops of their photos show them, and "
+            f"the network has cells of {model.stride} pixels"
+        )
     guard = BackgroundGuard(examples, survey)
 
     def loss(network: nn.Module, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
