@@ -109,7 +109,8 @@ def sizes(bench: Any) -> None:
     def row(run: Callable[..., np.ndarray], number: int) -> Row:
         times = []
         for step in range(4):  # sizes that no row had before
-            width, height = (model.side(side + 64 * step + 32 * number) for side in (320, 256))
+            sides = (320, 256) if GPU else (64, 32)
+            width, height = (model.side(side + 64 * step + 32 * number) for side in sides)
             batch = np.random.rand(2, 3, height, width).astype(np.float32)
             for _ in range(2):
                 start = time.perf_counter()
