@@ -151,6 +151,16 @@ def test_stream_is_predict_in_order(model, settings, tmp_path):
         assert result.mask.shape == sizes[int(photo.name)]
 
 
+def test_a_gpu_predicts_without_cudnn(model, settings, monkeypatch):
+    """cuDNN takes seconds for the first photo of each size."""
+    seen = []
+    model.register_forward_hook(lambda *_: seen.append(torch.backends.cudnn.enabled))
+    predict(model, Image.new("RGB", (40, 30)), settings)
+    monkeypatch.setattr(type(model), "in_threads", False)  # as on a GPU
+    predict(model, Image.new("RGB", (40, 30)), settings)
+    assert seen == [True, False] and torch.backends.cudnn.enabled
+
+
 def test_a_large_jpeg_is_read_reduced_and_keeps_its_size(model, settings, tmp_path):
     noise(480, 640).save(tmp_path / "x.jpg", quality=95)
     ((_, result),) = predict_photos(model, [Photo("x", tmp_path / "x.jpg", ())], settings)

@@ -58,5 +58,5 @@ class Segmenter(nn.Module):
         image = torch.from_numpy(batch).to(next(self.parameters()).device)
         # cuDNN prepares each convolution anew for each size of a photo, which takes longer than
         # PyTorch's own convolutions (benchmarks/gpu.md).
-        with torch.backends.cudnn.flags(enabled=False) if image.is_cuda else nullcontext():
+        with nullcontext() if self.in_threads else torch.backends.cudnn.flags(enabled=False):
             return self.eval().probabilities(image, size).cpu().numpy()
