@@ -96,13 +96,18 @@ def row(stage: str, seconds: dict[str, Seconds], same: str) -> str:
     return f"| {stage} | {' | '.join(cells)} |"
 
 
+def relative(a: np.ndarray, b: np.ndarray) -> float:
+    """How long the difference of two arrays is, relative to the second."""
+    return float(np.linalg.norm(a - b) / max(np.linalg.norm(b), 1e-12))
+
+
 def agreement(stage: str, before: Path, now: Path) -> str:
     """What is the same in the results of both."""
     model = f"{stage}/model.safetensors"
     if (before / model).exists():
         then, weights = load_file(before / model), load_file(now / model)
-        change = max(np.abs(weights[key] - then[key]).max() for key in then)
-        return f"weights differ by at most {change:.1g}"
+        change = max(relative(weights[key], then[key]) for key in then)
+        return f"each tensor of weights differs by at most {100 * change:.2g} %"
     pairs = [(path, now / path.relative_to(before)) for path in before.glob(f"{stage}/**/*.png")]
     if not pairs:
         return ""

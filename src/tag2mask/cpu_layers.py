@@ -130,7 +130,7 @@ class FoldedConv(nn.Conv2d):
             weight, bias = self._folded()
             if self.has_slow_gradient and _has_gradient(x):
                 return _DepthwiseConv.apply(x, weight, bias, self.padding, self.dilation)
-            if self.kernel_size == (1, 1) and not torch.compiler.is_compiling():
+            if self.kernel_size == (1, 1) and torch.is_inference_mode_enabled():
                 # The same result, but for few photos on one thread, PyTorch has slower code unless
                 # a convolution is dilated.
                 dilation = (2, 2)
