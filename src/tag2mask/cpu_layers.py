@@ -123,18 +123,14 @@ class FoldedConv(nn.Conv2d):
     has_slow_gradient: bool  # whether `_DepthwiseConv` has a faster one
 
     def forward(self, x: Tensor) -> Tensor:
-        weight, bias, dilation = self.weight, self.bias, self.dilation
+        weight, bias = self.weight, self.bias
         if self.is_same:
             x = pad_same(x, list(self.kernel_size), list(self.stride), list(self.dilation))
         if _is_folded(self.norm, x):
             weight, bias = self._folded()
             if self.has_slow_gradient and _has_gradient(x):
                 return _DepthwiseConv.apply(x, weight, bias, self.padding, self.dilation)
-            if self.kernel_size == (1, 1) and torch.is_inference_mode_enabled():
-                # The same result, but for few photos on one thread, PyTorch has slower code unless
-                # a convolution is dilated.
-                dilation = (2, 2)
-        return F.conv2d(x, weight, bias, self.stride, self.padding, dilation, self.groups)
+        return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
 
     def _folded(self) -> tuple[Tensor, Tensor]:
         """The weight and the bias of both layers together."""
