@@ -243,7 +243,7 @@ def test_speed_compares_results(monkeypatch, tmp_path):
         save_file({"w": np.array([1, 2 + level / 4])}, model)
     both = tmp_path / "before", tmp_path / "now"
     assert speed.agreement("masks", *both).startswith("1 of 2 masks are the same, and 50.000 %")
-    assert speed.agreement("classifier", *both) .endswith("by at most 11 %")
+    assert speed.agreement("classifier", *both).endswith("by at most 11 %")
     assert speed.row("masks", {"before": (4, 2), "now": (3, 1)}, "x").endswith(
         "| 0.75 | 0.50 | x |"
     )
