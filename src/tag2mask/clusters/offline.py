@@ -25,7 +25,8 @@ def embed_clusters(tags: Sequence[str]) -> Clusters:
     clusters = {}
     for label in dict.fromkeys(labels.tolist()):
         inside = np.flatnonzero(labels == label).tolist()
-        center = inside[int(np.argmax(embeddings[inside] @ embeddings[inside].mean(0)))]
+        likeness = embeddings[inside] @ embeddings[inside].mean(0)
+        center = inside[int(np.argmax(likeness.round(4)))]  # of equal ones, the first
         clusters[f"like {tags[center]}"] = [tags[i] for i in inside]
     return Clusters.from_mapping(
         clusters,
