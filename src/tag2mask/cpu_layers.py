@@ -150,7 +150,7 @@ class _DepthwiseConv(torch.autograd.Function):
 
     The gradient of its input is the convolution with the turned kernel. PyTorch has a fast kernel
     for this, but its own gradient of a dilated convolution takes ten times as long; that of the
-    weight five times as long as `_depthwise_weight` (two cores with AVX2).
+    weight four times as long as `_depthwise_weight` (without AVX-512).
     """
 
     @staticmethod
