@@ -1,5 +1,6 @@
 """Results of `quality.py` and what tables make of them: cells, and the line on machines."""
 
+import platform
 from collections.abc import Iterable
 from pathlib import Path
 from statistics import mean, stdev
@@ -8,6 +9,7 @@ from typing import Any
 from domains import SCORED
 
 from tag2mask.files import read_json
+from tag2mask.processes import cores
 
 RESULTS = Path(__file__).parent / "results"
 Row = dict[str, Any]
@@ -71,6 +73,11 @@ def per_class(rows: Rows) -> str:
         [100 * row["iou"][name] for row in rows.values() if name in row["iou"]] for name in SCORED
     ]
     return " | ".join(f"{mean(values):.0f}" if values else "-" for values in columns)
+
+
+def cpu_name() -> str:
+    """The cores of this machine, as results and tables name them."""
+    return f"{cores()} CPU core{'s' * (cores() > 1)} ({platform.machine()})"
 
 
 def provenance(rows: Iterable[dict[str, Any]]) -> list[str]:

@@ -7,7 +7,6 @@ Segmenters are scored on the validation photos, without tags.
 import argparse
 import csv
 import os
-import platform
 import shutil
 import time
 import traceback
@@ -19,6 +18,7 @@ from typing import Any
 
 import torch
 from domains import Domain, halves
+from figures import cpu_name
 from methods import (
     OPEN,
     PREDICTIONS,
@@ -115,11 +115,6 @@ def made_on(start: float) -> dict[str, Any]:
         "date": date.today().isoformat(),
         "seconds": round(time.time() - start, 1),
     }
-
-
-def cpu_name() -> str:
-    """The cores of this machine, as results name them."""
-    return f"{cores()} CPU cores ({platform.machine()})"
 
 
 def do_task(task: Task, options: argparse.Namespace) -> None:

@@ -9,7 +9,6 @@ write their own tables with `write`.
 
 import argparse
 import os
-import platform
 import re
 import shutil
 from collections.abc import Callable, Iterable
@@ -22,6 +21,7 @@ from domains import SCORED, result_row
 from figures import (
     RESULTS,
     Results,
+    cpu_name,
     figure,
     miou,
     per_class,
@@ -33,7 +33,6 @@ from figures import (
 from methods import METHODS, SPREAD
 
 from tag2mask.files import read_json, versions, write_json
-from tag2mask.processes import cores
 
 HERE = Path(__file__).parent
 PAGE, README = HERE / "results.md", HERE.parent / "README.md"
@@ -195,7 +194,7 @@ def machine() -> str:
     """The machine, its load and the date: without them, figures of speed mean nothing."""
     load = f"{os.getloadavg()[0]:.0f}" if hasattr(os, "getloadavg") else "unknown"
     context = f"load average {load}, torch {versions()['torch']}; {date.today().isoformat()}"
-    return f"Measured on {cores()} CPU cores ({platform.machine()}), {context}."
+    return f"Measured on {cpu_name()}, {context}."
 
 
 def write(name: str, command: str, lines: list[str]) -> None:
@@ -307,7 +306,7 @@ def take(folder: Path) -> None:
             "seed": rows["pseudo"]["seed"],
             "weights": rows["pseudo"]["weights"],
             "versions": done["versions"],
-            "device": f"{cores()} CPU cores ({platform.machine()})",
+            "device": cpu_name(),
             "date": date.today().isoformat(),
             "rows": [result_row(rows[masks]) for masks in ("pseudo", "segmenter")],
         }
