@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -858,3 +859,26 @@ def test_two_processes_share_a_run(finished, scenes, tmp_path):
     }
     assert len(list((out / "evaluate/predictions").glob("*.png"))) == 4
     assert tag2mask.load(out).metrics["segmenter"]["images"] == 4
+
+
+@pytest.mark.slow
+def test_processes_that_share_a_run_say_an_error_once(tmp_path):
+    (tmp_path / "tags.csv").write_text("file_name,tags\nabsent.jpg,cat\n")
+    command = [sys.executable, "-m", "tag2mask", "run", "--data", str(tmp_path / "tags.csv")]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    processes = [
+        subprocess.Popen(
+            [*command, "--out", str(tmp_path / "r")],
+            env={**os.environ, "OMP_NUM_THREADS": "1", **shared, "RANK": str(rank)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    first, second = (process.communicate(timeout=300)[1] for process in processes)
+    assert [process.returncode for process in processes] == [2, 2]
+    assert "absent.jpg" in first and "Traceback" not in first + second
+    assert "absent.jpg" not in second and "another process of this run has ended" in second

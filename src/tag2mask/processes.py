@@ -8,6 +8,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
 from typing import TypeVar
 
+from tag2mask.errors import RunError
+
 A = TypeVar("A")
 B = TypeVar("B")
 
@@ -60,12 +62,15 @@ def ranks() -> int:
 
 
 def barrier() -> None:
-    """Wait for the other processes of this run."""
+    """Wait for the other processes of this run. Raises RunError if one of them has ended."""
     if ranks() > 1:
         from accelerate import PartialState
 
-        # The first call sets how long the others wait for rank 0; only rank 0 checks the data.
-        PartialState(cpu=on_cpus(), timeout=timedelta(days=7)).wait_for_everyone()
+        try:
+            # The first call sets how long the others wait for rank 0; only rank 0 checks the data.
+            PartialState(cpu=on_cpus(), timeout=timedelta(days=7)).wait_for_everyone()
+        except RuntimeError as error:  # its connection is closed
+            raise RunError("another process of this run has ended; its message says why") from error
 
 
 def from_first(value: A) -> A:
