@@ -14,7 +14,7 @@ from tag2mask.photos.masks import write_mask
 from tag2mask.photos.table import IGNORE, Photo, Table
 from tag2mask.segmenter import train
 from tag2mask.segmenter.deeplab import DeepLabV2
-from tag2mask.segmenter.examples import PseudoMasked, survey_masks
+from tag2mask.segmenter.examples import PseudoMasked, Survey, survey_masks
 from tag2mask.segmenter.predict import predict
 from tag2mask.segmenter.train import BackgroundGuard, least_certain, optimizer, train_segmenter
 
@@ -141,6 +141,25 @@ def test_half_of_the_crops_show_a_small_thing(settings, plain, tmp_path, scale):
     for photo, random_share in enumerate(before):
         assert abs(seen(photo) - (1 + random_share) / 2) < 0.1
     assert torch.equal(whole[0], examples[12, 5][0]), "photos without small things are as before"
+
+
+@pytest.mark.parametrize("head", ["fpn", "deeplab_v2"])
+def test_only_a_pyramid_looks_closer_at_small_things(settings, data, tmp_path, monkeypatch, head):
+    """The papers' DeepLabV2 stays as the papers have it."""
+    seen = []
+
+    def fit(model, loss, examples, *others, **options):
+        seen.append(examples.small)
+        return model
+
+    monkeypatch.setattr(train, "fit", fit)
+    monkeypatch.setattr(BackgroundGuard, "check", lambda self, model: None)
+    monkeypatch.setattr(train, "survey_masks", lambda *_: Survey(6, 6, 0.01, (1,)))
+    settings = settings.model_copy(update={"head": head, "output_stride": "auto"})
+    model = train_segmenter(*data, settings, tmp_path, seed=0, workers=0)
+    is_close = head == "fpn"
+    assert seen == [model.small] == [(1,) if is_close else ()]
+    assert (model.stride == 4) == is_close
 
 
 def test_masks_that_do_not_fit(settings, data):

@@ -53,14 +53,16 @@ def train_segmenter(
             only background.
     """
     survey = survey_masks(table, masks, MASKS_READ)
+    # The papers' DeepLabV2 stays theirs: only a pyramid looks closer at small things.
+    small = survey.small if settings.head == "fpn" else ()
     with seeded(seed):
-        model = start or create_segmenter(fitted(settings, survey), table.classes)
+        model = start or create_segmenter(fitted(settings, small), table.classes)
     skipped = settings.steps - math.ceil(CONTINUED * settings.steps) if start else 0
     side, mean = model.backbone.side(settings.crop_size), model.backbone.mean.clone()
     examples = PseudoMasked(table, masks, settings, side, mean)
-    model.small = examples.small = survey.small
-    if survey.small:
-        names = ", ".join(table.classes[number] for number in survey.small)
+    model.small = examples.small = small
+    if small:
+        names = ", ".join(table.classes[number] for number in small)
         log.info(
             f"segmenter: small things: {names}; half of the crops of their photos show them, and "
             f"the network has cells of {model.stride} pixels"
@@ -99,9 +101,9 @@ def train_segmenter(
     return trained
 
 
-def fitted(settings: SegmenterSettings, survey: Survey) -> SegmenterSettings:
-    """Settings in which `output_stride` "auto" is 4 for a pyramid where things are small."""
-    if settings.output_stride == "auto" and settings.head == "fpn" and survey.small:
+def fitted(settings: SegmenterSettings, small: tuple[int, ...]) -> SegmenterSettings:
+    """Settings in which `output_stride` "auto" is 4 where things are small."""
+    if settings.output_stride == "auto" and small:
         return settings.model_copy(update={"output_stride": 4})
     return settings
 
