@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/
+# A process for each core, at most 4: each takes up to 2 GB. The tests of a file share what they made.
+SHARED_OUT := -n logical --maxprocesses 4 --dist loadfile
 
 demo: $(VENV)/installed
 	$(RUN)tag2mask demo --out runs/demo
@@ -10,10 +12,10 @@ test: $(VENV)/installed
 	$(RUN)ruff check src tests benchmarks docs examples
 	$(RUN)ruff format --check src tests benchmarks docs examples
 	$(RUN)mypy
-	OMP_NUM_THREADS=1 $(RUN)pytest
+	OMP_NUM_THREADS=1 $(RUN)pytest $(SHARED_OUT)
 
 fast: $(VENV)/installed
-	OMP_NUM_THREADS=1 $(RUN)pytest -m "not slow and not real"
+	OMP_NUM_THREADS=1 $(RUN)pytest $(SHARED_OUT) -m "not slow and not real"
 
 # The documentation site, docs/build/docs/index.html; a warning is an error, and so is a link within it that leads nowhere.
 docs: $(VENV)/installed

@@ -32,17 +32,14 @@ SMALL = {
 }  # whose source is what a recipe is about
 SMALL["segmenter"] = {
     **{name: value for name, value in SETTINGS["segmenter"].items() if name != "rounds"},
-    **{
-        name: getattr(load_recipe("photos").segmenter, name)
-        for name in ("backbone", "output_stride", "feature_length", "test_scales")
-    },
     "steps": 10,
 }
 
 
 @pytest.fixture
 def small(monkeypatch, few_steps):
-    """Every recipe at a size for tests: a small ViT, small pictures, few steps."""
+    """Every recipe at a size for tests: small networks and pictures, few steps. test_recipes_run
+    has the networks of `photos`."""
 
     def small_recipe(name):
         return make_config(merged(load_recipe(name).model_dump(), SMALL))

@@ -51,6 +51,8 @@ SETTINGS = {
     },
     "masks": {"image_size": 64, "crf": {"iterations": 2}},
     "segmenter": {
+        "backbone": "test_resnet",
+        "weights": "none",
         "crop_size": 65,
         "batch_size": 4,
         "steps": 20,
@@ -730,10 +732,13 @@ def test_a_run_is_found_from_any_folder(finished, tmp_path, monkeypatch):
 def test_a_script_without_a_guard_is_told_of_it(scenes, tmp_path):
     """Spawned processes import the script, which must not start the run again in each of them."""
     script = tmp_path / "script.py"
-    settings = {**data(scenes), **SETTINGS, "photos": {"workers": 1}}
-    run = f"tag2mask.run(out=Path({str(tmp_path / 'r')!r}), **{settings!r})"
+    recipe = load_recipe("photos").model_dump()
+    settings = merged(recipe, {**data(scenes), **SETTINGS, "photos": {"workers": 1}})
+    settings["out"] = tmp_path / "r"
+    run = f"run_config(make_config({settings!r}), ['check', 'clusters', 'classifier'])"
     start = (
-        f"import multiprocessing, tag2mask\nfrom pathlib import *\n{LET_THROUGH}"
+        "import multiprocessing\nfrom pathlib import *\nfrom tag2mask.api import run_config\n"
+        "from tag2mask.config_files import make_config\n"
         "multiprocessing.set_start_method('spawn', force=True)\n"
     )
     for guard, code in (("", 1), ("if __name__ == '__main__':\n    ", 0)):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors.numpy import save_file
 
 from tag2mask.photos.masks import write_mask
@@ -49,15 +50,33 @@ def table(copy, name):
     return body.splitlines()
 
 
+def part(data, folder, every):
+    """A folder as `data` with the first and then each `every`-th of its rows."""
+    for name in ("images", "masks"):
+        (folder / name).symlink_to(data / name)
+    for name in ("train.csv", "val.csv"):
+        header, *rows = (data / name).read_text().splitlines()
+        (folder / name).write_text("\n".join([header, *rows[:: every[name]]]))
+    return folder
+
+
 @pytest.fixture(scope="module")
-def measured(copy):
-    """OUT of quality.py: the jobs of the headline except `best`, on 16 photos."""
-    shared = ROOT.parent / "shared"
+def animals(tmp_path_factory):
+    """voc-animals with 10 of its 200 validation photos."""
+    shared = ROOT.parent / "shared" / "voc-animals"
     if not shared.is_dir():
         pytest.skip(f"needs the real photos in {shared}")
+    folder = part(shared, tmp_path_factory.mktemp("animals"), {"train.csv": 1, "val.csv": 20})
+    shutil.copyfile(shared / "train_seg.txt", folder / "train_seg.txt")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def measured(copy, animals):
+    """OUT of quality.py: the jobs of the headline except `best`, on 16 photos."""
     out = copy / "out"
     jobs = ("--set", "all", "--methods", "photos", "cam", "--segment", "photos", "truth")
-    output = script(copy, "quality.py", shared / "voc-animals", out, *jobs, *TINY)
+    output = script(copy, "quality.py", animals, out, *jobs, *TINY)
     assert "4 of 4 jobs done" in output, output
     return out
 
@@ -92,10 +111,10 @@ def test_results_name_photos_weights_versions_device_and_seed(measured):
 
 @pytest.mark.slow
 @pytest.mark.real
-def test_finished_jobs_are_skipped(copy, measured):
+def test_finished_jobs_are_skipped(copy, animals, measured):
     before = {file: file.stat().st_mtime_ns for file in measured.glob("*.json")}
-    photos, jobs = ROOT.parent / "shared" / "voc-animals", ("--methods", "photos", "cam")
-    script(copy, "quality.py", photos, measured, "--set", "all", *jobs, *TINY)
+    jobs = ("--set", "all", "--methods", "photos", "cam")
+    script(copy, "quality.py", animals, measured, *jobs, *TINY)
     assert {file: file.stat().st_mtime_ns for file in measured.glob("*.json")} == before
 
 
@@ -139,11 +158,13 @@ def test_clusters(copy):
 
 @pytest.mark.slow
 @pytest.mark.real
-def test_crf(copy, shared):
+def test_crf(copy, tmp_path, shared):
     pytest.importorskip("pydensecrf")
     before = (copy / "benchmarks" / "crf.md").read_text(encoding="utf-8")
     least = ("--count", 1, "--repeat", 1, "--rounds", 1)
-    script(copy, "crf.py", "--photos", shared / "voc-animals" / "images", *least)
+    photo = next((shared / "voc-animals" / "images").iterdir())
+    Image.open(photo).resize((160, 120)).save(tmp_path / "small.jpg")
+    script(copy, "crf.py", "--photos", tmp_path, *least)
     after = (copy / "benchmarks" / "crf.md").read_text(encoding="utf-8")
     assert after != before and "--count 1 --repeat 1" in after
 
@@ -151,7 +172,7 @@ def test_crf(copy, shared):
 @pytest.mark.slow
 @pytest.mark.real
 def test_unknown_tags(copy, tmp_path, shared):
-    words = ("--photos", 16, "--epochs", 1, "--shares", 0.5)
+    words = ("--photos", 8, "--epochs", 1, "--shares", 0.5)
     for _ in range(2):  # results that are there are not made again
         script(copy, "unknown_tags.py", shared / "voc-animals", tmp_path, *words)
     assert len((tmp_path / "unknown_tags.jsonl").read_text().splitlines()) == 4
@@ -169,13 +190,9 @@ def test_unknown_tags(copy, tmp_path, shared):
 @pytest.mark.slow
 @pytest.mark.real
 def test_tiles(copy, tmp_path, shared):
-    data = tmp_path / "data"
-    data.mkdir()
-    for folder in ("images", "masks"):
-        (data / folder).symlink_to(shared / "magnetic-tiles" / folder)
-    for name in ("train.csv", "val.csv"):
-        header, *rows = (shared / "magnetic-tiles" / name).read_text().splitlines()
-        (data / name).write_text("\n".join([header, *rows[::12]]))
+    (tmp_path / "data").mkdir()
+    every = {"train.csv": 20, "val.csv": 20}
+    data = part(shared / "magnetic-tiles", tmp_path / "data", every)
     tiny = ["--classifier.epochs", 1, "--classifier.image-size", 96, "--masks.image-size", 96]
     tiny += ["--segmenter.steps", 1, "--segmenter.crop-size", 65, "--segmenter.image-size", 97]
     # few steps at a higher rate learn background alone, and an untrained pyramid marks all photos
