@@ -1,6 +1,7 @@
 """The rules of the house: who imports whom, how long a file may be, how fast help is printed."""
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ FOLDERS = {path.parent.name for path in SOURCE.glob("*/__init__.py")}
 FACE = {"cli", "api", "runs", "view", "export"}  # they may import every room
 ROOMS = FOLDERS - FACE
 SHARED_ROOMS = {"photos", "crf"}  # the table with its images and masks; the CRF, usable alone
-LONGEST_FILE, MOST_LINES = 350, 21662  # lower it when code goes; the aim is 9,000 with the forms
+LONGEST_FILE, MOST_LINES = 350, 21681  # lower it when code goes; the aim is 9,000 with the forms
 
 
 def imports(path):
@@ -129,6 +130,10 @@ def test_help_is_printed_at_once_and_loads_nothing_heavy():
         (["run", "--data", "X/absent.csv", "--out", "X/r"], "no such file"),
         (["evaluate", "--pred", "X/masks"], "give both --pred and --truth"),
         (["evaluate", "--out", "X/r", "--boundary"], "need --pred"),
+        (
+            ["evaluate", "--pred", "X/masks", "--truth", "X/masks", "--out", "X/masks/a.png"],
+            "give an --out that ends in .json",
+        ),
         (["run", "--classifier.epochs", "three"], "epochs = three: it should be an integer"),
         (["run", "--classifier.epochs", "0"], "epochs = 0: it should be at least 1, or 'auto'"),
         (["predict", "X/none", "X/a.jpg", "--out", "X/o"], "not a run folder"),
@@ -164,6 +169,8 @@ def test_errors_are_sentences_with_exit_code_2(argv, message, tmp_path, capfd):
     ("argv", "message"),
     [
         (["run", "tags.csv"], "give photos by name: tag2mask run --data tags.csv"),
+        (["tags"], "--data"),
+        (["convert", ""], "--data"),
         (["run", "--device", "cuda"], "a GPU is used if there is one"),
         (["masks", "--classifier.epochs", "3"], "settings of classifier belong to"),
     ],
@@ -174,6 +181,15 @@ def test_options_that_do_not_exist_get_a_hint(argv, message, capfd):
     with pytest.raises(SystemExit) as stop:
         main(argv)
     assert stop.value.code == 2 and message in capfd.readouterr().err
+
+
+def test_letters_that_the_screen_does_not_know_are_no_error(tmp_path):
+    Image.new("RGB", (40, 40)).save(tmp_path / "a.jpg")
+    (tmp_path / "tags.csv").write_text("file_name,tags\na.jpg,日本\n", encoding="utf-8")
+    command = [sys.executable, "-m", "tag2mask", "tags", "--data", tmp_path / "tags.csv"]
+    environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0 and r"\u65e5\u672c" in done.stdout
 
 
 def help_of(*words, capfd):

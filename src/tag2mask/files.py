@@ -17,7 +17,7 @@ from pathlib import Path, PurePath
 from threading import Lock
 from typing import Any, TextIO
 
-from tag2mask.errors import DataError, RunError
+from tag2mask.errors import ConfigError, DataError, RunError
 from tag2mask.processes import rank
 
 MOST_BYTES = 1 << 30  # of a file that is read at once
@@ -52,6 +52,14 @@ def writing(path: Path) -> Iterator[Path]:
         raise
     finally:
         _remove(temporary)
+
+
+def keep_inputs(out: Path, *inputs: Path) -> None:
+    """Raises ConfigError if `out` is one of the files that are read, or a folder."""
+    if out.is_dir():
+        raise ConfigError(f"{out} is a folder; give the name of a file as --out")
+    if out.resolve() in {path.resolve() for path in inputs}:
+        raise ConfigError(f"{out} is read here, and would be replaced; give another --out")
 
 
 @contextmanager

@@ -108,3 +108,11 @@ def test_settings_of_make_are_those_of_a_run(words, message, tmp_path, capsys):
     out = tmp_path / "c.json"
     assert run("make", "--tags", tmp_path / "tags.txt", "--out", out, *words) == 2
     assert message in capsys.readouterr().err and not out.exists()
+
+
+def test_make_keeps_its_list_of_tags(tmp_path, capsys):
+    (tmp_path / "tags.txt").write_text("cat\ndog\n")
+    for out, message in ((tmp_path / "tags.txt", "would be replaced"), (tmp_path, "is a folder")):
+        assert run("make", "--tags", tmp_path / "tags.txt", "--out", out, "--source", "onehot") == 2
+        assert message in capsys.readouterr().err
+    assert (tmp_path / "tags.txt").read_text() == "cat\ndog\n"

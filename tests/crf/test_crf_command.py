@@ -46,6 +46,15 @@ def test_says_what_it_cannot_use(files):
         refine_file(good[0], folder / "other.npy", good[2])
     with pytest.raises(DataError, match=r"not a \.npy file"):
         refine_file(good[0], good[0], good[2])
+    for start in (b"PK\x03\x04 no archive", b"\x93NUMPY\x01\x00v\x00{'descr': (,"):
+        (folder / "broken.npy").write_bytes(start)
+        with pytest.raises(DataError, match=r"not a \.npy file"):
+            refine_file(good[0], folder / "broken.npy", good[2])
+    for out in good[:2]:
+        before = out.read_bytes()
+        with pytest.raises(ConfigError, match="is read here, and would be replaced"):
+            refine_file(*good[:2], folder / "." / out.name)
+        assert out.read_bytes() == before
     np.savez(folder / "many.npz", a=np.zeros(3))
     with pytest.raises(DataError, match="several arrays"):
         refine_file(good[0], folder / "many.npz", good[2])

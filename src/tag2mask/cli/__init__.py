@@ -1,5 +1,6 @@
 """The command line: the only module that parses arguments and prints results."""
 
+import io
 import os
 import sys
 
@@ -50,9 +51,13 @@ RESUMED = ("run", "demo", "download", *STAGE_NAMES[1:])  # run again, they resum
 def main(argv: list[str] | None = None) -> int:
     """Run a command. Returns the exit code: 0, or 2 after an error that the user can fix."""
     argv = sys.argv[1:] if argv is None else argv
+    for stream in (sys.stdout, sys.stderr):  # None: it is closed
+        if isinstance(stream, io.TextIOWrapper):  # tags may have letters that it does not know
+            stream.reconfigure(errors="backslashreplace")
     try:
         _run_command(argv)
-        sys.stdout.flush()
+        if sys.stdout:
+            sys.stdout.flush()
     except Tag2MaskError as error:
         print_error(str(error))
         return 2

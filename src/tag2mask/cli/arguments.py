@@ -89,7 +89,8 @@ def parse(
         if (
             stop.code
             and command in ("run", "tags", "check", "convert", *ABOUT)
-            and argv[0][0] != "-"
+            and argv
+            and not argv[0].startswith("-")
         ):
             print_error(f"give photos by name: tag2mask {command} --data {argv[0]}")
         for option, word in pairwise(argv if stop.code else ()):

@@ -31,7 +31,7 @@ from tag2mask.cli.export import export, push
 from tag2mask.config import ClusterSettings, Config
 from tag2mask.config_files import base_config, changed_config
 from tag2mask.errors import ClusterError, ConfigError, DataError
-from tag2mask.files import write_json
+from tag2mask.files import keep_inputs, write_json
 
 if TYPE_CHECKING:
     from tag2mask.clusters import Clusters
@@ -116,6 +116,8 @@ def _evaluate(argv: list[str]) -> None:
             return
         if not pred or not truth:
             raise ConfigError("to evaluate masks of any tool, give both --pred and --truth")
+        if out and out.suffix != ".json":
+            raise ConfigError(f"{out}: with --pred, give an --out that ends in .json")
         result, scored = evaluate_folders(
             pred, truth, names, classes, boundary, mean_over=mean_over
         )
@@ -254,6 +256,7 @@ def _make_clusters(
     from tag2mask.clusters.make import read_tags
     from tag2mask.clusters.transcript import transcript_beside
 
+    keep_inputs(out, tags)
     settings = changed_config(Config(), {"clusters": asdict(options)}).clusters
     clusters = make_clusters(read_tags(tags), settings, seed, transcript_beside(out))
     clusters.save(out)

@@ -9,7 +9,7 @@ from PIL import Image
 from tag2mask.crf.inference import dense_crf
 from tag2mask.crf.params import CRFParams
 from tag2mask.errors import ConfigError, DataError
-from tag2mask.files import writing
+from tag2mask.files import keep_inputs, writing
 from tag2mask.photos.images import open_image
 
 
@@ -30,6 +30,7 @@ def refine_file(
         raise ConfigError(
             f"{out}: give a file name that ends in .png (class numbers) or .npy (probabilities)"
         )
+    keep_inputs(out, image, scores)
     probs = _read_scores(scores)
     if out.suffix == ".png" and probs.ndim == 3 and len(probs) > 256:
         raise DataError(
@@ -52,7 +53,7 @@ def _read_scores(path: Path) -> np.ndarray:
         probs = np.load(path, allow_pickle=False)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:  # of zip files and of Python's tokenizer, too
         raise DataError(f"{path}: not a .npy file of numbers ({error})") from None
     if not isinstance(probs, np.ndarray):
         raise DataError(f"{path}: holds several arrays; save one with numpy.save")

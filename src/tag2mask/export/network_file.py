@@ -21,7 +21,7 @@ from tag2mask.config import SegmenterSettings
 from tag2mask.cpu_layers import FoldedConv
 from tag2mask.errors import ConfigError, RunError, import_extra
 from tag2mask.export.onnx_network import INPUT, OUTPUT, USED, OnnxNetwork
-from tag2mask.files import writing
+from tag2mask.files import keep_inputs, writing
 from tag2mask.segmenter.network import Segmenter
 from tag2mask.vision import torchvision  # noqa: F401  before timm, see there
 
@@ -108,6 +108,7 @@ def check_ending(out: Path) -> None:
     """Raises ConfigError if a file is neither .onnx nor .pt2, or if a package is missing."""
     if out.suffix not in KINDS:
         raise ConfigError(f"{out}: give a file name that ends in .onnx (ONNX) or .pt2 (PyTorch)")
+    keep_inputs(out)
     if out.suffix == ".onnx":
         for module in ("onnx", "onnxruntime", "onnxscript"):
             import_extra(module, "export", "export", ConfigError)
