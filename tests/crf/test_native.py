@@ -10,7 +10,7 @@ from oracle import assert_agrees, crf_params, pydensecrf, scene
 
 HERE = Path(__file__).parent
 SOURCES = HERE.parents[1] / "src/tag2mask/crf/native"
-SANITIZE = ["-fsanitize=undefined,address", "-fno-sanitize-recover=all", "-g"]
+SANITIZE = ["-O1", "-fsanitize=undefined,address", "-fno-sanitize-recover=all", "-g"]
 AVX2 = ["-mavx2", "-mfma"]
 
 pytestmark = pytest.mark.slow
