@@ -243,3 +243,24 @@ def test_masks_for_other_tools(run, folder, new, tmp_path, capfd, form):
     assert names <= written and "broken.png" not in written
     assert "1 photo left out of" in capfd.readouterr().err
     assert main(command) == 2 and "nothing is overwritten" in capfd.readouterr().err
+
+
+def test_files_that_predict_did_not_write_are_kept(run, new, tmp_path):
+    (tmp_path / "m").mkdir()
+    for file in ("m/a.png", "new/a.overlay.jpg"):
+        picture(9).save(tmp_path / file)
+    before = (tmp_path / "m/a.png").read_bytes()
+    with pytest.raises(DataError, match=r"m/a\.png: not written by `tag2mask predict`"):
+        run.predict_to([new / "a.jpg", new / "b.png"], tmp_path / "m")
+    with pytest.raises(DataError, match=r"new/a\.overlay\.jpg: not written by"):
+        run.predict_to(new / "a.jpg", new, overlay=True)
+    assert (tmp_path / "m/a.png").read_bytes() == before
+    assert [path.name for path in (tmp_path / "m").iterdir()] == ["a.png"]
+
+
+@pytest.mark.parametrize("inside", ["masks", "corrections", "corrections/deep"])
+def test_the_masks_and_corrections_of_a_run_are_kept(run, folder, new, inside):
+    (folder / "masks/done.json").touch()
+    with pytest.raises(DataError, match=r"of the run .* would get other masks; give another --out"):
+        run.predict_to(new, folder / inside)
+    assert not (folder / inside / "b.png").exists()

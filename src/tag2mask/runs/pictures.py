@@ -16,8 +16,9 @@ from tag2mask.formats.pictures import pictures_below, unread_pictures
 from tag2mask.formats.rows import photo_names
 from tag2mask.photos.addresses import local_copy
 from tag2mask.photos.images import array_image, image_size, upright_rgb
-from tag2mask.photos.table import Photo
+from tag2mask.photos.table import Photo, absolute
 from tag2mask.progress import log
+from tag2mask.runs.folder import CORRECTIONS, DONE
 
 MASKS = (".png", ".tif", ".overlay.jpg")  # what `predict_to` writes for a photo
 FAR_LARGER = 8  # times the longest side of the training photos
@@ -72,8 +73,11 @@ def photos_to_predict(given: Iterable[Path | str], out: Path | None = None) -> l
     """Photos, and those in folders but not in `out`, named by their path relative to the folder.
 
     A pattern ("new/*.jpg") stands for the files that match: not every shell replaces it. Raises
-    DataError if there are none, or if a mask in `out` would overwrite one of them.
+    DataError if there are none, if a mask in `out` would overwrite one of them, or if `out` is in a
+    folder of a run that later stages or the user's corrections need.
     """
+    if out:
+        _refuse_run(out)
     if wrong := [type(path).__name__ for path in given if not isinstance(path, Path | str)]:
         raise DataError(f"not a path: {wrong[0]}; give files or folders, or use Run.predict")
     paths: list[Path] = []
@@ -113,6 +117,15 @@ def photos_to_predict(given: Iterable[Path | str], out: Path | None = None) -> l
             text = "the mask would overwrite this photo; give another --out"
             raise DataError([f"{file}: {text}" for file in covered])
     return [Photo(name, file, ()) for name, file in zip(names, files, strict=True)]
+
+
+def _refuse_run(out: Path) -> None:
+    """Raises DataError if a folder is the result of a stage, the corrections, or lies in them."""
+    for folder in (absolute(out), *absolute(out).parents):
+        is_result = folder.name == CORRECTIONS or (folder / DONE).is_file()
+        if is_result and (folder.parent / "config.toml").is_file():
+            what = f"{folder.name}/ of the run {folder.parent} would get other masks"
+            raise DataError(f"{out}: {what}; give another --out")
 
 
 class SizeNote:

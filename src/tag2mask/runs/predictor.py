@@ -123,7 +123,8 @@ class Predictor(ABC):
         the masks in the form of this tool, to `out`/`form`, which must be new.
 
         For each picture that cannot be read, `on_error` is called; without it, DataError is raised
-        at the end. Raises DataError at the start if a mask would overwrite a picture; ConfigError.
+        at the end. Raises DataError at the start if a file would be replaced that is no mask of an
+        earlier call, or if `out` has masks of other classes; ConfigError.
         """
         from tag2mask.crf.decide import check_threshold
         from tag2mask.formats.mask_writers import check_new, write_outlines
@@ -151,12 +152,12 @@ class Predictor(ABC):
                 yield photo.name, prediction
 
         if tile is None:
-            with folder.opened():
+            with folder.opened(photos):
                 for _ in track(folder.write(named()), "predictions", total=len(photos)):
                     pass
         else:
             tiles = make_tiles(network, tile, overlap, settings, threshold)
-            with folder.opened():
+            with folder.opened(photos):
                 for photo in photos:
                     try:
                         predict_large(photo.path, photo.name, folder, tiles)
