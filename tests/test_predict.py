@@ -1,6 +1,7 @@
 """`tag2mask predict` and `Run.predict`: the segmenter is not trained, but has opinions."""
 
 import csv
+import os
 
 import numpy as np
 import pytest
@@ -179,6 +180,35 @@ def test_photos_that_cannot_be_read_do_not_stop_the_others(folder, new, tmp_path
         assert "a.jpg: not a readable picture" in said.err and "3 masks in" in said.out
         assert {p.name for p in out.glob("*.png")} == {"b.png", "c.png"}
         assert "b.png" in (out / "predictions.csv").read_text()
+
+
+def test_a_photo_whose_mask_cannot_be_written_does_not_stop_the_others(run, new, tmp_path):
+    """A name that is not UTF-8, one that is too long, a folder in the way; a tile and none."""
+    (new / os.fsdecode(b"\xff.png")).write_bytes((new / "b.png").read_bytes())
+    picture(0).save(new / f"{'n' * 239}.png")
+    for tile in (None, 64):
+        out, errors = tmp_path / f"out{tile}", []
+        out.mkdir()
+        (out / "deep").touch()
+        rows = run.predict_to(new, out, tile=tile, overlap=8, on_error=errors.append)
+        said = "\n".join(map(str, errors))
+        assert len(errors) == 3 and "not UTF-8; rename the file or its folder" in said
+        assert "nnn.png: the name has 239 bytes" in said
+        assert f"{new}/deep/a.png: its mask cannot be written" in said
+        assert {row["mask"] for row in rows} == {"a.png", "b.png", "c.png"}
+        assert "c.png" in (out / "predictions.csv").read_text()
+
+
+def test_a_misnamed_tiff_is_predicted(run, tmp_path):
+    picture(0).save(tmp_path / "p.ico")
+    (tmp_path / "p.ico").rename(tmp_path / "p.tif")
+    (row, *_) = run.predict_to(tmp_path / "p.tif", tmp_path / "out")
+    assert row["mask"] == "p.png"
+
+
+def test_a_photo_in_two_spellings_is_one(run, new, tmp_path):
+    rows = run.predict_to([new / "b.png", new / "deep/../b.png", new], tmp_path / "out")
+    assert {row["mask"] for row in rows} == {"a.png", "b.png", "c.png", "deep/a.png"}
 
 
 def test_patterns_are_replaced_but_not_names_that_look_like_one(tmp_path):

@@ -5,7 +5,7 @@ NumPy and Pillow alone: PyTorch is not imported.
 
 import csv
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,6 +28,7 @@ from tag2mask.photos.table import BACKGROUND, IGNORE, Photo
 from tag2mask.processes import cores, parallel_map
 
 TABLE_FILE, UNFINISHED = "predictions.csv", "unfinished"
+OnError = Callable[[DataError], None]
 OTHERS = "not written by `tag2mask predict`, and it would be replaced; give another --out"
 
 
@@ -104,6 +105,21 @@ class Prediction:
 
 def _percent(share: float) -> str:
     return f"{share:.0f}" if share >= 1 else f"{share:.2g}"
+
+
+@contextmanager
+def skipping(file: str, on_error: OnError | None) -> Iterator[None]:
+    """An error in the block is of this photo alone: `on_error` gets it as a DataError. Without
+    `on_error`, it is raised. A full disk is an error of all: RunError is raised."""
+    try:
+        yield
+    except (DataError, OSError) as error:
+        if not isinstance(error, DataError):
+            what = f"its mask cannot be written ({error.strerror or error})"
+            error = DataError(f"{file}: {what}")
+        if on_error is None:
+            raise error from None
+        on_error(error)
 
 
 def _masks(photo: Photo) -> list[str]:
@@ -208,14 +224,23 @@ class PredictionFolder:
             table.writerows([*kept, *self.rows])
         return new | {row["mask"] for row in kept}
 
-    def write(self, predictions: Iterable[tuple[str, Prediction]]) -> Iterator[list[Row]]:
-        """Names and predictions to masks, and overlays, on threads; the rows of each, in order."""
-        for rows in parallel_map(self._write_one, predictions, cores()):
+    def write(
+        self, predictions: Iterable[tuple[str, Prediction]], on_error: OnError | None = None
+    ) -> Iterator[list[Row]]:
+        """Names and predictions to masks, and overlays, on threads; the rows of each, in order.
+        Errors as in `skipping`; a photo with one has no rows."""
+
+        def write_one(work: tuple[str, Prediction]) -> list[Row]:
+            rows: list[Row] = []
+            with skipping(work[1].file, on_error):
+                rows = self._write_one(*work)
+            return rows
+
+        for rows in parallel_map(write_one, predictions, cores()):
             self.rows += rows
             yield rows
 
-    def _write_one(self, work: tuple[str, Prediction]) -> list[Row]:
-        name, prediction = work
+    def _write_one(self, name: str, prediction: Prediction) -> list[Row]:
         profile = georeference(Path(prediction.file))
         mask = f"{name}.tif" if profile else f"{name}.png"
         with mask_writer(self.path / mask, prediction.size, profile) as write:

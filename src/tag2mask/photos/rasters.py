@@ -157,8 +157,11 @@ def georeference(path: Path) -> dict[str, Any]:
     if rasterio is None:
         _warn_of_georeference(path)
         return {}
-    with _opened(rasterio, path) as data:
-        return _profile(data)
+    try:
+        with _opened(rasterio, path) as data:
+            return _profile(data)
+    except DataError:  # Pillow has read it: a picture of another kind, with a wrong name
+        return {}
 
 
 _warned: set[str] = set()
