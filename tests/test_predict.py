@@ -93,6 +93,17 @@ def test_several_pictures_give_predictions_in_order(run, new):
     assert list(run.predict([])) == []
 
 
+def test_a_large_jpeg_alone_has_the_mask_that_it_has_among_others(run, tmp_path):
+    """Of more than twice the size that the network sees, Pillow reads a half or less."""
+    noise = np.random.default_rng(0).integers(0, 256, (450, 600, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "p.jpg", quality=95)
+    alone, (among,) = run.predict(tmp_path / "p.jpg"), run.predict([tmp_path / "p.jpg"])
+    assert alone.mask.shape == (450, 600) and np.array_equal(alone.mask, among.mask)
+    assert np.abs(alone.probs - among.probs).max() < 1e-5
+    run.predict_to(tmp_path / "p.jpg", tmp_path / "out")
+    assert np.array_equal(read_mask(tmp_path / "out/p.png"), alone.mask)
+
+
 def test_several_pictures_are_read_when_they_are_needed(run):
     taken = 0
 

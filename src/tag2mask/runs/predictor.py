@@ -92,8 +92,9 @@ class Predictor(ABC):
         check_threshold(threshold)
         if not is_several(pictures):
             picture = as_picture(pictures)
-            prediction = predict(self.segmenter, picture.open(), self.settings, threshold)
-            return replace(prediction, file=picture.file)
+            image = picture.open(at_least=self.settings.image_size)  # as `predict_photos` opens it
+            prediction = predict(self.segmenter, image, self.settings, threshold)
+            return replace(prediction, file=picture.file, size=picture.size)
         if isinstance(pictures, Path | str):
             pictures = photos_to_predict([pictures])
         stream = map(as_picture, pictures)
