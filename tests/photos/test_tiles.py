@@ -6,7 +6,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from tag2mask.errors import ConfigError, DataError
 from tag2mask.photos import rasters
@@ -234,6 +234,25 @@ def test_a_turned_jpeg_is_read_upright(tmp_path, rasterio, monkeypatch):
         assert turned.size == (40, 60) and plain.size == (60, 40)
         theirs = np.asarray(Image.open(tmp_path / "q.jpg"))
         assert np.abs(plain.read(0, 40).astype(int) - theirs).mean() < 4
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_turned_tiff_is_read_upright(tmp_path, rasterio, orientation):
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags[274] = orientation
+    Image.fromarray(pixels_of(40, 60)).save(tmp_path / "p.tif", tiffinfo=tags)
+    theirs = np.asarray(rasters.open_image(tmp_path / "p.tif"))
+    with open_strips(tmp_path / "p.tif") as strips:
+        assert strips.size == theirs.shape[1::-1]
+        assert np.array_equal(strips.read(0, len(theirs)), theirs)
+
+
+def test_another_picture_with_the_name_of_a_tiff_is_read(tmp_path, rasterio):
+    pixels = pixels_of(40, 40)
+    Image.fromarray(pixels).save(tmp_path / "p.tga")
+    (tmp_path / "p.tga").rename(tmp_path / "p.tif")
+    with open_strips(tmp_path / "p.tif") as strips:
+        assert np.array_equal(strips.read(0, 40), pixels)
 
 
 @pytest.mark.parametrize("name", ["p.png", "p.jpg", "p.tif"])

@@ -17,10 +17,11 @@ import numpy as np
 from tag2mask.errors import DataError
 from tag2mask.files import writing
 from tag2mask.photos.colors import PALETTE
-from tag2mask.photos.images import TooLargeError, is_upright, open_image, reading
+from tag2mask.photos.images import UPRIGHT, TooLargeError, is_upright, open_image, reading
 from tag2mask.progress import log
 
 TIFF = {".tif", ".tiff"}
+ORIENTATION = 274  # the TIFF tag that says how to turn it
 GEO_KEYS = 34735  # the TIFF tag that a georeference has
 SMALL = 50_000_000  # pixels; of a smaller PNG or JPEG, Pillow reads the whole at once
 ROWS_AT_ONCE = 64
@@ -53,15 +54,18 @@ def open_strips(path: Path) -> Iterator[Strips]:
 
 
 def _in_strips(path: Path) -> bool:
-    """Whether rasterio reads this file as Pillow does, but in strips."""
-    if path.suffix.lower() in TIFF:
-        return True
+    """Whether rasterio reads this file as Pillow does, but in strips. It does not turn pictures."""
+    tiff = path.suffix.lower() in TIFF
     try:
         with reading(path) as image:
+            if image.format == "TIFF" and tiff:
+                return image.getexif().get(ORIENTATION) not in UPRIGHT
             plain = image.format in ("PNG", "JPEG") and image.mode in ("L", "RGB")
             return plain and image.width * image.height > SMALL and is_upright(image)
     except TooLargeError:
-        return path.suffix.lower() in (".png", ".jpg", ".jpeg")
+        return tiff or path.suffix.lower() in (".png", ".jpg", ".jpeg")
+    except DataError:  # Pillow does not read TIFF of many bands
+        return tiff
 
 
 def _rasterio() -> Any:
