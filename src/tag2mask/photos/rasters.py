@@ -17,7 +17,15 @@ import numpy as np
 from tag2mask.errors import DataError
 from tag2mask.files import writing
 from tag2mask.photos.colors import PALETTE
-from tag2mask.photos.images import UPRIGHT, TooLargeError, is_upright, open_image, reading
+from tag2mask.photos.images import (
+    UPRIGHT,
+    TooLargeError,
+    is_upright,
+    largest,
+    open_image,
+    reading,
+    to_8_bit,
+)
 from tag2mask.progress import log
 
 TIFF = {".tif", ".tiff"}
@@ -115,16 +123,16 @@ def _strips(data: Any, path: Path) -> Strips:
         windows = [((a, min(a + ROWS_AT_ONCE, bottom)), (0, data.width)) for a in tops]
         return np.concatenate([data.read(numbers, window=window) for window in windows], 1)
 
-    factor = 1.0
+    top_value = None
     if data.dtypes[0] != "uint8":  # as in `upright_rgb`: the largest value becomes 255
         tops = range(0, data.height, ROWS_AT_ONCE)
-        most = max(values(t, min(t + ROWS_AT_ONCE, data.height)).max() for t in tops)
-        factor = 255 / max(float(most), 1.0)
+        strips = (values(t, min(t + ROWS_AT_ONCE, data.height)) for t in tops)
+        top_value = max(largest(strip, str(path)) for strip in strips)
 
     def read(top: int, bottom: int) -> np.ndarray:
         pixels = values(top, bottom)
-        if factor != 1 or pixels.dtype != np.uint8:
-            pixels = (pixels * np.float32(factor)).clip(0, 255).astype(np.uint8)
+        if top_value is not None:
+            pixels = to_8_bit(pixels, top_value)
         if table is not None:
             return table[pixels[0]]
         if alpha:  # transparent parts become white
