@@ -235,6 +235,59 @@ def test_a_pattern_without_files_is_an_error(folder, tmp_path, capfd):
     assert not (tmp_path / "out").exists()
 
 
+def test_each_pattern_path_and_folder_that_gives_nothing_is_an_error(run, new, tmp_path):
+    (tmp_path / "empty").mkdir()
+    wrong = [tmp_path / "none", tmp_path / "*.gif", ""]
+    with pytest.raises(DataError) as error:
+        run.predict_to([new, *map(str, wrong), str(wrong[0])], tmp_path / "out")
+    assert error.value.problems == [
+        f"{wrong[0]}: no such photo or folder",
+        f"no file matches {wrong[1]}",
+        '"" is no path; give files or folders',
+    ]
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(DataError, match=f"no photos in {tmp_path / 'empty'}"):
+        run.predict_to([tmp_path / "empty", new], tmp_path / "out")
+    assert len([*(tmp_path / "out").rglob("*.png")]) == 4, "the others are predicted"
+    with pytest.raises(DataError, match="no photos in"):
+        run.predict(tmp_path / "empty")
+
+
+def test_no_folder_for_the_masks_is_not_the_current_one(folder, new, capfd, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["predict", str(folder), str(new), "--out", ""]) == 2
+    assert 'out = "": give a folder' in capfd.readouterr().err
+    assert not (tmp_path / "classes.json").exists()
+
+
+def test_what_is_left_out_of_a_folder_is_an_error_at_the_end(run, new, tmp_path, monkeypatch):
+    (new / "gone.jpg").symlink_to("nowhere.jpg")
+    (new / "self.png").symlink_to("self.png")
+    unreadable(new / "deep", monkeypatch)
+    with pytest.raises(DataError) as error:
+        run.predict_to(new, tmp_path / "out")
+    assert [problem.partition(": ")[0] for problem in error.value.problems] == [
+        f"{new}/deep",
+        f"{new}/gone.jpg",
+        f"{new}/self.png",
+    ]
+    assert {path.name for path in (tmp_path / "out").glob("*.png")} == {"a.png", "b.png", "c.png"}
+    with pytest.raises(DataError, match=r"gone\.jpg: no file"):
+        run.predict(new)
+
+
+def unreadable(folder, monkeypatch):
+    """As `chmod 0`, which does not keep root out."""
+    scandir = os.scandir
+
+    def refuse(place):
+        if str(place) == str(folder):
+            raise PermissionError(13, "Permission denied", str(place))
+        return scandir(place)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+
+
 def test_a_picture_in_one_tile_is_not_reduced(run, tmp_path):
     picture(0, 150, 120).save(tmp_path / "p.png")
     run.predict_to(tmp_path / "p.png", tmp_path / "tile", tile=160, overlay=True)

@@ -95,7 +95,10 @@ def photos_to_predict(
         places |= inside
         faults += [] if inside else [f"no photos in {path}"]
         for finding in unread_pictures(path):
-            log.warning(str(finding))
+            if finding.severity == "error":
+                faults.append(str(finding))
+            else:
+                log.warning(str(finding))
     if not places:
         raise DataError(faults)
     files, names = map(list, zip(*places.values(), strict=True))
@@ -131,6 +134,8 @@ def _paths(given: Iterable[Path | str]) -> list[Path]:
 
 
 def _found(path: Path | str) -> list[Path]:
+    if not str(path):
+        raise DataError('"" is no path; give files or folders')
     if _is_pattern(path):
         if not (matching := sorted(glob(str(path)))):  # noqa: PTH207
             raise DataError(f"no file matches {path}")

@@ -135,6 +135,8 @@ class Predictor(ABC):
         from tag2mask.segmenter.predict import make_tiles, predict_photos
 
         check_threshold(threshold)
+        if not str(out):
+            raise DataError('out = "": give a folder for the masks')
         paths = [pictures] if isinstance(pictures, Path | str) else list(pictures)
         errors: list[DataError] = []
         on_error = on_error or errors.append
