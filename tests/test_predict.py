@@ -130,6 +130,8 @@ def test_several_pictures_are_read_when_they_are_needed(run):
         (np.zeros((3, 4, 4), np.uint8), r"give RGB \(H, W, 3\) or gray"),
         (np.zeros((0, 4, 3), np.uint8), r"give RGB \(H, W, 3\)"),
         ("no.jpg", "no.jpg: no such file"),
+        (f"{'n' * 5000}.jpg", "n.jpg: not a readable picture"),
+        (Image.new("RGB", (0, 4)), "the picture: has no pixels"),
     ],
 )
 def test_what_is_no_picture_is_an_error(run, wrong, says):
@@ -137,6 +139,13 @@ def test_what_is_no_picture_is_an_error(run, wrong, says):
         run.predict(wrong)
     with pytest.raises(DataError, match=says):
         list(run.predict([np.array(picture(0)), wrong]))
+
+
+def test_an_open_picture_that_is_cut_off_is_an_error(run, new):
+    whole = (new / "a.jpg").read_bytes()
+    (new / "a.jpg").write_bytes(whole[:-200])
+    with pytest.raises(DataError, match=r"a\.jpg: cannot be read"):
+        run.predict(Image.open(new / "a.jpg"))
 
 
 def test_a_run_says_what_it_is(run, folder, tmp_path):

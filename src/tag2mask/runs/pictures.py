@@ -51,13 +51,23 @@ def as_picture(picture: Any) -> Photo | InMemory:
     if isinstance(picture, Path | str):
         return Photo(Path(picture).stem, Path(picture), ())
     if isinstance(picture, Image.Image):
-        return InMemory(upright_rgb(picture), str(getattr(picture, "filename", "")))
+        return _of_pillow(picture)
     if isinstance(picture, np.ndarray):
         return InMemory(array_image(picture))
     raise DataError(
         f"not a picture: {type(picture).__name__}; give a path, a PIL picture or a NumPy array "
         "(H, W, 3) uint8, or a list of them"
     )
+
+
+def _of_pillow(picture: Image.Image) -> InMemory:
+    file = str(getattr(picture, "filename", ""))
+    if not all(picture.size):
+        raise DataError(f"{file or 'the picture'}: has no pixels")
+    try:
+        return InMemory(upright_rgb(picture), file)
+    except Exception as error:  # Pillow raises errors of many kinds for broken files
+        raise DataError(f"{file or 'the picture'}: cannot be read ({error})") from None
 
 
 def is_several(pictures: Any) -> bool:
