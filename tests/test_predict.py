@@ -362,8 +362,11 @@ def test_files_that_predict_did_not_write_are_kept(run, new, tmp_path):
 
 
 @pytest.mark.parametrize("inside", ["masks", "corrections", "corrections/deep"])
-def test_the_masks_and_corrections_of_a_run_are_kept(run, folder, new, inside):
+def test_the_masks_and_corrections_of_a_run_are_kept(run, folder, new, tmp_path, inside):
     (folder / "masks/done.json").touch()
     with pytest.raises(DataError, match=r"of the run .* would get other masks; give another --out"):
         run.predict_to(new, folder / inside)
+    (tmp_path / "link").symlink_to(folder / inside)
+    with pytest.raises(DataError, match="would get other masks"):
+        run.predict_to(new, tmp_path / "link")
     assert not (folder / inside / "b.png").exists()

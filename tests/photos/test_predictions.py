@@ -162,7 +162,10 @@ def test_masks_of_a_killed_command_are_its_own(tmp_path):
     }
 
 
-@pytest.mark.parametrize("text", [b"5", b"null", b'{"a": "\xff"}'])
+UNFINISHED_5 = b'{"classes": [], "colors": [], "ignore": 255, "unfinished": 5}'
+
+
+@pytest.mark.parametrize("text", [b"5", b"null", b'{"a": "\xff"}', UNFINISHED_5])
 def test_a_broken_classes_file_is_an_error(tmp_path, text):
     (tmp_path / "classes.json").write_bytes(text)
     with pytest.raises(Tag2MaskError, match=r"classes\.json: not "):

@@ -185,7 +185,8 @@ class PredictionFolder:
         if not path.exists():
             return {}
         about = read_json(path)
-        if not isinstance(about, dict) or not {"classes", "colors", "ignore"} <= about.keys():
+        own = isinstance(about, dict) and {"classes", "colors", "ignore"} <= about.keys()
+        if not own or not isinstance(about.get(UNFINISHED, []), list):
             raise DataError(f"{path}: {OTHERS}")
         return about
 

@@ -189,7 +189,8 @@ def _report(faults: Sequence[str], on_error: Callable[[DataError], None] | None)
 
 def _refuse_run(out: Path) -> None:
     """Raises DataError if a folder is the result of a stage, the corrections, or lies in them."""
-    for folder in (absolute(out), *absolute(out).parents):
+    places = (absolute(out), out.resolve())  # either may be a link to the other
+    for folder in (folder for place in places for folder in (place, *place.parents)):
         is_result = folder.name == CORRECTIONS or (folder / DONE).is_file()
         if is_result and (folder.parent / "config.toml").is_file():
             what = f"{folder.name}/ of the run {folder.parent} would get other masks"
