@@ -1,6 +1,7 @@
 """`tag2mask predict` and `Run.predict`: the segmenter is not trained, but has opinions."""
 
 import csv
+import os
 
 import numpy as np
 import pytest
@@ -92,6 +93,17 @@ def test_several_pictures_give_predictions_in_order(run, new):
     assert list(run.predict([])) == []
 
 
+def test_a_large_jpeg_alone_has_the_mask_that_it_has_among_others(run, tmp_path):
+    """Of more than twice the size that the network sees, Pillow reads a half or less."""
+    noise = np.random.default_rng(0).integers(0, 256, (450, 600, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "p.jpg", quality=95)
+    alone, (among,) = run.predict(tmp_path / "p.jpg"), run.predict([tmp_path / "p.jpg"])
+    assert alone.mask.shape == (450, 600) and np.array_equal(alone.mask, among.mask)
+    assert np.abs(alone.probs - among.probs).max() < 1e-5
+    run.predict_to(tmp_path / "p.jpg", tmp_path / "out")
+    assert np.array_equal(read_mask(tmp_path / "out/p.png"), alone.mask)
+
+
 def test_several_pictures_are_read_when_they_are_needed(run):
     taken = 0
 
@@ -118,6 +130,8 @@ def test_several_pictures_are_read_when_they_are_needed(run):
         (np.zeros((3, 4, 4), np.uint8), r"give RGB \(H, W, 3\) or gray"),
         (np.zeros((0, 4, 3), np.uint8), r"give RGB \(H, W, 3\)"),
         ("no.jpg", "no.jpg: no such file"),
+        (f"{'n' * 5000}.jpg", "n.jpg: not a readable picture"),
+        (Image.new("RGB", (0, 4)), "the picture: has no pixels"),
     ],
 )
 def test_what_is_no_picture_is_an_error(run, wrong, says):
@@ -125,6 +139,13 @@ def test_what_is_no_picture_is_an_error(run, wrong, says):
         run.predict(wrong)
     with pytest.raises(DataError, match=says):
         list(run.predict([np.array(picture(0)), wrong]))
+
+
+def test_an_open_picture_that_is_cut_off_is_an_error(run, new):
+    whole = (new / "a.jpg").read_bytes()
+    (new / "a.jpg").write_bytes(whole[:-200])
+    with pytest.raises(DataError, match=r"a\.jpg: cannot be read"):
+        run.predict(Image.open(new / "a.jpg"))
 
 
 def test_a_run_says_what_it_is(run, folder, tmp_path):
@@ -181,6 +202,35 @@ def test_photos_that_cannot_be_read_do_not_stop_the_others(folder, new, tmp_path
         assert "b.png" in (out / "predictions.csv").read_text()
 
 
+def test_a_photo_whose_mask_cannot_be_written_does_not_stop_the_others(run, new, tmp_path):
+    """A name that is not UTF-8, one that is too long, a folder in the way; a tile and none."""
+    (new / os.fsdecode(b"\xff.png")).write_bytes((new / "b.png").read_bytes())
+    picture(0).save(new / f"{'n' * 239}.png")
+    for tile in (None, 64):
+        out, errors = tmp_path / f"out{tile}", []
+        out.mkdir()
+        (out / "deep").touch()
+        rows = run.predict_to(new, out, tile=tile, overlap=8, on_error=errors.append)
+        said = "\n".join(map(str, errors))
+        assert len(errors) == 3 and "not UTF-8; rename the file or its folder" in said
+        assert "nnn.png: the name has 239 bytes" in said
+        assert f"{new}/deep/a.png: its mask cannot be written" in said
+        assert {row["mask"] for row in rows} == {"a.png", "b.png", "c.png"}
+        assert "c.png" in (out / "predictions.csv").read_text()
+
+
+def test_a_misnamed_tiff_is_predicted(run, tmp_path):
+    picture(0).save(tmp_path / "p.ico")
+    (tmp_path / "p.ico").rename(tmp_path / "p.tif")
+    (row, *_) = run.predict_to(tmp_path / "p.tif", tmp_path / "out")
+    assert row["mask"] == "p.png"
+
+
+def test_a_photo_in_two_spellings_is_one(run, new, tmp_path):
+    rows = run.predict_to([new / "b.png", new / "deep/../b.png", new], tmp_path / "out")
+    assert {row["mask"] for row in rows} == {"a.png", "b.png", "c.png", "deep/a.png"}
+
+
 def test_patterns_are_replaced_but_not_names_that_look_like_one(tmp_path):
     for name in ("b.jpg", "a.jpg", "c.png", "[1].jpg"):
         (tmp_path / name).touch()
@@ -192,6 +242,59 @@ def test_a_pattern_without_files_is_an_error(folder, tmp_path, capfd):
     argv = ["predict", str(folder), str(tmp_path / "*.jpg"), "--out", str(tmp_path / "out")]
     assert main(argv) == 2 and "no file matches" in capfd.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_each_pattern_path_and_folder_that_gives_nothing_is_an_error(run, new, tmp_path):
+    (tmp_path / "empty").mkdir()
+    wrong = [tmp_path / "none", tmp_path / "*.gif", ""]
+    with pytest.raises(DataError) as error:
+        run.predict_to([new, *map(str, wrong), str(wrong[0])], tmp_path / "out")
+    assert error.value.problems == [
+        f"{wrong[0]}: no such photo or folder",
+        f"no file matches {wrong[1]}",
+        '"" is no path; give files or folders',
+    ]
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(DataError, match=f"no photos in {tmp_path / 'empty'}"):
+        run.predict_to([tmp_path / "empty", new], tmp_path / "out")
+    assert len([*(tmp_path / "out").rglob("*.png")]) == 4, "the others are predicted"
+    with pytest.raises(DataError, match="no photos in"):
+        run.predict(tmp_path / "empty")
+
+
+def test_no_folder_for_the_masks_is_not_the_current_one(folder, new, capfd, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["predict", str(folder), str(new), "--out", ""]) == 2
+    assert 'out = "": give a folder' in capfd.readouterr().err
+    assert not (tmp_path / "classes.json").exists()
+
+
+def test_what_is_left_out_of_a_folder_is_an_error_at_the_end(run, new, tmp_path, monkeypatch):
+    (new / "gone.jpg").symlink_to("nowhere.jpg")
+    (new / "self.png").symlink_to("self.png")
+    unreadable(new / "deep", monkeypatch)
+    with pytest.raises(DataError) as error:
+        run.predict_to(new, tmp_path / "out")
+    assert [problem.partition(": ")[0] for problem in error.value.problems] == [
+        f"{new}/deep",
+        f"{new}/gone.jpg",
+        f"{new}/self.png",
+    ]
+    assert {path.name for path in (tmp_path / "out").glob("*.png")} == {"a.png", "b.png", "c.png"}
+    with pytest.raises(DataError, match=r"gone\.jpg: no file"):
+        run.predict(new)
+
+
+def unreadable(folder, monkeypatch):
+    """As `chmod 0`, which does not keep root out."""
+    scandir = os.scandir
+
+    def refuse(place):
+        if str(place) == str(folder):
+            raise PermissionError(13, "Permission denied", str(place))
+        return scandir(place)
+
+    monkeypatch.setattr(os, "scandir", refuse)
 
 
 def test_a_picture_in_one_tile_is_not_reduced(run, tmp_path):
@@ -243,3 +346,27 @@ def test_masks_for_other_tools(run, folder, new, tmp_path, capfd, form):
     assert names <= written and "broken.png" not in written
     assert "1 photo left out of" in capfd.readouterr().err
     assert main(command) == 2 and "nothing is overwritten" in capfd.readouterr().err
+
+
+def test_files_that_predict_did_not_write_are_kept(run, new, tmp_path):
+    (tmp_path / "m").mkdir()
+    for file in ("m/a.png", "new/a.overlay.jpg"):
+        picture(9).save(tmp_path / file)
+    before = (tmp_path / "m/a.png").read_bytes()
+    with pytest.raises(DataError, match=r"m/a\.png: not written by `tag2mask predict`"):
+        run.predict_to([new / "a.jpg", new / "b.png"], tmp_path / "m")
+    with pytest.raises(DataError, match=r"new/a\.overlay\.jpg: not written by"):
+        run.predict_to(new / "a.jpg", new, overlay=True)
+    assert (tmp_path / "m/a.png").read_bytes() == before
+    assert [path.name for path in (tmp_path / "m").iterdir()] == ["a.png"]
+
+
+@pytest.mark.parametrize("inside", ["masks", "corrections", "corrections/deep"])
+def test_the_masks_and_corrections_of_a_run_are_kept(run, folder, new, tmp_path, inside):
+    (folder / "masks/done.json").touch()
+    with pytest.raises(DataError, match=r"of the run .* would get other masks; give another --out"):
+        run.predict_to(new, folder / inside)
+    (tmp_path / "link").symlink_to(folder / inside)
+    with pytest.raises(DataError, match="would get other masks"):
+        run.predict_to(new, tmp_path / "link")
+    assert not (folder / inside / "b.png").exists()

@@ -101,6 +101,8 @@ def read_json(path: Path) -> Any:
         raise RunError(f"{path} is missing; run the stage that writes it first") from None
     except json.JSONDecodeError as error:
         raise RunError(f"{path}: not valid JSON (line {error.lineno}: {error.msg})") from None
+    except UnicodeDecodeError as error:
+        raise RunError(f"{path}: not UTF-8 text (byte {error.start})") from None
 
 
 def read_bytes(path: Path, most: float = MOST_BYTES) -> bytes:

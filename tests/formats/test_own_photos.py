@@ -196,6 +196,31 @@ def test_linked_folders_are_read_once(tmp_path):
     ]
 
 
+def test_what_cannot_be_read_in_a_folder_is_an_error(tmp_path, monkeypatch):
+    """A folder that is not ours, a link that leads nowhere, one to itself; the others are found."""
+    for name in ("cat/a.jpg", "cat/closed/b.jpg", "dog/c.jpg"):
+        picture(tmp_path / name)
+    (tmp_path / "cat/gone.jpg").symlink_to("nowhere.jpg")
+    (tmp_path / "cat/round.jpg").symlink_to("round.jpg")
+    scandir = os.scandir
+
+    def refuse(place):  # as `chmod 0`, which does not keep root out
+        if str(place).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(place))
+        return scandir(place)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(DataError) as caught:
+        load_table(tmp_path)
+    link = "no file, or a link that leads to none; remove or correct it"
+    assert caught.value.problems == [
+        f"{tmp_path}/cat/closed: the folder cannot be read (Permission denied); "
+        "change who may read it",
+        f"{tmp_path}/cat/gone.jpg: {link}",
+        f"{tmp_path}/cat/round.jpg: {link}",
+    ]
+
+
 def test_pictures_of_formats_that_are_not_read_are_counted(tmp_path, caplog):
     picture(tmp_path / "cat" / "a.jpg")
     for name in ("IMG_1.JXL", "IMG_2.jxl", "b.bpg"):

@@ -100,6 +100,14 @@ def test_photos_in_a_bucket_of_a_table_here(bucket, photos, tmp_path):
         load_table("s3://mine/none")
 
 
+def test_a_zip_whose_files_have_no_date_is_read(photos, tmp_path):
+    with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
+        for file in sorted(photos.rglob("*.*")):
+            name = file.relative_to(photos).as_posix()
+            archive.writestr(zipfile.ZipInfo(name, (1980, 0, 0, 0, 0, 0)), file.read_bytes())
+    same(load_table(Path(f"zip://tags.csv::{tmp_path / 'photos.zip'}")), photos)
+
+
 @pytest.mark.parametrize("name", ["photos.zip", "photos.tar", "photos.tar.gz"])
 def test_an_archive(name, photos, tmp_path):
     file = tmp_path / name

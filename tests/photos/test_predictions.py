@@ -4,6 +4,7 @@ import csv
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,12 +13,13 @@ from PIL import Image
 
 from tag2mask.config import SegmenterSettings
 from tag2mask.crf.decide import decide
-from tag2mask.errors import ConfigError, DataError
+from tag2mask.errors import ConfigError, DataError, Tag2MaskError
 from tag2mask.photos.areas import COLUMNS
 from tag2mask.photos.colors import PALETTE
 from tag2mask.photos.masks import read_mask
 from tag2mask.photos.predictions import Prediction, PredictionFolder
 from tag2mask.photos.resize import enlarged
+from tag2mask.photos.table import Photo
 
 CLASSES = ("background", "cat", "dog")
 
@@ -105,8 +107,80 @@ def test_rows_of_an_earlier_command_are_kept_and_replaced(tmp_path):
     (tmp_path / "b.png").unlink()
     write(tmp_path, nothing("d.jpg"))
     assert [r["mask"] for r in table(tmp_path)] == ["c.png", "a.png", "d.png"]
-    write(tmp_path, nothing("a.jpg"), classes=("background", "dog", "cat"))
-    assert [r["mask"] for r in table(tmp_path)] == ["a.png"], "the numbers mean something else now"
+
+
+def test_masks_of_other_classes_are_kept(tmp_path):
+    write(tmp_path, prediction())
+    before = (tmp_path / "predictions.csv").read_text()
+    others = ("background", "dog", "cat")
+    with pytest.raises(DataError, match="has masks of other classes; give another --out"):
+        write(tmp_path, nothing("b.jpg"), classes=others)
+    assert (tmp_path / "predictions.csv").read_text() == before
+    assert not (tmp_path / "b.png").exists()
+    (tmp_path / "a.png").unlink()
+    write(tmp_path, nothing("b.jpg"), classes=others)
+    assert [r["mask"] for r in table(tmp_path)] == ["b.png"]
+    (tmp_path / "classes.json").unlink()
+    with pytest.raises(DataError, match=r"has masks, but no classes\.json"):
+        write(tmp_path, nothing("c.jpg"))
+
+
+def test_only_own_masks_are_replaced(tmp_path):
+    write(tmp_path, prediction())
+    for name in ("b.png", "c.overlay.jpg", "d.tif"):
+        (tmp_path / name).write_bytes(b"of somebody")
+    photos = [Photo("a", Path("a.jpg"), ()), *(Photo(n, Path(f"{n}.TIF"), ()) for n in "bcd")]
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    for overlay, names in (
+        (False, ("b.png", "d.tif")),
+        (True, ("b.png", "d.tif", "c.overlay.jpg")),
+    ):
+        folder = PredictionFolder(tmp_path, CLASSES, overlay)
+        with pytest.raises(DataError) as error, folder.opened(photos):
+            pass
+        found = [problem.partition(": ")[0] for problem in error.value.problems]
+        assert found == [str(tmp_path / name) for name in names]
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_masks_of_a_killed_command_are_its_own(tmp_path):
+    """It wrote a mask and an overlay, and no row."""
+    photos = [Photo(name, Path(f"{name}.jpg"), ()) for name in "ab"]
+    killed = PredictionFolder(tmp_path, CLASSES).opened(photos)  # it never ends
+    killed.__enter__()
+    prediction().save(tmp_path / "a.png")
+    (tmp_path / "a.overlay.jpg").touch()
+    for again in (photos[1:], photos[:1]):  # at first others, then the same
+        folder = PredictionFolder(tmp_path, CLASSES, overlay=True)
+        with folder.opened(again):
+            list(folder.write((p.name, nothing(p.file)) for p in again))
+    assert [r["mask"] for r in table(tmp_path)] == ["b.png", "a.png"]
+    assert json.loads((tmp_path / "classes.json").read_text()).keys() == {
+        "classes",
+        "colors",
+        "ignore",
+    }
+
+
+UNFINISHED_5 = b'{"classes": [], "colors": [], "ignore": 255, "unfinished": 5}'
+
+
+@pytest.mark.parametrize("text", [b"5", b"null", b'{"a": "\xff"}', UNFINISHED_5])
+def test_a_broken_classes_file_is_an_error(tmp_path, text):
+    (tmp_path / "classes.json").write_bytes(text)
+    with pytest.raises(Tag2MaskError, match=r"classes\.json: not "):
+        write(tmp_path, prediction())
+
+
+def test_broken_lines_of_the_table_are_an_error(tmp_path):
+    write(tmp_path, prediction(), nothing())
+    path = tmp_path / "predictions.csv"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([lines[0], "a.jpg,a.png", lines[2], f"{lines[3]},1"]))
+    with pytest.raises(DataError) as error:
+        write(tmp_path, prediction())
+    what = "does not have 8 cells; correct it, or give another --out"
+    assert error.value.problems == [f"{path}: line {line} {what}" for line in (2, 4)]
 
 
 def test_rows_are_written_if_it_ends_early(tmp_path):

@@ -6,10 +6,10 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from tag2mask.errors import ConfigError, DataError
-from tag2mask.photos import rasters
+from tag2mask.photos import images, rasters
 from tag2mask.photos.colors import PALETTE
 from tag2mask.photos.masks import read_mask
 from tag2mask.photos.predictions import PredictionFolder
@@ -186,6 +186,28 @@ def test_gray_palette_and_transparent_pictures_are_read_as_pillow_reads_them(tmp
         assert np.abs(ours - theirs).max() <= 1, path.name
 
 
+@pytest.mark.parametrize("in_strips", [True, False])
+def test_decimal_values_fill_the_range_and_nan_is_black_and_said_once(
+    tmp_path, rasterio, caplog, monkeypatch, in_strips
+):
+    monkeypatch.setattr(logging.getLogger("tag2mask"), "propagate", True)
+    monkeypatch.setattr(images, "_warned", set())
+    if not in_strips:
+        monkeypatch.setattr(rasters, "_rasterio", lambda: None)
+    values = np.linspace(0, 0.5, 2000, dtype=np.float32).reshape(200, 10)
+    expected = (values * 510).astype(np.uint8)
+    for _ in range(2):
+        Image.fromarray(values).save(tmp_path / "p.tif")
+        with caplog.at_level("WARNING", "tag2mask"), open_strips(tmp_path / "p.tif") as picture:
+            assert np.abs(picture.read(0, 200)[..., 1].astype(int) - expected).max() <= 1
+        assert not caplog.records or np.isnan(values).any()
+        values[150, :3], expected[150, :3] = (np.nan, np.inf, -np.inf), (0, 255, 0)
+    rasters.open_image(tmp_path / "p.tif")
+    # An earlier test may have left a second handler, which gets the same record again.
+    (said,) = {record.getMessage() for record in caplog.records}
+    assert "p.tif has pixels that are no numbers" in said
+
+
 def test_color_of_16_bits_is_an_error_that_says_what_to_do(tmp_path, rasterio):
     write_tiff(rasterio, tmp_path / "p.tif", np.full((3, 20, 20), 4000, np.uint16))
     with (
@@ -234,6 +256,25 @@ def test_a_turned_jpeg_is_read_upright(tmp_path, rasterio, monkeypatch):
         assert turned.size == (40, 60) and plain.size == (60, 40)
         theirs = np.asarray(Image.open(tmp_path / "q.jpg"))
         assert np.abs(plain.read(0, 40).astype(int) - theirs).mean() < 4
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_turned_tiff_is_read_upright(tmp_path, rasterio, orientation):
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags[274] = orientation
+    Image.fromarray(pixels_of(40, 60)).save(tmp_path / "p.tif", tiffinfo=tags)
+    theirs = np.asarray(rasters.open_image(tmp_path / "p.tif"))
+    with open_strips(tmp_path / "p.tif") as strips:
+        assert strips.size == theirs.shape[1::-1]
+        assert np.array_equal(strips.read(0, len(theirs)), theirs)
+
+
+def test_another_picture_with_the_name_of_a_tiff_is_read(tmp_path, rasterio):
+    pixels = pixels_of(40, 40)
+    Image.fromarray(pixels).save(tmp_path / "p.tga")
+    (tmp_path / "p.tga").rename(tmp_path / "p.tif")
+    with open_strips(tmp_path / "p.tif") as strips:
+        assert np.array_equal(strips.read(0, 40), pixels)
 
 
 @pytest.mark.parametrize("name", ["p.png", "p.jpg", "p.tif"])

@@ -138,7 +138,7 @@ def _evaluate(argv: list[str]) -> None:
 def _predict(
     run: Positional[str],
     pictures: Positional[tuple[str, ...]],
-    out: Path,
+    out: Annotated[str, arg(metavar="PATH")],  # `Path` makes "" the current folder
     overlay: bool = False,
     threshold: float = 0.5,
     tile: Annotated[int | None, arg(metavar="INT", help_behavior_hint=default_text)] = None,

@@ -3,11 +3,11 @@
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Container, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Container, Iterator
 from functools import cached_property
 from itertools import takewhile
 from math import inf
+from operator import attrgetter
 from pathlib import Path, PurePath
 from unicodedata import normalize
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -170,32 +170,58 @@ def pictures_below(folder: Path, kinds: Container[str] = PICTURES) -> list[Path]
     return sorted(map(Path, _walk(folder, kinds)))
 
 
-def _walk(folder: Path, kinds: Container[str]) -> Iterator[str]:
+def _walk(
+    folder: Path, kinds: Container[str], faults: list[Finding] | None = None
+) -> Iterator[str]:
+    """The files in a folder and below it whose extension is in `kinds`. `faults` gets what cannot
+    be read: folders, and links that lead nowhere."""
     seen: set[str] = set()
     places = [str(folder)]
+    faults = [] if faults is None else faults
     while places:
         place = places.pop()
         real = os.path.realpath(place)
         if real in seen:
             continue
         seen.add(real)
-        with suppress(OSError), os.scandir(place) as entries:
-            visible = [entry for entry in entries if not entry.name.startswith(".")]
-            places += sorted((entry.path for entry in visible if entry.is_dir()), reverse=True)
-            for entry in visible:
-                _, dot, end = entry.name.rpartition(".")
-                if f"{dot}{end.lower()}" in kinds and entry.is_file():
-                    yield entry.path
+        try:
+            with os.scandir(place) as entries:
+                visible = [entry for entry in entries if not entry.name.startswith(".")]
+        except OSError as error:
+            what = f"the folder cannot be read ({error.strerror})"
+            faults.append(Finding("unread folder", place, what, "change who may read it"))
+            continue
+        places += sorted((entry.path for entry in visible if _is(entry.is_dir)), reverse=True)
+        for entry in visible:
+            _, dot, end = entry.name.rpartition(".")
+            if f"{dot}{end.lower()}" not in kinds or _is(entry.is_dir):
+                continue
+            if _is(entry.is_file):
+                yield entry.path
+            else:
+                what = "no file, or a link that leads to none"
+                faults.append(Finding("missing picture", entry.path, what, "remove or correct it"))
+
+
+def _is(what: Callable[[], bool]) -> bool:
+    """`DirEntry.is_file` or `is_dir`; False for a link that leads to itself."""
+    try:
+        return what()
+    except OSError:
+        return False
 
 
 def unread_pictures(folder: Path) -> list[Finding]:
-    """Warnings for the pictures in a folder and below it that are not read: one for each remedy."""
-    count = Counter(file.suffix.lower() for file in pictures_below(folder, UNREAD))
+    """What is not read in a folder and below it: an error for each folder that cannot be read and
+    each link that leads nowhere; a warning for each remedy for pictures of other kinds."""
+    faults: list[Finding] = []
+    ends = (f".{file.rpartition('.')[2].lower()}" for file in _walk(folder, EXTENSIONS, faults))
+    count = Counter(end for end in ends if end in UNREAD)
     kinds: dict[str, list[str]] = defaultdict(list)  # what to do -> kinds of files
     for kind in sorted(count):
         kinds[UNREAD[kind]].append(f"{count[kind]} {kind}")
     what = "pictures of kinds that are not read are left out"
-    return [
+    return sorted(faults, key=attrgetter("where")) + [
         warning("unread pictures", str(folder), f"{what}: {', '.join(same)}", do)
         for do, same in kinds.items()
     ]

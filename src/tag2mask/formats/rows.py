@@ -272,12 +272,18 @@ def _picture_faults(rows: Rows) -> Iterator[Finding]:
         elif first != where:
             do = "give each picture one row with all its tags"
             yield Finding("duplicate", where, f"duplicate row: the same picture as {first}", do)
-        elif (length := len(os.fsencode(name.rpartition("/")[2]))) > MAX_NAME:
-            what = f"the name has {length} bytes: its mask could not be written"
-            yield Finding("file name", where, what, f"use at most {MAX_NAME} bytes")
-        # Python reads bytes that are not UTF-8 as such letters.
-        if NOT_UTF8.search(str(row.path)):
-            yield Finding("file name", where, "not UTF-8", "rename the file or its folder")
+        else:
+            yield from name_faults(where, Photo(name, row.path, ()))
+
+
+def name_faults(where: str, photo: Photo) -> Iterator[Finding]:
+    """Faults of a photo's name that make its mask impossible, or its row in a table."""
+    if (length := len(os.fsencode(photo.name.rpartition("/")[2]))) > MAX_NAME:
+        what = f"the name has {length} bytes: its mask could not be written"
+        yield Finding("file name", where, what, f"use at most {MAX_NAME} bytes")
+    # Python reads bytes that are not UTF-8 as such letters.
+    if NOT_UTF8.search(photo.file):
+        yield Finding("file name", where, "not UTF-8", "rename the file or its folder")
 
 
 def _unknown_tags(rows: Sequence[Row], known: Sequence[str]) -> Iterator[Finding]:

@@ -124,10 +124,13 @@ def _stamps(about: Mapping[str, Any]) -> list[str]:
 def _modified(about: Mapping[str, Any]) -> int:
     """When a file was changed [ns since 1970], 0 if that is not known."""
     value = next((about[key] for key in MODIFIED if about.get(key)), 0)
-    if isinstance(value, str):
-        value = datetime.fromisoformat(value)
-    elif isinstance(value, tuple):  # of a zip: year, month, day, hour, minute, second
-        value = datetime(*value[:6]).replace(tzinfo=UTC)
+    try:
+        if isinstance(value, str):
+            value = datetime.fromisoformat(value)
+        elif isinstance(value, tuple):  # of a zip: year, month, day, hour, minute, second
+            value = datetime(*value[:6]).replace(tzinfo=UTC)
+    except ValueError:  # month 0, day 0: a zip without dates
+        return 0
     return int((value.timestamp() if isinstance(value, datetime) else value) * 1e9)
 
 

@@ -10,6 +10,7 @@ from PIL import ExifTags, Image
 from PIL.ImageFile import ImageFile
 
 from tag2mask.errors import DataError
+from tag2mask.progress import log
 
 # Pillow's default refuses more than 179 megapixels as an attack; phones take larger pictures. It
 # warns of more than MAX_IMAGE_PIXELS, and refuses twice as many.
@@ -76,8 +77,10 @@ def open_image(path: Path, at_least: int | None = None) -> Image.Image:
 def upright_rgb(image: Image.Image) -> Image.Image:
     """A picture of any mode to an upright RGB picture; transparent parts become white.
 
-    Pictures of more than 8 bits are scaled so that their largest value becomes 255.
+    Pictures of more than 8 bits are scaled so that their largest value becomes 255. What is no
+    number (NaN) becomes black; that is said once.
     """
+    file = str(getattr(image, "filename", ""))
     orientation = _orientation(image)
     image = image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
     if image.has_transparency_data:
@@ -86,9 +89,27 @@ def upright_rgb(image: Image.Image) -> Image.Image:
         return Image.alpha_composite(white, image).convert("RGB")
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
         pixels = np.asarray(image, np.float32)
-        top = max(float(pixels.max()), 1.0)
-        return Image.fromarray((pixels * (255 / top)).clip(0, 255).astype(np.uint8)).convert("RGB")
+        return Image.fromarray(to_8_bit(pixels, largest(pixels, file))).convert("RGB")
     return image.convert("RGB")
+
+
+_warned: set[str] = set()
+
+
+def largest(pixels: np.ndarray, file: str) -> float:
+    """The largest finite value, at least 0. Says once that `file` has others, too."""
+    finite = np.isfinite(pixels)
+    if not finite.all() and not _warned:
+        _warned.add("said")
+        what = "has pixels that are no numbers (NaN or infinite); NaN becomes black"
+        log.warning(f"{file or 'a picture'} {what}. Other pictures may have them, too")
+    return float(pixels.max(initial=0, where=finite))
+
+
+def to_8_bit(pixels: np.ndarray, top: float) -> np.ndarray:
+    """Values scaled so that `top` becomes 255: uint8. NaN becomes 0."""
+    scaled = pixels * np.float32(255 / (top or 1))
+    return np.nan_to_num(scaled, nan=0).clip(0, 255).astype(np.uint8)
 
 
 def array_image(pixels: np.ndarray) -> Image.Image:

@@ -4,7 +4,8 @@ NumPy and Pillow alone: PyTorch is not imported.
 """
 
 import csv
-from collections.abc import Iterable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,13 +20,15 @@ from tag2mask.errors import DataError
 from tag2mask.files import read_json, read_text, write_json, writing, writing_text
 from tag2mask.photos.areas import COLUMNS, Areas, Row
 from tag2mask.photos.colors import color, overlay
-from tag2mask.photos.masks import PREDICTED_CLASSES, write_mask
-from tag2mask.photos.rasters import georeference, mask_writer
+from tag2mask.photos.masks import PREDICTED_CLASSES as CLASSES
+from tag2mask.photos.masks import write_mask
+from tag2mask.photos.rasters import TIFF, georeference, mask_writer
 from tag2mask.photos.resize import enlarged, likeliest
-from tag2mask.photos.table import BACKGROUND, IGNORE
+from tag2mask.photos.table import BACKGROUND, IGNORE, Photo
 from tag2mask.processes import cores, parallel_map
 
-TABLE_FILE = "predictions.csv"
+TABLE_FILE, UNFINISHED = "predictions.csv", "unfinished"
+OnError = Callable[[DataError], None]
 OTHERS = "not written by `tag2mask predict`, and it would be replaced; give another --out"
 
 
@@ -104,13 +107,39 @@ def _percent(share: float) -> str:
     return f"{share:.0f}" if share >= 1 else f"{share:.2g}"
 
 
+@contextmanager
+def skipping(file: str, on_error: OnError | None) -> Iterator[None]:
+    """An error in the block is of this photo alone: `on_error` gets it as a DataError. Without
+    `on_error`, it is raised. A full disk is an error of all: RunError is raised."""
+    try:
+        yield
+    except (DataError, OSError) as error:
+        if not isinstance(error, DataError):
+            what = f"its mask cannot be written ({error.strerror or error})"
+            error = DataError(f"{file}: {what}")
+        if on_error is None:
+            raise error from None
+        on_error(error)
+
+
+def _masks(photo: Photo) -> list[str]:
+    """The files of which one becomes the mask of a photo."""
+    kinds = (".png", ".tif") if photo.path.suffix.lower() in TIFF else (".png",)
+    return [f"{photo.name}{kind}" for kind in kinds]
+
+
+def _overlay(name: str) -> str:
+    return f"{name}.overlay.jpg"
+
+
 class PredictionFolder:
     """The folder `out` of `tag2mask predict`.
 
     NAME.png            the masks; NAME.tif of a GeoTIFF, with its georeference
     NAME.overlay.jpg    with `overlay`: the masks drawn over the photos
     predictions.csv     the rows of all masks
-    classes.json        the classes' names by number, and their colors
+    classes.json        the classes' names by number, and their colors; while a command is at work,
+                        and after it was killed: "unfinished", the masks that it may write
     """
 
     def __init__(self, out: Path | str, classes: Sequence[str], overlay: bool = False):
@@ -118,49 +147,101 @@ class PredictionFolder:
         self.rows: list[Row] = []
 
     @contextmanager
-    def opened(self) -> Iterator["PredictionFolder"]:
+    def opened(self, photos: Sequence[Photo] = ()) -> Iterator["PredictionFolder"]:
         """Writes predictions.csv when the block ends, also if it ends early.
 
-        Rows of masks that an earlier command wrote here, with the same classes, are kept. Raises
-        DataError if predictions.csv or classes.json is not of tag2mask.
+        Rows of masks that an earlier command wrote here are kept. Raises DataError before anything
+        is written: if predictions.csv or classes.json is not of tag2mask, if the masks here have
+        other classes, or if what is written for `photos` would replace files of others.
         """
-        about = {
+        about, rows = self._earlier_about(), self._earlier_rows()
+        own = dict.fromkeys([*about.get(UNFINISHED, ()), *(row["mask"] for row in rows)])
+        if about.get("classes") != list(self.classes) and any(map(self._has, own)):
+            what = "has masks of other classes" if about else f"has masks, but no {CLASSES}"
+            raise DataError(f"{self.path}: {what}; give another --out")
+        self._refuse_others(photos, own)
+        masks = dict.fromkeys([*own, *(mask for photo in photos for mask in _masks(photo))])
+        self._write_about(masks.keys() - {row["mask"] for row in rows})
+        try:
+            yield self
+        finally:
+            known = self._write_table(rows)
+            self._write_about(mask for mask in masks.keys() - known if self._has(mask))
+
+    def _refuse_others(self, photos: Sequence[Photo], own: Iterable[str]) -> None:
+        """Raises DataError with all files that would be replaced, but are none of `own` masks."""
+        mine = {file for mask in own for file in (mask, _overlay(mask.rpartition(".")[0]))}
+        files = [mask for photo in photos for mask in _masks(photo)]
+        files += [_overlay(photo.name) for photo in photos if self.overlay]
+        if others := [file for file in files if file not in mine and self._has(file)]:
+            raise DataError([f"{self.path / file}: {OTHERS}" for file in others])
+
+    def _has(self, file: str) -> bool:
+        return os.path.exists(self.path / file)  # noqa: PTH110  False if the name is too long
+
+    def _earlier_about(self) -> dict[str, Any]:
+        """What classes.json says; {} if there is none."""
+        path = self.path / CLASSES
+        if not path.exists():
+            return {}
+        about = read_json(path)
+        own = isinstance(about, dict) and {"classes", "colors", "ignore"} <= about.keys()
+        if not own or not isinstance(about.get(UNFINISHED, []), list):
+            raise DataError(f"{path}: {OTHERS}")
+        return about
+
+    def _write_about(self, unfinished: Iterable[str]) -> None:
+        about: dict[str, Any] = {
             "classes": list(self.classes),
             "colors": [color(number) for number in range(len(self.classes))],
             "ignore": IGNORE,
         }
-        earlier = self._earlier_rows(about)
-        write_json(self.path / PREDICTED_CLASSES, about)
-        try:
-            yield self
-        finally:
-            masks = {row["mask"] for row in self.rows}
-            rows = [row for row in earlier if row["mask"] not in masks] + self.rows
-            with writing_text(self.path / TABLE_FILE) as file:
-                table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-                table.writeheader()
-                table.writerows(rows)
+        if masks := sorted(unfinished):
+            about[UNFINISHED] = masks
+        write_json(self.path / CLASSES, about)
 
-    def _earlier_rows(self, about: dict[str, Any]) -> list[Row]:
-        table, classes = self.path / TABLE_FILE, self.path / PREDICTED_CLASSES
-        if classes.exists() and not set(about) <= set(read_json(classes)):
-            raise DataError(f"{classes}: {OTHERS}")
-        if not table.exists():
+    def _earlier_rows(self) -> list[dict[str, str]]:
+        path = self.path / TABLE_FILE
+        if not path.exists():
             return []
-        reader = csv.DictReader(StringIO(read_text(table)))
+        reader = csv.DictReader(StringIO(read_text(path)))
         if tuple(reader.fieldnames or ()) != COLUMNS:
-            raise DataError(f"{table}: {OTHERS}")
-        same = classes.exists() and read_json(classes) == about
-        return [row for row in reader if (self.path / row["mask"]).exists()] if same else []
+            raise DataError(f"{path}: {OTHERS}")
+        lines = [(reader.line_num, row) for row in reader]
+        broken = [line for line, row in lines if None in row or None in row.values()]
+        if broken:
+            what = f"does not have {len(COLUMNS)} cells; correct it, or give another --out"
+            raise DataError([f"{path}: line {line} {what}" for line in broken])
+        return [row for _, row in lines]
 
-    def write(self, predictions: Iterable[tuple[str, Prediction]]) -> Iterator[list[Row]]:
-        """Names and predictions to masks, and overlays, on threads; the rows of each, in order."""
-        for rows in parallel_map(self._write_one, predictions, cores()):
+    def _write_table(self, earlier: list[dict[str, str]]) -> set[str]:
+        """Write predictions.csv: earlier rows whose masks are still here, and the new ones. Returns
+        their masks."""
+        new = {row["mask"] for row in self.rows}
+        kept = [row for row in earlier if row["mask"] not in new and self._has(row["mask"])]
+        with writing_text(self.path / TABLE_FILE) as file:
+            table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+            table.writeheader()
+            table.writerows([*kept, *self.rows])
+        return new | {row["mask"] for row in kept}
+
+    def write(
+        self, predictions: Iterable[tuple[str, Prediction]], on_error: OnError | None = None
+    ) -> Iterator[list[Row]]:
+        """Names and predictions to masks, and overlays, on threads; the rows of each, in order.
+        Errors as in `skipping`; a photo with one has no rows."""
+
+        def write_one(work: tuple[str, Prediction]) -> list[Row]:
+            rows: list[Row] = []
+            with skipping(work[1].file, on_error):
+                rows = self._write_one(*work)
+            return rows
+
+        for rows in parallel_map(write_one, predictions, cores()):
             self.rows += rows
             yield rows
 
-    def _write_one(self, work: tuple[str, Prediction]) -> list[Row]:
-        name, prediction = work
+    def _write_one(self, name: str, prediction: Prediction) -> list[Row]:
         profile = georeference(Path(prediction.file))
         mask = f"{name}.tif" if profile else f"{name}.png"
         with mask_writer(self.path / mask, prediction.size, profile) as write:
@@ -171,5 +252,5 @@ class PredictionFolder:
 
     def save_overlay(self, name: str, picture: Image.Image) -> None:
         """Write NAME.overlay.jpg."""
-        with writing(self.path / f"{name}.overlay.jpg") as temporary:
+        with writing(self.path / _overlay(name)) as temporary:
             picture.save(temporary, "JPEG", quality=90)

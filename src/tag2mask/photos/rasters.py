@@ -17,10 +17,19 @@ import numpy as np
 from tag2mask.errors import DataError
 from tag2mask.files import writing
 from tag2mask.photos.colors import PALETTE
-from tag2mask.photos.images import TooLargeError, is_upright, open_image, reading
+from tag2mask.photos.images import (
+    UPRIGHT,
+    TooLargeError,
+    is_upright,
+    largest,
+    open_image,
+    reading,
+    to_8_bit,
+)
 from tag2mask.progress import log
 
 TIFF = {".tif", ".tiff"}
+ORIENTATION = 274  # the TIFF tag that says how to turn it
 GEO_KEYS = 34735  # the TIFF tag that a georeference has
 SMALL = 50_000_000  # pixels; of a smaller PNG or JPEG, Pillow reads the whole at once
 ROWS_AT_ONCE = 64
@@ -53,15 +62,18 @@ def open_strips(path: Path) -> Iterator[Strips]:
 
 
 def _in_strips(path: Path) -> bool:
-    """Whether rasterio reads this file as Pillow does, but in strips."""
-    if path.suffix.lower() in TIFF:
-        return True
+    """Whether rasterio reads this file as Pillow does, but in strips. It does not turn pictures."""
+    tiff = path.suffix.lower() in TIFF
     try:
         with reading(path) as image:
+            if image.format == "TIFF" and tiff:
+                return image.getexif().get(ORIENTATION) not in UPRIGHT
             plain = image.format in ("PNG", "JPEG") and image.mode in ("L", "RGB")
             return plain and image.width * image.height > SMALL and is_upright(image)
     except TooLargeError:
-        return path.suffix.lower() in (".png", ".jpg", ".jpeg")
+        return tiff or path.suffix.lower() in (".png", ".jpg", ".jpeg")
+    except DataError:  # Pillow does not read TIFF of many bands
+        return tiff
 
 
 def _rasterio() -> Any:
@@ -111,16 +123,16 @@ def _strips(data: Any, path: Path) -> Strips:
         windows = [((a, min(a + ROWS_AT_ONCE, bottom)), (0, data.width)) for a in tops]
         return np.concatenate([data.read(numbers, window=window) for window in windows], 1)
 
-    factor = 1.0
+    top_value = None
     if data.dtypes[0] != "uint8":  # as in `upright_rgb`: the largest value becomes 255
         tops = range(0, data.height, ROWS_AT_ONCE)
-        most = max(values(t, min(t + ROWS_AT_ONCE, data.height)).max() for t in tops)
-        factor = 255 / max(float(most), 1.0)
+        strips = (values(t, min(t + ROWS_AT_ONCE, data.height)) for t in tops)
+        top_value = max(largest(strip, str(path)) for strip in strips)
 
     def read(top: int, bottom: int) -> np.ndarray:
         pixels = values(top, bottom)
-        if factor != 1 or pixels.dtype != np.uint8:
-            pixels = (pixels * np.float32(factor)).clip(0, 255).astype(np.uint8)
+        if top_value is not None:
+            pixels = to_8_bit(pixels, top_value)
         if table is not None:
             return table[pixels[0]]
         if alpha:  # transparent parts become white
@@ -157,8 +169,11 @@ def georeference(path: Path) -> dict[str, Any]:
     if rasterio is None:
         _warn_of_georeference(path)
         return {}
-    with _opened(rasterio, path) as data:
-        return _profile(data)
+    try:
+        with _opened(rasterio, path) as data:
+            return _profile(data)
+    except DataError:  # Pillow has read it: a picture of another kind, with a wrong name
+        return {}
 
 
 _warned: set[str] = set()

@@ -25,6 +25,7 @@ from tag2mask.progress import log, start_log
 
 DONE, STARTED, FINDINGS = "done.json", "started.json", "findings.json"
 CHECKPOINT, TRAINING_METRICS, MODEL = "checkpoint", "metrics.jsonl", "model.safetensors"
+CORRECTIONS = "corrections"
 CLUSTERS, METRICS, PAGE = "clusters.json", "metrics.json", "index.html"
 MASKS, MADE = CLASSES_FILE, "made.json"
 PREDICTIONS, SAMPLE, FINDS = "predictions", "sample", "finds.json"
@@ -37,7 +38,7 @@ class RunFolder:
         self.path = path.absolute()  # a notebook may change directory
         self.config = self.path / "config.toml"
         self.facts = self.path / ".facts.jsonl"
-        self.corrections = Corrections(self.path / "corrections.jsonl", self.path / "corrections")
+        self.corrections = Corrections(self.path / "corrections.jsonl", self.path / CORRECTIONS)
         # Not in the stage's folder: the answers cost money, and other settings can use them too.
         self.transcript = self.path / "clusters.transcript.jsonl"
 

@@ -92,8 +92,9 @@ class Predictor(ABC):
         check_threshold(threshold)
         if not is_several(pictures):
             picture = as_picture(pictures)
-            prediction = predict(self.segmenter, picture.open(), self.settings, threshold)
-            return replace(prediction, file=picture.file)
+            image = picture.open(at_least=self.settings.image_size)  # as `predict_photos` opens it
+            prediction = predict(self.segmenter, image, self.settings, threshold)
+            return replace(prediction, file=picture.file, size=picture.size)
         if isinstance(pictures, Path | str):
             pictures = photos_to_predict([pictures])
         stream = map(as_picture, pictures)
@@ -122,25 +123,28 @@ class Predictor(ABC):
         `form` ("coco", "yolo", "labelme", "cvat" or "label-studio"): copies of the pictures, and
         the masks in the form of this tool, to `out`/`form`, which must be new.
 
-        For each picture that cannot be read, `on_error` is called; without it, DataError is raised
-        at the end. Raises DataError at the start if a mask would overwrite a picture; ConfigError.
+        For each picture that is left out, `on_error` is called; without it, DataError is raised
+        at the end. Raises DataError at the start if a file would be replaced that is no mask of an
+        earlier call, or if `out` has masks of other classes; ConfigError.
         """
         from tag2mask.crf.decide import check_threshold
         from tag2mask.formats.mask_writers import check_new, write_outlines
-        from tag2mask.photos.predictions import PredictionFolder
+        from tag2mask.photos.predictions import PredictionFolder, skipping
         from tag2mask.photos.tiles import predict_large
         from tag2mask.runs.pictures import SizeNote, photos_to_predict
         from tag2mask.segmenter.predict import make_tiles, predict_photos
 
         check_threshold(threshold)
+        if not str(out):
+            raise DataError('out = "": give a folder for the masks')
         paths = [pictures] if isinstance(pictures, Path | str) else list(pictures)
-        photos = photos_to_predict(paths, Path(out))
+        errors: list[DataError] = []
+        on_error = on_error or errors.append
+        photos = photos_to_predict(paths, Path(out), on_error)
         network, settings = self.segmenter, self.settings
         folder = PredictionFolder(out, network.classes, overlay)
         if form:
             check_new(form, folder.path / form)
-        errors: list[DataError] = []
-        on_error = on_error or errors.append
 
         def named() -> "Iterator[tuple[str, Prediction]]":
             note = SizeNote(self.trained_masks, settings.image_size)
@@ -151,17 +155,15 @@ class Predictor(ABC):
                 yield photo.name, prediction
 
         if tile is None:
-            with folder.opened():
-                for _ in track(folder.write(named()), "predictions", total=len(photos)):
+            with folder.opened(photos):
+                for _ in track(folder.write(named(), on_error), "predictions", total=len(photos)):
                     pass
         else:
             tiles = make_tiles(network, tile, overlap, settings, threshold)
-            with folder.opened():
+            with folder.opened(photos):
                 for photo in photos:
-                    try:
+                    with skipping(photo.file, on_error):
                         predict_large(photo.path, photo.name, folder, tiles)
-                    except DataError as error:
-                        on_error(error)
         if form:
             write_outlines(form, photos, folder.path, network.classes, folder.path / form)
         if errors:
