@@ -131,9 +131,8 @@ class Truth:
             )
         self.warnings: list[str] = []
         numberings = {"table": dict(enumerate(table.tags, 1)), **NUMBERINGS}
-        for own in (self.folder / PREDICTED_CLASSES, self.folder / CLASSES_FILE):
-            if classes == "auto" and own.is_file():
-                classes = str(own)
+        if classes == "auto" and (own := file_of_names(self.folder)):
+            classes = str(own)
         if classes == "auto":
             classes = self._find_numbering(table, numberings)
         elif classes not in numberings:
@@ -147,6 +146,12 @@ class Truth:
     def path(self, photo: Photo) -> Path:
         """The file of a photo's true mask."""
         return self._paths[photo.name]
+
+    @property
+    def strays(self) -> list[str]:
+        """Names, sorted, of the PNG files in the folder that are the mask of no photo."""
+        files = set(self.folder.rglob("*.png")) - {*self._paths.values()}
+        return sorted(file.relative_to(self.folder).as_posix() for file in files)
 
     def read(self, photo: Photo) -> np.ndarray:
         """The true mask of a photo in the table's class numbers: (H, W) uint8. Raises DataError.
@@ -245,6 +250,12 @@ class Truth:
             f"{self.folder}: {unclear}. Photos (of {len(sample)}) whose mask shows their tags: "
             f"{counts}. Examples: {'; '.join(examples[:3])}. To choose, {do}"
         )
+
+
+def file_of_names(folder: Path) -> Path | None:
+    """The file in a folder of masks that says what their numbers mean, if there is one."""
+    files = (folder / PREDICTED_CLASSES, folder / CLASSES_FILE)
+    return next((file for file in files if file.is_file()), None)
 
 
 def class_names(classes: str) -> dict[int, str]:
