@@ -31,12 +31,15 @@ NUMBERINGS: dict[str, dict[int, str]] = {
 
 
 def read_mask(path: Path) -> np.ndarray:
-    """A palette or gray 8-bit PNG to class numbers: (H, W) uint8. Raises DataError."""
+    """A palette or gray 8-bit PNG to class numbers: (H, W) uint8. Raises DataError.
+
+    A TIFF with a palette is read too: `tag2mask predict` writes it for a GeoTIFF.
+    """
     with reading(path, "mask") as image:
         if image.mode not in ("P", "L", "1"):
             what = "a mask must be an 8-bit palette or gray picture with a class number per pixel"
             raise DataError(f"{path}: {what}, not {image.mode}")
-        if image.format != "PNG":
+        if image.format != "PNG" and (image.format, image.mode) != ("TIFF", "P"):
             what = f"a mask must be a PNG, not {image.format}; other formats change the numbers"
             raise DataError(f"{path}: {what}")
         return np.array(image, np.uint8)

@@ -163,7 +163,9 @@ class Predictor(ABC):
                     except DataError as error:
                         on_error(error)
         if form:
-            write_outlines(form, photos, folder.path, network.classes, folder.path / form)
+            files = [folder.path / row["mask"] for row in folder.rows]
+            masks = {f.relative_to(folder.path).with_suffix("").as_posix(): f for f in files}
+            write_outlines(form, photos, masks, network.classes, folder.path / form)
         if errors:
             raise DataError([str(error) for error in errors])
         return folder.rows
