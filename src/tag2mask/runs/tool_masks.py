@@ -13,7 +13,7 @@ from tag2mask.config import DataSettings
 from tag2mask.errors import DataError
 from tag2mask.files import read_json
 from tag2mask.formats import find_format, read_rows
-from tag2mask.formats.convert import drawings
+from tag2mask.formats.convert import check_masks, drawings
 from tag2mask.formats.findings import plural
 from tag2mask.formats.mask_writers import file_names
 from tag2mask.formats.polygons import polygons
@@ -50,15 +50,9 @@ def bring_masks(run: Run, source: Path, settings: DataSettings) -> Brought:
     compared with the run's masks as polygons. Raises DataError with all faults, before anything is
     kept.
     """
-    brought, notes, faults = Brought([], []), Counter[str](), []
+    brought, notes = Brought([], []), Counter[str]()
     masks = list(_masks(run, source, settings, notes))
-    for mask in track(masks, "check"):
-        try:
-            mask.read()
-        except DataError as error:
-            faults += error.problems
-    if faults:
-        raise DataError(list(dict.fromkeys(faults)), source)
+    check_masks([mask.read for mask in masks], source)
     notes.clear()
     for photo, read, of_polygons in track(masks, "masks"):
         new, before = read(), _current(run, photo)
