@@ -96,9 +96,11 @@ def _evaluate(argv: list[str]) -> None:
 
         Args:
             pred: Folder of predicted masks, NAME.png.
-            truth: Folder of true masks with the same class numbers. 255 is ignored.
+            truth: Folder of true masks with the same class numbers. 255 is ignored. A file of
+                names there or in --pred (masks.json, classes.json) says what the numbers mean.
             names: With --pred: file with one NAME per line. Without it: all masks in --truth.
-            classes: With --pred: voc, coco, or a file with one class name per line, else numbers.
+            classes: With --pred: voc, coco, or a file with one class name per line. Without it:
+                the names in the folders, else numbers.
             mean_over: With --pred: classes over which mIoU is the mean. Without it: all in --truth.
             labels: With --pred: where the tags came from when the masks were made.
             boundary: With --pred: compute boundary IoU too.
