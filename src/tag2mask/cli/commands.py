@@ -26,7 +26,7 @@ from tag2mask.cli.arguments import (
     parse_reading,
     show,
 )
-from tag2mask.cli.data import check, convert, correct, download, tags
+from tag2mask.cli.data import check, convert, correct, download, tags, tags_in
 from tag2mask.cli.export import export, push
 from tag2mask.config import ClusterSettings, Config
 from tag2mask.config_files import base_config, changed_config
@@ -248,7 +248,7 @@ def _make_clusters(
     """Make a cluster file for a list of tags. Answers of a language model are kept beside it.
 
     Args:
-        tags: A CSV file with a column `tags`, or a text file with one tag per line.
+        tags: A data set, read as `tag2mask tags` reads it, or a .txt file with one tag per line.
         out: The cluster file.
         seed: Seed of the control `random`.
     """
@@ -257,7 +257,8 @@ def _make_clusters(
     from tag2mask.clusters.transcript import transcript_beside
 
     settings = changed_config(Config(), {"clusters": asdict(options)}).clusters
-    clusters = make_clusters(read_tags(tags), settings, seed, transcript_beside(out))
+    read = read_tags if tags.suffix.lower() in ("", ".txt") and not tags.is_dir() else tags_in
+    clusters = make_clusters(read(tags), settings, seed, transcript_beside(out))
     clusters.save(out)
     show(_cluster_tree(clusters))
 
