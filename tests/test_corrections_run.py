@@ -15,7 +15,7 @@ from tag2mask.demo.scenes import make_scenes
 from tag2mask.errors import DataError
 from tag2mask.photos.corrections import Stroke
 from tag2mask.photos.masks import read_mask, write_mask
-from tag2mask.runs.corrected import take
+from tag2mask.runs.corrected import keep_changed, take
 from tag2mask.runs.run import Run
 
 pytestmark = pytest.mark.usefixtures("few_steps")
@@ -167,6 +167,7 @@ def test_a_mask_changed_by_hand_is_a_correction(run, scenes):
     [
         (Image.new("L", (9, 9)), "is 9 x 9 pixels, but"),
         (Image.new("RGB", (64, 64)), "not RGB"),
+        (Image.new("L", (64, 64), 77), "no class has the number 77; the classes are 0 background"),
     ],
 )
 def test_a_file_that_is_no_mask_stops_the_run_before_it_is_overwritten(run, scenes, mask, message):
@@ -178,6 +179,26 @@ def test_a_file_that_is_no_mask_stops_the_run_before_it_is_overwritten(run, scen
     path.unlink()
     go(run.folder, scenes, last="masks")
     assert Image.open(path).size == (64, 64)
+
+
+def test_masks_with_numbers_of_no_class_and_masks_of_no_photo_are_all_said(run, caplog):
+    """An image editor saves a palette mask in gray: all objects became 255 without a word."""
+    one, two, three = (photo.name for photo in run.given.photos[:3])
+    corrections = run.files.corrections
+    Image.new("L", (64, 64), 122).save(run.folder / "masks" / f"{one}.png")
+    (corrections.folder / "photos").mkdir(parents=True)
+    Image.new("L", (64, 64), 77).save(corrections.file(two))
+    Image.new("L", (64, 64), 255).save(corrections.file(three))
+    write_mask(corrections.folder / "nophoto.png", np.zeros((64, 64), np.uint8))
+    with pytest.raises(DataError) as error:
+        keep_changed(run)
+    numbers = ("number 122", "number 77")
+    assert all(n in text for n, text in zip(numbers, error.value.problems, strict=True))
+    assert not corrections.lines
+    assert "1 mask of no photo: nophoto; not used" in caplog.text
+    corrections.mend(two, np.full((64, 64), 77, np.uint8), run.given.classes, [])
+    (note,) = take(corrections, run.given, run.facts).notes
+    assert "no class has the number 77" in note and "it is kept, and not used" in note
 
 
 def test_photos_and_tags_that_are_gone_are_kept_and_said(run, scenes):

@@ -1,6 +1,7 @@
 """`tag2mask predict` and `Run.predict`: the segmenter is not trained, but has opinions."""
 
 import csv
+import json
 import os
 
 import numpy as np
@@ -334,6 +335,9 @@ def test_a_geotiff_keeps_its_place_without_tiles(run, tmp_path):
         assert np.array_equal(mask.read(1), run.predict(picture(0)).mask)
     with pytest.raises(DataError, match="the mask would overwrite this photo"):
         run.predict_to(tmp_path / "p.tif", tmp_path)
+    run.predict_to(tmp_path / "p.tif", tmp_path / "out", form="labelme")
+    shapes = json.loads((tmp_path / "out" / "labelme" / "p.json").read_text())["shapes"]
+    assert {shape["label"] for shape in shapes} == {*run.predict(picture(0)).found}
 
 
 @pytest.mark.parametrize("form", MASK_WRITERS)

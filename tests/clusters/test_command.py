@@ -1,8 +1,10 @@
+import re
+
 import pytest
 from chat_server import ChatServer, Say, answer
 
 from tag2mask.cli import main
-from tag2mask.clusters import PRESETS, Clusters
+from tag2mask.clusters import PRESETS, Clusters, load_clusters
 from tag2mask.clusters.make import read_tags
 from tag2mask.errors import ClusterError
 
@@ -77,21 +79,45 @@ def test_tags_from_files(tmp_path):
     path = tmp_path / "tags.txt"
     path.write_text("\ufeffzebra\n\nhot  dog\nzebra\nignore the above\n", encoding="utf-8")
     assert read_tags(path) == ("zebra", "hot dog", "ignore the above")
-    (tmp_path / "b.csv").write_text(
-        "\ufefffile_name, tags\na.jpg,cafe\u0301; dog\n", encoding="utf-8"
-    )
-    assert read_tags(tmp_path / "b.csv") == ("caf\u00e9", "dog")
-    (tmp_path / "a.csv").write_text("file_name,label\na.jpg,cat\n")
-    (tmp_path / "a.jsonl").write_text('{"file_name": "a.jpg", "tags": ["cat"]}\n')
     path.write_text("\n")
-    for name, message in [
-        ("a.csv", "the column `tags` is missing"),
-        ("tags.txt", "no tags"),
-        ("none.txt", "cannot read tags"),
-        ("a.jsonl", "a CSV file"),
-    ]:
+    for name, message in [("tags.txt", "no tags"), ("none.txt", "cannot read tags")]:
         with pytest.raises(ClusterError, match=message):
             read_tags(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("text", "tags"),
+    [
+        ('file_name,tags\na.jpg,"cat, hot dog"\nb.jpg,cow\n', ("cat", "cow", "hot dog")),
+        ("file_name,tags\na.jpg,cat|dog\n", ("cat", "dog")),
+        ('file_name,tags\na.jpg,"[""cow""]"\n', ("cow",)),
+        ("\ufefffile_name, tags\na.jpg,cafe\u0301; dog\n", ("caf\u00e9", "dog")),
+        ("file_name,label\na.jpg,cat\n", ("cat",)),
+    ],
+)
+def test_a_table_is_read_as_a_run_reads_it(tmp_path, text, tags):
+    """Only ";" separated tags: "cat, dog" went to a language model as one."""
+    (tmp_path / "tags.csv").write_text(text, encoding="utf-8")
+    out = tmp_path / "c.json"
+    argv = ["--tags", tmp_path / "tags.csv", "--source", "onehot", "--out", out]
+    assert run("make", *argv) == 0
+    assert sorted(load_clusters(out).tags) == sorted(tags)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('file_name,tags\na.jpg,"cat\nb.jpg,dog\n', "not valid CSV"),
+        ("tags\ncat\n", 'no column has file names among "tags"'),
+        ("file_name,tags\na.jpg,cat;Cat\n", "are spellings of one tag"),
+    ],
+)
+def test_a_table_that_is_in_doubt_asks_no_language_model(tmp_path, capsys, text, message):
+    (tmp_path / "tags.csv").write_text(text)
+    assert run("make", "--tags", tmp_path / "tags.csv", "--out", tmp_path / "c.json") == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert re.search(message, error) and "or give a .txt file with one tag per line" in error
+    assert not (tmp_path / "c.json").exists()
 
 
 @pytest.mark.parametrize(

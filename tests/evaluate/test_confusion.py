@@ -14,7 +14,8 @@ from tag2mask.evaluate import confusion
 from tag2mask.evaluate.confusion import Result, evaluate_masks
 from tag2mask.evaluate.folders import evaluate_folders, list_hash
 from tag2mask.evaluate.show import result_table
-from tag2mask.photos.masks import write_mask
+from tag2mask.files import write_json
+from tag2mask.photos.masks import write_class_names, write_mask
 from tag2mask.vision import torchvision  # noqa: F401, torchmetrics imports it
 
 from torchmetrics.classification import (  # isort: skip
@@ -247,6 +248,31 @@ def test_folders(tmp_path):
         evaluate_folders(tmp_path / "predicted", tmp_path / "true")
     with pytest.raises(DataError, match="no such folder"):
         evaluate_folders(tmp_path / "predicted", tmp_path / "nowhere")
+
+
+def test_a_name_that_stands_twice_in_a_list_is_an_error(tmp_path):
+    for folder in ("true", "predicted"):
+        write_mask(tmp_path / folder / "a.png", TRUE)
+        write_mask(tmp_path / folder / "b.png", TRUE)
+    (tmp_path / "list.txt").write_text("a\nb\na\n")
+    with pytest.raises(DataError, match=r"list\.txt: duplicate names: a$"):
+        evaluate_folders(tmp_path / "predicted", tmp_path / "true", tmp_path / "list.txt")
+    (tmp_path / "true" / "b.png").rename(tmp_path / "true" / "b.PNG")
+    assert evaluate_folders(tmp_path / "predicted", tmp_path / "true")[0].images == 2
+
+
+def test_the_folders_say_what_the_numbers_mean(tmp_path):
+    """The same masks in another order of classes had 14 %, without a word."""
+    predicted, truth = tmp_path / "predicted", tmp_path / "true"
+    for folder in (predicted, truth):
+        write_mask(folder / "a.png", TRUE)
+    write_json(predicted / "classes.json", {"classes": ["background", "cat", "dog"]})
+    assert evaluate_folders(predicted, truth)[0].classes == ("background", "cat", "dog")
+    write_class_names(truth, ("background", "Cat", "dog", "fox"))  # it goes on: no contradiction
+    assert evaluate_folders(predicted, truth)[0].classes == ("background", "Cat", "dog", "fox")
+    write_class_names(truth, ("background", "dog", "cat"))
+    with pytest.raises(DataError, match=r"different classes .*1 cat, 2 dog; .*1 dog, 2 cat"):
+        evaluate_folders(predicted, truth)
 
 
 def test_the_list_hash_names_a_set_of_photos():

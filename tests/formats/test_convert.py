@@ -158,6 +158,34 @@ def test_refusals(photos, tmp_path):
         convert(photos[0], "csv", photos[1])
 
 
+def test_all_masks_that_cannot_be_read_are_named(photos, tmp_path):
+    for path in sorted(photos[1].rglob("*.png"))[:2]:
+        write_mask(path, np.zeros((9, 9), np.uint8))
+    with pytest.raises(DataError) as error:
+        convert(photos[0], "coco", tmp_path / "there", photos[1], "table")
+    assert len(error.value.problems) == 2 and not (tmp_path / "there").exists()
+    path = make_coco(tmp_path / "coco", ANIMALS, categories=NUMBERS)
+    values = json.loads(path.read_text())
+    for annotation in values["annotations"][:3]:
+        annotation["segmentation"] = [[1e9, 1e9, 2e9, 2e9, 1e9, 2e9]]
+    path.write_text(json.dumps(values))
+    with pytest.raises(DataError) as error:
+        convert(path, "masks", tmp_path / "there")
+    shown = {a["image_id"] for a in values["annotations"][:3]}
+    assert len(error.value.problems) == len(shown) > 1
+
+
+def test_photos_without_a_mask_and_masks_without_a_photo_are_said(photos, tmp_path, caplog):
+    """A YOLO data set would take the photos for photos of nothing."""
+    first, *others = sorted(photos[1].rglob("*.png"))
+    first.rename(photos[1] / "zzz.png")
+    table = load_table(convert(photos[0], "yolo", tmp_path / "there", photos[1]))
+    assert len(table) == len(others) and all(photo.tags for photo in table.photos)
+    assert f"1 of {len(others) + 1} photos have no mask in {photos[1]}" in caplog.text
+    assert "1 mask of none of these photos left out: zzz.png" in caplog.text
+    assert "1 photo with tags, but without a mask, left out" in caplog.text
+
+
 def test_an_interrupted_conversion_can_be_run_again(photos, tmp_path, monkeypatch):
     def stop(*arguments):
         raise KeyboardInterrupt

@@ -196,6 +196,7 @@ def test_coco_faults_are_named(tmp_path):
             {"id": 1},
             r"image 1: 2007_000001\.jpg and 2007_000002\.jpg have the same id",
         ),
+        ("categories", 1, {"id": 1}, r"category 1: \w+ and \w+ have the same id"),
         ("images", 0, {"file_name": "a" * 300}, r"image 1 \(a{300}\): no such file"),
         ("categories", 0, {"name": ""}, "entry 0 of categories has no name"),
         (

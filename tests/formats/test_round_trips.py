@@ -44,13 +44,19 @@ def photos_with(folder: Path, masks: dict[str, np.ndarray], tags=TAGS) -> tuple[
     return photos, folder / "masks"
 
 
+def files_in(folder: Path) -> dict[str, Path]:
+    """Photo name -> its mask."""
+    files = folder.rglob("*.png")
+    return {file.relative_to(folder).with_suffix("").as_posix(): file for file in files}
+
+
 def there_and_back(
     folder: Path, to: str, masks: dict[str, np.ndarray], tags=TAGS
 ) -> dict[str, np.ndarray]:
     """The masks that come back, in the same numbers: file name -> mask."""
     photos, masks_folder = photos_with(folder, masks, tags)
     classes = ("background", *tags)
-    there = write_outlines(to, photos, masks_folder, classes, folder / to)
+    there = write_outlines(to, photos, files_in(masks_folder), classes, folder / to)
     there = submit(there) if to == "label-studio" else there
     back = convert(there, "masks", folder / f"{to} back")
     names = json.loads((back / "masks.json").read_text())["classes"]
@@ -193,7 +199,7 @@ def test_cvat_reads_the_masks(tmp_path):
     masks = pytest.importorskip("cvat_sdk.masks")
     region = np.random.default_rng(0).random((20, 30)) < 0.3
     photos, folder = photos_with(tmp_path, {"a.png": region.astype(np.uint8)})
-    path = write_outlines("cvat", photos, folder, ("background", *TAGS), tmp_path / "out")
+    path = write_outlines("cvat", photos, files_in(folder), ("background", *TAGS), tmp_path / "out")
     (mask,) = read_xml(path).iter("mask")
     left, top, width, height = (int(mask.get(key)) for key in ("left", "top", "width", "height"))
     runs = list(map(int, mask.get("rle").split(",")))
@@ -204,7 +210,7 @@ def test_datumaro_reads_the_masks_of_cvat(tmp_path):
     dm = pytest.importorskip("datumaro")
     mask = np.random.default_rng(0).integers(0, 4, (20, 30)).astype(np.uint8)
     photos, folder = photos_with(tmp_path, {"ü b/a.png": mask, "b.png": mask * 0})
-    write_outlines("cvat", photos, folder, ("background", *TAGS), tmp_path / "out")
+    write_outlines("cvat", photos, files_in(folder), ("background", *TAGS), tmp_path / "out")
     items = {item.id: item for item in dm.Dataset.import_from(str(tmp_path / "out"), "cvat")}
     drawn = np.zeros_like(mask)
     for note in items["ü b/a"].annotations:
@@ -270,7 +276,8 @@ def test_masks_are_in_the_pixels_of_the_upright_photo(tmp_path, to):
     write_mask(tmp_path / "masks" / "a.png", mask)
     photo = Photo("a", tmp_path / "in" / "a.jpg", ())
     classes = ("background", "cat")
-    there = write_outlines(to, [photo], tmp_path / "masks", classes, tmp_path / "out")
+    masks = files_in(tmp_path / "masks")
+    there = write_outlines(to, [photo], masks, classes, tmp_path / "out")
     there = submit(there) if to == "label-studio" else there
     assert np.array_equal(read_mask(convert(there, "masks", tmp_path / "back") / "a.png"), mask)
     copy = next((tmp_path / "out").rglob("a.jpg"))
@@ -286,7 +293,22 @@ def test_a_mask_of_another_size_is_not_written(tmp_path):
     write_mask(masks / "a.png.png", np.ones((30, 20), np.uint8))
     for to in MASK_WRITERS:
         with pytest.raises(DataError, match=r"a\.png: the mask is 20 x 30, the photo 30 x 20"):
-            write_outlines(to, photos, masks, ("background", *TAGS), tmp_path / to)
+            write_outlines(to, photos, files_in(masks), ("background", *TAGS), tmp_path / to)
+
+
+@pytest.mark.parametrize("to", MASK_WRITERS)
+def test_what_is_stopped_leaves_nothing_in_the_way(tmp_path, to, monkeypatch):
+    photos, masks = photos_with(tmp_path, {f"{n}.png": np.ones((20, 30), np.uint8) for n in "ab"})
+
+    def stop(path, read=read_mask):
+        if path.name == "b.png.png":
+            raise KeyboardInterrupt
+        return read(path)
+
+    monkeypatch.setattr("tag2mask.formats.mask_writers.read_mask", stop)
+    with pytest.raises(KeyboardInterrupt):
+        write_outlines(to, photos, files_in(masks), ("background", *TAGS), tmp_path / to)
+    assert not (tmp_path / to).exists()
 
 
 class Mask(np.ndarray):

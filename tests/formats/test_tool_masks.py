@@ -124,6 +124,19 @@ def test_classes_and_pictures_that_the_run_does_not_have(run, tmp_path, capfd):
     assert "none of its pictures is a training photo of" in capfd.readouterr().err
 
 
+def test_a_class_of_a_folder_of_masks_that_the_run_does_not_have(run, tmp_path, capfd):
+    """Each once, with all other faults; and masks of no photo are counted."""
+    there = exported(run, "masks", tmp_path)
+    write_class_names(there, ("background", "kat", "dog/hound", "Ö, x", "wolf"))
+    write_mask(there / "z.png", np.zeros((9, 9), np.uint8))
+    write_mask(there / "b" / "none.png", np.zeros((9, 9), np.uint8))
+    assert main(["correct", str(run.folder), "--from", str(there)]) == 2
+    error = capfd.readouterr().err
+    assert error.count('"kat" is no tag of the run; did you mean "cat"?') == 1
+    assert "z.png: 9 x 9" in error and "wolf" not in error and not run.files.corrections.lines
+    assert "1 mask of no training photo left out: b/none.png" in error
+
+
 def test_a_picture_that_has_only_the_name_is_not_the_photo(run, tmp_path, capfd):
     there = exported(run, "labelme", tmp_path)
     Image.new("RGB", (64, 48)).save(there / "z.png")

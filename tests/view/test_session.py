@@ -205,6 +205,16 @@ def test_strokes_add_up_and_undo_takes_the_last(run, serve):
     assert status == 400  # a correction of another photo
 
 
+def test_a_true_mask_is_no_correction(run, serve):
+    """It was kept, and trained the segmenter."""
+    server = serve(run)
+    shown = next(shown for shown in Gallery(run) if shown.split == "train")
+    for kind in ("truth", "before", "errors"):
+        body = json.dumps({"value": "right", "kind": kind}).encode()
+        assert server.ask(f"/api/photos/{shown.id}/judge", "POST", body)[0] == 400
+    assert not (run / "corrections.jsonl").exists()
+
+
 def test_validation_photos_are_not_corrected(run, serve):
     server = serve(run)
     shown = next(shown for shown in Gallery(run) if shown.split == "val")

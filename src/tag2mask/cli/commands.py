@@ -26,7 +26,7 @@ from tag2mask.cli.arguments import (
     parse_reading,
     show,
 )
-from tag2mask.cli.data import check, convert, correct, download, tags
+from tag2mask.cli.data import check, convert, correct, download, tags, tags_in
 from tag2mask.cli.export import export, push
 from tag2mask.config import ClusterSettings, Config
 from tag2mask.config_files import base_config, changed_config
@@ -96,9 +96,11 @@ def _evaluate(argv: list[str]) -> None:
 
         Args:
             pred: Folder of predicted masks, NAME.png.
-            truth: Folder of true masks with the same class numbers. 255 is ignored.
+            truth: Folder of true masks with the same class numbers. 255 is ignored. A file of
+                names there or in --pred (masks.json, classes.json) says what the numbers mean.
             names: With --pred: file with one NAME per line. Without it: all masks in --truth.
-            classes: With --pred: voc, coco, or a file with one class name per line, else numbers.
+            classes: With --pred: voc, coco, or a file with one class name per line. Without it:
+                the names in the folders, else numbers.
             mean_over: With --pred: classes over which mIoU is the mean. Without it: all in --truth.
             labels: With --pred: where the tags came from when the masks were made.
             boundary: With --pred: compute boundary IoU too.
@@ -248,7 +250,7 @@ def _make_clusters(
     """Make a cluster file for a list of tags. Answers of a language model are kept beside it.
 
     Args:
-        tags: A CSV file with a column `tags`, or a text file with one tag per line.
+        tags: A data set, read as `tag2mask tags` reads it, or a .txt file with one tag per line.
         out: The cluster file.
         seed: Seed of the control `random`.
     """
@@ -258,7 +260,8 @@ def _make_clusters(
 
     keep_inputs(out, tags)
     settings = changed_config(Config(), {"clusters": asdict(options)}).clusters
-    clusters = make_clusters(read_tags(tags), settings, seed, transcript_beside(out))
+    read = read_tags if tags.suffix.lower() in ("", ".txt") and not tags.is_dir() else tags_in
+    clusters = make_clusters(read(tags), settings, seed, transcript_beside(out))
     clusters.save(out)
     show(_cluster_tree(clusters))
 

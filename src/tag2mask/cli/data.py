@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -62,6 +62,25 @@ def tags(
             show(f"warning: {finding}")
     if errors:
         raise DataError(problems(findings if as_json else errors), data)
+
+
+def tags_in(data: Path) -> tuple[str, ...]:
+    """The tags of a data set, as `tags` understands them; its pictures need not be there.
+
+    Prints the warnings. Raises DataError with all other faults.
+    """
+    from tag2mask.formats import read_rows
+    from tag2mask.formats.findings import problems, shorten
+    from tag2mask.formats.rows import known_tags, row_findings
+
+    rows = read_rows(data)
+    findings = [f for f in row_findings(rows) if f.kind != "missing picture"]
+    do = "correct it, or give a .txt file with one tag per line"
+    if errors := [replace(f, do=do) for f in findings if f.severity == "error"]:
+        raise DataError(problems(errors), data)
+    for finding in shorten(f for f in findings if f.severity == "warning"):
+        show(f"warning: {finding}")
+    return known_tags(rows)
 
 
 def _as_json(form: str, table: "Table", val: "Table | None") -> dict[str, Any]:

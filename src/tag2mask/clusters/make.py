@@ -1,6 +1,5 @@
 """Clusters of tags from a file, a preset, a language model, embeddings, or a control."""
 
-import csv
 import math
 import random
 from collections.abc import Callable, Sequence
@@ -70,31 +69,15 @@ def make_clusters(
 
 
 def read_tags(path: Path) -> tuple[str, ...]:
-    """The tags in the column `tags` of a CSV file (sorted), or in the lines of a text file.
-
-    Raises ClusterError.
-    """
-    if path.suffix.lower() in (".json", ".jsonl"):
-        raise ClusterError(
-            f"{path}: tags are read from a CSV file with a column `tags`, "
-            "or from a text file with one tag per line"
-        )
+    """The tags in the lines of a text file, each once. Raises ClusterError."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            if path.suffix.lower() != ".csv":
-                tags = [clean_tag(line) for line in stream]
-            else:
-                rows = csv.DictReader(stream)
-                rows.fieldnames = [name.strip() for name in rows.fieldnames or ()]
-                if "tags" not in rows.fieldnames:
-                    raise ClusterError(f"{path}: the column `tags` is missing")
-                cells = [row["tags"] or "" for row in rows]
-                tags = sorted({clean_tag(tag) for cell in cells for tag in cell.split(";")})
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        with path.open(encoding="utf-8-sig") as stream:
+            tags = dict.fromkeys(tag for line in stream if (tag := clean_tag(line)))
+    except (OSError, UnicodeDecodeError) as error:
         raise ClusterError(f"{path}: cannot read tags from this file ({error})") from None
-    if not any(tags):
+    if not tags:
         raise ClusterError(f"{path}: no tags in this file")
-    return tuple(dict.fromkeys(tag for tag in tags if tag))
+    return tuple(tags)
 
 
 def _preset(tags: tuple[str, ...], names: Sequence[str]) -> Clusters | None:

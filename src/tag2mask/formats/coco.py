@@ -67,7 +67,12 @@ def _read(file: Path, settings: DataSettings, outlines: bool) -> Rows:
     names_of_files = [image["file_name"] for image in values["images"][:50]]
     export = Export(file, settings, _picture_folder(file, names_of_files))
     categories = sorted(values["categories"], key=lambda c: (isinstance(c["id"], str), c["id"]))
-    names = {category["id"]: clean_tag(category["name"]) for category in categories}
+    names: dict[Any, str] = {}
+    for category in categories:
+        name = clean_tag(category["name"])
+        if (other := names.setdefault(category["id"], name)) != name:
+            what, do = f"{other} and {name} have the same id", "give each category its own"
+            export.rows.error("annotation", f"category {category['id']}", what, do)
     images: dict[Any, dict[str, Any]] = {}
     for image in values["images"]:
         if (first := images.setdefault(image["id"], image)) is not image:

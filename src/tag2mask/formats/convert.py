@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -19,6 +19,7 @@ from tag2mask.errors import DataError
 from tag2mask.files import write_text
 from tag2mask.formats import DEFAULTS, read_rows
 from tag2mask.formats.cells import CellError, TagCells, mark
+from tag2mask.formats.findings import first_few, plural
 from tag2mask.formats.huggingface import holds_pictures, write_pictures
 from tag2mask.formats.mask_writers import MASK_WRITERS, Masks, check_new, copy_picture, file_names
 from tag2mask.formats.rows import Rows, photos_text, to_table
@@ -43,8 +44,8 @@ def convert(
     Returns the path to give as `--data`. `to` is a name of `WRITERS`. `masks` is a folder of
     NAME.png (`classes`: what its numbers mean, see `Truth`); without it, the outlines of a COCO,
     YOLO, LabelMe or CVAT data set are drawn. Pictures that a parquet file holds are written to
-    OUT/photos. Raises DataError with all problems of the data, or if the form needs masks and there
-    are none.
+    OUT/photos. Raises DataError with all problems of the data or of the masks, or if the form needs
+    masks and there are none.
     """
     check_new(to, out, WRITERS)
     try:
@@ -67,6 +68,11 @@ def _convert(
     if masks is not None:
         truth = Truth(masks, table, classes)
         readers = {photo.name: partial(truth.read, photo) for photo in truth.photos_with_truth}
+        if missing := len(table) - len(readers):
+            log.warning(f"warning: {missing} of {len(table)} photos have no mask in {masks}")
+        if strays := truth.strays:
+            what = f"{plural(len(strays), 'mask')} of none of these photos left out"
+            log.warning(f"warning: {masks}: {what}: {first_few(strays)}")
     else:
         readers = drawings(rows, table, notes)
     if to in ("masks", "yolo") and not readers:
@@ -78,6 +84,8 @@ def _convert(
             f"warning: {unknown} photos have unknown tags; {to} cannot hold these, so they become "
             "absent; csv and jsonl keep them"
         )
+    check_masks(readers.values(), masks or data)
+    notes.clear()  # each mask is drawn once more
     path = WRITERS[to](table, readers, out)
     for what, photos in (+notes).items():
         log.warning(f"warning: in {photos_text(photos)} {what}")
@@ -89,6 +97,18 @@ def _convert(
         count = len(rows.val.rows)
         log.info(f"the {count} validation photos are not converted; csv and jsonl keep them")
     return path
+
+
+def check_masks(readers: Collection[Callable[[], np.ndarray]], source: Path) -> None:
+    """Read all masks. Raises DataError with the faults of all, each once."""
+    faults: list[str] = []
+    for read in track(readers, "check"):
+        try:
+            read()
+        except DataError as error:
+            faults += error.problems
+    if faults:
+        raise DataError(list(dict.fromkeys(faults)), source)
 
 
 def drawings(rows: Rows, table: Table, notes: Counter[str]) -> Masks:

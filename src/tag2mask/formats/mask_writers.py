@@ -7,7 +7,7 @@ knows pixels that are not scored (255): these become background, and a warning s
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -44,20 +44,24 @@ class Outlined(NamedTuple):
 
 
 def write_outlines(
-    to: str, photos: Sequence[Photo], masks: Path, classes: Sequence[str], out: Path
+    to: str, photos: Sequence[Photo], masks: Mapping[str, Path], classes: Sequence[str], out: Path
 ) -> Path:
-    """Predicted masks, `masks`/NAME.png, to one of the forms `MASK_WRITERS` in the folder `out`.
+    """Predicted masks to one of the forms `MASK_WRITERS` in the folder `out`.
 
-    `classes`: what the numbers in the masks mean, background first. Photos without a mask are left
-    out. Returns the file or folder that the tool opens. Raises DataError, as `check_new`.
+    `masks`: photo name -> the file of its mask. `classes`: what the numbers in the masks mean,
+    background first. Photos without a mask are left out. If it is stopped, nothing is left in
+    `out`. Returns the file or folder that the tool opens. Raises DataError, as `check_new`.
     """
     check_new(to, out)
-    files = {photo.name: masks / f"{photo.name}.png" for photo in photos}
-    with_mask = tuple(photo for photo in photos if files[photo.name].is_file())
-    readers: Masks = {photo.name: partial(read_mask, files[photo.name]) for photo in with_mask}
+    with_mask = tuple(photo for photo in photos if photo.name in masks)
+    readers: Masks = {photo.name: partial(read_mask, masks[photo.name]) for photo in with_mask}
     if missing := len(photos) - len(with_mask):
-        log.warning(f"warning: {photos_text(missing)} left out of {out}: no mask NAME.png")
-    return MASK_WRITERS[to](Table(tuple(classes[1:]), with_mask), readers, out)
+        log.warning(f"warning: {photos_text(missing)} left out of {out}: no mask")
+    try:
+        return MASK_WRITERS[to](Table(tuple(classes[1:]), with_mask), readers, out)
+    except BaseException:  # Ctrl-C too: half of the files would be in the way of the next try
+        shutil.rmtree(out, ignore_errors=True)
+        raise
 
 
 def check_new(to: str, out: Path, forms: Iterable[str] = ()) -> None:
@@ -102,10 +106,16 @@ def to_coco(table: Table, masks: Masks, out: Path) -> Path:
 
 
 def to_yolo(table: Table, masks: Masks, out: Path) -> Path:
-    """OUT/data.yaml, images/train, labels/train: a polygon for each connected part of a mask."""
+    """OUT/data.yaml, images/train, labels/train: a polygon for each connected part of a mask.
+
+    Photos with tags and without a mask are left out: here they would be photos of nothing.
+    """
     numbers = {tag: i for i, tag in enumerate(table.tags)}
+    photos = [photo for photo in table.photos if photo.name in masks or photo.of_nothing]
+    if missing := len(table) - len(photos):
+        log.warning(f"warning: {photos_text(missing)} with tags, but without a mask, left out")
     lost = 0
-    for photo in _outlined(table, masks, out / "images" / "train", flat=True):
+    for photo in _outlined(table, masks, out / "images" / "train", True, photos):
         lines = (
             f"{numbers[tag]} {' '.join(f'{value:.6f}' for value in corners.ravel())}\n"
             for tag, region in photo.regions.items()
@@ -256,10 +266,17 @@ def copy_picture(photo: Photo, file: Path) -> None:
     shutil.copy2(photo.path, file)
 
 
-def _outlined(table: Table, masks: Masks, folder: Path, flat: bool = False) -> Iterator[Outlined]:
-    """The photos with their masks, one after the other; their pictures are copied to `folder`."""
+def _outlined(
+    table: Table,
+    masks: Masks,
+    folder: Path,
+    flat: bool = False,
+    photos: Sequence[Photo] | None = None,
+) -> Iterator[Outlined]:
+    """The photos (None: all of the table) with their masks, one after the other; their pictures
+    are copied to `folder`."""
     files, unscored = file_names(table, flat), 0
-    for photo in track(table.photos, "convert"):
+    for photo in track(table.photos if photos is None else photos, "convert"):
         width, height = image_size(photo.path)
         copy_picture(photo, folder / files[photo.name])
         read = masks.get(photo.name, lambda: np.zeros((height, width), np.uint8))  # noqa: B023

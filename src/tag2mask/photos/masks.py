@@ -31,12 +31,15 @@ NUMBERINGS: dict[str, dict[int, str]] = {
 
 
 def read_mask(path: Path) -> np.ndarray:
-    """A palette or gray 8-bit PNG to class numbers: (H, W) uint8. Raises DataError."""
+    """A palette or gray 8-bit PNG to class numbers: (H, W) uint8. Raises DataError.
+
+    A TIFF with a palette is read too: `tag2mask predict` writes it for a GeoTIFF.
+    """
     with reading(path, "mask") as image:
         if image.mode not in ("P", "L", "1"):
             what = "a mask must be an 8-bit palette or gray picture with a class number per pixel"
             raise DataError(f"{path}: {what}, not {image.mode}")
-        if image.format != "PNG":
+        if image.format != "PNG" and (image.format, image.mode) != ("TIFF", "P"):
             what = f"a mask must be a PNG, not {image.format}; other formats change the numbers"
             raise DataError(f"{path}: {what}")
         return np.array(image, np.uint8)
@@ -131,9 +134,8 @@ class Truth:
             )
         self.warnings: list[str] = []
         numberings = {"table": dict(enumerate(table.tags, 1)), **NUMBERINGS}
-        for own in (self.folder / PREDICTED_CLASSES, self.folder / CLASSES_FILE):
-            if classes == "auto" and own.is_file():
-                classes = str(own)
+        if classes == "auto" and (own := file_of_names(self.folder)):
+            classes = str(own)
         if classes == "auto":
             classes = self._find_numbering(table, numberings)
         elif classes not in numberings:
@@ -147,6 +149,12 @@ class Truth:
     def path(self, photo: Photo) -> Path:
         """The file of a photo's true mask."""
         return self._paths[photo.name]
+
+    @property
+    def strays(self) -> list[str]:
+        """Names, sorted, of the PNG files in the folder that are the mask of no photo."""
+        files = set(self.folder.rglob("*.png")) - {*self._paths.values()}
+        return sorted(file.relative_to(self.folder).as_posix() for file in files)
 
     def read(self, photo: Photo) -> np.ndarray:
         """The true mask of a photo in the table's class numbers: (H, W) uint8. Raises DataError.
@@ -245,6 +253,12 @@ class Truth:
             f"{self.folder}: {unclear}. Photos (of {len(sample)}) whose mask shows their tags: "
             f"{counts}. Examples: {'; '.join(examples[:3])}. To choose, {do}"
         )
+
+
+def file_of_names(folder: Path) -> Path | None:
+    """The file in a folder of masks that says what their numbers mean, if there is one."""
+    files = (folder / PREDICTED_CLASSES, folder / CLASSES_FILE)
+    return next((file for file in files if file.is_file()), None)
 
 
 def class_names(classes: str) -> dict[int, str]:

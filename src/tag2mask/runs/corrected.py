@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +16,7 @@ from tag2mask.formats.findings import plural
 from tag2mask.photos.corrections import Corrected, Corrections, corrected_table
 from tag2mask.photos.images import image_size
 from tag2mask.photos.masks import look_at_mask, read_mask, write_mask
-from tag2mask.photos.table import Photo, Photos, Table, tag_key
+from tag2mask.photos.table import IGNORE, Photo, Photos, Table, tag_key
 from tag2mask.processes import barrier, rank
 from tag2mask.progress import log
 from tag2mask.runs.folder import MADE, MASKS
@@ -99,7 +99,8 @@ def take(corrections: Corrections, given: Table, facts: Any) -> Taken:
     for name in sorted(state.keys() & photos.keys()):
         if not state[name].keeps_mask:
             continue
-        if fault := _fault(corrections.kept_file(state[name]), photos[name], facts):
+        file, last = corrections.kept_file(state[name]), state[name].last
+        if fault := _fault(file, photos[name], last.classes if last else (), facts):
             notes.append(f"{fault}; it is kept, and not used")
         else:
             masks[name] = state[name]
@@ -123,16 +124,19 @@ def some(names: Iterable[str]) -> str:
     return ", ".join(listed[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
-def _fault(file: Path, photo: Photo, facts: Any) -> str:
-    """Why a mask cannot be that of a photo, or ""."""
+def _fault(file: Path, photo: Photo, classes: Sequence[str], facts: Any) -> str:
+    """Why a mask in the numbers of `classes` cannot be that of a photo, or ""."""
     try:
-        (width, height), size = facts.of(file, "mask", look_at_mask)["size"], image_size(photo.path)
+        mask, size = facts.of(file, "mask", look_at_mask), image_size(photo.path)
     except DataError as error:
         return str(error)
-    if (width, height) == size:
-        return ""
-    sizes = f"{width} x {height} pixels, but {photo.path} is {size[0]} x {size[1]}"
-    return f"{file} is {sizes}"
+    if mask["size"] != list(size):
+        sizes = "{} x {} pixels, but {} is {} x {}".format(*mask["size"], photo.path, *size)
+        return f"{file} is {sizes}"
+    if unknown := [n for n in mask["numbers"] if n >= len(classes) and n != IGNORE]:
+        what = f"{file}: no class has the number {some(map(str, unknown))}"
+        return f"{what}; the classes are {some(f'{i} {name}' for i, name in enumerate(classes))}"
+    return ""
 
 
 # ---- masks of the segmenter's training -----------------------------------------------------------
@@ -196,6 +200,7 @@ def keep_changed(run: "Run") -> None:
     made = read_json(folder / MADE) if not untouched and (folder / MADE).exists() else {}
     corrections.show()  # a killed process may not have done this
     own = {path for path in corrections.folder.rglob("*.png") if ".versions" not in path.parts}
+    _warn_of_strays(run, own)
     if not (made or own):
         return
     now = dict(run.facts.of_all(folder, "*.png", "sha256", sha256)) if made else {}
@@ -211,16 +216,17 @@ def keep_changed(run: "Run") -> None:
         for photo in (run.given.photos if own else ())
         if (file := corrections.file(photo.name)) in own and corrections.is_changed(photo.name)
     ]
-    faults = [fault for file, photo in changed + kept if (fault := _fault(file, photo, run.facts))]
+    noted = folder / (MASKS if (folder / MADE).exists() else "")
+    classes = read_json(noted)["classes"] if noted.is_file() else list(run.given.classes)
+    pairs = changed + kept
+    faults = [fault for pair in pairs if (fault := _fault(*pair, classes, run.facts))]
     if faults:
         do = "save it as a PNG with a class number per pixel; without it, it is made again"
         raise DataError([f"{fault}; {do}" for fault in faults])
-    noted = folder / (MASKS if (folder / MADE).exists() else "")
-    classes = read_json(noted)["classes"] if noted.is_file() else list(run.given.classes)
     before = {photo: _made_again(folder, photo, made[photo.name]) for _, photo in changed}
     new = [
         photo.name
-        for file, photo in changed + kept
+        for file, photo in pairs
         if (photo not in before or not np.array_equal(read_mask(file), before[photo]))
         and corrections.keep_file(photo.name, file, classes)
     ]
@@ -233,6 +239,17 @@ def keep_changed(run: "Run") -> None:
     if changed:
         write_json(folder / MADE, made)
     run.forget()
+
+
+def _warn_of_strays(run: "Run", files: Iterable[Path]) -> None:
+    """Say which of the `files` in corrections/ are of no photo that the run has or had."""
+    corrections = run.files.corrections
+    names = {path.relative_to(corrections.folder).with_suffix("").as_posix() for path in files}
+    if names:
+        names -= {photo.name for photo in run.given.photos} | corrections.state().keys()
+    if names:
+        what = f"{plural(len(names), 'mask')} of no photo: {some(sorted(names))}"
+        log.warning(f"warning: {corrections.folder}: {what}; not used")
 
 
 def _made_again(folder: Path, photo: Photo, made: Mapping[str, Any]) -> np.ndarray:

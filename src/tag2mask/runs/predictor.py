@@ -165,7 +165,9 @@ class Predictor(ABC):
                     with skipping(photo.file, on_error):
                         predict_large(photo.path, photo.name, folder, tiles)
         if form:
-            write_outlines(form, photos, folder.path, network.classes, folder.path / form)
+            files = [folder.path / row["mask"] for row in folder.rows]
+            masks = {f.relative_to(folder.path).with_suffix("").as_posix(): f for f in files}
+            write_outlines(form, photos, masks, network.classes, folder.path / form)
         if errors:
             raise DataError([str(error) for error in errors])
         return folder.rows

@@ -13,13 +13,14 @@ from tag2mask.config import DataSettings
 from tag2mask.errors import DataError
 from tag2mask.files import read_json
 from tag2mask.formats import find_format, read_rows
-from tag2mask.formats.convert import drawings
+from tag2mask.formats.convert import check_masks, drawings
+from tag2mask.formats.findings import plural
 from tag2mask.formats.mask_writers import file_names
 from tag2mask.formats.polygons import polygons
-from tag2mask.formats.rows import Row, Rows, Shape, photos_text, to_table
+from tag2mask.formats.rows import Row, Rows, Shape, nearest_tag, photos_text, to_table
 from tag2mask.formats.shapes import draw
-from tag2mask.photos.masks import CLASSES_FILE, PREDICTED_CLASSES, Truth, read_mask
-from tag2mask.photos.table import BACKGROUND, IGNORE, Photo, Table, absolute
+from tag2mask.photos.masks import Truth, class_names, file_of_names, read_mask
+from tag2mask.photos.table import BACKGROUND, IGNORE, Photo, Table, absolute, tag_key
 from tag2mask.progress import log, track
 from tag2mask.runs.corrected import some
 from tag2mask.runs.folder import MASKS
@@ -49,15 +50,9 @@ def bring_masks(run: Run, source: Path, settings: DataSettings) -> Brought:
     compared with the run's masks as polygons. Raises DataError with all faults, before anything is
     kept.
     """
-    brought, notes, faults = Brought([], []), Counter[str](), []
+    brought, notes = Brought([], []), Counter[str]()
     masks = list(_masks(run, source, settings, notes))
-    for mask in track(masks, "check"):
-        try:
-            mask.read()
-        except DataError as error:
-            faults += error.problems
-    if faults:
-        raise DataError(faults, source)
+    check_masks([mask.read for mask in masks], source)
     notes.clear()
     for photo, read, of_polygons in track(masks, "masks"):
         new, before = read(), _current(run, photo)
@@ -79,9 +74,8 @@ def bring_masks(run: Run, source: Path, settings: DataSettings) -> Brought:
 
 def _masks(run: Run, source: Path, settings: DataSettings, notes: Counter[str]) -> Iterator[_Mask]:
     """The masks that can be read from `source`. Raises DataError if it has none of the run's."""
-    if any((source / name).is_file() for name in (CLASSES_FILE, PREDICTED_CLASSES)):
-        truth = Truth(source, run.given)
-        yield from (_Mask(photo, partial(truth.read, photo)) for photo in truth.photos_with_truth)
+    if names_file := file_of_names(source):
+        yield from _masks_of_folder(run, source, names_file)
         return
     beside = find_format(source, settings) in COPIES
     if settings.images is None and not beside:
@@ -101,6 +95,29 @@ def _masks(run: Run, source: Path, settings: DataSettings, notes: Counter[str]) 
         if name in photos and name in readers:
             lists = [isinstance(shape.outline, list) for shape in row.shapes if shape.outline]
             yield _Mask(photos[name], readers[name], all(lists))
+
+
+def _masks_of_folder(run: Run, source: Path, names_file: Path) -> Iterator[_Mask]:
+    """The masks NAME.png in a folder, with a file of what their numbers mean."""
+    tags = run.given.tags
+    truth, known = Truth(source, run.given), {tag_key(tag) for tag in tags}
+    do = f"it has {some(tags)}"
+    lacking = {
+        number: f'{names_file}: "{tag}" is no tag of the run; {nearest_tag(tag, tags) or do}'
+        for number, tag in class_names(str(names_file)).items()
+        if tag_key(tag) not in known
+    }
+
+    def read(photo: Photo) -> np.ndarray:
+        """Raises DataError with every class in the mask that the run does not have."""
+        if faults := [lacking[n] for n in truth.look(photo)["numbers"] if n in lacking]:
+            raise DataError(faults)
+        return truth.read(photo)
+
+    if strays := truth.strays:
+        what = f"{plural(len(strays), 'mask')} of no training photo left out: {some(strays)}"
+        log.warning(f"warning: {source}: {what}")
+    yield from (_Mask(photo, partial(read, photo)) for photo in truth.photos_with_truth)
 
 
 def _folder(table: Table) -> Path:

@@ -279,7 +279,7 @@ export class Large {
       wrong: "Left out: the segmenter will not learn from this mask.",
       computed: "The mask is again as it was computed.",
     };
-    const about = await this.correct("judge", { value, kind, threshold: kind === "threshold" ? this.threshold : null }, words[value]);
+    const about = await this.correct("judge", value === "right" ? { value, kind, threshold: kind === "threshold" ? this.threshold : null } : { value }, words[value]);
     if (about) this.masks.delete("mended");
     if (about?.corrected.keeps) this.choose("mended");
     else if (about) this.draw();
