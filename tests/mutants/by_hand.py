@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-TIME_LIMIT = 600  # seconds for the tests of one mutant; a mutant that hangs counts as killed
 # Python runs this at each start. The import hook of an editable install would win over the copy.
 START = """import sys
 sys.meta_path[:] = [f for f in sys.meta_path if "editable" not in type(f).__module__]
@@ -93,15 +92,17 @@ def copy() -> Iterator[Path]:
         yield folder
 
 
-def run_tests(folder: Path, tests: Iterable[str]) -> tuple[int | None, float]:
+def run_tests(
+    folder: Path, tests: Iterable[str], limit: float | None = None
+) -> tuple[int | None, float]:
     """Run tests of the copy in their own process -> pytest's exit code, and seconds.
 
-    The code is None after TIME_LIMIT. The output goes to `folder`/log.
+    The code is None after `limit` [seconds]. The output goes to `folder`/log.
     """
     start = time.monotonic()
     process = multiprocessing.get_context("fork").Process(target=_pytest, args=(folder, tests))
     process.start()
-    process.join(TIME_LIMIT)
+    process.join(limit)
     if process.is_alive():
         process.kill()
         process.join()
@@ -146,12 +147,13 @@ def main(words: list[str]) -> int:
         if code != 0:
             print((folder / "log").read_text())
             return 1
+        limit = 60 + 2 * seconds  # a mutant that hangs counts as killed, a slow machine does not
         for number, mutant in enumerate(chosen, 1):
             path = folder / "src" / "tag2mask" / mutant.file
             source = path.read_text(encoding="utf-8")
             try:
                 path.write_text(mutant.changed(source), encoding="utf-8")
-                code, seconds = run_tests(folder, mutant.tests)
+                code, seconds = run_tests(folder, mutant.tests, limit)
                 # With any other code, no test ran.
                 names = {None: "killed (time)", 0: "SURVIVED", 1: "killed"}
                 result = names.get(code, f"ERROR {code}")
