@@ -66,9 +66,10 @@ def barrier() -> None:
     if ranks() > 1:
         from accelerate import PartialState
 
+        # The first call sets how long the others wait for rank 0; only rank 0 checks the data.
+        state = PartialState(cpu=on_cpus(), timeout=timedelta(days=7))
         try:
-            # The first call sets how long the others wait for rank 0; only rank 0 checks the data.
-            PartialState(cpu=on_cpus(), timeout=timedelta(days=7)).wait_for_everyone()
+            state.wait_for_everyone()
         except RuntimeError as error:  # its connection is closed
             raise RunError("another process of this run has ended; its message says why") from error
 

@@ -111,11 +111,12 @@ def to_yolo(table: Table, masks: Masks, out: Path) -> Path:
     Photos with tags and without a mask are left out: here they would be photos of nothing.
     """
     numbers = {tag: i for i, tag in enumerate(table.tags)}
-    photos = [photo for photo in table.photos if photo.name in masks or photo.of_nothing]
-    if missing := len(table) - len(photos):
+    kept = tuple(photo for photo in table.photos if photo.name in masks or photo.of_nothing)
+    if missing := len(table) - len(kept):
         log.warning(f"warning: {photos_text(missing)} with tags, but without a mask, left out")
     lost = 0
-    for photo in _outlined(table, masks, out / "images" / "train", True, photos):
+    table = Table(table.tags, kept)
+    for photo in _outlined(table, masks, out / "images" / "train", flat=True):
         lines = (
             f"{numbers[tag]} {' '.join(f'{value:.6f}' for value in corners.ravel())}\n"
             for tag, region in photo.regions.items()
@@ -266,17 +267,10 @@ def copy_picture(photo: Photo, file: Path) -> None:
     shutil.copy2(photo.path, file)
 
 
-def _outlined(
-    table: Table,
-    masks: Masks,
-    folder: Path,
-    flat: bool = False,
-    photos: Sequence[Photo] | None = None,
-) -> Iterator[Outlined]:
-    """The photos (None: all of the table) with their masks, one after the other; their pictures
-    are copied to `folder`."""
+def _outlined(table: Table, masks: Masks, folder: Path, flat: bool = False) -> Iterator[Outlined]:
+    """The photos with their masks, one after the other; their pictures are copied to `folder`."""
     files, unscored = file_names(table, flat), 0
-    for photo in track(table.photos if photos is None else photos, "convert"):
+    for photo in track(table.photos, "convert"):
         width, height = image_size(photo.path)
         copy_picture(photo, folder / files[photo.name])
         read = masks.get(photo.name, lambda: np.zeros((height, width), np.uint8))  # noqa: B023
