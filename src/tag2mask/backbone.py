@@ -1,6 +1,8 @@
 """Backbones: one interface over timm's ViTs and CNNs, for both networks."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from threading import Lock
 from typing import Any
 
 import torch
@@ -12,6 +14,19 @@ from tag2mask.errors import ConfigError
 from tag2mask.weights import create_backbone
 
 from timm.models.efficientnet import EfficientNetFeatures  # isort: skip  after weights
+
+_cudnn = Lock()
+
+
+@contextmanager
+def without_cudnn(device: torch.device) -> Iterator[None]:
+    """On a GPU, PyTorch's own layers take the place of cuDNN's. The switch is one for all threads,
+    so they take turns: two at once would leave cuDNN off."""
+    if device.type == "cpu":
+        yield
+        return
+    with _cudnn, torch.backends.cudnn.flags(enabled=False):
+        yield
 
 
 class Backbone(nn.Module):

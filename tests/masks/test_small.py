@@ -1,11 +1,15 @@
 """Small things: found where they are, sized by their own evidence, kept by the CRF."""
 
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageDraw
 
+from tag2mask.backbone import without_cudnn
 from tag2mask.classifier import PatchClassifier
 from tag2mask.config import ClassifierSettings, CRFSettings, MaskSettings
 from tag2mask.crf.params import narrow
@@ -73,8 +77,33 @@ def test_the_gradients_need_no_training_mode_on_a_gpu(monkeypatch):
         return tokens
 
     monkeypatch.setattr(net.mixer, "forward", mixed)
+    gpu = torch.device("cuda")
+    monkeypatch.setattr("tag2mask.classifier.net.without_cudnn", lambda _: without_cudnn(gpu))
     net.close_scores(torch.rand(1, 3, 64, 64), torch.zeros(1, 0), torch.tensor([1]))
     assert seen == [(False, False)] and torch.backends.cudnn.enabled
+
+
+def test_threads_leave_cudnn_as_it_was():
+    """Its switch is one for all threads: two that turn it off at once must not leave it off."""
+    first_is_in, second_is_in, first_is_out = Event(), Event(), Event()
+    gpu = torch.device("cuda")
+
+    def first() -> None:
+        with without_cudnn(gpu):
+            first_is_in.set()
+            second_is_in.wait(0.3)  # it must not come in
+        first_is_out.set()
+
+    def second() -> None:
+        first_is_in.wait()
+        with without_cudnn(gpu):
+            second_is_in.set()
+            first_is_out.wait(0.3)
+
+    with ThreadPoolExecutor(2) as pool:
+        for future in [pool.submit(first), pool.submit(second)]:
+            future.result()
+    assert torch.backends.cudnn.enabled
 
 
 def test_a_vit_has_no_finer_map_and_no_small_tag():

@@ -3,6 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tag2mask.backbone import without_cudnn
 from tag2mask.config import CRFSettings
 from tag2mask.crf import dense_crf
 from tag2mask.crf.decide import before_crf, object_first, refine
@@ -156,7 +157,8 @@ def test_a_gpu_predicts_without_cudnn(model, settings, monkeypatch):
     seen = []
     model.register_forward_hook(lambda *_: seen.append(torch.backends.cudnn.enabled))
     predict(model, Image.new("RGB", (40, 30)), settings)
-    monkeypatch.setattr(type(model), "in_threads", False)  # as on a GPU
+    gpu = torch.device("cuda")
+    monkeypatch.setattr("tag2mask.segmenter.network.without_cudnn", lambda _: without_cudnn(gpu))
     predict(model, Image.new("RGB", (40, 30)), settings)
     assert seen == [True, False] and torch.backends.cudnn.enabled
 

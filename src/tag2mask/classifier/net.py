@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tag2mask.backbone import Backbone
+from tag2mask.backbone import Backbone, without_cudnn
 from tag2mask.classifier.hv_bilstm import HVBiLSTM, ResidualHVBiLSTM
 from tag2mask.config import ClassifierSettings
 from tag2mask.weights import load_network, save_network
@@ -116,7 +116,7 @@ class PatchClassifier(nn.Module):
         with torch.enable_grad():
             raw = self.backbone.raw_maps(image.clone().requires_grad_())
             tokens = self.backbone.align(raw, image.shape[-2:])[-1]
-            with torch.backends.cudnn.flags(enabled=False):  # its LSTM has no gradient in eval mode
+            with without_cudnn(image.device):  # its LSTM has no gradient in eval mode
                 logits = self._classify(tokens, tokens.mean((1, 2)), u.clone())[0]
             best = logits.float().relu()[torch.arange(len(tags)), ..., tags] ** 4
             gradients = torch.autograd.grad(best.sum(), raw[:-1])

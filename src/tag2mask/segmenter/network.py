@@ -1,14 +1,13 @@
 """What all segmentation networks have in common."""
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tag2mask.backbone import Backbone
+from tag2mask.backbone import Backbone, without_cudnn
 from tag2mask.config import SegmenterSettings
 
 
@@ -55,8 +54,9 @@ class Segmenter(nn.Module):
     @torch.inference_mode()
     def run(self, batch: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         """`probabilities` of arrays: (B, 3, H, W) float32 to (B, C, *size) float32."""
-        image = torch.from_numpy(batch).to(next(self.parameters()).device)
+        device = next(self.parameters()).device
+        image = torch.from_numpy(batch).to(device)
         # cuDNN prepares each convolution anew for each size of a photo, which takes longer than
         # PyTorch's own convolutions (benchmarks/gpu.md).
-        with nullcontext() if self.in_threads else torch.backends.cudnn.flags(enabled=False):
+        with without_cudnn(device):
             return self.eval().probabilities(image, size).cpu().numpy()
