@@ -264,9 +264,9 @@ class SegmenterSettings(Settings):
     """Decide between background and object first, then which object. false: the most probable
     class of all."""
     most_marked: float = Field(0.02, ge=0, le=1)
-    """This share of the training photos of nothing is marked; of new ones, somewhat more. A photo
-    whose objects are not more certain than theirs shows nothing. Needs at least 20 training photos
-    of nothing. 1: not used."""
+    """This share of photos of nothing is marked: a photo whose objects are not more certain than
+    theirs shows nothing. Decided by every fourth training photo of nothing, which are not learned
+    from; by all, if there are 20 to 76. Fewer than 20, or 1: not used."""
     crf: CRFSettings = CRFSettings()
 
 

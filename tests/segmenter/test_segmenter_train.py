@@ -9,6 +9,7 @@ from PIL import Image
 
 from tag2mask import loop
 from tag2mask.config import CRFSettings
+from tag2mask.crf.decide import certainty
 from tag2mask.errors import DataError, TrainingError
 from tag2mask.photos.masks import write_mask
 from tag2mask.photos.table import IGNORE, Photo, Table
@@ -16,7 +17,13 @@ from tag2mask.segmenter import train
 from tag2mask.segmenter.deeplab import DeepLabV2
 from tag2mask.segmenter.examples import PseudoMasked, Survey, survey_masks
 from tag2mask.segmenter.predict import predict
-from tag2mask.segmenter.train import BackgroundGuard, least_certain, optimizer, train_segmenter
+from tag2mask.segmenter.train import (
+    BackgroundGuard,
+    least_certain,
+    optimizer,
+    set_aside,
+    train_segmenter,
+)
 
 MEAN = torch.tensor([0.5, 0.25, 0.75])
 
@@ -384,10 +391,36 @@ def test_photos_of_nothing_are_background_and_do_not_drown_the_others(
     certain = [1 - predict(model, photo.open(), plain).probs[0].min() for photo in nothing]
     assert 0 <= model.least - max(certain) <= 1e-4, "2 % of 40 photos is less than one"
     untagged = tuple(replace(photo, tags=()) for photo in data[0].photos[1:])
-    mixed = Table(table.tags, (*nothing, *untagged, data[0].photos[0]))
-    assert least_certain(model, mixed, 0.02) == 0.9, "things that nobody tagged hide others"
-    few = Table(table.tags, table.photos[21:])
-    assert not least_certain(model, few, 0.02), "19 photos of nothing say too little"
-    assert not least_certain(model, table, 1.0)
+    assert least_certain(model, [*nothing, *untagged], 0.02) == 0.9, "untagged things hide others"
+    assert not least_certain(model, nothing[21:], 0.02), "19 photos of nothing say too little"
+    assert not least_certain(model, nothing, 1.0)
     survey = survey_masks(table, masks, 4)
     assert (survey.with_objects, survey.masks) == (3, 3) and survey.share > 0.1
+
+
+def test_photos_of_nothing_that_were_not_learned_from_say_how_certain_an_object_must_be(
+    settings, data, tmp_path, monkeypatch
+):
+    table, masks = data
+    empty = np.zeros((60, 80), np.uint8)
+    nothing = [replace(paint(tmp_path, f"n{i}", empty, noise=12), tags=()) for i in range(80)]
+    table, read = Table(table.tags, (*table.photos, *nothing)), set()
+    take = PseudoMasked.__getitem__
+    monkeypatch.setattr(
+        PseudoMasked,
+        "__getitem__",
+        lambda self, draw: read.add(self.table.photos[draw[0]].name) or take(self, draw),
+    )
+    model = train_segmenter(
+        table, masks, settings.model_copy(update={"steps": 160}), tmp_path / "run", 0, 0
+    )
+    aside = {f"n{i}" for i in range(0, 80, 4)}
+    assert read == set(table.names) - aside
+    plain = model.settings.model_copy(update={"crf": CRFSettings(iterations=0)})
+    certain = [certainty(predict(model, photo.open(), plain).probs) for photo in nothing[::4]]
+    assert 0 <= model.least - min(0.9, max(certain)) <= 1e-4
+    one_less = Table(table.tags, table.photos[:-4])
+    assert set_aside(one_less) == (one_less, nothing[:76]), "19 would say too little"
+    many = [replace(nothing[0], name=str(i)) for i in range(1000)]
+    learned, some = set_aside(Table(table.tags, (*table.photos[:6], *many)))
+    assert len(some) == 200 and len(learned) == 806

@@ -13,7 +13,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, overload
@@ -204,7 +204,14 @@ class Table:
     @property
     def not_nothing(self) -> Photos:
         """The other photos: those with a tag, or with an unknown one."""
-        return self._photos.at(np.delete(np.arange(len(self)), self.nothing))
+        return self._without(self.nothing)
+
+    def without(self, indices: Sequence[int]) -> "Table":
+        """The table without the photos at these indices."""
+        return replace(self, photos=self._without(indices))
+
+    def _without(self, indices: Sequence[int]) -> Photos:
+        return self._photos.at(np.delete(np.arange(len(self)), indices))
 
     @property
     def with_unknown(self) -> int:

@@ -1,6 +1,7 @@
 """The segmenter's training with a poly schedule, on pseudo masks or any others."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from tag2mask.config import CRFSettings, SegmenterSettings
 from tag2mask.crf.decide import certainty
 from tag2mask.errors import TrainingError
 from tag2mask.loop import CONTINUED, Phase, fit
-from tag2mask.photos.table import BACKGROUND, Table
+from tag2mask.photos.table import BACKGROUND, Photo, Table
 from tag2mask.photos.tensors import seeded
 from tag2mask.progress import log
 from tag2mask.segmenter.examples import PseudoMasked, Survey, is_object, survey_masks
@@ -26,6 +27,7 @@ NOTHING = 0.25
 # Share of the steps in which the learning rate rises from 0: AdamW's averages are empty at first.
 WARM_UP = {"fpn": 0.05, "deeplab_v2": 0.0}
 LEAST_NOTHING, MOST_NOTHING = 20, 200  # photos of nothing that are predicted after training
+ASIDE = 4  # if there are enough, every fourth photo of nothing is not learned from
 # Photos of nothing ask for no more than this probability of objects: in some of them may be things
 # that nobody tagged.
 MOST_CERTAIN = 0.9
@@ -52,6 +54,7 @@ def train_segmenter(
         TrainingError: the loss is not finite, the masks have no objects, or the network predicts
             only background.
     """
+    table, aside = set_aside(table)
     survey = survey_masks(table, masks, MASKS_READ)
     # The papers' DeepLabV2 stays theirs: only a pyramid looks closer at small things.
     small = survey.small if settings.head == "fpn" else ()
@@ -97,7 +100,7 @@ def train_segmenter(
         ratio=NOTHING,
     ).eval()
     guard.check(trained)
-    trained.least = least_certain(trained, table, settings.most_marked)
+    trained.least = least_certain(trained, aside, settings.most_marked)
     return trained
 
 
@@ -108,18 +111,31 @@ def fitted(settings: SegmenterSettings, small: tuple[int, ...]) -> SegmenterSett
     return settings
 
 
-def least_certain(model: Segmenter, table: Table, most_marked: float) -> float:
-    """How certain an object must be, so that only a share `most_marked` of the photos of nothing is
-    marked. 0 if there are fewer than 20; at most 0.9.
+def set_aside(table: Table) -> tuple[Table, list[Photo]]:
+    """Photos to those that the network learns from, and up to 200 photos of nothing for
+    `least_certain`: every fourth, which it does not learn from. If these are fewer than 20: all
+    photos of nothing, and it learns from them too."""
+    nothing = table.nothing
+    some = nothing[:: max(ASIDE, math.ceil(len(nothing) / MOST_NOTHING))]
+    if len(some) < LEAST_NOTHING:
+        return table, [table.photos[index] for index in nothing]
+    log.info(
+        f"segmenter: {len(some)} of {len(nothing)} photos of nothing are not learned from; "
+        "they say how certain it must be"
+    )
+    return table.without(some), [table.photos[index] for index in some]
 
-    Of new photos of nothing, more are marked, because the network has learned from these.
+
+def least_certain(model: Segmenter, nothing: Sequence[Photo], most_marked: float) -> float:
+    """How certain an object must be, so that only a share `most_marked` of these photos of nothing
+    is marked. 0 if they are fewer than 20; at most 0.9.
+
+    If the network has learned from these photos, more of new ones are marked.
     """
-    photos = [table.photos[index] for index in table.nothing]
-    if len(photos) < LEAST_NOTHING or most_marked == 1:
+    if len(nothing) < LEAST_NOTHING or most_marked == 1:
         return 0.0
-    some = photos[:: math.ceil(len(photos) / MOST_NOTHING)]
     plain = model.settings.model_copy(update={"crf": CRFSettings(iterations=0)})
-    values = [certainty(p.probs) for _, p in predict_photos(model, some, plain)]
+    values = [certainty(p.probs) for _, p in predict_photos(model, nothing, plain)]
     least = float(np.quantile(values, 1 - most_marked, method="higher"))
     least = math.ceil(1e4 * least) / 1e4  # another number of threads must not change the file
     return min(least, MOST_CERTAIN)
