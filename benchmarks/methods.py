@@ -33,7 +33,6 @@ class Bench:
     epochs: int | Literal["auto"] = 5
     size: int = 320  # side of the training photos [pixels]
     frozen: bool = False  # train only the new layers
-    backbone: str = "tf_efficientnet_lite0"
     steps: int = 800  # of a segmenter
 
 
@@ -43,7 +42,6 @@ SETS = {
     "all": Bench(photos=1300, epochs=6),
     "320": Bench(),
     "control": Bench(size=224, frozen=True),
-    "vit": Bench(size=224, backbone="vit_small_patch14_dinov2"),
 }
 RUNS = ("photos", "best", "rounds")  # methods that are a `tag2mask run`; rounds: `best` at 1 scale
 
@@ -214,7 +212,7 @@ def configure(task: Task, options: argparse.Namespace) -> Config:
     photos = Domain(task.data).recipe if is_open else load_recipe("photos")
     if is_open and source != "none":
         source = photos.clusters.source
-    same = ("trained_blocks", "batch_size", "lr_decay", "head_lr_factor")
+    same = ("backbone", "trained_blocks", "batch_size", "lr_decay", "head_lr_factor")
     settings = {
         "out": options.scratch / replace(task, masks="").name,
         "seed": task.seed,
@@ -222,8 +220,6 @@ def configure(task: Task, options: argparse.Namespace) -> Config:
         "clusters": {"source": source},
         "classifier": {
             **{name: getattr(photos.classifier, name) for name in same},
-            "backbone": shared.backbone,
-            "weights": options.weights or "auto",
             "image_size": shared.size,
             "epochs": shared.epochs,
             "frozen_epochs": shared.epochs if shared.frozen else 1,

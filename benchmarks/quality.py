@@ -72,7 +72,6 @@ def all_tasks(options: argparse.Namespace) -> Iterator[Task]:
         ("all", ["best"], False, options.seeds),
         ("control", ["cam", *ARMS], False, options.seeds),
         ("320", ["mean", "top_k"], False, options.seeds),
-        ("320", ["truth", "cam", "vit_pcm", "ppc", "cpc", "ours"], True, options.seeds[:1]),
         ("all", ["cpc"], False, options.seeds),
         ("domains", ["photos"], False, options.seeds),
         ("domains", ["photos"], True, options.seeds),
@@ -230,7 +229,6 @@ def main() -> None:
     parser.add_argument(
         "--until", type=float, help="stop after so many seconds; run it again to resume"
     )
-    parser.add_argument("--weights", help="a weights file for the backbone")
     parser.add_argument("--photos", type=int, help="training photos, for a quick test, as are:")
     parser.add_argument("--epochs", type=int, help="epochs of the classifier")
     parser.add_argument("--steps", type=int, help="training steps of a segmenter")

@@ -134,23 +134,6 @@ def bench(name: str, methods: Iterable[str]) -> Callable[[Results], list[str]]:
     return table
 
 
-def bench_segmenters(results: Results) -> list[str]:
-    """Segmenters trained on 320 photos."""
-    lines, used = rule("segmenter from", "its masks", "seeds", "val, no tags, CRF", *SCORED), []
-    for method in ("truth", *METHODS):
-        rows_of_method = [r for r in results.rows if (r["set"], r["method"]) == ("320", method)]
-        for source in dict.fromkeys(row["learned_from"] for row in rows_of_method):
-            if rows := results.find(set="320", method=method, learned_from=source, split="val"):
-                used += rows.values()
-                masks = results.find(
-                    set="320", method=method, masks=source, split="train_seg", crf=True
-                )
-                own = miou({seed: row for seed, row in masks.items() if seed in rows})
-                cells = [own, seeds(rows), miou(rows), per_class(rows)]
-                lines.append(f"| {method}, {source} | {' | '.join(cells)} |")
-    return [*lines, *provenance(used)] if used else []
-
-
 def demo(results: Results) -> list[str]:
     """The demo's scenes."""
     lines, used = rule("", "seeds", "split", "images", "mIoU"), []
@@ -169,11 +152,6 @@ TABLES: dict[str, tuple[str, Callable[[Results], list[str]]]] = {
     "seeds": (f"{RUNNER} --set all", by_seed),
     "classes": (f"{RUNNER} --set all", classes),
     "bench": (f"{RUNNER} --set 320", bench("320", METHODS)),
-    "bench-segmenters": (f"{RUNNER} --set 320", bench_segmenters),
-    "vit": (
-        f"{RUNNER} --set vit --methods cam cpc mean ours --seeds 0 --weights WEIGHTS",
-        bench("vit", METHODS),
-    ),
     "control": (f"{RUNNER} --set control", bench("control", METHODS)),
     "demo": ("tag2mask demo --out runs/demo", demo),
     **DOMAIN_TABLES,

@@ -70,7 +70,7 @@ def measure(
     full, scored, _ = Domain(options.data).tables(options.photos)
     table = hide(full, share, seed, absent)
     name = f"unknown-{share}-{seed}" + "-absent" * absent
-    task = argparse.Namespace(**vars(options), epochs=options.of_epochs, steps=None, weights=None)
+    task = argparse.Namespace(**vars(options), epochs=options.of_epochs, steps=None)
     config = configure(Task(options.data, "320", "ours", seed), task).model_copy(
         update={"out": options.out / "scratch" / name}
     )

@@ -60,7 +60,7 @@ def test_a_segmenter_waits_for_the_masks_it_learns_from(folders):
 def test_sizes_are_those_of_the_folders_recipe(folders):
     from methods import configure, run_config_of
 
-    options = argparse.Namespace(**NONE, scratch=folders[0], weights=None)
+    options = argparse.Namespace(**NONE, scratch=folders[0])
     for task in (task for task in jobs(folders) if task.seed == 0 and not task.masks):
         config = (run_config_of if task.method in ("photos", "best") else configure)(task, options)
         is_demo = task.data == folders[1]
