@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/
 # A process for each core, at most 4: each takes up to 2.5 GB. The tests of a file share what they made.
-SHARED_OUT := -n logical --maxprocesses 4 --dist loadfile
+SHARED_OUT := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 demo: $(VENV)/installed
 	$(RUN)tag2mask demo --out runs/demo

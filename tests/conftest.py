@@ -14,6 +14,14 @@ hypothesis.settings.load_profile("same")
 SHARED = Path(__file__).parents[2] / "shared"
 
 
+def pytest_collection_modifyitems(config, items):
+    """Files with long tests first, where processes share the files: else one process still works at
+    the longest when all others are done."""
+    if hasattr(config, "workerinput"):
+        long = {item.path for item in items if item.get_closest_marker("slow")}
+        items.sort(key=lambda item: item.path not in long)
+
+
 @pytest.fixture
 def shared() -> Path:
     """The folder with real photos and weights, next to the checkout."""
