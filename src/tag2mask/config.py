@@ -264,9 +264,9 @@ class SegmenterSettings(Settings):
     """Decide between background and object first, then which object. false: the most probable
     class of all."""
     most_marked: float = Field(0.02, ge=0, le=1)
-    """This share of photos of nothing is marked: a photo whose objects are not more certain than
-    theirs shows nothing. Decided by every fourth training photo of nothing, which are not learned
-    from; by all, if there are 20 to 76. Fewer than 20, or 1: not used."""
+    """A photo shows nothing, unless its objects are more certain than those in photos of nothing.
+    This share of these is still marked. Every fourth training photo of nothing is kept aside for
+    this, not learned from; of 20 to 76, none is. Fewer than 20, or 1: not used."""
     crf: CRFSettings = CRFSettings()
 
 

@@ -424,3 +424,12 @@ def test_photos_of_nothing_that_were_not_learned_from_say_how_certain_an_object_
     many = [replace(nothing[0], name=str(i)) for i in range(1000)]
     learned, some = set_aside(Table(table.tags, (*table.photos[:6], *many)))
     assert len(some) == 200 and len(learned) == 806
+
+
+def test_without_the_rule_all_photos_of_nothing_are_learned_from(settings, data, tmp_path):
+    first = data[0].photos[0]
+    nothing = [replace(first, name=f"n{i}", tags=()) for i in range(80)]
+    table = Table(data[0].tags, (*data[0].photos, *nothing))
+    off = settings.model_copy(update={"most_marked": 1.0})
+    with pytest.raises(DataError, match="no mask for 86 of 86 photos"):
+        train_segmenter(table, tmp_path / "none", off, tmp_path / "run", 0, 0)

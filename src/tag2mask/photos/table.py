@@ -204,14 +204,11 @@ class Table:
     @property
     def not_nothing(self) -> Photos:
         """The other photos: those with a tag, or with an unknown one."""
-        return self._without(self.nothing)
+        return self.without(self.nothing)._photos
 
     def without(self, indices: Sequence[int]) -> "Table":
         """The table without the photos at these indices."""
-        return replace(self, photos=self._without(indices))
-
-    def _without(self, indices: Sequence[int]) -> Photos:
-        return self._photos.at(np.delete(np.arange(len(self)), indices))
+        return replace(self, photos=self._photos.at(np.delete(np.arange(len(self)), indices)))
 
     @property
     def with_unknown(self) -> int:

@@ -54,7 +54,7 @@ def train_segmenter(
         TrainingError: the loss is not finite, the masks have no objects, or the network predicts
             only background.
     """
-    table, aside = set_aside(table)
+    table, aside = set_aside(table) if settings.most_marked < 1 else (table, [])
     survey = survey_masks(table, masks, MASKS_READ)
     # The papers' DeepLabV2 stays theirs: only a pyramid looks closer at small things.
     small = survey.small if settings.head == "fpn" else ()
