@@ -32,7 +32,6 @@ class Bench:
     photos: int | None = 320  # training photos; None: all of the folder
     epochs: int | Literal["auto"] = 5
     size: int = 320  # side of the training photos [pixels]
-    frozen: bool = False  # train only the new layers
     steps: int = 800  # of a segmenter
 
 
@@ -41,7 +40,6 @@ SETS = {
     **dict.fromkeys(OPEN, Bench(photos=None, epochs="auto")),
     "all": Bench(photos=1300, epochs=6),
     "320": Bench(),
-    "control": Bench(size=224, frozen=True),
 }
 RUNS = ("photos", "best", "rounds")  # methods that are a `tag2mask run`; rounds: `best` at 1 scale
 
@@ -55,23 +53,6 @@ METHODS: dict[str, tuple[str, dict[str, Any], str]] = {
     "top_k": ("photos", {"tag_loss": "top_k"}, "voc"),
     "ours": ("photos", {}, "voc"),
 }
-CLUSTER_SOURCES = ("random", "onehot", "supercategories", "offline", "voc")
-TOKENS: dict[str, tuple[dict[str, Any], str]] = {
-    "none": ({"token": "none"}, "none"),
-    "class": ({"token": "class"}, "none"),
-    **{source: ({}, source) for source in CLUSTER_SOURCES},
-    "voc, dropout 0.5": ({"cluster_dropout": 0.5}, "voc"),
-}
-ARMS = {
-    **{
-        f"{base}: {name}": (METHODS[base][0], {**METHODS[base][1], **changes}, source)
-        for base in ("cpc", "mean")
-        for name, (changes, source) in TOKENS.items()
-    },
-    "cpc: voc, no PCE": ("cpc", {"pce_weight": 0.0}, "voc"),
-    "mean: voc, no BiLSTM": ("photos", {"mixer": "none", "tag_loss": "mean"}, "voc"),
-}
-METHODS |= ARMS
 # Parts of `photos` that act in its training; `ours` without each of them.
 PARTS: dict[str, dict[str, Any]] = {
     "no token": {"token": "none"},
@@ -142,8 +123,6 @@ def views(task: "Task", bench: Bench) -> dict[str, dict[str, Any]]:
             **({} if (bench.photos or 0) > 320 else larger),
             SPREAD: {},
         }
-    if method in ARMS:
-        return {f"{size} px, Otsu" if recipe == "photos" else f"{size} px": plain}
     if recipe == "photos":
         return {
             SPREAD: {},
@@ -222,7 +201,7 @@ def configure(task: Task, options: argparse.Namespace) -> Config:
             **{name: getattr(photos.classifier, name) for name in same},
             "image_size": shared.size,
             "epochs": shared.epochs,
-            "frozen_epochs": shared.epochs if shared.frozen else 1,
+            "frozen_epochs": 1,
             **changes,
         },
         "segmenter": photos.segmenter.model_dump() | {"steps": shared.steps},

@@ -3,7 +3,7 @@
 `voc-animals` is the folder that `benchmarks/voc_animals/build.py` makes from VOC 2012. By default
 the command makes every figure of results.md, the most important first: `--jobs 12` at a time, on
 the GPU if there is one. Each job (`jobs.py`) of a method (`methods.py`) writes one JSON file into
-OUT. A job whose file exists is skipped, so run the command again to resume. `--set control`,
+OUT. A job whose file exists is skipped, so run the command again to resume. `--set all`,
 `--methods cam ours`, `--segment truth` and `--seeds 0` select jobs. Then
 `python benchmarks/tables.py OUT` writes the tables.
 
@@ -28,7 +28,6 @@ from typing import Any
 from domains import Domain
 from jobs import do_task, done, perform
 from methods import (
-    ARMS,
     METHODS,
     OPEN,
     RUNS,
@@ -70,7 +69,6 @@ def all_tasks(options: argparse.Namespace) -> Iterator[Task]:
         ("all", ["cam"], True, options.seeds),
         ("320", ["cam", "cpc", "ppc", "vit_pcm", "ours"], False, options.seeds),
         ("all", ["best"], False, options.seeds),
-        ("control", ["cam", *ARMS], False, options.seeds),
         ("320", ["mean", "top_k"], False, options.seeds),
         ("all", ["cpc"], False, options.seeds),
         ("domains", ["photos"], False, options.seeds),

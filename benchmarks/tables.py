@@ -152,7 +152,6 @@ TABLES: dict[str, tuple[str, Callable[[Results], list[str]]]] = {
     "seeds": (f"{RUNNER} --set all", by_seed),
     "classes": (f"{RUNNER} --set all", classes),
     "bench": (f"{RUNNER} --set 320", bench("320", METHODS)),
-    "control": (f"{RUNNER} --set control", bench("control", METHODS)),
     "demo": ("tag2mask demo --out runs/demo", demo),
     **DOMAIN_TABLES,
 }

@@ -32,7 +32,7 @@ SMALL = {
 }  # whose source is what a recipe is about
 SMALL["segmenter"] = {
     **{name: value for name, value in SETTINGS["segmenter"].items() if name != "rounds"},
-    "steps": 10,
+    "steps": 2,
 }
 
 

@@ -301,7 +301,7 @@ def test_folders_that_no_run_wrote_are_left_alone(scenes, tmp_path):
         ("classifier", {"classifier": {"backbone": "test_vti"}}),
         ("classifier", {"classifier": {"weights": "absent.safetensors"}}),
         ("segmenter", {"segmenter": {"weights": "absent.pth"}}),
-        ("segmenter", {"segmenter": {"backbone": "vgg11", "weights": "auto"}}),
+        ("segmenter", {"segmenter": {"backbone": "mixer_s32_224", "weights": "none"}}),
         ("clusters", {"clusters": {"source": "absent.json"}}),
     ],
 )

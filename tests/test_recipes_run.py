@@ -18,7 +18,7 @@ from tag2mask.photos.masks import Truth
 
 # Sizes, steps and networks; everything else stays as the recipe has it.
 SMALL = """--classifier.image-size 64 --masks.image-size 64 --masks.crf.iterations 1
-           --segmenter.crop-size 65 --segmenter.image-size 65 --segmenter.steps 6
+           --segmenter.crop-size 65 --segmenter.image-size 65 --segmenter.steps 2
            --segmenter.crf.iterations 1 --report.photos_per_split 1"""
 SMALL_VIT = """--classifier.backbone test_vit --classifier.weights none
                --segmenter.backbone test_resnet --segmenter.weights none"""
@@ -75,7 +75,7 @@ def demo(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tag2mask.api.DEMO_SCENES", {"num_train": 20, "num_val": 4, "size": 96})
         assert (
-            main(["demo", "--out", str(out), *shlex.split(SMALL.replace("steps 6", "steps 60"))])
+            main(["demo", "--out", str(out), *shlex.split(SMALL.replace("steps 2", "steps 60"))])
             == 0
         )
     return tag2mask.load(out)

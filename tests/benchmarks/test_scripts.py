@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 from tag2mask.photos.masks import write_mask
 
 ROOT = Path(__file__).parents[2]
-TINY = ("--photos", "16", "--epochs", "1", "--steps", "12", "--seeds", "0", "--jobs", "2")
+TINY = ("--photos", "8", "--epochs", "1", "--steps", "4", "--seeds", "0", "--jobs", "2")
 
 
 @pytest.fixture(scope="module")
@@ -62,18 +62,18 @@ def part(data, folder, every):
 
 @pytest.fixture(scope="module")
 def animals(tmp_path_factory):
-    """voc-animals with 10 of its 200 validation photos."""
+    """voc-animals with 4 of its 200 validation photos."""
     shared = ROOT.parent / "shared" / "voc-animals"
     if not shared.is_dir():
         pytest.skip(f"needs the real photos in {shared}")
-    folder = part(shared, tmp_path_factory.mktemp("animals"), {"train.csv": 1, "val.csv": 20})
+    folder = part(shared, tmp_path_factory.mktemp("animals"), {"train.csv": 1, "val.csv": 50})
     shutil.copyfile(shared / "train_seg.txt", folder / "train_seg.txt")
     return folder
 
 
 @pytest.fixture(scope="module")
 def measured(copy, animals):
-    """OUT of quality.py: the jobs of the headline except `best`, on 16 photos."""
+    """OUT of quality.py: the jobs of the headline except `best`, on 8 photos."""
     out = copy / "out"
     jobs = ("--set", "all", "--methods", "photos", "cam", "--segment", "photos", "truth")
     output = script(copy, "quality.py", animals, out, *jobs, *TINY)
@@ -92,7 +92,7 @@ def test_results_name_photos_weights_versions_device_and_seed(measured):
         "all-truth-0-segmenter-true",
     }
     for result in files.values():
-        assert result["seed"] == 0 and result["photos"] == 16 and result["seconds"] > 1
+        assert result["seed"] == 0 and result["photos"] == 8 and result["seconds"] > 1
         network = "lite2" if result.get("learned_from") else "lite0"
         assert result["device"] and result["date"] and network in result["weights"]
         assert {"torch", "tag2mask"} <= result["versions"].keys()
@@ -172,7 +172,7 @@ def test_crf(copy, tmp_path, shared):
 @pytest.mark.slow
 @pytest.mark.real
 def test_unknown_tags(copy, tmp_path, shared):
-    words = ("--photos", 8, "--epochs", 1, "--shares", 0.5)
+    words = ("--photos", 4, "--epochs", 1, "--shares", 0.5)
     for _ in range(2):  # results that are there are not made again
         script(copy, "unknown_tags.py", shared / "voc-animals", tmp_path, *words)
     assert len((tmp_path / "unknown_tags.jsonl").read_text().splitlines()) == 4
@@ -193,7 +193,8 @@ def test_tiles(copy, tmp_path, shared):
     (tmp_path / "data").mkdir()
     every = {"train.csv": 20, "val.csv": 20}
     data = part(shared / "magnetic-tiles", tmp_path / "data", every)
-    tiny = ["--classifier.epochs", 1, "--classifier.image-size", 96, "--masks.image-size", 96]
+    tiny = ["--clusters", "random"]
+    tiny += ["--classifier.epochs", 1, "--classifier.image-size", 96, "--masks.image-size", 96]
     tiny += ["--segmenter.steps", 1, "--segmenter.crop-size", 65, "--segmenter.image-size", 97]
     # few steps at a higher rate learn background alone, and an untrained pyramid marks all photos
     tiny += ["--segmenter.head", "deeplab_v2", "--segmenter.lr", 1e-6]

@@ -98,14 +98,14 @@ def run(command, cases):
     ],
 )
 def test_sanitizers_find_nothing(tmp_path, isa, flags):
-    cases = list(jobs(60))
+    cases = list(jobs(24))
     results = run([build(tmp_path, "g++", isa, *flags)], cases)
     for (_, probs, _), q in zip(cases, results, strict=True):
         if q is not None:
             assert np.isfinite(q).all()
             np.testing.assert_allclose(q.sum(0), 1, atol=1e-4)
             assert q.shape == probs.shape
-    assert sum(q is None for q in results) < 15
+    assert sum(q is None for q in results) < 6
 
 
 def test_equals_pydensecrf_on_emulated_arm(tmp_path):

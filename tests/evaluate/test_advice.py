@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from tag2mask.config import Config
 from tag2mask.evaluate.advice import mask_doubts, refusal, segmenter_doubts
 from tag2mask.evaluate.finds import count_finds
+from tag2mask.evaluate.show import finds_table
 from tag2mask.photos.masks import write_mask
 from tag2mask.photos.table import Photo, Table
 
@@ -158,3 +160,16 @@ def test_half_of_the_masks_without_their_tag(tmp_path):
     assert "--masks.threshold, such as 0.3" in missed
     other = Config(masks=Config().masks.model_copy(update={"scores": "max_norm"}))
     assert "threshold" not in "".join(mask_doubts(finds_of(tmp_path, photos, spot(30)), other))
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_a_narrow_terminal_shows_the_tags(tmp_path, width):
+    """With areas as long as they get: the table took all of the width for them."""
+    rows = [(F, {"forest": 0.0084}), (C, {"city": 0.95}), (F, {"city": 0.1})]
+    finds = finds_of(tmp_path, rows * 40)
+    finds["tags"]["forest"]["area"] = [0.000084, 0.000084, 1.0]
+    console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
+    console.print(finds_table(finds, "segmenter"))
+    text = console.export_text()
+    assert "\u2502 forest " in text and "\u2502 city " in text and "40 of 80" in text
+    assert max(map(len, text.splitlines())) <= width

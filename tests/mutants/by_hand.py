@@ -127,7 +127,9 @@ def _pytest(folder: Path, tests: Iterable[str]) -> None:
 
     assert Path(tag2mask.__file__).is_relative_to(folder), tag2mask.__file__
     named = [f"tests/{test}" for test in tests]
-    sys.exit(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "--hypothesis-profile=ci", *named]))
+    # --tb: pytest's own traceback sometimes ends in a SystemError of Python 3.11, which is no kill
+    options = ["-x", "-q", "--tb=native", "-p", "no:cacheprovider", "--hypothesis-profile=ci"]
+    sys.exit(pytest.main([*options, *named]))
 
 
 def main(words: list[str]) -> int:

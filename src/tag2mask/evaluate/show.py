@@ -39,18 +39,18 @@ def result_table(result: Result, title: str) -> Grid:
 def finds_table(finds: dict[str, Any], title: str) -> Grid:
     """The entry "finds" of metrics.json as a table for `rich`, the least found tags first."""
     grid = Grid(title=title)
-    grid.add_column("tag")
-    others = any(n["marked"] for n in finds["tags"].values())
-    marks = ["also in"] if others else []
-    for name in ("found in", *marks, "area, median (range)", "covers > 90 %"):
-        grid.add_column(name, justify="right", no_wrap=True)
+    grid.add_column("tag", min_width=8)
+    marks = ["also in\nothers"] * any(n["marked"] for n in finds["tags"].values())
+    area = "area,\nmedian (range)"  # two lines: terminals of 60 to 80 characters show the tags too
+    for name in ("found\nin", *marks, area, "covers\n> 90 %"):
+        grid.add_column(name, justify="right", no_wrap=name != area)
     rows = sorted(finds["tags"].items(), key=lambda item: item[1]["found"] / item[1]["photos"])
     for tag, n in rows[:MOST_ROWS]:
-        marked = [f"{n['marked']} of {n['others']} others"] if others else []
+        marked = [f"{n['marked']} of {n['others']}"] if marks else []
         covered = n["covered"] + n["covered_others"]
         found = f"{n['found']} of {n['photos']}"
-        area = area_text(n["area"]) if n["area"] else "-"
-        grid.add_row(Text(tag), found, *marked, area, str(covered or ""))
+        areas = area_text(n["area"]) if n["area"] else "-"
+        grid.add_row(Text(tag), found, *marked, areas, str(covered or ""))
     if (more := len(rows) - MOST_ROWS) > 0:
         grid.caption = f"and {more} more"
     return grid
