@@ -57,7 +57,7 @@ def describe(result: Result) -> str:
     pseudo, segmenter = result["pseudo"], result["segmenter"]
     crf = {True: "after the CRF", False: "before the CRF"}
     sentences = [
-        f"mIoU in per cent, mean and standard deviation over seeds, {crf[segmenter['crf']]}",
+        f"mIoU in percent, mean and standard deviation over seeds, {crf[segmenter['crf']]}",
         f"Pseudo masks: {pseudo['images']} photos of {pseudo['split']}, given tags; weights of "
         f"the classifier: {pseudo['weights']}",
         f"Segmenter: {segmenter['images']} photos of {segmenter['split']}, without tags; weights: "

@@ -397,7 +397,7 @@ def brushed(region: np.ndarray, label: str = "cat", **more: object) -> dict:
 
 def test_label_studio_polygons_and_the_newest_of_several_annotations(tmp_path, caplog):
     old = brushed(np.ones((20, 30), bool))
-    points = [[10, 10], [50, 10], [50, 50], [10, 50]]  # per cent
+    points = [[10, 10], [50, 10], [50, 50], [10, 50]]  # percent
     new = brushed(np.ones((20, 30), bool)) | {"type": "polygonlabels"}
     new["value"] = {"points": points, "polygonlabels": ["cat"]}
     path = tasks(
