@@ -106,6 +106,8 @@ def run_config(config: Config, names: Sequence[str] = STAGE_NAMES, continued: bo
                 log.info(run.summary())
             if "evaluate" in names:
                 run.check_evaluation()
+            if "masks" in names:
+                run.regions  # noqa: B018  its faults are found before hours of training
             for note in run.taken.notes:
                 log.info(f"warning: {note}")
             if corrected := str(run.taken):

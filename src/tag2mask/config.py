@@ -206,6 +206,9 @@ class MaskSettings(Settings):
     small_things: bool = True
     """With scores = logits and a CNN: find the tags whose things are small, look closer where they
     are, and let the CRF reach less far there. Tags with larger things are not changed."""
+    regions: Path | None = None
+    """Folder of regions of the photos, by Segment Anything or any tool: each votes for a class, in
+    place of the CRF. NAME.json (run-length codes), NAME.png (a number for each region) or NAME/."""
     batch_size: int = Field(4, ge=1)
     """Photos per forward pass."""
     mask_size: int = Field(640, ge=32)

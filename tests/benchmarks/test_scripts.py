@@ -171,6 +171,23 @@ def test_crf(copy, tmp_path, shared):
 
 @pytest.mark.slow
 @pytest.mark.real
+def test_regions(copy, tmp_path, shared):
+    pytest.importorskip("skimage")
+    script(copy, "regions.py", shared / "voc-animals", tmp_path, "--photos", 4, "--epochs", 1)
+    rows = [line.strip("| ").split(" | ") for line in table(copy, "regions") if " | 0 | " in line]
+    assert [row[0] for row in rows] == [
+        "neither",
+        "dense CRF",
+        "SLIC, 600 superpixels",
+        "Felzenszwalb, scales 100 and 400",
+        "true regions",
+    ]
+    figures = [float(row[2]) for row in rows]
+    assert max(figures) == figures[-1] > figures[0] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.real
 def test_unknown_tags(copy, tmp_path, shared):
     words = ("--photos", 4, "--epochs", 1, "--shares", 0.5)
     for _ in range(2):  # results that are there are not made again

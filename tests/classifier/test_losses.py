@@ -6,14 +6,17 @@ import pytest
 import torch
 
 from tag2mask.classifier.losses import (
+    classifier_loss,
     equivariance,
     mce,
     mean_logit_bce,
     pce,
+    pooled_patches,
     possible_scores,
     top_k_pool,
 )
 from tag2mask.classifier.views import second_view
+from tag2mask.config import ClassifierSettings
 
 
 def test_top_k_pool_by_hand():
@@ -287,3 +290,76 @@ def test_an_unknown_class_keeps_its_score_in_the_target_of_equivariance():
     assert target[0, 0, 0].tolist() == pytest.approx([0.5, 0.375, 0, 0.125])
     sure = torch.tensor([[[[0.0, 0.0, 0.0, 1.0]]]])  # a patch that only the unknown class explains
     assert torch.equal(possible_scores(sure, torch.tensor([[1.0, 0.0, 0.0, NAN]])), sure)
+
+
+def test_one_known_label_alone_is_the_whole_mean():
+    logits = torch.tensor([[[9.0, 0.7, -1.0]], [[9.0, 0.2, 0.4]]])
+    labels = torch.tensor([[1.0, NAN, NAN], [1.0, NAN, 1.0]])
+    assert mean_logit_bce(logits, labels).item() == pytest.approx(math.log1p(math.exp(-0.4)))
+
+
+def test_k_is_that_of_576_patches_scaled_to_the_photo():
+    ks = {(6, 576): 6, (6, 784): 8, (6, 36): 1, (48, 36): 3, (1, 5760): 1, (2, 5760): 20}
+    assert {pair: pooled_patches(*pair) for pair in ks} == ks
+
+
+class Mixer(torch.nn.Module):
+    """Photos (B, 3, S, S) to features of 2 x 2 patches, in which clusters count, and logits."""
+
+    def __init__(self):
+        super().__init__()
+        self.classifier = torch.nn.Linear(3, 4)
+
+    def forward(self, images, u):
+        patches = torch.nn.functional.adaptive_avg_pool2d(images, 2).permute(0, 2, 3, 1)
+        features = 3 * patches + u[:, None, None]
+        return self.classifier(features), features
+
+
+@pytest.mark.parametrize("photos", [3, 9])  # one tile with a photo repeated; two, one photo in none
+@pytest.mark.parametrize("tag_loss", ["top_k", "mean", "both"])
+def test_the_loss_and_its_gradient_are_those_of_its_parts(photos, tag_loss):
+    torch.manual_seed(0)
+    net, wrapped = Mixer(), torch.nn.Module()
+    wrapped.module, wrapped.forward = net, net.forward  # as DDP does
+    images, u = torch.rand(photos, 3, 32, 32), (torch.rand(photos, 3) < 0.5).float()
+    tags = (torch.rand(photos, 3) < 0.5).float()
+    settings = ClassifierSettings(
+        tag_loss=tag_loss,
+        top_k=288,  # 2 of 4 patches
+        pce_weight=0.5,
+        pce_threshold=0.51,
+        equivariance_weight=0.25,
+        classifier_l2=0.1,
+    )
+    torch.manual_seed(1)
+    parts = classifier_loss(wrapped, (images, tags, u), settings)
+    parts["loss"].backward()
+    gradient = net.classifier.weight.grad.clone()
+
+    labels = torch.cat([torch.ones(photos, 1), tags], 1)
+    logits, features = net(images, u)
+    logits, features = logits.flatten(1, 2), features.flatten(1, 2)
+    scores = logits.softmax(-1)
+    torch.manual_seed(1)
+    possible = possible_scores(scores.view(photos, 2, 2, 4), labels)
+    views, targets = second_view(images, possible)
+    tiles = [[i % photos for i in range(first, first + 4)] for first in range(0, 4 * len(views), 4)]
+    clusters = torch.stack([u[four].amax(0) for four in tiles])
+    want = {
+        "mce": mce(*top_k_pool(logits, 2), labels),
+        "mean_logit": mean_logit_bce(logits, labels),
+        "pce": pce(features, scores, labels, 0.51),
+        "equivariance": equivariance(net(views, clusters)[0].softmax(-1), targets.detach()),
+        "l2": net.classifier.weight.square().sum(),
+    }
+    if tag_loss != "both":
+        del want["mce" if tag_loss == "mean" else "mean_logit"]
+    weights = {"pce": 0.5, "equivariance": 0.25, "l2": 0.1}
+    want["loss"] = sum(weights.get(name, 1) * part for name, part in want.items())
+    assert parts.keys() == want.keys()
+    for name, part in want.items():
+        assert part > 0 and parts[name].item() == pytest.approx(part.item(), rel=1e-5), name
+    net.zero_grad()
+    want["loss"].backward()
+    assert torch.allclose(net.classifier.weight.grad, gradient, rtol=1e-4)

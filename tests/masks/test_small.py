@@ -59,6 +59,36 @@ def test_the_close_scores_point_at_a_thing_of_half_a_patch(net, at):
     assert all(parameter.grad is None for parameter in net.parameters())
 
 
+def test_close_scores_are_what_their_formula_says():
+    """LayerCAM of the sum of fourth powers, the geometric mean over maps, 3 x 3 cells smoothed."""
+    torch.manual_seed(0)
+    settings = ClassifierSettings(backbone="test_efficientnet", weights="none", image_size=96)
+    net = PatchClassifier(settings, 4, 2).eval()
+    images, u = torch.rand(3, 3, 96, 96), torch.tensor([[1.0, 0], [0, 1], [1, 1]])
+    tags = (
+        net(images, u)[0][..., 1:].amax((1, 2)).argmax(1) + 1
+    )  # their logits are not all negative
+    close = net.close_scores(images, u, tags)
+    assert close.ndim == 3 and (close.amax((1, 2)) - 1).abs().max() < 1e-6
+    for image, clusters, tag, got in zip(images, u, tags, close, strict=True):
+        raw = net.backbone.raw_maps(image[None].requires_grad_())
+        tokens = net.backbone.align(raw, (96, 96))[-1]
+        logits = net._classify(tokens, tokens.mean((1, 2)), clusters[None])[0][0, ..., tag]
+        score = sum(logit**4 for logit in logits.flatten() if logit > 0)
+        gradients = torch.autograd.grad(score, raw[:-1])
+        cams = [
+            (features.clamp(min=0) * gradient.clamp(min=0)).sum(1, keepdim=True)
+            for features, gradient in zip(raw, gradients, strict=False)
+        ]
+        aligned = [cam.permute(0, 3, 1, 2) for cam in net.backbone.align(cams, (96, 96))]
+        fine = [F.interpolate(cam, aligned[0].shape[-2:], mode="bilinear") for cam in aligned]
+        product = torch.stack([cam / cam.max() for cam in fine]).prod(0)
+        ones = torch.ones(1, 1, 3, 3)
+        inside = F.conv2d(torch.ones_like(product), ones, padding=1)
+        smooth = (F.conv2d(product, ones, padding=1) / inside) ** (1 / (len(raw) - 1))
+        torch.testing.assert_close(got, (smooth / smooth.max())[0, 0], atol=1e-4, rtol=1e-3)
+
+
 def test_each_photo_of_a_batch_has_its_own_close_scores(net):
     images = torch.stack([to_tensor(tile((60, 60), 1)), to_tensor(tile((150, 150), 2))])
     u, tags = torch.zeros(2, 0), torch.tensor([1, 1])

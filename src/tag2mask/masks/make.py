@@ -15,10 +15,12 @@ from tag2mask.config import MaskSettings
 from tag2mask.crf import dense_crf
 from tag2mask.crf.params import narrow
 from tag2mask.files import writing
+from tag2mask.masks.regions import vote
 from tag2mask.masks.scores import Scorer, mean_scores, otsu, relative, tag_scores, to_pixels
 from tag2mask.masks.small import Closer, covered, small_tags, with_close
 from tag2mask.photos.images import image_size
 from tag2mask.photos.masks import write_mask
+from tag2mask.photos.regions import Regions
 from tag2mask.photos.resize import likeliest, reduced
 from tag2mask.photos.table import BACKGROUND, Photo, Table
 from tag2mask.photos.tensors import to_square
@@ -42,7 +44,7 @@ class MaskMaker:
     accepts. overall: the background threshold over many photos, which `measure` returns; it is
     averaged with the threshold of each photo. None: only the threshold of each photo. closer: where
     a tag's score comes from, if the network can say so. small: the classes whose things are small,
-    which `measure` finds.
+    which `measure` finds. regions: of photos, if the settings have them.
     """
 
     overall: float | None = None
@@ -55,10 +57,12 @@ class MaskMaker:
         tags: Sequence[str],
         settings: MaskSettings,
         closer: Closer | None = None,
+        regions: Regions | None = None,
     ):
         self.score, self.grid, self.settings = score, grid, settings
         self.closer = closer if settings.small_things and settings.scores == "logits" else None
         self.tags = tuple(tags)
+        self.regions = regions
         self._measured: dict[Photo, Tensor] = {}
 
     def present(self, photo: Photo) -> list[int]:
@@ -200,15 +204,24 @@ class MaskMaker:
 
     def mask(self, photo: Photo, scores: Tensor) -> np.ndarray:
         """Scores (K, h, w) of the photo's classes to its pseudo mask (H, W) uint8: interpolation,
-        CRF, argmax."""
+        CRF or the vote of the photo's regions, argmax."""
         image = reduced(photo.open(at_least=self.settings.mask_size), self.settings.mask_size)
         present = np.array(self.present(photo), np.uint8)
         probs = to_pixels(scores, image.height, image.width)
-        if self.settings.crf.iterations and len(present) > 1:
+        voted = self.voted(photo, probs)
+        if voted is not None:
+            probs = voted
+        elif self.settings.crf.iterations and len(present) > 1:
             settings = self.settings.crf
             settings = narrow(settings) if self._small(self.present(photo)) else settings
             probs = dense_crf(np.asarray(image), probs, settings)
         return present[likeliest(probs, image_size(photo.path))]
+
+    def voted(self, photo: Photo, probs: np.ndarray) -> np.ndarray | None:
+        """Probabilities (K, H, W) of a photo, of any size, to those after the vote of its regions;
+        None if it has none."""
+        regions = self.regions.of(photo, probs.shape[:0:-1]) if self.regions else []
+        return vote(probs, regions) if regions else None
 
 
 def make_masks(table: Table, maker: MaskMaker, folder: Path, workers: int) -> int:

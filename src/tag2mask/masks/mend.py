@@ -21,12 +21,14 @@ from tag2mask.crf.params import narrow
 from tag2mask.errors import RunError
 from tag2mask.files import read_json
 from tag2mask.masks.make import read_score_maps
+from tag2mask.masks.regions import vote
 from tag2mask.masks.scores import tag_scores, to_pixels
 from tag2mask.photos.correction_log import Stroke
 from tag2mask.photos.images import image_size
 from tag2mask.photos.masks import CLASSES_FILE
+from tag2mask.photos.regions import Regions
 from tag2mask.photos.resize import likeliest, reduced
-from tag2mask.photos.table import IGNORE, Photo
+from tag2mask.photos.table import IGNORE, Photo, Table
 
 GRID = 160  # longer side of the picture on which paths are measured [pixels]
 # What a path costs: this for the length of the longer side, for each change of color (all of
@@ -76,7 +78,10 @@ def mend(
     if strokes:
         before = probs.argmax(0)
         probs = _with_strokes(pixels, probs, before, labels, painted)
-    probs = _refined(pixels, probs, crf)
+    regions = []
+    if settings.regions:
+        regions = Regions(settings.regions, Table(tuple(tags), (photo,))).of(photo, image.size)
+    probs = vote(probs, regions) if regions else _refined(pixels, probs, crf)
     mask = labels.astype(np.uint8)[likeliest(probs, size)]
     exact = paint(strokes, classes, size, size)
     mended: np.ndarray = np.where(exact == IGNORE, mask, exact)

@@ -92,7 +92,7 @@ def true_photos(table: Table, val: Table | None, folder: Path) -> Table:
 
     Not among them is train/1.jpg if 1.png is the mask of the validation photo val/1.jpg.
     """
-    own, others = _find_masks(folder, table), _find_masks(folder, val) if val else {}
+    own, others = files_of(folder, table), files_of(folder, val) if val else {}
     photos = val.photos if val else ()
     owner = {others[p.name]: absolute(p.path) for p in photos if p.name in others}
 
@@ -124,7 +124,7 @@ class Truth:
         self.folder, self._facts = Path(folder), facts or Facts()
         if not self.folder.is_dir():
             raise DataError(f"{self.folder}: no such folder of masks")
-        self._paths = _find_masks(self.folder, table)
+        self._paths = files_of(self.folder, table)
         self.photos_with_truth = tuple(photo for photo in table.photos if photo.name in self._paths)
         if not self.photos_with_truth:
             files = [path.name for path in sorted(self.folder.glob("*"))[:3]]
@@ -302,13 +302,21 @@ def _agrees(photo: Photo, values: set[int], numbers: np.ndarray, table: Table) -
     return tags <= shown <= tags | unknown
 
 
-def _find_masks(folder: Path, table: Table) -> dict[str, Path]:
-    """Photo name -> its mask: NAME.png in the same subfolder, or in `folder` if it is unique."""
+def files_of(folder: Path, table: Table, endings: Sequence[str] = (".png",)) -> dict[str, Path]:
+    """Photo name -> its file: NAME.png in the same subfolder, or in `folder` if it is unique.
+
+    `endings`: the first that exists wins; "" is a folder.
+    """
     last = {photo.name: PurePath(photo.name).name for photo in table.photos}
     count = Counter(last.values())
-    places = {name: [end, name] if count[end] == 1 else [name] for name, end in last.items()}
-    files = ((name, folder / f"{place}.png") for name, of in places.items() for place in of)
-    return {name: path for name, path in files if path.is_file()}  # the later place wins
+    places = {name: [name, end] if count[end] == 1 else [name] for name, end in last.items()}
+    found = {}
+    for name, of in places.items():
+        for path, kind in ((folder / f"{place}{end}", end) for place in of for end in endings):
+            if path.is_file() if kind else path.is_dir():
+                found[name] = path
+                break
+    return found
 
 
 def _to_table(classes: Mapping[int, str], tags: Sequence[str]) -> np.ndarray:

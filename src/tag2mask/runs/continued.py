@@ -23,16 +23,22 @@ if TYPE_CHECKING:
 # The inputs that may change between a result and a stage that continues from it.
 MAY_CHANGE = {
     "classifier": {"photos"},
-    "masks": {"photos", "classifier model"},
+    "masks": {"photos", "classifier model", "regions"},
     "segmenter": {"photos", "pseudo masks", "corrected masks"},
 }
 CONTINUES = "continues"  # among the inputs of an unfinished stage: the hash of the result
 
 
 def facts_of(photo: Photo) -> dict[str, Any]:
-    """What the mask of a photo was made from, as JSON."""
+    """A photo and its tags, as JSON."""
     size = photo.path.stat().st_size
     return {"tags": list(photo.tags), "unknown": list(photo.unknown), "bytes": size}
+
+
+def made_from(run: "Run", photo: Photo) -> dict[str, Any]:
+    """What the mask of a photo is made from, as JSON: `facts_of`, and its regions if it has any."""
+    path = run.regions.paths.get(photo.name) if run.regions else None
+    return facts_of(photo) | ({"regions": run.fingerprint(path)} if path else {})
 
 
 def note_made(run: "Run", folder: Path) -> str:
@@ -41,14 +47,14 @@ def note_made(run: "Run", folder: Path) -> str:
     photos = run.table.photos
     hashes = parallel_map(lambda photo: sha256(folder / f"{photo.name}.png"), photos, cores())
     pairs = zip(photos, hashes, strict=True)
-    made = {photo.name: {**facts_of(photo), "mask": digest} for photo, digest in pairs}
+    made = {photo.name: {**made_from(run, photo), "mask": digest} for photo, digest in pairs}
     write_json(folder / MADE, made)
     masks = sorted(made, key=lambda name: f"{name}.png".split("/"))
     return hash_of((f"{name}.png", made[name]["mask"]) for name in masks)
 
 
 def read_made(run: "Run") -> dict[str, dict[str, Any]]:
-    """made.json of the last masks: photo name -> `facts_of` and the hash of its mask; {} if there
+    """made.json of the last masks: photo name -> `made_from` and the hash of its mask; {} if there
     is none."""
     path = run.files.result("masks", MADE)
     return read_json(path) if path.exists() else {}
@@ -64,14 +70,9 @@ def changed_photos(run: "Run") -> str:
     counts = {
         "new": len(photos) - len(there),
         "gone": len(made) - len(there),
-        "corrected": sum(not same(photo, made[photo.name]) for photo in there),
+        "corrected": sum(not facts_of(p).items() <= made[p.name].items() for p in there),
     }
     return ", ".join(f"{count} {what}" for what, count in counts.items() if count)
-
-
-def same(photo: Photo, made: dict[str, Any]) -> bool:
-    """Whether a photo and its tags are as they were when its mask was made."""
-    return all(made[what] == value for what, value in facts_of(photo).items())
 
 
 def start_of(run: "Run", name: str, then: dict[str, Any], now: dict[str, Any]) -> str | None:
@@ -110,7 +111,8 @@ def keep_masks(run: "Run", table: Table, last: Path, folder: Path) -> Table:
     made, others = read_made(run), []
     for photo in table.photos:
         files = [last / f"{photo.name}{kind}" for kind in (".npz", ".png")]
-        if photo.name in made and same(photo, made[photo.name]) and all(f.exists() for f in files):
+        then = {key: value for key, value in made.get(photo.name, {}).items() if key != "mask"}
+        if then == made_from(run, photo) and all(file.exists() for file in files):
             for file in files:
                 to = folder / file.relative_to(last)
                 to.parent.mkdir(parents=True, exist_ok=True)

@@ -31,6 +31,7 @@ Inputs = dict[str, Any]  # a stage's inputs as JSON, hashes and settings; the ke
 LONGEST = 60  # characters of a value in a message
 # The settings that a stage had if it was made before these settings existed.
 DEFAULTS = Config(segmenter=SegmenterSettings(head="deeplab_v2"))
+NEW = ("corrected masks", "regions")  # inputs that older runs do not have
 FEEDING = STAGE_NAMES[1:-1]  # stages whose results others read
 
 
@@ -66,6 +67,12 @@ def _result(stage: str, run: Run) -> str | None:
     )
 
 
+def _regions(run: Run) -> str | None:
+    if not (regions := run.regions):
+        return None
+    return _hash([[name, run.fingerprint(path)] for name, path in sorted(regions.paths.items())])
+
+
 READS: dict[str, Callable[[Run], Any]] = {
     "data": _data,  # names, tags, file sizes and modification times: no photo is opened
     "tags": lambda run: list(run.table.tags),
@@ -78,6 +85,7 @@ READS: dict[str, Callable[[Run], Any]] = {
     "seed": lambda run: run.config.seed,
     "cluster file": lambda run: run.fingerprint(run.files.need("clusters", CLUSTERS)),
     "classifier model": partial(_model, "classifier"),
+    "regions": _regions,
     "corrected masks": lambda run: (changes := changed_masks(run)) and _hash(changes),
     "pseudo masks": lambda run: run.fingerprint(run.files.need("masks"), "*.png"),
     "segmenter model": partial(_model, "segmenter"),
@@ -89,7 +97,9 @@ STAGES: dict[str, Stage] = {
     "check": Stage(stages.check, FINDINGS, ("data", "evaluate.classes")),
     "clusters": Stage(stages.clusters, CLUSTERS, ("tags", "clusters", "seed")),
     "classifier": Stage(stages.classifier, MODEL, ("photos", "cluster file", "classifier", "seed")),
-    "masks": Stage(stages.masks, MASKS, ("photos", "cluster file", "classifier model", "masks")),
+    "masks": Stage(
+        stages.masks, MASKS, ("photos", "cluster file", "classifier model", "regions", "masks")
+    ),
     "segmenter": Stage(
         stages.segmenter, MODEL, ("photos", "pseudo masks", "corrected masks", "segmenter", "seed")
     ),
@@ -217,7 +227,7 @@ def _inputs(run: Run, name: str) -> Inputs:
         for key in STAGES[name].reads
     }
     inputs: Inputs = json.loads(json.dumps(values))
-    return {key: value for key, value in inputs.items() if value or key != "corrected masks"}
+    return {key: value for key, value in inputs.items() if value or key not in NEW}
 
 
 def _settings(run: Run, stage: str, section: str) -> Inputs:

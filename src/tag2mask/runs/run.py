@@ -13,6 +13,7 @@ from tag2mask.files import Facts, fingerprint, read_json, read_list
 from tag2mask.formats.check import Reader
 from tag2mask.formats.rows import Rows, to_table
 from tag2mask.photos.masks import Truth, true_photos
+from tag2mask.photos.regions import Regions
 from tag2mask.photos.table import Photo, Table
 from tag2mask.progress import log
 from tag2mask.runs.corrected import Taken, take
@@ -148,6 +149,15 @@ class Run(Predictor):
         for warning in truth.warnings:
             log.info(f"warning: {folder}: {warning}")
         return truth
+
+    @cached_property
+    def regions(self) -> Regions | None:
+        """The regions of masks.regions. Raises DataError with all faults in that folder."""
+        if not (folder := self.config.masks.regions):
+            return None
+        regions = Regions(folder, self.table)
+        regions.check(self.facts)
+        return regions
 
     @cached_property
     def pseudo_photos(self) -> tuple[Photo, ...]:

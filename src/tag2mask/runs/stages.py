@@ -163,7 +163,7 @@ def segmenter(run: Run, folder: Path) -> Counts:
         for index in run.table.nothing[rank() :: ranks()]:
             write_nothing(masks, run.table.photos[index])
         write_kept(run, masks)
-        _predict(run, model, run.table, masks, with_tags)
+        _predict(run, model, run.table, masks, with_tags, maker.voted)
         return masks
 
     last = start(run, "segmenter")
@@ -197,15 +197,17 @@ def _predict(
     table: Table,
     folder: Path,
     decide: Callable[[Photo, np.ndarray], np.ndarray] | None = None,
+    vote: Callable[[Photo, np.ndarray], np.ndarray | None] | None = None,
 ) -> None:
-    """Write `folder`/NAME.png for every photo of `table` that has no mask there yet."""
+    """Write `folder`/NAME.png for every photo of `table` that has no mask there yet. `decide`,
+    `vote`: those of `predict_photos`."""
     from tag2mask.segmenter.heads import load_segmenter
     from tag2mask.segmenter.predict import predict_photos
 
     network = load_segmenter(model).to(run.device)
     share = table.photos[rank() :: ranks()]
     todo = [photo for photo in share if not (folder / f"{photo.name}.png").exists()]
-    predictions = predict_photos(network, todo, run.config.segmenter, decide=decide)
+    predictions = predict_photos(network, todo, run.config.segmenter, decide=decide, vote=vote)
     done = len(table) - len(todo)
     for photo, prediction in track(predictions, "predictions", total=len(table), done=done):
         prediction.save(folder / f"{photo.name}.png")
@@ -223,6 +225,8 @@ def evaluate(run: Run, folder: Path) -> Counts:
         return {}
     crf = (run.config.masks if settings.rounds == 1 else settings).crf.iterations > 0
     pseudo = {"split": listed.stem if listed else "train", "labels": _labels(run), "crf": crf}
+    if run.regions:
+        pseudo["regions"] = len(run.regions.paths)  # photos whose mask has them and no CRF
     predicted = {"split": "val", "labels": "none", "crf": settings.crf.iterations > 0}
     for about, stage in ((pseudo, "classifier"), (predicted, "segmenter")):
         counts = (run.files.done(stage) or {}).get("counts", {})

@@ -84,6 +84,7 @@ def predict_photos(
     threads: int | None = None,
     on_error: Callable[[DataError], None] | None = None,
     decide: Callable[[P, np.ndarray], np.ndarray] | None = None,
+    vote: Callable[[P, np.ndarray], np.ndarray | None] | None = None,
     threshold: float = THRESHOLD,
 ) -> Iterator[tuple[P, Prediction]]:
     """Photos to their Predictions, in order. Threads read files and run the CRF, and on a CPU
@@ -92,7 +93,8 @@ def predict_photos(
     At most two predictions per thread are in memory. If a file is not a photo, `on_error` is called
     and the file is skipped; without `on_error`, DataError is raised. `decide`: a photo and its
     probabilities (C, h, w) to the input of the CRF, for photos with known tags; default:
-    `before_crf`, with the threshold.
+    `before_crf`, with the threshold. `vote`: a photo and the input of the CRF to what takes the
+    place of the CRF; None: nothing does.
     """
     settings = settings or model.settings
     threads = threads or cores()
@@ -114,7 +116,9 @@ def predict_photos(
             guess = decide(photo, probs)
         else:
             guess = before_crf(probs, settings, threshold, model.least)
-        decision = refine(small, guess, settings, model.small)
+        decision = vote(photo, guess) if vote else None
+        if decision is None:
+            decision = refine(small, guess, settings, model.small)
         prediction = Prediction(probs, decision, photo.size, small, model.classes, photo.file)
         prediction.mask  # noqa: B018  computed here, in a thread
         return photo, prediction
