@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import textwrap
 from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
@@ -23,7 +24,7 @@ from tag2mask.runs.stages import shown_scores
 TITLES = {"ppc3": "PPC, Table III", "cpc4": "CPC, Table 4", "cpc5": "CPC, Table 5"}
 PARTS = {"pseudo": "pseudo masks", "segmenter": "segmenter"}
 BARS = {"pseudo": "#781c6d", "segmenter": "#fb9b06"}
-CELL, TEXT = 200, 16  # pixels of the pictures
+CELL, TEXT = 200, 27  # pixels of the pictures, and of two lines of text
 Result = dict[str, Any]
 Results = dict[Any, dict[int, Result]]  # row -> seed -> figures
 Jobs = dict[Any, dict[int, Any]]  # row -> seed -> job
@@ -239,7 +240,8 @@ def save_grid(rows: Sequence[Sequence[tuple[str, Image.Image]]], path: Path) -> 
     y = 0
     for row, height in zip(small, heights, strict=True):
         for x, (caption, picture) in enumerate(row):
-            ImageDraw.Draw(page).text((x * CELL + 2, y + 1), caption[:34], "black")
+            lines = textwrap.wrap(caption, 34)[:2]
+            ImageDraw.Draw(page).text((x * CELL + 2, y + 1), "\n".join(lines), "black", spacing=1)
             page.paste(picture, (x * CELL, y + TEXT))
         y += height
     page.save(path, quality=85)

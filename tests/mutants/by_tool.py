@@ -51,6 +51,7 @@ MODULES = {  # in src/tag2mask: its tests in tests
     "clusters/vote.py": ["clusters/test_vote.py"],
     "evaluate/confusion.py": [
         "evaluate/test_confusion.py",
+        "evaluate/test_objects.py",
         "evaluate/test_boundary.py::test_a_shifted_square_by_hand",
     ],
     "masks/affinity.py": [
