@@ -1,5 +1,7 @@
 """A run whose masks end where regions end: in the stage `masks` and in every later round."""
 
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -8,7 +10,7 @@ from test_pipeline import SETTINGS, data, log_of, scenes  # noqa: F401
 from tag2mask.api import run_config
 from tag2mask.config_files import load_recipe, make_config, merged
 from tag2mask.errors import DataError
-from tag2mask.photos.masks import read_mask
+from tag2mask.photos.masks import read_mask, write_mask
 
 STAGES = ("check", "clusters", "classifier", "masks")
 pytestmark = pytest.mark.usefixtures("few_steps")
@@ -59,6 +61,24 @@ def test_masks_of_all_rounds_end_at_the_regions(scenes, regions, tmp_path):  # n
     assert np.unique(read_mask(changed.folder / "masks" / first)).size == 1
     after = {name: (changed.folder / "masks" / name).stat().st_ino for name in others}
     assert before == after, "the masks of the other photos are kept"
+
+
+def test_masks_stay_when_the_regions_are_gone(scenes, regions, tmp_path):  # noqa: F811
+    """And a mask that was changed by hand is kept: to see that, it is made again."""
+    shutil.copytree(regions, tmp_path / "regions")
+    result = run(tmp_path / "run", scenes, tmp_path / "regions", *STAGES)
+    changed = sorted(result.folder.glob("masks/*.png"))[0]
+    write_mask(changed, np.full_like(read_mask(changed), 1))
+    result = run(tmp_path / "run", scenes, tmp_path / "regions", *STAGES)
+    assert "1 mask changed by hand" in log_of(result)
+
+    (tmp_path / "regions").rename(tmp_path / "moved")
+    again = run(tmp_path / "run", scenes, tmp_path / "regions", *STAGES)
+    assert "masks: done already" in log_of(again).rpartition("check: done already")[2]
+    moved = run(tmp_path / "run", scenes, tmp_path / "moved", *STAGES)
+    assert "masks: done already" in log_of(moved).rpartition("check: done already")[2]
+    with pytest.raises(DataError, match="no such folder of regions"):
+        run(tmp_path / "new", scenes, tmp_path / "regions", *STAGES)
 
 
 def test_wrong_regions_are_told_before_any_training(scenes, regions, tmp_path):  # noqa: F811

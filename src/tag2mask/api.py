@@ -107,7 +107,7 @@ def run_config(config: Config, names: Sequence[str] = STAGE_NAMES, continued: bo
             if "evaluate" in names:
                 run.check_evaluation()
             if "masks" in names:
-                run.regions  # noqa: B018  its faults are found before hours of training
+                run.check_regions()  # before hours of training
             for note in run.taken.notes:
                 log.info(f"warning: {note}")
             if corrected := str(run.taken):

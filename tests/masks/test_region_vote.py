@@ -26,14 +26,25 @@ def test_a_region_has_the_mean_of_its_pixels_and_pixels_in_none_stay():
     assert cat[0, 2] == np.float32(0.2), "the input does not change"
 
 
-@pytest.mark.parametrize("order", [[0, 1, 2], [2, 1, 0], [1, 2, 0]])
-def test_the_most_certain_region_wins_in_any_order(order):
-    """The legs alone look like grass; the animal as a whole, and the grass without it, do not."""
+@pytest.mark.parametrize("order", [[0, 1, 2, 3], [3, 2, 1, 0], [1, 3, 2, 0]])
+def test_legs_go_with_the_animal_and_grass_does_not(order):
     cow = np.array([[0.95, 0.9, 0.4, 0.3, 0.1, 0.1, 0.1, 0.1]], np.float32)
-    regions = [np.array([0, 1, 2]), np.array([2, 3]), np.array([3, 4, 5, 6, 7])]
+    animal, leg_and_grass, grass = np.arange(3), np.array([2, 3]), np.arange(3, 7)
+    regions = [animal, leg_and_grass, grass, np.arange(5)]
     voted = vote(np.stack([1 - cow, cow]), [regions[i] for i in order])
     assert (voted.argmax(0) == [[1, 1, 1, 0, 0, 0, 0, 0]]).all()
     assert voted[1, 0, 2] == pytest.approx(0.75)
+
+
+def test_a_region_of_the_whole_photo_takes_no_small_thing_away():
+    """Nor do two things that touch become one: the smaller is itself."""
+    cat, dog = np.full((2, 100, 100), 0.03, np.float32)
+    cat[40:62, 40:62], dog[40:70, 62:90] = 0.8, 0.9
+    probs = np.stack([1 - cat - dog, cat, dog]).clip(0)
+    probs /= probs.sum(0)
+    places = [np.flatnonzero(of > 0.5) for of in (cat, dog)]
+    places += [np.concatenate(places), np.arange(100 * 100)]
+    assert np.array_equal(vote(probs, places).argmax(0), probs.argmax(0))
 
 
 @pytest.fixture
@@ -60,7 +71,9 @@ def cow(tmp_path):
     table = Table(("cow",), (photo,))
 
     def make(settings, folder):
-        regions = Regions(settings.regions, table) if settings.regions else None
+        def regions():
+            return Regions(settings.regions, table) if settings.regions else None
+
         maker = MaskMaker(score, int, table.tags, settings, regions=regions)
         make_masks(table, maker, folder, 1)
         about = {"classes": ["background", "cow"], "threshold": None}
@@ -71,25 +84,34 @@ def cow(tmp_path):
     return photo, thing, settings, make
 
 
+def regions(folder):
+    photo = Photo("a", folder / "a.png", ("cow",))
+    return Regions(folder / "regions", Table(("cow",), (photo,)))
+
+
 def test_masks_end_where_regions_end(cow, tmp_path):
     photo, thing, settings, make = cow
     without = make(settings.model_copy(update={"regions": None}), tmp_path / "without")
     assert not np.array_equal(without, thing)
     assert np.array_equal(make(settings, tmp_path / "with"), thing)
-    assert np.array_equal(mend(tmp_path / "with", photo, ("cow",)), thing), "looked at again"
+    assert np.array_equal(
+        mend(tmp_path / "with", photo, ("cow",), regions=regions(tmp_path)), thing
+    ), "looked at again"
 
 
 def test_a_stroke_in_a_region_takes_the_region(cow, tmp_path):
     photo, _, settings, make = cow
     make(settings, tmp_path / "masks")
     stroke = Stroke(tag="background", points=((45, 40), (75, 40)), radius=4)
-    assert not mend(tmp_path / "masks", photo, ("cow",), [stroke]).any()
+    mask = mend(tmp_path / "masks", photo, ("cow",), [stroke], None, regions(tmp_path))
+    assert not mask.any()
 
 
 def test_a_photo_without_regions_has_the_mask_it_would_have(cow, tmp_path):
     photo, _, settings, make = cow
     (tmp_path / "regions" / "a.png").unlink()
     got = make(settings, tmp_path / "with")
-    assert np.array_equal(got, mend(tmp_path / "with", photo, ("cow",)))
+    again = mend(tmp_path / "with", photo, ("cow",), regions=regions(tmp_path))
+    assert np.array_equal(got, again)
     without = make(settings.model_copy(update={"regions": None}), tmp_path / "without")
     assert np.array_equal(got, without)

@@ -28,7 +28,7 @@ from tag2mask.photos.images import image_size
 from tag2mask.photos.masks import CLASSES_FILE
 from tag2mask.photos.regions import Regions
 from tag2mask.photos.resize import likeliest, reduced
-from tag2mask.photos.table import IGNORE, Photo, Table
+from tag2mask.photos.table import IGNORE, Photo
 
 GRID = 160  # longer side of the picture on which paths are measured [pixels]
 # What a path costs: this for the length of the longer side, for each change of color (all of
@@ -45,14 +45,15 @@ def mend(
     tags: Sequence[str],
     strokes: Sequence[Stroke] = (),
     threshold: float | None = None,
+    regions: Regions | None = None,
 ) -> np.ndarray:
     """A photo, its score maps in `folder` (of the stage masks) and strokes to its mask, (H, W)
     uint8: class numbers of `tags`.
 
     The mask can show background, the photo's tags, also unknown ones, and what was painted. Without
     strokes and threshold it is the pseudo mask. threshold: that of background, in 0-1, instead of
-    the one that made the masks. Strokes of tags that are not in `tags` are ignored. Raises RunError
-    if the folder is not complete.
+    the one that made the masks. Strokes of tags that are not in `tags` are ignored. regions: of the
+    photos, if they made the masks. Raises RunError if the folder is not complete.
     """
     about = read_json(folder / CLASSES_FILE)
     if not {"settings", "threshold", "classes"} <= about.keys():
@@ -78,10 +79,8 @@ def mend(
     if strokes:
         before = probs.argmax(0)
         probs = _with_strokes(pixels, probs, before, labels, painted)
-    regions = []
-    if settings.regions:
-        regions = Regions(settings.regions, Table(tuple(tags), (photo,))).of(photo, image.size)
-    probs = vote(probs, regions) if regions else _refined(pixels, probs, crf)
+    voters = regions.of(photo, image.size) if regions else []
+    probs = vote(probs, voters) if voters else _refined(pixels, probs, crf)
     mask = labels.astype(np.uint8)[likeliest(probs, size)]
     exact = paint(strokes, classes, size, size)
     mended: np.ndarray = np.where(exact == IGNORE, mask, exact)

@@ -10,18 +10,27 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from tag2mask.photos.table import BACKGROUND
+
 
 def vote(probs: np.ndarray, regions: Sequence[np.ndarray]) -> np.ndarray:
-    """Probabilities (K, H, W), summing to 1, and regions, each the flat indices of its pixels, to
-    the same: a region has the mean of its pixels, and a pixel that of its most certain region.
+    """Probabilities (K, H, W), summing to 1, background first, and regions, each the flat indices
+    of its pixels, to the same: a region has the mean of its pixels, and a pixel that of one of its
+    regions. Pixels in no region do not change.
 
-    Certain is a region with a large probability of one class. So the whole animal wins over a part
-    of it and over a region that also has background. Pixels in no region do not change.
+    This is the smallest one, because large regions hold several things. But where it is of
+    background, the smallest larger one that is of an object and more certain of it comes before it:
+    a leg alone may look like grass, the animal with it does not.
     """
     flat = probs.reshape(len(probs), -1)
-    voted, certainty = flat.copy(), np.zeros(flat.shape[1], flat.dtype)
-    for region in regions:
+    voted, certainty = flat.copy(), np.full(flat.shape[1], -1, flat.dtype)
+    in_object = np.zeros(flat.shape[1], bool)
+    for region in sorted(regions, key=len):
         mean = flat[:, region].mean(1)
-        better = region[certainty[region] < mean.max()]
-        voted[:, better], certainty[better] = mean[:, None], mean.max()
+        certain, is_object = mean.max(), mean.argmax() != BACKGROUND
+        mine = certainty[region] < 0  # no smaller region has these pixels
+        if is_object:
+            mine |= ~in_object[region] & (certainty[region] < certain)
+        pixels = region[mine]
+        voted[:, pixels], certainty[pixels], in_object[pixels] = mean[:, None], certain, is_object
     return voted.reshape(probs.shape)

@@ -305,15 +305,19 @@ def _agrees(photo: Photo, values: set[int], numbers: np.ndarray, table: Table) -
 def files_of(folder: Path, table: Table, endings: Sequence[str] = (".png",)) -> dict[str, Path]:
     """Photo name -> its file: NAME.png in the same subfolder, or in `folder` if it is unique.
 
-    `endings`: the first that exists wins; "" is a folder.
+    `endings`: the first that exists wins; "" is a folder, unless it has the name of a folder of
+    photos.
     """
+    parents = {
+        str(folder / parent) for photo in table.photos for parent in PurePath(photo.name).parents
+    }
     last = {photo.name: PurePath(photo.name).name for photo in table.photos}
     count = Counter(last.values())
     places = {name: [name, end] if count[end] == 1 else [name] for name, end in last.items()}
     found = {}
     for name, of in places.items():
         for path, kind in ((folder / f"{place}{end}", end) for place in of for end in endings):
-            if path.is_file() if kind else path.is_dir():
+            if path.is_file() if kind else path.is_dir() and str(path) not in parents:
                 found[name] = path
                 break
     return found

@@ -5,13 +5,14 @@ or a folder NAME of PNG files.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tag2mask.errors import DataError, import_extra
+from tag2mask.errors import DataError
 from tag2mask.files import Facts, read_text
 from tag2mask.photos.images import image_size, reading
 from tag2mask.photos.masks import files_of
@@ -19,7 +20,7 @@ from tag2mask.photos.table import Photo, Table
 from tag2mask.processes import cores, parallel_map
 from tag2mask.progress import log, track
 
-ENDINGS = (".json", ".png", "")  # of a photo's file; "": a folder
+ENDINGS = (".json", ".png", ".PNG", "")  # of a photo's file; "": a folder
 OUTSIDE = 0  # the number in a label picture of pixels that are in no region
 
 
@@ -41,49 +42,55 @@ class Regions:
         """Raises DataError with all faults: no regions of any photo, or files that are not as they
         should be. Files that `facts` knows are not read."""
         photos = [photo for photo in self.table.photos if photo.name in self.paths]
-        if not photos:
+        counts: list[int] = []
+
+        def look(photo: Photo) -> list[str]:
+            size, found, faults = image_size(photo.path), 0, []
+            for file in _files(self.paths[photo.name]):
+                try:
+                    what = f"regions of {size}"
+                    found += facts.of(file, what, lambda path: len(list(_parts(path, size, size))))
+                except DataError as error:
+                    faults.append(str(error))
+            counts.append(found)
+            return faults
+
+        looks = track(parallel_map(look, photos, cores()), "check regions", len(photos))
+        if faults := list(chain.from_iterable(looks)):
+            raise DataError(faults)
+        if not any(counts):
             names = [f"{self.table.photos[0].name}{ending or '/'}" for ending in ENDINGS]
             what = f"no regions of any of the {len(self.table)} photos"
             raise DataError(f"{self.folder}: {what}; the first one needs {' or '.join(names)}")
-
-        def fault(photo: Photo) -> str:
-            path = self.paths[photo.name]
-            try:
-                sizes = facts.of(path, "regions", lambda _: sorted({p.shape for p in _read(path)}))
-                return next(filter(None, (_misfit(path, photo, size) for size in sizes)), "")
-            except DataError as error:
-                return str(error)
-
-        looks = track(parallel_map(fault, photos, cores()), "check regions", len(photos))
-        if faults := list(filter(None, looks)):
-            raise DataError(faults)
-        log.info(f"regions of {len(photos)} of {len(self.table)} photos: {self.folder}")
+        have = len(list(filter(None, counts)))
+        log.info(f"regions of {have} of {len(self.table)} photos: {self.folder}")
 
     def of(self, photo: Photo, size: tuple[int, int]) -> list[np.ndarray]:
         """The regions of a photo in a picture of it of `size` (w, h): the indices of their pixels
         in the flat picture, row by row. [] if the folder has none of it. Raises DataError.
         """
-        if photo.name not in self.paths:
-            return []
-        path, (width, height) = self.paths[photo.name], image_size(photo.path)
-        rows, columns = (_nearest(*sides) for sides in ((size[1], height), (size[0], width)))
-        regions: list[np.ndarray] = []
-        for picture in _read(path):
-            if fault := _misfit(path, photo, picture.shape):
-                raise DataError(fault)
-            flat = picture[rows][:, columns].ravel()
-            order = np.argsort(flat, kind="stable")
-            parts = np.split(order, np.flatnonzero(np.diff(flat[order])) + 1)
-            regions += [part for part in parts if flat[part[0]] != OUTSIDE]
-        return regions
+        files = _files(self.paths[photo.name]) if photo.name in self.paths else []
+        own = image_size(photo.path)
+        return list(chain.from_iterable(_parts(file, own, size) for file in files))
 
 
-def _misfit(path: Path, photo: Photo, shape: Sequence[int]) -> str:
-    """What is wrong with regions of a shape (H, W) for a photo, or ""."""
-    if tuple(shape) == (size := image_size(photo.path))[::-1]:
-        return ""
-    sizes = "{1} x {0}, but {2} is {3} x {4}".format(*shape, photo.path, *size)
-    return f"{path}: {sizes} (width x height)"
+def _files(path: Path) -> list[Path]:
+    """A photo's file, or the PNG files in its folder."""
+    if not path.is_dir():
+        return [path]
+    pngs = (file for file in path.iterdir() if file.suffix.lower() == ".png")
+    return sorted(file for file in pngs if not file.name.startswith("."))
+
+
+def _parts(path: Path, photo: tuple[int, int], size: tuple[int, int]) -> Iterator[np.ndarray]:
+    """The regions in a file, for a photo of a size (W, H), as flat indices in a picture of it of
+    `size` (w, h). Raises DataError."""
+    rows, columns = (_nearest(size[axis], photo[axis]) for axis in (1, 0))
+    for picture in _decoded(path, photo) if path.suffix == ".json" else [_labels(path, photo)]:
+        flat = picture[rows][:, columns].ravel()
+        order = np.argsort(flat, kind="stable")
+        parts = np.split(order, np.flatnonzero(np.diff(flat[order])) + 1)
+        yield from (part for part in parts if flat[part[0]] != OUTSIDE)
 
 
 def _nearest(to: int, of: int) -> np.ndarray:
@@ -91,44 +98,66 @@ def _nearest(to: int, of: int) -> np.ndarray:
     return ((np.arange(to) + 0.5) * (of / to)).astype(np.intp)
 
 
-def _read(path: Path) -> Iterator[np.ndarray]:
-    """A photo's file or folder to pictures of regions, (H, W) of integers. Raises DataError."""
-    if path.is_dir():
-        for file in sorted(path.glob("*.png")):
-            yield _labels(file)
-    elif path.suffix == ".png":
-        yield _labels(path)
-    else:
-        yield from _decoded(path)
-
-
-def _labels(path: Path) -> np.ndarray:
+def _labels(path: Path, size: tuple[int, int]) -> np.ndarray:
+    """A PNG with a number for each region of a photo of `size` (W, H) to these, (H, W)."""
     with reading(path, "regions") as image:
+        if image.format != "PNG":
+            what = f"regions must be a PNG, not {image.format}; other formats change the numbers"
+            raise DataError(f"{path}: {what}")
         if image.mode not in ("1", "L", "P", "I", "I;16"):
             what = "a picture of regions must be gray or have a palette, with a number per region"
             raise DataError(f"{path}: {what}, not {image.mode}")
+        if image.size != size:
+            sizes = "{} x {}, but the photo is {} x {}".format(*image.size, *size)
+            raise DataError(f"{path}: {sizes} (width x height)")
         return np.array(image)
 
 
-def _decoded(path: Path) -> Iterator[np.ndarray]:
-    """The masks in a JSON file, one after the other. Raises DataError."""
-    coder = import_extra("pycocotools.mask", "coco", f"{path}, run-length code,")
+def _decoded(path: Path, size: tuple[int, int]) -> Iterator[np.ndarray]:
+    """The masks in a JSON file of a photo of `size` (W, H): (H, W) bool. Raises DataError."""
     try:
         stored = json.loads(read_text(path))
         for mask in stored["annotations"] if isinstance(stored, dict) else stored:
-            yield _mask(coder, mask.get("segmentation", mask)).astype(bool)
+            yield _mask(mask.get("segmentation", mask), *size)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        what = f"not a list of masks in run-length code ({error})"
+        what = f"not a list of masks in run-length code of this photo ({error})"
         do = 'each should have "segmentation": {"size": [height, width], "counts": ...}'
         raise DataError(f"{path}: {what}; {do}") from None
 
 
-def _mask(coder: Any, code: Any) -> np.ndarray:
-    """A run-length code to (H, W) uint8. Raises ValueError, TypeError or KeyError."""
-    height, width = (int(side) for side in code["size"])
-    if isinstance(code["counts"], list):
-        if (length := sum(code["counts"])) != height * width:
-            raise ValueError(f"its run lengths cover {length} pixels of {height * width}")
-        code = coder.frPyObjects(code, height, width)
-    decoded: np.ndarray = coder.decode(code)
-    return decoded
+def _mask(code: Any, width: int, height: int) -> np.ndarray:
+    """A run-length code to (H, W) bool. Raises ValueError, TypeError or KeyError.
+
+    pycocotools does not notice a wrong code, and reads memory that nobody wrote.
+    """
+    if list(code["size"]) != [height, width]:
+        raise ValueError(f"its size is {code['size']}, the photo's [{height}, {width}]")
+    counts = code["counts"]
+    counts = run_lengths(counts) if isinstance(counts, str) else counts
+    if not all(type(count) is int and count >= 0 for count in counts):
+        raise ValueError("a run length is not a number of pixels")
+    if sum(counts) != height * width:
+        raise ValueError(f"its run lengths cover {sum(counts)} pixels of {height * width}")
+    flat = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
+    return flat.reshape(width, height).T
+
+
+def run_lengths(text: str) -> list[int]:
+    """COCO's compressed run lengths to numbers: five bits to a character, from 48 on, and from the
+    third number on the difference to the second-last one. Raises ValueError."""
+    counts: list[int] = []
+    value = shift = 0
+    for bits in text.encode("ascii"):
+        if not 48 <= bits < 112 or shift > 60:
+            raise ValueError("a character does not belong to run lengths")
+        value |= (bits - 48 & 31) << shift
+        shift += 5
+        if bits - 48 & 32:  # more to come
+            continue
+        if bits - 48 & 16:
+            value -= 1 << shift
+        counts.append(value + (counts[-2] if len(counts) > 2 else 0))
+        value = shift = 0
+    if shift:
+        raise ValueError("its last run length is cut off")
+    return counts

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 MAY_CHANGE = {
     "classifier": {"photos"},
     "masks": {"photos", "classifier model", "regions"},
-    "segmenter": {"photos", "pseudo masks", "corrected masks"},
+    "segmenter": {"photos", "pseudo masks", "corrected masks", "regions of rounds"},
 }
 CONTINUES = "continues"  # among the inputs of an unfinished stage: the hash of the result
 

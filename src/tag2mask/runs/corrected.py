@@ -16,6 +16,7 @@ from tag2mask.formats.findings import plural
 from tag2mask.photos.corrections import Corrected, Corrections, corrected_table
 from tag2mask.photos.images import image_size
 from tag2mask.photos.masks import look_at_mask, read_mask, write_mask
+from tag2mask.photos.regions import Regions
 from tag2mask.photos.table import IGNORE, Photo, Photos, Table, tag_key
 from tag2mask.processes import barrier, rank
 from tag2mask.progress import log
@@ -223,7 +224,9 @@ def keep_changed(run: "Run") -> None:
     if faults:
         do = "save it as a PNG with a class number per pixel; without it, it is made again"
         raise DataError([f"{fault}; {do}" for fault in faults])
-    before = {photo: _made_again(folder, photo, made[photo.name]) for _, photo in changed}
+    before = {
+        photo: _made_again(folder, photo, made[photo.name], run.regions) for _, photo in changed
+    }
     new = [
         photo.name
         for file, photo in pairs
@@ -252,9 +255,12 @@ def _warn_of_strays(run: "Run", files: Iterable[Path]) -> None:
         log.warning(f"warning: {corrections.folder}: {what}; not used")
 
 
-def _made_again(folder: Path, photo: Photo, made: Mapping[str, Any]) -> np.ndarray:
+def _made_again(
+    folder: Path, photo: Photo, made: Mapping[str, Any], regions: Regions | None
+) -> np.ndarray:
     """The mask (H, W) uint8 as the stage `masks` made it, from the score maps that it stored."""
     from tag2mask.masks.mend import mend
 
     tags = read_json(folder / MASKS)["classes"][1:]
-    return mend(folder, replace(photo, tags=made["tags"], unknown=made["unknown"]), tags)
+    then = replace(photo, tags=tuple(made["tags"]), unknown=tuple(made["unknown"]))
+    return mend(folder, then, tags, regions=regions)

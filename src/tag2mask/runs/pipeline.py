@@ -31,7 +31,11 @@ Inputs = dict[str, Any]  # a stage's inputs as JSON, hashes and settings; the ke
 LONGEST = 60  # characters of a value in a message
 # The settings that a stage had if it was made before these settings existed.
 DEFAULTS = Config(segmenter=SegmenterSettings(head="deeplab_v2"))
-NEW = ("corrected masks", "regions")  # inputs that older runs do not have
+NEW = (
+    "corrected masks",
+    "regions",
+    "regions of rounds",
+)  # inputs that older runs do not have
 FEEDING = STAGE_NAMES[1:-1]  # stages whose results others read
 
 
@@ -68,6 +72,9 @@ def _result(stage: str, run: Run) -> str | None:
 
 
 def _regions(run: Run) -> str | None:
+    folder, done = run.config.masks.regions, run.files.done("masks")
+    if folder and done and not folder.is_dir():  # as of any file that does not exist any more
+        return done["inputs"].get("regions")
     if not (regions := run.regions):
         return None
     return _hash([[name, run.fingerprint(path)] for name, path in sorted(regions.paths.items())])
@@ -86,6 +93,7 @@ READS: dict[str, Callable[[Run], Any]] = {
     "cluster file": lambda run: run.fingerprint(run.files.need("clusters", CLUSTERS)),
     "classifier model": partial(_model, "classifier"),
     "regions": _regions,
+    "regions of rounds": lambda r: _regions(r) if r.config.segmenter.rounds > 1 else None,
     "corrected masks": lambda run: (changes := changed_masks(run)) and _hash(changes),
     "pseudo masks": lambda run: run.fingerprint(run.files.need("masks"), "*.png"),
     "segmenter model": partial(_model, "segmenter"),
@@ -101,7 +109,9 @@ STAGES: dict[str, Stage] = {
         stages.masks, MASKS, ("photos", "cluster file", "classifier model", "regions", "masks")
     ),
     "segmenter": Stage(
-        stages.segmenter, MODEL, ("photos", "pseudo masks", "corrected masks", "segmenter", "seed")
+        stages.segmenter,
+        MODEL,
+        ("photos", "pseudo masks", "corrected masks", "regions of rounds", "segmenter", "seed"),
     ),
     "evaluate": Stage(
         stages.evaluate,
@@ -232,7 +242,7 @@ def _inputs(run: Run, name: str) -> Inputs:
 
 def _settings(run: Run, stage: str, section: str) -> Inputs:
     """Settings that a stage reads; a path is replaced by the file's name and content hash."""
-    unread = {"clusters": {"timeout"}, "masks": {"batch_size"}}.get(section, set())
+    unread = {"clusters": {"timeout"}, "masks": {"batch_size", "regions"}}.get(section, set())
     settings: Settings = getattr(run.config, section)
     if section == "segmenter":
         unread = PREDICTION_SETTINGS if run.config.segmenter.rounds == 1 else {"object_first"}

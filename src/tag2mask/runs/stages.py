@@ -137,7 +137,8 @@ def masks(run: Run, folder: Path) -> Counts:
     about["finds"] = finds = judge_masks(run, folder, small)
     write_json(folder / MASKS, about)
     empty = finds and finds["tagged"]["empty"]
-    return {"photos": len(table), "empty": empty, FINGERPRINT: note_made(run, folder)}
+    counts = {"photos": len(table), "empty": empty, FINGERPRINT: note_made(run, folder)}
+    return counts | ({"regions": len(run.regions.paths)} if run.regions else {})
 
 
 def _labels(run: Run) -> str:
@@ -225,8 +226,9 @@ def evaluate(run: Run, folder: Path) -> Counts:
         return {}
     crf = (run.config.masks if settings.rounds == 1 else settings).crf.iterations > 0
     pseudo = {"split": listed.stem if listed else "train", "labels": _labels(run), "crf": crf}
-    if run.regions:
-        pseudo["regions"] = len(run.regions.paths)  # photos whose mask has them and no CRF
+    if with_regions := (run.files.done("masks") or {}).get("counts", {}).get("regions"):
+        pseudo["regions"] = with_regions  # photos whose mask has them in place of the CRF
+        pseudo["crf"] = crf and with_regions < len(run.table)
     predicted = {"split": "val", "labels": "none", "crf": settings.crf.iterations > 0}
     for about, stage in ((pseudo, "classifier"), (predicted, "segmenter")):
         counts = (run.files.done(stage) or {}).get("counts", {})

@@ -280,7 +280,9 @@ class Gallery:
             return None
         if not (folder / MASKS).exists():
             raise DataError("the pseudo masks are not finished; wait until all are made")
-        return mend(folder, self.photo(shown), self.table.tags, strokes, threshold)
+        return mend(
+            folder, self.photo(shown), self.table.tags, strokes, threshold, self.run.regions
+        )
 
     def threshold(self, shown: Shown) -> float | None:
         """The mean background threshold of a photo's tags, in 0-1 of the highest score; None if
