@@ -47,6 +47,15 @@ def test_a_region_of_the_whole_photo_takes_no_small_thing_away():
     assert np.array_equal(vote(probs, places).argmax(0), probs.argmax(0))
 
 
+def test_a_dog_on_a_sofa_stays_a_dog():
+    """The sofa, whose region has the dog in it, is more certain."""
+    sofa, dog = np.full((2, 60, 60), 0.02, np.float32)
+    sofa[10:50, 10:50], sofa[20:30, 20:30], dog[20:30, 20:30] = 0.95, 0.3, 0.6
+    probs = np.stack([1 - sofa - dog, sofa, dog])
+    places = [np.flatnonzero(sofa > 0.2), np.flatnonzero(dog > 0.5)]
+    assert np.array_equal(vote(probs, places).argmax(0), probs.argmax(0))
+
+
 @pytest.fixture
 def cow(tmp_path):
     """A photo of a round thing, its regions, and what makes masks of it."""
