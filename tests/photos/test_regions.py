@@ -202,3 +202,12 @@ def test_files_that_were_checked_are_not_read_again(photos, tmp_path, monkeypatc
     Regions(tmp_path / "regions", photos).check(facts)
     monkeypatch.setattr("tag2mask.photos.regions._parts", lambda *_: pytest.fail("read again"))
     Regions(tmp_path / "regions", photos).check(facts)
+
+
+def test_a_photo_that_has_changed_since_is_checked_again(photos, tmp_path):
+    write("labels", tmp_path / "regions" / "in" / "a")
+    facts = Facts(tmp_path / "facts.jsonl")
+    Regions(tmp_path / "regions", photos).check(facts)
+    Image.new("RGB", (WIDTH, 2 * HEIGHT)).save(photos.photos[0].path)
+    with pytest.raises(DataError, match="50 x 30, but the photo is 50 x 60"):
+        Regions(tmp_path / "regions", photos).check(facts)

@@ -46,10 +46,15 @@ class Regions:
 
         def look(photo: Photo) -> list[str]:
             size, found, faults = image_size(photo.path), 0, []
+
+            def counted(path: Path) -> list[int]:
+                return [*size, len(list(_parts(path, size, size)))]
+
             for file in _files(self.paths[photo.name]):
                 try:
-                    what = f"regions of {size}"
-                    found += facts.of(file, what, lambda path: len(list(_parts(path, size, size))))
+                    fact = facts.of(file, "regions", counted)
+                    fact = fact if fact[:2] == [*size] else counted(file)  # the photo has changed
+                    found += fact[2]
                 except DataError as error:
                     faults.append(str(error))
             counts.append(found)
