@@ -74,25 +74,22 @@ def figures(folder: Path, seed: int) -> dict[str, float]:
     return {name: round(value, 1) for name, value in miou.items()}
 
 
-# 2026-11-26, seeds 0 to 3, on the scenes before they had four kinds of background: mIoU [%] of the
-# masks of 64 training scenes and of 24 validation scenes, made by the command above.
-# On today's scenes, seed 0: pseudo masks 62.7, segmenter 44.4, all background 11.5 and 11.5,
-# untrained 34.5. The differences are within the bounds; seeds 1 to 3 are not
-# measured yet.
+# 2026-11-28, seeds 0 to 3: mIoU [%] of the masks of 64 training scenes and of 24 validation scenes,
+# made by the command above.
 MEASURED = {
-    "pseudo masks": (72.2, 46.5, 54.2, 60.9),
-    "segmenter": (39.1, 36.3, 39.7, 43.6),
-    "all background": (11.2, 11.1, 11.2, 11.3),
-    "all background, val": (11.2, 11.2, 10.9, 11.3),
-    "untrained": (34.9, 11.0, 23.3, 23.0),
+    "pseudo masks": (62.7, 57.1, 48.1, 47.2),
+    "segmenter": (44.4, 71.9, 54.1, 53.2),
+    "all background": (11.5, 11.4, 11.4, 11.3),
+    "all background, val": (11.5, 11.4, 11.2, 11.3),
+    "untrained": (34.5, 18.9, 20.0, 22.0),
 }
 # mIoU [%] below the smallest difference of the seeds: after few steps processors differ much
-MARGIN = 10
+MARGIN = 15
 
 
 @pytest.mark.slow
 def test_what_is_learned_is_well_above_what_is_not(tmp_path):
-    """Each by the smallest difference of four seeds, less ten points. Beside CAM, on photos:
+    """Each by the smallest difference of four seeds, less fifteen points. Beside CAM, on photos:
     test_floor_real.py."""
     miou = figures(tmp_path, seed=0)
     for better, worse in (
