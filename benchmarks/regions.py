@@ -11,7 +11,6 @@ import argparse
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -105,8 +104,7 @@ def rows_of(task: Task, options: argparse.Namespace) -> list[str]:
     for kind, parts in KINDS.items():
         maker.settings = config.masks if kind == "dense CRF" else plain
         place = options.out / "regions" / kind
-        given = regions_of(domain, scored.photos, parts, place) if parts else None
-        maker.regions = partial(lambda regions: regions, given)
+        maker.regions = regions_of(domain, scored.photos, parts, place) if parts else None
         folder, start = config.out / "regions" / kind, time.process_time()
         for photo in scored.photos:
             scores = maker.scores(maps[photo], maker.present(photo))

@@ -80,9 +80,7 @@ def cow(tmp_path):
     table = Table(("cow",), (photo,))
 
     def make(settings, folder):
-        def regions():
-            return Regions(settings.regions, table) if settings.regions else None
-
+        regions = Regions(settings.regions, table) if settings.regions else None
         maker = MaskMaker(score, int, table.tags, settings, regions=regions)
         make_masks(table, maker, folder, 1)
         about = {"classes": ["background", "cow"], "threshold": None}

@@ -191,8 +191,10 @@ def test_a_folder_without_any_regions_says_what_it_should_have(photos, tmp_path)
     (tmp_path / "regions").mkdir()
     with pytest.raises(DataError, match=r"any of the 3 photos; the first one needs in/a\.json or"):
         Regions(tmp_path / "regions", photos).check(Facts())
-    with pytest.raises(DataError, match="no such folder of regions"):
-        Regions(tmp_path / "nowhere", photos)
+    nowhere = Regions(tmp_path / "nowhere", photos)
+    for use in (lambda: nowhere.check(Facts()), lambda: nowhere.of(photos.photos[0], (9, 9))):
+        with pytest.raises(DataError, match="no such folder of regions"):
+            use()
 
 
 @pytest.mark.parametrize("kind", ["list", "folder"])

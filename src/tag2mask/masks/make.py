@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import TypeVar
@@ -45,8 +44,7 @@ class MaskMaker:
     accepts. overall: the background threshold over many photos, which `measure` returns; it is
     averaged with the threshold of each photo. None: only the threshold of each photo. closer: where
     a tag's score comes from, if the network can say so. small: the classes whose things are small,
-    which `measure` finds. regions: those of the photos, read when the first mask is
-    made.
+    which `measure` finds. regions: those of the photos, if they vote.
     """
 
     overall: float | None = None
@@ -59,12 +57,12 @@ class MaskMaker:
         tags: Sequence[str],
         settings: MaskSettings,
         closer: Closer | None = None,
-        regions: Callable[[], Regions | None] = lambda: None,
+        regions: Regions | None = None,
     ):
         self.score, self.grid, self.settings = score, grid, settings
         self.closer = closer if settings.small_things and settings.scores == "logits" else None
         self.tags = tuple(tags)
-        self.regions = cache(regions)
+        self.regions = regions
         self._measured: dict[Photo, Tensor] = {}
 
     def present(self, photo: Photo) -> list[int]:
@@ -222,8 +220,7 @@ class MaskMaker:
     def voted(self, photo: Photo, probs: np.ndarray) -> np.ndarray | None:
         """Probabilities (K, H, W) of a photo, of any size, to those after the vote of its regions;
         None if it has none."""
-        regions = self.regions()
-        voters = regions.of(photo, probs.shape[:0:-1]) if regions else []
+        voters = self.regions.of(photo, probs.shape[:0:-1]) if self.regions else []
         return vote(probs, voters) if voters else None
 
 

@@ -3,7 +3,7 @@
 # Differs from CPC, which has no such step. Tools that find regions without names, such as Segment
 Anything, know where things end; the scores know what they are (Chen et al. 2023, SAM-enhanced
 pseudo labels, arXiv 2305.05803, with a vote in place of their rules). It takes the place of the
-dense CRF, which moves what ends at the right place: benchmarks/results.md, Regions.
+dense CRF, which would move edges that are right already: benchmarks/results.md, Regions.
 """
 
 from collections.abc import Sequence
@@ -15,12 +15,11 @@ from tag2mask.photos.table import BACKGROUND
 
 def vote(probs: np.ndarray, regions: Sequence[np.ndarray]) -> np.ndarray:
     """Probabilities (K, H, W), summing to 1, background first, and regions, each the flat indices
-    of its pixels, to the same: a region has the mean of its pixels, and a pixel that of one of its
-    regions. Pixels in no region do not change.
+    of its pixels, to the same. A region has the mean of its pixels. A pixel has that of its
+    smallest region: a large one may hold several things. Pixels in no region do not change.
 
-    This is the smallest one, because large regions hold several things. But where it is of
-    background, the smallest larger one that is of an object and more certain of it comes before it:
-    a leg alone may look like grass, the animal with it does not.
+    One exception: if the smallest region is background, the pixel goes to the next larger region
+    of an object that is more certain. A leg alone may look like grass; the animal with it does not.
     """
     flat = probs.reshape(len(probs), -1)
     voted, certainty = flat.copy(), np.full(flat.shape[1], -1, flat.dtype)

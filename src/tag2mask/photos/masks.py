@@ -308,9 +308,8 @@ def files_of(folder: Path, table: Table, endings: Sequence[str] = (".png",)) -> 
     `endings`: the first that exists wins; "" is a folder, unless it has the name of a folder of
     photos.
     """
-    parents = {
-        str(folder / parent) for photo in table.photos for parent in PurePath(photo.name).parents
-    }
+    names = table.names if "" in endings else ()
+    parents = {str(folder / parent) for name in names for parent in PurePath(name).parents}
     last = {photo.name: PurePath(photo.name).name for photo in table.photos}
     count = Counter(last.values())
     places = {name: [name, end] if count[end] == 1 else [name] for name, end in last.items()}

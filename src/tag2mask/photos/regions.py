@@ -6,6 +6,7 @@ or a folder NAME of PNG files.
 
 import json
 from collections.abc import Iterator
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -25,24 +26,29 @@ OUTSIDE = 0  # the number in a label picture of pixels that are in no region
 
 
 class Regions:
-    """The regions in a folder of the photos of `table`; `paths` has a photo's file by its name.
+    """The regions in a folder of the photos of `table`.
 
     NAME.json: a list of masks in run-length code, as COCO and Segment Anything write them.
     NAME.png: a picture with a number for each region, 0 for none. NAME/: several such pictures,
-    each of one region or of many. Raises DataError if there is no such folder.
+    each of one region or of many. The folder is looked at when it is needed: without it, `paths`,
+    `check` and `of` raise DataError.
     """
 
     def __init__(self, folder: Path, table: Table):
         self.folder, self.table = folder, table
-        if not folder.is_dir():
-            raise DataError(f"{folder}: no such folder of regions")
-        self.paths = files_of(folder, table, ENDINGS)
+
+    @cached_property
+    def paths(self) -> dict[str, Path]:
+        """Photo name -> its file or folder. After `check`, those without a region are left out."""
+        if not self.folder.is_dir():
+            raise DataError(f"{self.folder}: no such folder of regions")
+        return files_of(self.folder, self.table, ENDINGS)
 
     def check(self, facts: Facts) -> None:
         """Raises DataError with all faults: no regions of any photo, or files that are not as they
         should be. Files that `facts` knows are not read."""
         photos = [photo for photo in self.table.photos if photo.name in self.paths]
-        counts: list[int] = []
+        counts: dict[str, int] = {}
 
         def look(photo: Photo) -> list[str]:
             size, found, faults = image_size(photo.path), 0, []
@@ -57,18 +63,18 @@ class Regions:
                     found += fact[2]
                 except DataError as error:
                     faults.append(str(error))
-            counts.append(found)
+            counts[photo.name] = found
             return faults
 
         looks = track(parallel_map(look, photos, cores()), "check regions", len(photos))
         if faults := list(chain.from_iterable(looks)):
             raise DataError(faults)
-        if not any(counts):
+        self.paths = {name: path for name, path in self.paths.items() if counts[name]}
+        if not self.paths:
             names = [f"{self.table.photos[0].name}{ending or '/'}" for ending in ENDINGS]
             what = f"no regions of any of the {len(self.table)} photos"
             raise DataError(f"{self.folder}: {what}; the first one needs {' or '.join(names)}")
-        have = len(list(filter(None, counts)))
-        log.info(f"regions of {have} of {len(self.table)} photos: {self.folder}")
+        log.info(f"regions of {len(self.paths)} of {len(self.table)} photos: {self.folder}")
 
     def of(self, photo: Photo, size: tuple[int, int]) -> list[np.ndarray]:
         """The regions of a photo in a picture of it of `size` (w, h): the indices of their pixels

@@ -62,7 +62,7 @@ def mask_maker(run: Run) -> "MaskMaker":
         u = cluster_vector(labels, M).to(run.device)
         return model.close_scores(images.to(run.device), u, tags)
 
-    maker = MaskMaker(score, side, run.table.tags, settings, closer, lambda: run.regions)
+    maker = MaskMaker(score, side, run.table.tags, settings, closer, run.regions)
     if about.exists():
         stored, numbers = read_json(about), {tag: n for n, tag in enumerate(run.table.tags, 1)}
         maker.overall = stored.get("threshold")

@@ -31,11 +31,7 @@ Inputs = dict[str, Any]  # a stage's inputs as JSON, hashes and settings; the ke
 LONGEST = 60  # characters of a value in a message
 # The settings that a stage had if it was made before these settings existed.
 DEFAULTS = Config(segmenter=SegmenterSettings(head="deeplab_v2"))
-NEW = (
-    "corrected masks",
-    "regions",
-    "regions of rounds",
-)  # inputs that older runs do not have
+NEW = ("corrected masks", "regions", "regions of rounds")  # inputs that older runs do not have
 FEEDING = STAGE_NAMES[1:-1]  # stages whose results others read
 
 
@@ -72,11 +68,11 @@ def _result(stage: str, run: Run) -> str | None:
 
 
 def _regions(run: Run) -> str | None:
-    folder, done = run.config.masks.regions, run.files.done("masks")
-    if folder and done and not folder.is_dir():  # as of any file that does not exist any more
-        return done["inputs"].get("regions")
-    if not (regions := run.regions):
+    regions, done = run.regions, run.files.done("masks")
+    if not regions:
         return None
+    if done and not regions.folder.is_dir():  # as of any file that does not exist any more
+        return done["inputs"].get("regions")
     return _hash([[name, run.fingerprint(path)] for name, path in sorted(regions.paths.items())])
 
 

@@ -152,17 +152,16 @@ class Run(Predictor):
 
     @cached_property
     def regions(self) -> Regions | None:
-        """The regions of masks.regions. Raises DataError if there is no such folder."""
+        """The regions of masks.regions; None if it is not set."""
         folder = self.config.masks.regions
         return Regions(folder, self.table) if folder else None
 
     def check_regions(self) -> None:
         """Raises DataError with all faults in the folder of masks.regions. If it is gone, its masks
         stay as they are."""
-        folder = self.config.masks.regions
-        if folder and (folder.is_dir() or not self.files.done("masks")):
-            assert self.regions
-            self.regions.check(self.facts)
+        regions = self.regions
+        if regions and (regions.folder.is_dir() or not self.files.done("masks")):
+            regions.check(self.facts)
 
     @cached_property
     def pseudo_photos(self) -> tuple[Photo, ...]:
