@@ -182,7 +182,7 @@ def corrected_part(options: argparse.Namespace) -> list[str]:
         counts = correct(base, name, photos)
         done = run(options, name, table, continued)
         before, after = (
-            quality(base, folder, photos) for folder in (base.last_masks, done.last_masks)
+            quality(base, folder, photos) for folder in (base.newest_masks, done.newest_masks)
         )
         cost = read_json(done.folder / "cost.json")["seconds"] / 60
         values = [done.metrics[key]["miou"] for key in ("pseudo", "segmenter")]

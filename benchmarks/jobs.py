@@ -160,7 +160,7 @@ def run(task: Task, options: argparse.Namespace) -> None:
         scored = {photo.name for photo in reported.photos}
         # With few photos there are fewer tags, so the run's class numbers are others.
         own = tuple(photo for photo in result.table.photos if photo.name in scored)
-        folder = config.out / "masks" if masks_alone else result.last_masks
+        folder = config.out / "masks" if masks_alone else result.newest_masks
         metrics = domain.figures(folder, Table(result.table.tags, own), **about, crf=True)
         rows.append({"masks": SPREAD if masks_alone else "last round", **metrics})
     if not masks_alone and result.val:

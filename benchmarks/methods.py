@@ -204,7 +204,7 @@ def configure(task: Task, options: argparse.Namespace) -> Config:
             "frozen_epochs": 1,
             **changes,
         },
-        "segmenter": photos.segmenter.model_dump() | {"steps": shared.steps},
+        "segmenter": photos.segmenter.model_dump() | {"steps": shared.steps, "rounds": 1},
     }
     start = photos if recipe == "photos" else load_recipe(recipe)
     return make_config(merged(start.model_dump(), settings))

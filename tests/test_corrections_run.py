@@ -112,7 +112,7 @@ def test_masks_train_the_segmenter_alone(run, scenes):
     assert "classifier: done already" in text and "masks: done already" in text
     assert "segmenter: starts again, because corrected masks added" in text
     assert "segmenter: 13 photos" in text
-    assert np.array_equal(read_mask(again.last_masks / f"{photos[0].name}.png"), mended)
+    assert np.array_equal(read_mask(again.newest_masks / f"{photos[0].name}.png"), mended)
     assert np.array_equal(read_mask(again.folder / "masks" / f"{photos[0].name}.png"), before)
     assert [counts(again, "segmenter")[what] for what in ("photos", "mended_masks")] == [13, 1]
     assert again.metrics["pseudo"]["mended_masks"] == 1, "they are among the masks scored"
@@ -122,9 +122,9 @@ def test_masks_train_the_segmenter_alone(run, scenes):
     log.undo()
     log.undo()
     third = go(run.folder, scenes, last="segmenter")
-    assert not (third.folder / "segmenter" / "masks").exists()
+    assert not (third.folder / "segmenter" / "learned").exists()
     assert (third.folder / "segmenter" / "model.safetensors").read_bytes() != model
-    assert counts(third, "segmenter").keys() == {"photos", "weights"}
+    assert counts(third, "segmenter").keys() == {"photos", "weights", "fingerprint"}
 
 
 def test_a_mask_judged_right_trains_nothing_anew_but_stays(run, scenes):
@@ -135,12 +135,12 @@ def test_a_mask_judged_right_trains_nothing_anew_but_stays(run, scenes):
     assert "corrections: 1 mask judged right" in last_log(again)
     assert "segmenter: done already" in last_log(again)
     other = go(run.folder, scenes, "tags.csv", "segmenter", masks={**SETTINGS["masks"], **HIGH})
-    assert np.array_equal(read_mask(other.last_masks / f"{name}.png"), mask)
+    assert np.array_equal(read_mask(other.newest_masks / f"{name}.png"), mask)
 
 
 def test_a_mask_changed_by_hand_is_a_correction(run, scenes):
     """Also if the stage masks runs anew (first-use, point 7): it was lost without a word."""
-    one, two, three = (photo.name for photo in run.given.photos[:3])
+    one, two, three, four = (photo.name for photo in run.given.photos[:4])
     folder = run.folder / "masks"
     before = {name: (folder / f"{name}.png").read_bytes() for name in (one, two, three)}
     painted = np.full((64, 64), 1, np.uint8)
@@ -148,15 +148,16 @@ def test_a_mask_changed_by_hand_is_a_correction(run, scenes):
     Image.open(folder / f"{two}.png").save(folder / f"{two}.png", compress_level=1)  # same pixels
     (run.folder / "corrections").mkdir()
     write_mask(run.folder / "corrections" / f"{three}.png", painted)  # as another tool gives it
+    write_mask(run.folder / "segmenter/masks" / f"{four}.png", painted)  # the segmenter's new one
     again = go(run.folder, scenes)
     text = last_log(again)
-    assert f"2 masks changed by hand: {one}, {three}; kept as corrections" in text
-    assert "corrections: 2 masks mended" in text and "masks: done already" in text
-    assert [line.photo for line in again.files.corrections.in_force] == [one, three]
+    assert f"3 masks changed by hand: {one}, {four}, {three}; kept as corrections" in text
+    assert "corrections: 3 masks mended" in text and "masks: done already" in text
+    assert [line.photo for line in again.files.corrections.in_force] == [one, four, three]
     assert all(line.by_hand for line in again.files.corrections.in_force)
     assert {name: (folder / f"{name}.png").read_bytes() for name in before} == before
     other = go(run.folder, scenes, "tags.csv", "segmenter", masks={**SETTINGS["masks"], **HIGH})
-    assert np.array_equal(read_mask(other.last_masks / f"{one}.png"), painted)
+    assert np.array_equal(read_mask(other.newest_masks / f"{one}.png"), painted)
     assert "masks: starts again" in last_log(other) and "by hand" not in last_log(other)
     other.files.corrections.undo()
     assert not (run.folder / "corrections" / f"{three}.png").exists()
@@ -218,7 +219,7 @@ def test_photos_and_tags_that_are_gone_are_kept_and_said(run, scenes):
     again = go(run.folder, scenes, last="segmenter")
     text = last_log(again)
     assert "warning: corrections of 1 photo" in text and "line 5 is cut off" in text
-    assert (read_mask(again.last_masks / f"{name}.png") == 255).all(), "its class is not known"
+    assert (read_mask(again.newest_masks / f"{name}.png") == 255).all(), "its class is not known"
     assert len(log.lines) == 4
 
 
@@ -276,11 +277,12 @@ def test_mended_masks_are_kept_in_all_rounds_and_continue_trains_the_last(run, s
     painted = np.full((64, 64), 2, np.uint8)
     log.mend(one, painted, run.given.classes, [])
     again = go(run.folder, scenes, last="segmenter", segmenter=rounds)
-    assert again.last_masks.parent.name == "round-1"
-    assert np.array_equal(read_mask(again.last_masks / f"{one}.png"), painted)
+    newest = again.newest_masks
+    for folder in (newest, newest.parent / "round-1" / "masks"):
+        assert np.array_equal(read_mask(folder / f"{one}.png"), painted)
     log.mend(two, painted, run.given.classes, [])
     again = go(run.folder, scenes, segmenter=rounds, continued=True)
     assert "segmenter: continues, because corrected masks changed" in last_log(again)
-    assert all((read_mask(again.last_masks / f"{name}.png") == 2).all() for name in (one, two))
-    assert len(list(again.last_masks.glob("*.png"))) == len(again.table)
+    assert all((read_mask(again.newest_masks / f"{name}.png") == 2).all() for name in (one, two))
+    assert len(list(again.newest_masks.glob("*.png"))) == len(again.table)
     assert again.metrics["segmenter"]["mended_masks"] == 2

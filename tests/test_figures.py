@@ -78,6 +78,7 @@ def test_every_table_stands_between_markers(tables):
     assert TABLES.keys() == {
         *tables.TABLES,
         "masks",
+        "new-masks",
         "regions",
         "small",
         "segmenters",

@@ -56,7 +56,7 @@ def test_one_tag_is_learned_from_photos_with_it_and_of_nothing(run):
     photos, few = f"30 photos, {len(nothing)} of nothing", math.ceil(len(with_cat) / 4)
     assert f"patch classifier: {photos} ({len(with_cat)} in each epoch)" in log
     assert f"segmenter: {photos} ({few} in each epoch)" in log
-    for folder in ("masks", "segmenter/round-1/masks"):
+    for folder in ("masks", "segmenter/round-1/masks", "segmenter/masks"):
         for photo in nothing:
             mask = read_mask(run.folder / folder / f"{photo.name}.png")
             assert mask.shape == (96, 96) and not mask.any()

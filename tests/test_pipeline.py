@@ -1,6 +1,7 @@
 """The whole path on a small set of scenes: what is written, what is skipped, what a kill costs."""
 
 import json
+import math
 import os
 import re
 import shutil
@@ -148,16 +149,56 @@ def test_a_segmenter_made_before_there_were_heads_is_up_to_date():
 
 
 def test_given_tags_bound_the_pseudo_masks(finished):
-    """No other class may appear, nor in the masks that the segmenter makes for its next round."""
+    """No other class may appear, nor in the masks that the segmenter makes."""
     from tag2mask.formats import load_table
 
     table = load_table(finished.config.data)
     first, second = finished.folder / "masks", finished.folder / "segmenter/round-1/masks"
     for photo in table.photos:
-        for folder in (first, second):
+        for folder in (first, second, finished.folder / "segmenter/masks"):
             found = set(np.unique(np.array(Image.open(folder / f"{photo.name}.png"))).tolist())
             assert found <= {0, *(table.tags.index(tag) + 1 for tag in photo.tags)}
     assert any((first / p.name).read_bytes() != p.read_bytes() for p in second.glob("*.png"))
+
+
+def test_new_masks_come_from_the_last_network_and_the_tags(finished):
+    """The largest probability of a tag in a photo, and everything that its share decides, by the
+    network's own prediction. With the score maps beside them, a new mask can be mended."""
+    from tag2mask.masks import read_score_maps
+    from tag2mask.masks.mend import mend
+    from tag2mask.photos.masks import read_mask
+    from tag2mask.photos.resize import reduced
+    from tag2mask.segmenter.predict import probabilities
+
+    folder, settings = finished.folder / "segmenter/masks", finished.settings
+    about = json.loads((folder / "masks.json").read_text())
+    assert about["settings"]["scores"] == "logits" and about["threshold"] is None
+    assert about["finds"]["tagged"]["photos"] == len(finished.table)
+    assert finished.newest_masks == folder
+    for photo in finished.table.photos[:3]:
+        numbers, maps = read_score_maps(folder, photo)
+        picture = reduced(photo.open(), settings.image_size)
+        probs = probabilities(finished.segmenter, picture, settings)[numbers]
+        assert maps.shape == (len(numbers), *(math.ceil(side / 4) for side in probs.shape[1:]))
+        assert not maps[0].any(), "the network's background is not asked"
+        assert np.allclose(probs[1:].mean((1, 2)), maps[1:].mean((1, 2)), atol=0.01)
+        mask = read_mask(folder / f"{photo.name}.png")
+        assert np.array_equal(mend(folder, photo, finished.table.tags), mask)
+
+
+def test_without_new_masks_those_are_scored_from_which_it_learned(finished, scenes, tmp_path):
+    folder = copy_of(finished, tmp_path)
+    rerun(folder, scenes, ["segmenter"], segmenter={"new_masks": False, "steps": 2, "rounds": 1})
+    assert not (folder / "segmenter/masks").exists()
+    assert Run(folder).newest_masks == folder / "masks"
+
+
+def test_the_second_round_goes_on_with_the_network_of_the_first(finished):
+    folder = finished.folder / "segmenter"
+    files = (folder / "round-1/metrics.jsonl", folder / "metrics.jsonl")
+    lines = [json.loads(file.read_text().splitlines()[-1]) for file in files]
+    assert [line["steps"] for line in lines] == [20, 5]
+    assert lines[1]["lr"] < 0.3 * finished.config.segmenter.lr, "the last rates of the schedule"
 
 
 def test_later_stages_take_the_background_threshold_of_the_masks(finished):
@@ -190,7 +231,7 @@ def test_the_report_shows_the_scores_that_the_masks_were_made_of(finished, scene
         assert np.array_equal(shown_scores(as_it_is)(photo)[classes], scores)
 
 
-def test_the_pseudo_masks_of_the_last_round_are_those_scored(finished, scenes):
+def test_the_newest_masks_are_those_scored(finished, scenes):
     from tag2mask.evaluate.confusion import evaluate_masks
     from tag2mask.formats import load_table
     from tag2mask.photos.masks import Truth
@@ -198,7 +239,7 @@ def test_the_pseudo_masks_of_the_last_round_are_those_scored(finished, scenes):
     table = load_table(scenes / "tags.csv")
     truth = Truth(scenes / "masks", table)
     pairs = [
-        (finished.folder / f"segmenter/round-1/masks/{p.name}.png", truth.read(p))
+        (finished.folder / f"segmenter/masks/{p.name}.png", truth.read(p))
         for p in truth.photos_with_truth
     ]
     assert finished.metrics["pseudo"]["miou"] == evaluate_masks(pairs, table.classes).miou

@@ -240,10 +240,12 @@ class SegmenterSettings(Settings):
     batch_size: int = Field(10, ge=1)
     """Crops per step, over all devices together."""
     steps: int = Field(800, ge=1)
-    """Training steps of each round."""
+    """Training steps of the first round."""
     rounds: int = Field(1, ge=1)
-    """Self-training rounds. From the second on, the network learns from new masks of the training
-    photos. The classifier and the network of the round before make them, given the tags."""
+    """Self-training rounds. From the second on, the network of the round before makes new masks of
+    the training photos, given the tags, and learns from them for a quarter of the steps."""
+    new_masks: bool = True
+    """After the last round, too, make new masks of the training photos, in segmenter/masks."""
     lr: float = Field(2e-4, gt=0)
     """Learning rate of the backbone at the start; the layers on it have ten times this rate."""
     momentum: float = Field(0.9, ge=0, lt=1)
@@ -341,10 +343,3 @@ class Config(Settings):
                 "them; use another masks.scores or one round"
             )
         return self
-
-    def pseudo_masks(self, run_dir: Path) -> Path:
-        """The folder of the masks that the last round of the segmenter learns from."""
-        rounds, with_kept = self.segmenter.rounds, run_dir / "segmenter" / "masks"
-        if rounds == 1:
-            return with_kept if with_kept.exists() else run_dir / "masks"
-        return run_dir / "segmenter" / f"round-{rounds - 1}" / "masks"

@@ -58,15 +58,16 @@ def test_a_segmenter_waits_for_the_masks_it_learns_from(folders):
 
 
 def test_sizes_are_those_of_the_folders_recipe(folders):
-    from methods import configure, run_config_of
+    from methods import RUNS, configure, run_config_of
 
     options = argparse.Namespace(**NONE, scratch=folders[0])
     for task in (task for task in jobs(folders) if task.seed == 0 and not task.masks):
-        config = (run_config_of if task.method in ("photos", "best") else configure)(task, options)
+        config = (run_config_of if task.method in RUNS else configure)(task, options)
         is_demo = task.data == folders[1]
+        rounds = {"photos": 2 if is_demo else 1, "best": 3, "rounds": 3}
         assert config.classifier.image_size == (192 if is_demo else 320), task.name
         assert config.segmenter.steps == (200 if is_demo else 800), task.name
-        assert config.segmenter.rounds == (3 if task.method == "best" else 1), task.name
+        assert config.segmenter.rounds == rounds.get(task.method, 1), task.name
 
 
 def test_choices_and_reports_share_no_photo():

@@ -12,6 +12,7 @@ from tag2mask.config_files import make_config
 from tag2mask.demo.scenes import make_scene
 from tag2mask.masks import MaskMaker, make_masks, read_score_maps
 from tag2mask.masks.affinity import affinity, spread
+from tag2mask.masks.make import CELL
 from tag2mask.masks.scores import mean_scores, otsu, tag_scores, to_pixels
 from tag2mask.photos.masks import read_mask
 from tag2mask.photos.table import Photo, Table
@@ -294,24 +295,23 @@ def test_measured_photos_are_not_scored_again(photos, tmp_path, monkeypatch):
         assert torch.allclose(read_score_maps(tmp_path / "out", photo)[1], maps, atol=1e-3)
 
 
-def test_classifier_and_segmenter_count_alike(photos):
-    """By hand: red's logits are 1 on the left half, 0 on the right; the segmenter's probabilities
-    of
-    it are 0.1 and 0.2 there, and much background."""
-    photo = photos.photos[0]
-    probs = np.zeros((3, 2, 2), np.float32)
-    probs[0], probs[1], probs[2] = 0.6, 0.3, [[0.1, 0.05], [0.2, 0.0]]
-
-    def halves(images, labels):
-        red = torch.tensor([[0.0, 0], [0, 0], [3, 0]]).view(1, 3, 1, 2)
-        return red.expand(len(images), 3, 2, 2), []
-
-    maker = MaskMaker(halves, int, photos.tags, PLAIN.model_copy(update={"threshold": 0.5}))
-    # mean of 1, 0 / 1, 0 and of 0.1, 0.05 / 0.2, 0 over their largest, 0.2
-    red = np.array([[0.75, 0.125], [1.0, 0.0]]) / 0.5
-    scores = maker.with_segmenter(maker.present(photo), maker.score_maps([photo])[0], probs)
-    assert np.allclose(scores[2], red / (1 + red)) and np.allclose(scores[0], 1 / (1 + red))
-    assert not scores[1].any()  # blue is no tag
+def test_a_segmenter_and_the_tags_say_where_things_are(photos):
+    """By hand: red's probability is 0.2 in the left cell and 0.1 in the right one, so 1 and 0.5 of
+    its largest; Otsu's threshold is between them. Blue is no tag, and background does not count."""
+    photo, left, right = photos.photos[0], np.s_[:, :CELL], np.s_[:, CELL:]
+    probs = np.zeros((3, CELL, 2 * CELL), np.float32)
+    probs[0], probs[1] = 0.6, 0.3
+    probs[2][left], probs[2][right] = 0.2, 0.1
+    probs[2][0, 0], probs[2][0, 1] = 0.4, 0.0  # a cell is the mean over its pixels
+    maker = MaskMaker(None, int, photos.tags, SOFTMAX)
+    maker.overall, maker.small = 0.3, frozenset({2})  # of the classifier's maps
+    own = maker.of_segmenter()
+    assert own.small == maker.small and own.overall is None
+    maps = own.from_segmenter(photo, probs)
+    assert torch.allclose(maps, torch.tensor([[[0.0, 0]], [[0.2, 0.1]]]))
+    share = torch.tensor([1, 0.5]) / 0.75
+    expected = torch.stack([1 / (1 + share), share / (1 + share)])[:, None]
+    assert torch.allclose(own.scores(maps, own.present(photo)), expected)
 
 
 def test_masks_that_exist_are_kept(photos, tmp_path):

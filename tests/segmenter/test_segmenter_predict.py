@@ -274,10 +274,6 @@ def test_a_photo_without_a_certain_object_shows_nothing(model, settings, tmp_pat
             tiles.decide(image, tiles.probabilities(image)),
         ):
             assert np.allclose(decision, right if shows else nothing, atol=1e-5)
-    plain = before_crf(probs, settings)
-    given = predict_photos(stored, [Photo("a", tmp_path / "a.png", ())], decide=lambda p, x: plain)
-    stored.least = 1.0
-    assert next(iter(given))[1].mask.any(), "photos with known tags are not asked"
 
 
 def test_crf_of_a_network_unsure_between_many_classes(settings):
@@ -289,23 +285,3 @@ def test_crf_of_a_network_unsure_between_many_classes(settings):
     for head in model.heads:
         torch.nn.init.zeros_(head.weight)
     assert predict(model, noise(49, 65), settings).mask.shape == (49, 65)
-
-
-def test_what_decides_with_tags_takes_the_place_of_object_first(model, settings, tmp_path):
-    noise(49, 65).save(tmp_path / "a.png")
-    settings = settings.model_copy(
-        update={"crf": settings.crf.model_copy(update={"iterations": 0})}
-    )
-    photo = Photo("a", tmp_path / "a.png", ("box",))
-    ((_, free),) = predict_photos(
-        model, [photo], settings.model_copy(update={"object_first": False})
-    )
-
-    def decide(asked, probs):
-        assert asked is photo and np.array_equal(probs, free.probs)
-        return probs[[2, 0, 1]]
-
-    ((_, known),) = predict_photos(model, [photo], settings, decide=decide)
-    assert np.array_equal(known.decision, free.probs[[2, 0, 1]]) and np.array_equal(
-        known.probs, free.probs
-    )

@@ -108,7 +108,7 @@ def test_what_a_person_does(page, own, run_again):
     page.select_option("#tag", label="all")
     row = [line.split(",") for line in (own / "scenes/tags.csv").read_text().splitlines()[1:]]
     one_tag = [(a.rpartition("/")[2].removesuffix(".jpg"), b) for a, b in row if ";" not in b]
-    masks = {photo: read_mask(run / "masks" / f"{photo}.png") > 0 for photo, _ in one_tag}
+    masks = {photo: read_mask(run / "segmenter/masks" / f"{photo}.png") > 0 for photo, _ in one_tag}
     photo, tags = next((p, b) for p, b in one_tag if b and 0 < masks[p].mean() < 1)
     with_tag = sum(tags in b.split(";") for _, b in row)
     with_tag += sum(tags in line for line in (own / "scenes/val.csv").read_text().splitlines())
@@ -127,7 +127,7 @@ def test_what_a_person_does(page, own, run_again):
     page.keyboard.press("Enter")
     page.keyboard.press("Enter")
     caption(page, "Pseudo mask")
-    stored = read_mask(run / "masks" / f"{photo}.png")
+    stored = read_mask(run / "segmenter/masks" / f"{photo}.png")
     until(lambda: np.array_equal(fill(page), stored > 0), "the page shows another mask")
     page.keyboard.press("b")
     caption(page, "Before the CRF")

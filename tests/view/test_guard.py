@@ -53,10 +53,9 @@ def test_a_link_out_of_the_run_folder_is_not_followed(run, serve, trained):
     at = f"/api/photos/{row[0]}"
     assert server.ask(f"{at}/mask?kind=pseudo")[0] == 200
     for ending in (".png", ".npz"):
-        (run / "masks" / f"{row[2]}{ending}").unlink()
-        (run / "masks" / f"{row[2]}{ending}").symlink_to(
-            trained / "run/masks" / f"{row[2]}{ending}"
-        )
+        name = f"segmenter/masks/{row[2]}{ending}"
+        (run / name).unlink()
+        (run / name).symlink_to(trained / "run" / name)
     for path in ("mask?kind=pseudo", "mask?kind=before", "mask?threshold=0.3", "layer"):
         assert server.ask(f"{at}/{path}")[0] == 404, path
 
@@ -175,7 +174,7 @@ def test_a_thousand_random_requests_break_nothing(run, serve):
         "/strokes": [json.dumps({"strokes": [stroke]}).encode() for stroke in strokes],
     }
     methods = ["GET"] * 5 + ["POST"] * 9 + ["PUT", "DELETE", "HEAD", "OPTIONS", "PATCH"]
-    before = snapshot(run / "masks")
+    before = snapshot(run / "segmenter/masks")
     seen = set()
     for _ in range(1000):
         base, end = draw.choice([*["/api/photos/"] * 8, "/page/", "/api/", "/"]), draw.choice(ends)
@@ -189,7 +188,7 @@ def test_a_thousand_random_requests_break_nothing(run, serve):
         seen.add((status, path.partition("?")[0].rpartition("/")[2] if method == "POST" else ""))
     assert {200, 400, 404, 405} <= {status for status, _ in seen}
     assert {(200, end) for end in ("tag", "judge", "strokes", "undo")} <= seen
-    assert server.ask("/api/run")[0] == 200 and snapshot(run / "masks") == before
+    assert server.ask("/api/run")[0] == 200 and snapshot(run / "segmenter/masks") == before
     for junk in (b"\x00" * 100, b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", os.urandom(500)):
         with socket.create_connection(("127.0.0.1", server.port), timeout=5) as raw:
             raw.sendall(junk)

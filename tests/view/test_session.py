@@ -47,7 +47,7 @@ def test_a_mask_on_the_page_is_the_mask_of_the_run(run, serve):
         status, headers, body = server.ask(
             f"/api/photos/{shown.id}/mask?kind=pseudo", headers={"Accept-Encoding": "gzip"}
         )
-        mask = read_mask(run / "masks" / f"{shown.photo.name}.png")
+        mask = read_mask(run / "segmenter/masks" / f"{shown.photo.name}.png")
         assert status == 200 and headers["X-Size"] == f"{mask.shape[1]} {mask.shape[0]}"
         body = gzip.decompress(body) if headers["Content-Encoding"] == "gzip" else body
         assert np.array_equal(np.frombuffer(body, np.uint8).reshape(mask.shape), mask)
@@ -60,7 +60,7 @@ def test_the_facts_say_what_is_in_the_masks(run):
         if shown.split == "val":
             continue
         facts = mask_facts(gallery, shown)
-        mask = read_mask(run / "masks" / f"{shown.photo.name}.png")
+        mask = read_mask(run / "segmenter/masks" / f"{shown.photo.name}.png")
         for number, share in facts["shares"].items():
             assert share == pytest.approx((mask == number).mean())
         assert set(np.unique(mask)) - {0} >= facts["shares"].keys()
@@ -68,6 +68,8 @@ def test_the_facts_say_what_is_in_the_masks(run):
 
 
 def test_a_tag_without_any_score_leaves_the_others_their_threshold(run):
+    """In the score maps of the classifier; a segmenter's probabilities are never 0."""
+    shutil.rmtree(run / "segmenter/masks")
     gallery = Gallery(run)
     train = [shown for shown in gallery if shown.split == "train"]
     without = [shown for shown in train if not gallery.scores(shown)[1].amax((1, 2)).all()]
@@ -85,7 +87,7 @@ def test_the_worker_compares_both_networks_and_sees_a_changed_mask(run, serve):
     assert len(news["facts"]) == 17 and len(news["doubts"]) == 17
     train = [row for row in value(server, "/api/photos")["rows"] if row[1] == "train"]
     assert all("agree" in news["facts"][row[0]] for row in train)
-    path = run / "masks" / f"{train[0][2]}.png"
+    path = run / "segmenter/masks" / f"{train[0][2]}.png"
     write_mask(path, np.full_like(read_mask(path), 2))
     end = time.monotonic() + 20
     changed = {}

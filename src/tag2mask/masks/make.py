@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from tag2mask.config import MaskSettings
@@ -30,6 +31,7 @@ from tag2mask.progress import track
 READERS = 4  # threads that read photos for a GPU
 MOST_NETWORKS = 16  # batches that are computed at a time on a CPU: each takes 0.3 GB
 MEASURED = 64  # number of photos from which the common background threshold is computed
+CELL = 4  # pixels of the segmenter's photo for each cell of its score maps
 SIZED = 16  # number of photos of each tag from which the size of its things is computed
 
 A = TypeVar("A")
@@ -187,20 +189,26 @@ class MaskMaker:
         present: the classes of the maps; without it, none of them counts as small."""
         return tag_scores(maps, self.settings, self.overall, self._small(present))
 
-    def with_segmenter(self, present: Sequence[int], maps: Tensor, probs: np.ndarray) -> np.ndarray:
-        """Score maps of the classes that may be in a photo and the segmenter's probabilities
-        (C, h, w) to combined scores: (C, h, w), 0 for other classes.
+    def of_segmenter(self) -> "MaskMaker":
+        """This maker for the maps of a segmenter (`from_segmenter`): each tag has its threshold in
+        the photo alone. They have the size of the thing already, so no closer look is needed."""
+        settings = self.settings.model_copy(update={"scores": "logits"})
+        maker = MaskMaker(self.score, self.grid, self.tags, settings, regions=self.regions)
+        maker.small = self.small
+        return maker
 
-        Both are divided by their largest value in the photo, for each tag, and averaged. Background
-        is where no tag reaches its threshold, as in the pseudo masks. The segmenter's background is
-        not used: it was trained on masks that miss parts of objects, and would remove more.
+    def from_segmenter(self, photo: Photo, probs: np.ndarray) -> Tensor:
+        """A segmenter's probabilities (C, H, W) of a photo to score maps of the classes that may be
+        in it, with a cell for CELL x CELL pixels: (K, h, w), background 0.
+
+        Its background is not used. It was trained on masks that miss parts of objects, and would
+        remove more. Background is where no tag reaches its threshold, as in the pseudo masks.
         """
-        segmenter = relative(torch.from_numpy(probs[present]))
-        both = segmenter + torch.from_numpy(to_pixels(relative(maps), *segmenter.shape[1:]))
-        logits = self.settings.model_copy(update={"scores": "logits"})
-        scores = np.zeros_like(probs)
-        scores[present] = tag_scores(both / 2, logits, self.overall, self._small(present))
-        return scores
+        maps = torch.from_numpy(probs[self.present(photo)])[None]
+        size = [math.ceil(side / CELL) for side in maps.shape[-2:]]
+        maps = F.interpolate(maps, size, mode="area")[0]
+        maps[BACKGROUND] = 0
+        return maps
 
     def mask(self, photo: Photo, scores: Tensor) -> np.ndarray:
         """Scores (K, h, w) of the photo's classes to its pseudo mask (H, W) uint8: interpolation,
@@ -224,9 +232,17 @@ class MaskMaker:
         return vote(probs, voters) if voters else None
 
 
-def make_masks(table: Table, maker: MaskMaker, folder: Path, workers: int) -> int:
+def make_masks(
+    table: Table,
+    maker: MaskMaker,
+    folder: Path,
+    workers: int,
+    maps_of: Callable[[Sequence[Photo]], Iterable[tuple[Photo, Tensor]]] | None = None,
+) -> int:
     """Write `folder`/NAME.png for every photo without one; returns the number of photos. The CRF
     runs in threads, in parallel with the network.
+
+    maps_of: photos to each of them with its score maps; None: those of the maker's classifier.
 
     Also writes NAME.npz: `scores`, the photo's score maps (K, h, w) float16, and `classes`, their
     class numbers (K,). Photos of nothing are not scored: all of the mask is background.
@@ -254,7 +270,7 @@ def make_masks(table: Table, maker: MaskMaker, folder: Path, workers: int) -> in
             write_mask(folder / f"{photo.name}.png", maker.mask(photo, scores))
 
     progress = track(todo, "pseudo masks", total=len(table), done=len(table) - len(todo))
-    work = chain(maker.all_score_maps(scored), nothing)
+    work = chain((maps_of or maker.all_score_maps)(scored), nothing)
     for _ in parallel_map(finish, work, workers, 4 * workers):
         next(progress)
     next(progress, None)

@@ -18,6 +18,7 @@ from tag2mask.photos.images import image_size, reading
 from tag2mask.photos.table import BACKGROUND, IGNORE, Photo, Photos, Table, absolute, tag_key
 
 CLASSES_FILE = "masks.json"  # beside the masks of a run: their class names
+NEW_MASKS, LEARNED = "masks", "learned"  # in the folder of the stage segmenter
 PREDICTED_CLASSES = "classes.json"  # beside those of `tag2mask predict`: names and colors
 AGREE = 0.8  # share of photos whose mask must show exactly their tags to accept a numbering
 SAMPLE = 50  # masks that are opened to find the numbering
@@ -333,3 +334,11 @@ def _to_table(classes: Mapping[int, str], tags: Sequence[str]) -> np.ndarray:
     for number, name in classes.items():
         numbers[number] = index.get(tag_key(name), IGNORE)
     return numbers
+
+
+def newest_masks(masks: Path, segmenter: Path, rounds: int) -> Path:
+    """The folders of the stages `masks` and `segmenter` to that of the newest masks of the training
+    photos."""
+    of_round = segmenter / f"round-{rounds - 1}" / "masks"
+    made = (segmenter / NEW_MASKS, of_round, segmenter / LEARNED)
+    return next((folder for folder in made if folder.exists()), masks)

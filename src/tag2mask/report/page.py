@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 from tag2mask.config import STAGE_NAMES, Config
 from tag2mask.files import read_json, write_text, writing
 from tag2mask.photos.colors import color, overlay
-from tag2mask.photos.masks import read_mask
+from tag2mask.photos.masks import newest_masks, read_mask
 from tag2mask.photos.table import Photo, Table
 from tag2mask.progress import track
 from tag2mask.report.card import environment, snippet, write_card
@@ -57,9 +57,12 @@ def write_report(
     files = {stage: run_dir / stage / "done.json" for stage in STAGE_NAMES[1:-1]}
     done = {stage: read_json(file) for stage, file in files.items() if file.exists()}
     metrics = _read(run_dir / "evaluate" / "metrics.json") or {}
-    masks = config.pseudo_masks(run_dir) if "segmenter" in done else run_dir / "masks"
+    masks = run_dir / "masks"
+    if "segmenter" in done:
+        masks = newest_masks(masks, run_dir / "segmenter", config.segmenter.rounds)
+    about = _read(masks / "masks.json") or _read(run_dir / "masks" / "masks.json") or {}
     found = {
-        "masks": (_read(run_dir / "masks" / "masks.json") or {}).get("finds"),
+        "masks": about.get("finds"),
         "segmenter": metrics.get("finds") or _read(run_dir / "segmenter" / "finds.json"),
     }
     look_at = {stage: (finds or {}).get("look_at") for stage, finds in found.items()}

@@ -15,7 +15,7 @@ from tag2mask.files import read_json, sha256, write_json
 from tag2mask.formats.findings import plural
 from tag2mask.photos.corrections import Corrected, Corrections, corrected_table
 from tag2mask.photos.images import image_size
-from tag2mask.photos.masks import look_at_mask, read_mask, write_mask
+from tag2mask.photos.masks import NEW_MASKS, look_at_mask, read_mask, write_mask
 from tag2mask.photos.regions import Regions
 from tag2mask.photos.table import IGNORE, Photo, Photos, Table, tag_key
 from tag2mask.processes import barrier, rank
@@ -192,26 +192,16 @@ def link(file: Path, to: Path) -> None:
 
 
 def keep_changed(run: "Run") -> None:
-    """Keep, as corrections, masks that were changed by hand: in masks/, where what tag2mask made
-    comes back, and in corrections/. Raises DataError if one of them is no mask of its photo.
+    """Keep, as corrections, masks that were changed by hand: in masks/ and segmenter/masks/, where
+    what tag2mask made comes back, and in corrections/. Raises DataError if one of them is no mask
+    of its photo.
     """
     corrections, folder = run.files.corrections, run.files.result("masks")
-    counts = (run.files.done("masks") or {}).get("counts", {})
-    untouched = counts.get(FINGERPRINT) == run.fingerprint(folder, "*.png")
-    made = read_json(folder / MADE) if not untouched and (folder / MADE).exists() else {}
     corrections.show()  # a killed process may not have done this
     own = {path for path in corrections.folder.rglob("*.png") if ".versions" not in path.parts}
     _warn_of_strays(run, own)
-    if not (made or own):
-        return
-    now = dict(run.facts.of_all(folder, "*.png", "sha256", sha256)) if made else {}
-    changed = [
-        (folder / name, photo)
-        for photo in run.given.photos
-        if photo.name in made
-        and (name := f"{photo.name}.png") in now
-        and now[name] != made[photo.name]["mask"]
-    ]
+    places = {"masks": folder, "segmenter": run.files.result("segmenter", NEW_MASKS)}
+    changed = [pair for stage, place in places.items() for pair in _changed(run, stage, place)]
     kept = [
         (file, photo)
         for photo in (run.given.photos if own else ())
@@ -224,24 +214,42 @@ def keep_changed(run: "Run") -> None:
     if faults:
         do = "save it as a PNG with a class number per pixel; without it, it is made again"
         raise DataError([f"{fault}; {do}" for fault in faults])
-    before = {
-        photo: _made_again(folder, photo, made[photo.name], run.regions) for _, photo in changed
-    }
+    before = {file: _made_again(file, photo, run.regions) for file, photo in changed}
     new = [
         photo.name
         for file, photo in pairs
-        if (photo not in before or not np.array_equal(read_mask(file), before[photo]))
+        if (file not in before or not np.array_equal(read_mask(file), before[file]))
         and corrections.keep_file(photo.name, file, classes)
     ]
     if new:
         text = f"{plural(len(new), 'mask')} changed by hand: {some(new)}"
         log.info(f"{text}; kept as corrections, in {corrections.folder}")
-    for file, photo in changed:
-        write_mask(file, before[photo])
-        made[photo.name]["mask"] = sha256(file)
-    if changed:
-        write_json(folder / MADE, made)
-    run.forget()
+    for file, mask in before.items():
+        write_mask(file, mask)
+    for place in places.values():
+        if here := [(file, photo) for file, photo in changed if file.is_relative_to(place)]:
+            made = read_json(place / MADE)
+            for file, photo in here:
+                made[photo.name]["mask"] = sha256(file)
+            write_json(place / MADE, made)
+    if pairs:
+        run.forget()
+
+
+def _changed(run: "Run", stage: str, folder: Path) -> list[tuple[Path, Photo]]:
+    """The masks in the folder of a stage that are not as tag2mask made them, with their photos."""
+    counts = (run.files.done(stage) or {}).get("counts", {})
+    if counts.get(FINGERPRINT) == run.fingerprint(folder, "*.png") or not (folder / MADE).exists():
+        return []
+    made = read_json(folder / MADE)
+    now = dict(run.facts.of_all(folder, "*.png", "sha256", sha256))
+    return [
+        (folder / name, photo)
+        for photo in run.given.photos
+        if photo.name in made
+        and (name := f"{photo.name}.png") in now
+        and now[name] != made[photo.name]["mask"]
+    ]
 
 
 def _warn_of_strays(run: "Run", files: Iterable[Path]) -> None:
@@ -255,12 +263,11 @@ def _warn_of_strays(run: "Run", files: Iterable[Path]) -> None:
         log.warning(f"warning: {corrections.folder}: {what}; not used")
 
 
-def _made_again(
-    folder: Path, photo: Photo, made: Mapping[str, Any], regions: Regions | None
-) -> np.ndarray:
-    """The mask (H, W) uint8 as the stage `masks` made it, from the score maps that it stored."""
+def _made_again(file: Path, photo: Photo, regions: Regions | None) -> np.ndarray:
+    """The mask (H, W) uint8 of a photo as it was made, from the score maps stored beside `file`."""
     from tag2mask.masks.mend import mend
 
-    tags = read_json(folder / MASKS)["classes"][1:]
+    folder = file.parents[photo.name.count("/")]
+    made, tags = read_json(folder / MADE)[photo.name], read_json(folder / MASKS)["classes"][1:]
     then = replace(photo, tags=tuple(made["tags"]), unknown=tuple(made["unknown"]))
     return mend(folder, then, tags, regions=regions)

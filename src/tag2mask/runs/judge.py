@@ -25,9 +25,12 @@ MOST_DOUBTS = 20  # warnings of one stage in the log
 Finds = dict[str, Any]  # the entry "finds" of metrics.json
 
 
-def judge_masks(run: Run, folder: Path, small: Sequence[str]) -> Finds | None:
+def judge_masks(
+    run: Run, folder: Path, small: Sequence[str], before: Finds | None = None
+) -> Finds | None:
     """Pseudo masks of all training photos in `folder` to their finds, logged with warnings; None if
-    no photo has a tag. `small`: the tags whose things are small."""
+    no photo has a tag. `small`: the tags whose things are small. before: the finds of the masks of
+    the round before, whose warnings are not logged again."""
     from tag2mask.masks import read_score_maps
 
     # Masks of photos of nothing are empty by their making.
@@ -37,7 +40,9 @@ def judge_masks(run: Run, folder: Path, small: Sequence[str]) -> Finds | None:
         finds["doubts"] = mask_doubts(finds, run.config, small)
         empty = "{empty} of {photos} are all background".format(**finds["tagged"])
         log.info(f"masks: {empty}")
-        _tell("pseudo masks, by the tags of their photos", finds)
+        known = before["doubts"] if before else ()
+        title = f"{'new ' * bool(before)}pseudo masks, by the tags of their photos"
+        _tell(title, finds, [doubt for doubt in finds["doubts"] if doubt not in known])
     return finds
 
 
@@ -83,11 +88,12 @@ def judge_peaks(
     return peaks
 
 
-def _tell(title: str, finds: Finds) -> None:
+def _tell(title: str, finds: Finds, doubts: Sequence[str] | None = None) -> None:
+    """Print finds and log them, with their warnings or only `doubts`."""
     console.print(finds_table(finds, title))
     log.info(f"{title}: {finds_text(finds)}")
-    doubts: Sequence[str] = finds["doubts"]
-    for doubt in doubts[:MOST_DOUBTS]:
+    told: Sequence[str] = finds["doubts"] if doubts is None else doubts
+    for doubt in told[:MOST_DOUBTS]:
         log.info(f"warning: {doubt}")
-    if len(doubts) > MOST_DOUBTS:
-        log.info(f"and {len(doubts) - MOST_DOUBTS} more warnings: they are in the report")
+    if len(told) > MOST_DOUBTS:
+        log.info(f"and {len(told) - MOST_DOUBTS} more warnings: they are in the report")

@@ -1,5 +1,6 @@
 """The run's MaskMaker: the classifier and the clusters behind it, loaded when they are needed."""
 
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -7,7 +8,7 @@ import numpy as np
 
 from tag2mask.clusters import cluster_vector, membership
 from tag2mask.files import read_json
-from tag2mask.photos.table import Table
+from tag2mask.photos.table import Photo, Table
 from tag2mask.progress import log
 from tag2mask.runs.folder import MASKS, MODEL
 from tag2mask.runs.run import Run
@@ -35,6 +36,19 @@ def with_found_tags(run: Run, table: Table) -> Table:
         f"these tags in {reduced.with_unknown} of the photos"
     )
     return reduced
+
+
+def as_shown(run: Run) -> Table:
+    """The run's table with only those unknown tags that its first masks may show."""
+    from tag2mask.masks import read_score_maps
+
+    def shown(photo: Photo) -> Photo:
+        numbers, _ = read_score_maps(run.files.result("masks"), photo)
+        tags = {run.table.classes[number] for number in numbers}
+        return replace(photo, unknown=tuple(tag for tag in photo.unknown if tag in tags))
+
+    photos = [shown(photo) if photo.unknown else photo for photo in run.table.photos]
+    return replace(run.table, photos=photos)
 
 
 def mask_maker(run: Run) -> "MaskMaker":

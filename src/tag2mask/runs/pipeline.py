@@ -76,6 +76,10 @@ def _regions(run: Run) -> str | None:
     return _hash([[name, run.fingerprint(path)] for name, path in sorted(regions.paths.items())])
 
 
+def _makes_masks(run: Run) -> bool:
+    return run.config.segmenter.rounds > 1 or run.config.segmenter.new_masks
+
+
 READS: dict[str, Callable[[Run], Any]] = {
     "data": _data,  # names, tags, file sizes and modification times: no photo is opened
     "tags": lambda run: list(run.table.tags),
@@ -89,11 +93,11 @@ READS: dict[str, Callable[[Run], Any]] = {
     "cluster file": lambda run: run.fingerprint(run.files.need("clusters", CLUSTERS)),
     "classifier model": partial(_model, "classifier"),
     "regions": _regions,
-    "regions of rounds": lambda r: _regions(r) if r.config.segmenter.rounds > 1 else None,
+    "regions of rounds": lambda run: _regions(run) if _makes_masks(run) else None,
     "corrected masks": lambda run: (changes := changed_masks(run)) and _hash(changes),
     "pseudo masks": lambda run: run.fingerprint(run.files.need("masks"), "*.png"),
     "segmenter model": partial(_model, "segmenter"),
-    "pseudo masks of the last round": lambda run: run.fingerprint(run.last_masks, "*.png"),
+    "pseudo masks of the last round": lambda run: run.fingerprint(run.newest_masks, "*.png"),
     **{f"{name} result": partial(_result, name) for name in FEEDING},
 }
 
@@ -241,7 +245,9 @@ def _settings(run: Run, stage: str, section: str) -> Inputs:
     unread = {"clusters": {"timeout"}, "masks": {"batch_size", "regions"}}.get(section, set())
     settings: Settings = getattr(run.config, section)
     if section == "segmenter":
-        unread = PREDICTION_SETTINGS if run.config.segmenter.rounds == 1 else {"object_first"}
+        unread = PREDICTION_SETTINGS
+        if run.config.segmenter.rounds > 1:
+            unread = unread & {"object_first", "crf"}
         if stage == "evaluate":
             unread = type(settings).model_fields.keys() - PREDICTION_SETTINGS
     values = settings.model_dump(mode="json", exclude=unread)

@@ -12,7 +12,7 @@ from tag2mask.evaluate.confusion import check_mean_over
 from tag2mask.files import Facts, fingerprint, read_json, read_list
 from tag2mask.formats.check import Reader
 from tag2mask.formats.rows import Rows, to_table
-from tag2mask.photos.masks import Truth, true_photos
+from tag2mask.photos.masks import Truth, newest_masks, true_photos
 from tag2mask.photos.regions import Regions
 from tag2mask.photos.table import Photo, Table
 from tag2mask.progress import log
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tag2mask.segmenter.network import Segmenter
 
 # Settings of the segmenter that are used after its training. Its training also uses them, without
-# object_first, if it learns from its own masks (rounds > 1).
+# object_first and crf, if it learns from its own masks (rounds > 1).
 PREDICTION_SETTINGS = {"test_scales", "flip", "object_first", "crf"}
 MOST_TAGS = 20  # in one line of the log
 
@@ -184,13 +184,10 @@ class Run(Predictor):
         return scored
 
     @property
-    def last_masks(self) -> Path:
-        """The folder of the masks on which the segmenter's last round was trained."""
+    def newest_masks(self) -> Path:
+        """The folder of the newest masks of the training photos. Raises RunError."""
         rounds = self.config.segmenter.rounds
-        if rounds > 1:
-            return self.files.need("segmenter", f"round-{rounds - 1}", "masks")
-        with_kept = self.files.result("segmenter", "masks")
-        return with_kept if with_kept.exists() else self.files.need("masks")
+        return newest_masks(self.files.need("masks"), self.files.result("segmenter"), rounds)
 
     def check_evaluation(self) -> None:
         """Raises now the DataError that the stage `evaluate` would raise at the end of the run."""

@@ -5,11 +5,11 @@ one of them needs from another.
 """
 
 import shutil
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,10 +19,10 @@ from tag2mask.evaluate.confusion import evaluate_masks
 from tag2mask.evaluate.finds import sample_photos
 from tag2mask.evaluate.folders import list_hash
 from tag2mask.evaluate.show import result_table
-from tag2mask.files import write_json
+from tag2mask.files import read_json, write_json
 from tag2mask.formats.check import check as check_data
 from tag2mask.formats.findings import count, problems, shorten
-from tag2mask.photos.masks import write_class_names
+from tag2mask.photos.masks import LEARNED, NEW_MASKS, write_class_names
 from tag2mask.photos.table import IGNORE, Photo, Table
 from tag2mask.processes import barrier, cores, rank, ranks
 from tag2mask.progress import console, log, track
@@ -39,8 +39,11 @@ from tag2mask.runs.folder import (
     SAMPLE,
 )
 from tag2mask.runs.judge import judge_masks, judge_peaks, judge_predictions, judge_segmenter
-from tag2mask.runs.mask_maker import mask_maker, with_found_tags
+from tag2mask.runs.mask_maker import as_shown, mask_maker, with_found_tags
 from tag2mask.runs.run import Run
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Counts = dict[str, Any]  # facts about the result, for done.json
 
@@ -146,36 +149,25 @@ def _labels(run: Run) -> str:
 
 
 def segmenter(run: Run, folder: Path) -> Counts:
-    """Write model.safetensors; for each earlier round, round-N/ with its model and masks.
+    """Write model.safetensors; masks/, its masks of the training photos, given the tags; and for
+    each earlier round, round-N/ with its model and masks.
 
     A training that continues has the last round alone.
     """
-    from tag2mask.masks import read_score_maps, write_nothing
     from tag2mask.segmenter.heads import load_segmenter, save_segmenter
     from tag2mask.segmenter.train import train_segmenter
 
-    config, rounds = run.config, run.config.segmenter.rounds
-    first, maker = run.files.result("masks"), mask_maker(run)
-
-    def with_tags(photo: Photo, probs: np.ndarray) -> np.ndarray:
-        return maker.with_segmenter(*read_score_maps(first, photo), probs)
-
-    def make_masks(model: Path, masks: Path) -> Path:
-        for index in run.table.nothing[rank() :: ranks()]:
-            write_nothing(masks, run.table.photos[index])
-        write_kept(run, masks)
-        _predict(run, model, run.table, masks, with_tags, maker.voted)
-        return masks
-
+    config, rounds, first = run.config, run.config.segmenter.rounds, run.files.result("masks")
     last = start(run, "segmenter")
-    trained, pseudo_masks = run.taken.trained, training_masks(run, first, folder / "masks")
+    trained, pseudo_masks = run.taken.trained, training_masks(run, first, folder / LEARNED)
+    before = last
     if last and rounds > 1:
-        pseudo_masks = make_masks(last / MODEL, folder / f"round-{rounds - 1}" / "masks")
+        pseudo_masks = masks_of_round(run, last / MODEL, folder / f"round-{rounds - 1}" / "masks")
     for number in range(rounds if last else 1, rounds + 1):
         place = folder / f"round-{number}" if number < rounds else folder
         if not (place / MODEL).exists():
-            before = load_segmenter(last / MODEL) if last else None
-            options = (config.segmenter, place, config.seed, config.photos.workers, before)
+            network = load_segmenter(before / MODEL) if before else None
+            options = (config.segmenter, place, config.seed, config.photos.workers, network)
             model = train_segmenter(trained, pseudo_masks, *options)
             barrier()
             if rank() == 0:
@@ -186,29 +178,52 @@ def segmenter(run: Run, folder: Path) -> Counts:
         judge_segmenter(run, sample, place)
         if number < rounds:
             shutil.rmtree(place / CHECKPOINT, ignore_errors=True)
-            pseudo_masks = make_masks(place / MODEL, place / "masks")
+            before, pseudo_masks = place, masks_of_round(run, place / MODEL, place / "masks")
     model = load_segmenter(folder / MODEL)
-    counts = {"photos": len(trained), "weights": model.backbone.weights_used}
+    counts: Counts = {"photos": len(trained), "weights": model.backbone.weights_used}
+    if config.segmenter.new_masks:
+        new_masks = masks_of_round(run, folder / MODEL, folder / NEW_MASKS)
+        if rank() == 0:
+            counts[FINGERPRINT] = note_made(run, new_masks)
     return counts | run.taken.counts()
 
 
-def _predict(
-    run: Run,
-    model: Path,
-    table: Table,
-    folder: Path,
-    decide: Callable[[Photo, np.ndarray], np.ndarray] | None = None,
-    vote: Callable[[Photo, np.ndarray], np.ndarray | None] | None = None,
-) -> None:
-    """Write `folder`/NAME.png for every photo of `table` that has no mask there yet. `decide`,
-    `vote`: those of `predict_photos`."""
+def masks_of_round(run: Run, model: Path, folder: Path) -> Path:
+    """Write what the stage `masks` writes into `folder`, from the score maps of a round's network
+    and the tags; masks that are kept stay. Returns `folder`."""
+    from tag2mask.masks import make_masks
+    from tag2mask.segmenter.heads import load_segmenter
+    from tag2mask.segmenter.predict import all_probabilities
+
+    network, settings = load_segmenter(model).to(run.device), run.config.segmenter
+    maker, about = mask_maker(run).of_segmenter(), read_json(run.files.result("masks", MASKS))
+
+    def maps_of(photos: Sequence[Photo]) -> Iterator[tuple[Photo, "Tensor"]]:
+        for photo, _, probs in all_probabilities(network, photos, settings, cores()):
+            yield photo, maker.from_segmenter(photo, probs)
+
+    table = as_shown(run)
+    share = replace(table, photos=table.photos[rank() :: ranks()])
+    make_masks(share, maker, folder, cores(), maps_of)
+    barrier()
+    if rank() == 0:
+        write_kept(run, folder)
+        about |= {"settings": maker.settings.model_dump(mode="json"), "threshold": None}
+        about["finds"] = judge_masks(run, folder, about["small"], about.get("finds"))
+        write_json(folder / MASKS, about)
+    barrier()
+    return folder
+
+
+def _predict(run: Run, model: Path, table: Table, folder: Path) -> None:
+    """Write `folder`/NAME.png for every photo of `table` that has no mask there yet."""
     from tag2mask.segmenter.heads import load_segmenter
     from tag2mask.segmenter.predict import predict_photos
 
     network = load_segmenter(model).to(run.device)
     share = table.photos[rank() :: ranks()]
     todo = [photo for photo in share if not (folder / f"{photo.name}.png").exists()]
-    predictions = predict_photos(network, todo, run.config.segmenter, decide=decide, vote=vote)
+    predictions = predict_photos(network, todo, run.config.segmenter)
     done = len(table) - len(todo)
     for photo, prediction in track(predictions, "predictions", total=len(table), done=done):
         prediction.save(folder / f"{photo.name}.png")
@@ -224,7 +239,7 @@ def evaluate(run: Run, folder: Path) -> Counts:
         write_class_names(predictions, run.table.classes)
     if rank() > 0:
         return {}
-    crf = (run.config.masks if settings.rounds == 1 else settings).crf.iterations > 0
+    crf = run.config.masks.crf.iterations > 0
     pseudo = {"split": listed.stem if listed else "train", "labels": _labels(run), "crf": crf}
     if with_regions := (run.files.done("masks") or {}).get("counts", {}).get("regions"):
         pseudo["regions"] = with_regions  # photos whose mask has them in place of the CRF
@@ -237,7 +252,7 @@ def evaluate(run: Run, folder: Path) -> Counts:
     val = run.truths["val"]
     scored = val.photos_with_truth if val else ()
     metrics = {
-        "pseudo": _score(run, "train", run.pseudo_photos, run.last_masks, pseudo),
+        "pseudo": _score(run, "train", run.pseudo_photos, run.newest_masks, pseudo),
         "segmenter": _score(run, "val", scored, predictions, predicted),
     }
     counts = {name: values and values["images"] for name, values in metrics.items()}

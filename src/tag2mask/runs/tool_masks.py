@@ -147,7 +147,7 @@ def _current(run: Run, photo: Photo) -> np.ndarray | None:
     now = run.files.corrections.of(photo.name)
     if now.keeps_mask:
         return run.files.corrections.read_mask(now, run.given.classes)
-    folder = run.files.result("masks")
+    folder = run.newest_masks
     path = folder / f"{photo.name}.png"
     if not path.is_file() or tuple(read_json(folder / MASKS)["classes"]) != run.given.classes:
         return None

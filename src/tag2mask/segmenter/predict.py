@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from tag2mask.config import SegmenterSettings
-from tag2mask.crf.decide import THRESHOLD, before_crf, decide, refine
+from tag2mask.crf.decide import THRESHOLD, decide
 from tag2mask.errors import DataError
 from tag2mask.photos.predictions import Prediction
 from tag2mask.photos.resize import reduced
@@ -83,21 +83,37 @@ def predict_photos(
     settings: SegmenterSettings | None = None,
     threads: int | None = None,
     on_error: Callable[[DataError], None] | None = None,
-    decide: Callable[[P, np.ndarray], np.ndarray] | None = None,
-    vote: Callable[[P, np.ndarray], np.ndarray | None] | None = None,
     threshold: float = THRESHOLD,
 ) -> Iterator[tuple[P, Prediction]]:
     """Photos to their Predictions, in order. Threads read files and run the CRF, and on a CPU
     the network.
 
     At most two predictions per thread are in memory. If a file is not a photo, `on_error` is called
-    and the file is skipped; without `on_error`, DataError is raised. `decide`: a photo and its
-    probabilities (C, h, w) to the input of the CRF, for photos with known tags; default:
-    `before_crf`, with the threshold. `vote`: a photo and the input of the CRF to what takes the
-    place of the CRF; None: nothing does.
+    and the file is skipped; without `on_error`, DataError is raised.
     """
     settings = settings or model.settings
     threads = threads or cores()
+
+    def finish(work: tuple[P, Image.Image, np.ndarray]) -> tuple[P, Prediction]:
+        photo, small, probs = work
+        decision = decide(small, probs, settings, threshold, model.small, model.least)
+        prediction = Prediction(probs, decision, photo.size, small, model.classes, photo.file)
+        prediction.mask  # noqa: B018  computed here, in a thread
+        return photo, prediction
+
+    work = all_probabilities(model, photos, settings, threads, on_error)
+    yield from parallel_map(finish, work, threads)
+
+
+def all_probabilities(
+    model: Network,
+    photos: Iterable[P],
+    settings: SegmenterSettings,
+    threads: int,
+    on_error: Callable[[DataError], None] | None = None,
+) -> Iterator[tuple[P, Image.Image, np.ndarray]]:
+    """Photos to what the network sees of each and its `probabilities`, in order. Threads read the
+    files, and on a CPU run the network. on_error: as in `predict_photos`."""
 
     def read(photo: P) -> tuple[P, Image.Image, np.ndarray | None] | None:
         try:
@@ -110,24 +126,8 @@ def predict_photos(
         small = reduced(image, settings.image_size)
         return photo, small, probabilities(model, small, settings) if model.in_threads else None
 
-    def finish(work: tuple[P, Image.Image, np.ndarray]) -> tuple[P, Prediction]:
-        photo, small, probs = work
-        if decide:
-            guess = decide(photo, probs)
-        else:
-            guess = before_crf(probs, settings, threshold, model.least)
-        decision = vote(photo, guess) if vote else None
-        if decision is None:
-            decision = refine(small, guess, settings, model.small)
-        prediction = Prediction(probs, decision, photo.size, small, model.classes, photo.file)
-        prediction.mask  # noqa: B018  computed here, in a thread
-        return photo, prediction
-
-    work = (
-        (photo, small, probabilities(model, small, settings) if probs is None else probs)
-        for photo, small, probs in filter(None, parallel_map(read, photos, threads))
-    )
-    yield from parallel_map(finish, work, threads)
+    for photo, small, probs in filter(None, parallel_map(read, photos, threads)):
+        yield photo, small, probabilities(model, small, settings) if probs is None else probs
 
 
 def make_tiles(

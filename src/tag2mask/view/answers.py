@@ -23,7 +23,7 @@ FRESH = {"Cache-Control": "no-store"}
 def facts_of(session: Session, shown: Shown) -> dict[str, Any]:
     """What is known of one photo."""
     gallery, photo = session.gallery, session.gallery.photo(shown)
-    kinds = [kind for kind in ("pseudo", "round") if gallery.mask_file(shown, kind)]
+    kinds = [kind for kind in ("pseudo", "first") if gallery.mask_file(shown, kind)]
     if gallery.score_folder(shown):
         kinds.append("before")
     if gallery.model or gallery.mask_file(shown, "segmenter"):

@@ -139,7 +139,6 @@ def run_state(session: Session, request: Request) -> Response:
         "colors": [color(number) for number in range(len(gallery.classes))],
         "photos": {"train": train, "val": total - train},
         "truth": bool(gallery.truth),
-        "rounds": gallery.rounds,
         "segmenter": bool(gallery.model),
         "corrected": len(gallery.corrections),
         "command": files.command("run").strip("`") if gallery.unlearned else None,

@@ -28,7 +28,7 @@ class _Tag(_Body):
 
 class _Judgement(_Body):
     value: Literal["right", "wrong", "computed"]
-    kind: Literal["", "pseudo", "mended", "round", "segmenter", "threshold"] = ""
+    kind: Literal["", "pseudo", "mended", "first", "segmenter", "threshold"] = ""
     threshold: Threshold = None
 
 

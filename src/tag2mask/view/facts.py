@@ -44,14 +44,16 @@ def mask_facts(gallery: Gallery, shown: Shown) -> dict[str, Any]:
     if shown.id in gallery.truth:
         true = gallery.truth[shown.id]
         values["iou"] = facts.of(path, "iou", lambda file: photo_iou(true(), read_mask(file)))
-    pseudo, other = (gallery.mask_file(shown, name) for name in ("pseudo", "segmenter"))
+    pseudo, first, other = (
+        gallery.mask_file(shown, name) for name in ("pseudo", "first", "segmenter")
+    )
     if pseudo and gallery.score_folder(shown):
         values |= facts.of(pseudo, "scores", lambda file: _score_facts(gallery, shown, file))
     if gallery.model and other:
-        if pseudo:
+        if classifiers := first or pseudo:  # two networks that agree may be right
             of = f"agree {gallery.model}"
             values["agree"] = facts.of(
-                pseudo, of, lambda file: difference(_small_mask(file), _small_mask(other))
+                classifiers, of, lambda file: difference(_small_mask(file), _small_mask(other))
             )
         elif shown.split == "val":
             values["entropy"] = facts.of(other, "uncertainty", lambda _: None)
@@ -111,7 +113,7 @@ class Worker:
     def look(self, shown: Shown) -> None:
         """Compute the facts of a photo, unless its files are the same as before."""
         gallery = self.gallery
-        kinds = (gallery.main_kind(shown), "pseudo", "segmenter")
+        kinds = (gallery.main_kind(shown), "pseudo", "first", "segmenter")
         files = [gallery.mask_file(shown, kind) for kind in kinds]
         state = tuple(stamp(file) if file else 0 for file in files)
         if self._seen_files.get(shown.id) == state:

@@ -19,7 +19,7 @@ from tag2mask.errors import DataError
 from tag2mask.files import Facts
 from tag2mask.photos.corrections import Corrected, Stroke, corrected_table
 from tag2mask.photos.images import image_size
-from tag2mask.photos.masks import read_mask, write_mask
+from tag2mask.photos.masks import NEW_MASKS, read_mask, write_mask
 from tag2mask.photos.resize import fitted, reduced
 from tag2mask.photos.table import Photo, Table
 from tag2mask.runs.folder import DONE, MASKS, MODEL, PREDICTIONS, STARTED
@@ -129,16 +129,16 @@ class Gallery:
     def mask_file(self, shown: Shown, kind: str) -> Path | None:
         """A mask of a photo that is in the run folder, or None.
 
-        kind: "mended" (kept by the user), "pseudo", "round" (of the last self-training round),
-        "segmenter"."""
+        kind: "mended" (kept by the user), "pseudo" (the newest), "first" (of the stage `masks`, if
+        there are newer ones), "segmenter"."""
         name = f"{shown.photo.name}.png"
         path: Path | None = None
         if kind == "mended" and self.corrected(shown).keeps_mask:
             path = self.run.files.corrections.folder / name
         elif kind == "pseudo" and shown.split == "train":
+            path = self.new_masks / name if self.new_masks else self.newest("masks", name)
+        elif kind == "first" and shown.split == "train" and self.new_masks:
             path = self.newest("masks", name)
-        elif kind == "round" and shown.split == "train" and self.rounds > 1:
-            path = self.newest("segmenter", f"round-{self.rounds - 1}", "masks", name)
         elif kind == "segmenter":
             path = self.predicted(shown)
             if shown.split == "val" and not path.exists():
@@ -154,9 +154,10 @@ class Gallery:
         return self.run.folder.resolve()
 
     @property
-    def rounds(self) -> int:
-        """Self-training rounds of the segmenter."""
-        return self.run.config.segmenter.rounds
+    def new_masks(self) -> Path | None:
+        """The folder of the masks that the segmenter made, once all are made, or None."""
+        folder = self.newest("segmenter", NEW_MASKS)
+        return folder if (folder / MASKS).exists() else None
 
     def main_kind(self, shown: Shown) -> str:
         """The kind of mask that stands for a photo."""
@@ -231,7 +232,8 @@ class Gallery:
             return None
         numbers, score_maps = read_score_maps(folder, shown.photo)
         tags = tuple(self.classes[number] for number in numbers if number)
-        return replace(shown.photo, tags=tags, unknown=()), self.maker.scores(score_maps)
+        maker = self.maker.of_segmenter() if folder == self.new_masks else self.maker
+        return replace(shown.photo, tags=tags, unknown=()), maker.scores(score_maps)
 
     def heat(self, shown: Shown, number: int) -> np.ndarray | None:
         """The score map of a class, (h, w) in 0-1, as the report shows it; None without one."""
@@ -250,7 +252,8 @@ class Gallery:
     def score_folder(self, shown: Shown) -> Path | None:
         """The folder with the stored score maps of a training photo, or None."""
         name = f"{shown.photo.name}.npz"
-        path = self.newest("masks", name)
+        folder = self.new_masks
+        path = folder / name if folder else self.newest("masks", name)
         stored = shown.split == "train" and self._is_own(path)
         return path.parents[name.count("/")] if stored else None
 

@@ -7,7 +7,7 @@ import { Pane, View } from "./pane.js";
 import { panel } from "./panel.js";
 
 export const TITLES = {
-  mended: "Corrected mask", pseudo: "Pseudo mask", before: "Before the CRF", round: "Mask of the last round",
+  mended: "Corrected mask", pseudo: "Pseudo mask", before: "Before the CRF", first: "First pseudo mask",
   segmenter: "Segmenter", truth: "True mask", errors: "Errors",
 };
 const UNDONE = "Nothing to undo on this photo.";
@@ -270,7 +270,7 @@ export class Large {
 
   async judge(value) {
     const kind = this.moved && this.main.kind === "slid" ? "threshold" : this.kind === "errors" ? this.kinds[0] : this.kind;
-    if (value === "right" && !["pseudo", "mended", "segmenter", "round", "threshold"].includes(kind)) {
+    if (value === "right" && !["pseudo", "mended", "segmenter", "first", "threshold"].includes(kind)) {
       note("Choose the mask that is right: the pseudo mask or the segmenter’s.");
       return;
     }
