@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tag2mask.errors import RunError
+from tag2mask.evaluate.doubt import difference
 from tag2mask.photos.masks import read_mask, write_mask
 from tag2mask.runs.folder import STARTED
 from tag2mask.view.app import page_files
@@ -65,6 +66,19 @@ def test_the_facts_say_what_is_in_the_masks(run):
             assert share == pytest.approx((mask == number).mean())
         assert set(np.unique(mask)) - {0} >= facts["shares"].keys()
         assert 0 <= facts["entropy"] <= 1 and 0 <= facts["crf"] <= 1 and 0 <= facts["iou"] <= 1
+
+
+def test_doubt_compares_the_first_mask_with_the_segmenters(run):
+    """The new mask is the segmenter's own: that these agree says nothing."""
+    gallery = Gallery(run)
+    shown = next(shown for shown in gallery if shown.split == "train")
+    predicted = gallery.predict(shown).mask
+    name = f"{shown.photo.name}.png"
+    first, new = (run / folder / name for folder in ("masks", "segmenter/masks"))
+    write_mask(first, np.full_like(predicted, 2))
+    write_mask(new, predicted)
+    expected = difference(np.full_like(predicted, 2), predicted)
+    assert mask_facts(gallery, shown)["agree"] == pytest.approx(expected) and expected > 0
 
 
 def test_a_tag_without_any_score_leaves_the_others_their_threshold(run):

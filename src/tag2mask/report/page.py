@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 from tag2mask.config import STAGE_NAMES, Config
 from tag2mask.files import read_json, write_text, writing
 from tag2mask.photos.colors import color, overlay
-from tag2mask.photos.masks import newest_masks, read_mask
+from tag2mask.photos.masks import NEW_MASKS, newest_masks, read_mask
 from tag2mask.photos.table import Photo, Table
 from tag2mask.progress import track
 from tag2mask.report.card import environment, snippet, write_card
@@ -101,6 +101,7 @@ def write_report(
         measured=[(stage, metrics.get(key)) for key, stage in MEASURED.items()],
         per_class=_per_class(metrics, train.classes),
         clusters=_read(run_dir / "clusters" / "clusters.json"),
+        new_masks=masks == run_dir / "segmenter" / NEW_MASKS,
         masks_folder=f"{masks.relative_to(run_dir).as_posix()}/",
         train_groups=train_groups,
         val_groups=val_groups,
