@@ -139,7 +139,7 @@ def test_pseudo_list_names_the_photos_whose_masks_are_scored(demo, tmp_path):
     )
     figures, truth = demo.metrics["pseudo"], Truth(demo.config.val_masks, table)
     pairs = [
-        (demo.folder / f"masks/{photo.name}.png", truth.read(photo))
+        (demo.folder / f"segmenter/masks/{photo.name}.png", truth.read(photo))
         for photo in table.photos
         if photo.name in wanted
     ]
