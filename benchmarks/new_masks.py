@@ -14,7 +14,7 @@ from tables import machine, rule, write
 from tag2mask.evaluate.confusion import evaluate_masks
 from tag2mask.runs.folder import MODEL
 from tag2mask.runs.run import Run
-from tag2mask.runs.stages import masks_of_round
+from tag2mask.runs.stages import make_new_masks
 
 
 def miou(run: Run, folder: Path) -> float:
@@ -38,7 +38,7 @@ def main() -> None:
     for folder in options.runs:
         run = Run(folder)
         model = run.files.need("segmenter", MODEL)
-        folders = (run.files.need("masks"), masks_of_round(run, model, options.out / folder.name))
+        folders = (run.files.need("masks"), make_new_masks(run, model, options.out / folder.name))
         first, new = (f"{100 * miou(run, masks):.1f}" for masks in folders)
         count = len(run.pseudo_photos)
         lines.append(f"| {folder.name} | {count} | {run.config.seed} | {first} | {new} |")

@@ -95,6 +95,26 @@ def test_only_masks_that_were_corrected_come_into_the_run(run, tmp_path, to, cap
     assert "0 masks corrected, 5 as in the run" in capfd.readouterr().out
 
 
+def test_masks_that_are_kept_beside_the_first_ones(run, tmp_path, capfd):
+    """segmenter/learned, where a segmenter without new masks learned from them, has no list."""
+    there = exported(run, "masks", tmp_path)
+    learned = run.folder / "segmenter" / "learned"
+    shutil.copytree(run.folder / "masks", learned)
+    (learned / "masks.json").unlink()
+    write_mask(learned / "nothing.png", np.full((48, 64), 3, np.uint8))
+    assert main(["correct", str(run.folder), "--from", str(there)]) == 0
+    assert "1 mask corrected, 4 as in the run" in capfd.readouterr().out
+    assert kept(run).keys() == {"nothing"}
+
+
+def test_masks_come_before_the_run_has_any(run, tmp_path, capfd):
+    there = exported(run, "masks", tmp_path)
+    shutil.rmtree(run.folder / "masks")
+    assert main(["correct", str(run.folder), "--from", str(there)]) == 0
+    assert "5 masks corrected" in capfd.readouterr().out
+    assert len(kept(run)) == 5
+
+
 def test_one_fault_and_nothing_is_kept(run, tmp_path, capfd):
     there = exported(run, "cvat", tmp_path)
     text = there.read_text()

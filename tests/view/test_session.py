@@ -2,19 +2,22 @@
 
 import gzip
 import json
+import os
 import shutil
 import time
 
 import numpy as np
 import pytest
 
+from tag2mask.config import SegmenterSettings
 from tag2mask.errors import RunError
 from tag2mask.evaluate.doubt import difference
 from tag2mask.photos.masks import read_mask, write_mask
-from tag2mask.runs.folder import STARTED
+from tag2mask.runs.folder import MASKS, STARTED, RunFolder
 from tag2mask.view.app import page_files
 from tag2mask.view.facts import Worker, mask_facts
 from tag2mask.view.gallery import Gallery
+from tag2mask.view.progress import stages
 
 
 def value(server, path):
@@ -53,6 +56,18 @@ def test_a_mask_on_the_page_is_the_mask_of_the_run(run, serve):
         body = gzip.decompress(body) if headers["Content-Encoding"] == "gzip" else body
         assert np.array_equal(np.frombuffer(body, np.uint8).reshape(mask.shape), mask)
         assert 0 <= float(headers["X-IoU"]) <= 1
+
+
+def test_first_masks_made_since_are_those_shown(run):
+    """Those of a training that has begun, or of a run that ended after the stage `masks`."""
+    gallery = Gallery(run)
+    shown = next(shown for shown in gallery if shown.split == "train")
+    assert gallery.mask_file(shown, "pseudo").parent == run / "segmenter/masks"
+    about = run / "masks" / MASKS
+    os.utime(about, ns=(time.time_ns(), time.time_ns()))
+    assert gallery.mask_file(shown, "pseudo").parent == run / "masks"
+    assert gallery.mask_file(shown, "first") is None, "they are shown already"
+    assert gallery.score_folder(shown) == run / "masks"
 
 
 def test_the_facts_say_what_is_in_the_masks(run):
@@ -136,7 +151,9 @@ def test_a_training_that_has_begun_is_shown_without_its_lock(run, serve):
     state = value(server, "/api/run")
     stages = {stage["name"]: stage for stage in state["stages"]}
     assert stages["masks"]["state"] == "running" and stages["masks"]["share"] == 8 / 14
-    assert stages["segmenter"]["state"] == "running" and stages["segmenter"]["share"] == 0.8
+    assert stages["segmenter"]["state"] == "running" and stages["segmenter"][
+        "share"
+    ] == pytest.approx(0.64)
     assert stages["evaluate"]["state"] == "waiting" and stages["classifier"]["state"] == "done"
     rows = value(server, "/api/photos")["rows"]
     assert len(rows) == 14 and sum(bool(row[7]) for row in rows) == 8
@@ -149,6 +166,40 @@ def test_a_training_that_has_begun_is_shown_without_its_lock(run, serve):
         f"{at}/strokes", "POST", json.dumps({"strokes": [stroke]}).encode()
     )
     assert status == 409 and b"not finished" in body
+
+
+def test_rounds_and_new_masks_are_part_of_the_segmenters_work(tmp_path):
+    """Two rounds: the second is a quarter of the first, and so are the new masks of each."""
+    files, settings = RunFolder(tmp_path), SegmenterSettings(rounds=2)
+    part = files.part("segmenter")
+
+    def row():
+        return {row["name"]: row for row in stages(files, settings, 4, 0)}["segmenter"]
+
+    def metrics(folder, step):
+        folder.mkdir(exist_ok=True)
+        (folder / "metrics.jsonl").write_text(f'{{"step": {step}, "steps": 8}}\n')
+        os.utime(folder / "metrics.jsonl", (0, 0))
+
+    def masks(folder, count):
+        for i in range(count):
+            write_mask(folder / "masks" / "cats" / f"{i}.png", np.zeros((4, 4), np.uint8))
+
+    files.begin("segmenter", {})
+    shares = [row()["share"]]
+    for do in (
+        lambda: metrics(part / "round-1", 4),
+        lambda: masks(part / "round-1", 2),
+        lambda: metrics(part, 2),
+        lambda: masks(part, 4),
+    ):
+        do()
+        shares.append(row()["share"])
+    assert shares == [0, 0.5 / 1.75, 1.125 / 1.75, 1.3125 / 1.75, 1]
+    for folder in (part, part / "masks", part / "round-1" / "masks", part / "round-1"):
+        os.utime(folder, (0, 0))
+    os.utime(part / STARTED, (0, 0))
+    assert row()["state"] == "running", "a mask in a folder of photos was written just now"
 
 
 def test_the_run_is_read_again_when_it_has_changed(run, serve):

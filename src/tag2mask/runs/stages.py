@@ -162,7 +162,7 @@ def segmenter(run: Run, folder: Path) -> Counts:
     trained, pseudo_masks = run.taken.trained, training_masks(run, first, folder / LEARNED)
     before = last
     if last and rounds > 1:
-        pseudo_masks = masks_of_round(run, last / MODEL, folder / f"round-{rounds - 1}" / "masks")
+        pseudo_masks = make_new_masks(run, last / MODEL, folder / f"round-{rounds - 1}" / "masks")
     for number in range(rounds if last else 1, rounds + 1):
         place = folder / f"round-{number}" if number < rounds else folder
         if not (place / MODEL).exists():
@@ -178,17 +178,17 @@ def segmenter(run: Run, folder: Path) -> Counts:
         judge_segmenter(run, sample, place)
         if number < rounds:
             shutil.rmtree(place / CHECKPOINT, ignore_errors=True)
-            before, pseudo_masks = place, masks_of_round(run, place / MODEL, place / "masks")
+            before, pseudo_masks = place, make_new_masks(run, place / MODEL, place / "masks")
     model = load_segmenter(folder / MODEL)
     counts: Counts = {"photos": len(trained), "weights": model.backbone.weights_used}
     if config.segmenter.new_masks:
-        new_masks = masks_of_round(run, folder / MODEL, folder / NEW_MASKS)
+        new_masks = make_new_masks(run, folder / MODEL, folder / NEW_MASKS)
         if rank() == 0:
             counts[FINGERPRINT] = note_made(run, new_masks)
     return counts | run.taken.counts()
 
 
-def masks_of_round(run: Run, model: Path, folder: Path) -> Path:
+def make_new_masks(run: Run, model: Path, folder: Path) -> Path:
     """Write what the stage `masks` writes into `folder`, from the score maps of a round's network
     and the tags; masks that are kept stay. Returns `folder`."""
     from tag2mask.masks import make_masks

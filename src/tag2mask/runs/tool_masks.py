@@ -147,11 +147,11 @@ def _current(run: Run, photo: Photo) -> np.ndarray | None:
     now = run.files.corrections.of(photo.name)
     if now.keeps_mask:
         return run.files.corrections.read_mask(now, run.given.classes)
-    folder = run.newest_masks
-    path = folder / f"{photo.name}.png"
-    if not path.is_file() or tuple(read_json(folder / MASKS)["classes"]) != run.given.classes:
+    about = run.files.result("masks", MASKS)  # segmenter/learned has none of its own
+    if not about.exists() or tuple(read_json(about)["classes"]) != run.given.classes:
         return None
-    return read_mask(path)
+    path = run.newest_masks / f"{photo.name}.png"
+    return read_mask(path) if path.is_file() else None
 
 
 def _as_polygons(mask: np.ndarray, photo: Photo) -> np.ndarray:

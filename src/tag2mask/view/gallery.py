@@ -155,9 +155,13 @@ class Gallery:
 
     @property
     def new_masks(self) -> Path | None:
-        """The folder of the masks that the segmenter made, once all are made, or None."""
+        """The folder of the masks that the segmenter made, once all are made, or None.
+
+        None if the first masks were made again since then.
+        """
         folder = self.newest("segmenter", NEW_MASKS)
-        return folder if (folder / MASKS).exists() else None
+        made = stamp(folder / MASKS)
+        return folder if made and made >= stamp(self.newest("masks", MASKS)) else None
 
     def main_kind(self, shown: Shown) -> str:
         """The kind of mask that stands for a photo."""

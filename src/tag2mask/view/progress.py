@@ -1,5 +1,6 @@
 """How far a run is: its stages, its losses, and whether a command works in it now."""
 
+import os
 import re
 import time
 from contextlib import suppress
@@ -7,18 +8,24 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tag2mask.config import STAGE_NAMES
+from tag2mask.config import STAGE_NAMES, SegmenterSettings
+from tag2mask.photos.masks import NEW_MASKS
 from tag2mask.report.curves import read_chart
-from tag2mask.runs.folder import CHECKPOINT, PREDICTIONS, STARTED, TRAINING_METRICS, RunFolder
+from tag2mask.runs.folder import STARTED, TRAINING_METRICS, RunFolder
 from tag2mask.view.gallery import stamp
 
 QUIET = 120  # seconds without a new file after which an unfinished stage counts as stopped
 LAST_LINES = 4000  # bytes of a training's metrics that are read
 TRAINED = ("classifier", "segmenter")
+# A later round of the segmenter, and new masks of all photos: about this share of the time of the
+# first round.
+LATER_ROUND, MAKING_MASKS = 0.25, 0.25
 STEP = re.compile(r'"step": (\d+), "steps": (\d+)')
 
 
-def stages(files: RunFolder, photos: int, val: int) -> list[dict[str, Any]]:
+def stages(
+    files: RunFolder, settings: SegmenterSettings, photos: int, val: int
+) -> list[dict[str, Any]]:
     """The stages in order: name, "state" (done, running, stopped, waiting), and, if known, "share"
     of the work that is done and "seconds" it took. photos, val: numbers of photos."""
     rows = []
@@ -27,7 +34,12 @@ def stages(files: RunFolder, photos: int, val: int) -> list[dict[str, Any]]:
         part = files.part(name)
         if (part / STARTED).exists():
             row["state"] = "running" if _changed(files, name) < QUIET else "stopped"
-            row["share"] = _share(part, name, {"masks": photos, "evaluate": val})
+            row["share"] = {
+                "masks": lambda part: _made(part, photos) or 0.0,
+                "classifier": lambda part: _trained(part) or 0.0,
+                "segmenter": lambda part: _segmenter_share(part, settings, photos),
+                "evaluate": lambda part: _made(part, val),
+            }.get(name, lambda _: None)(part)
         elif done := _done(files, name):
             row |= {"state": "done", "seconds": done.get("seconds")}
         rows.append(row)
@@ -61,23 +73,36 @@ def curves(files: RunFolder) -> dict[str, Any]:
 
 def _changed(files: RunFolder, name: str) -> float:
     """Seconds since a stage wrote something."""
-    part = files.part(name)
-    places = (
-        *(part, part / STARTED, part / TRAINING_METRICS, part / CHECKPOINT, part / PREDICTIONS),
-        files.path / "log.txt",
-    )
-    return time.time() - max(map(stamp, places)) / 1e9
+    folders = (Path(folder) for folder, *_ in os.walk(files.part(name)))
+    places = (path for f in folders for path in (f, f / STARTED, f / TRAINING_METRICS))
+    return time.time() - max(map(stamp, (*places, files.path / "log.txt"))) / 1e9
 
 
-def _share(part: Path, name: str, masks: dict[str, int]) -> float | None:
-    """How much of its work a stage has done, in 0-1; None if that is not known."""
-    if name in masks:
-        count = sum(1 for path in part.rglob("*.png") if not path.name.startswith("."))
-        return min(1.0, count / masks[name]) if masks[name] else None
-    if name in TRAINED:
-        lines = STEP.findall(_tail(part / TRAINING_METRICS))
-        return int(lines[-1][0]) / int(lines[-1][1]) if lines else 0.0
-    return None
+def _made(folder: Path, photos: int) -> float | None:
+    """The share of the photos that have a mask in a folder; None before the first."""
+    count = sum(1 for path in folder.rglob("*.png") if not path.name.startswith("."))
+    return min(1.0, count / photos) if count else None
+
+
+def _trained(folder: Path) -> float | None:
+    """The share of the steps that a training has done; None before the first that it notes."""
+    lines = STEP.findall(_tail(folder / TRAINING_METRICS))
+    return int(lines[-1][0]) / int(lines[-1][1]) if lines else None
+
+
+def _segmenter_share(part: Path, settings: SegmenterSettings, photos: int) -> float:
+    """The share of all rounds and new masks that is done."""
+    done = total = 0.0
+    for number in range(1, settings.rounds + 1):
+        place = part / f"round-{number}" if number < settings.rounds else part
+        parts = [(1 if number == 1 else LATER_ROUND, _trained(place))]
+        if number < settings.rounds or settings.new_masks:
+            parts.append((MAKING_MASKS, _made(place / NEW_MASKS, photos)))
+        for length, share in parts:
+            if share is not None:  # all before it is done
+                done = total + length * share
+            total += length
+    return done / total
 
 
 def _tail(path: Path) -> str:
