@@ -37,6 +37,7 @@ mutants-all: mutants
 # On a machine with a GPU, install PyTorch for it first; constraints.txt keeps the pair of versions that is tested.
 $(VENV)/installed: pyproject.toml constraints.txt CMakeLists.txt $(wildcard src/tag2mask/crf/native/*)
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	$(RUN)pip install --quiet --disable-pip-version-check --upgrade pip  # that of Python 3.11 takes minutes to choose versions
 	$(RUN)pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	$(RUN)pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@

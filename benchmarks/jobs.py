@@ -20,6 +20,7 @@ import torch
 from domains import Domain, halves
 from figures import cpu_name
 from methods import (
+    NEW,
     OPEN,
     PREDICTIONS,
     READERS,
@@ -155,14 +156,13 @@ def run(task: Task, options: argparse.Namespace) -> None:
     masks_alone = task.method == "photos" and not task.masks
     run_config(config, ["clusters", "classifier", "masks"] if masks_alone else STAGE_NAMES)
     result, rows = Run(config.out, config), []
-    if masks_alone or task.method != "photos":
-        _, reported, about = pseudo_photos(task, options)
-        scored = {photo.name for photo in reported.photos}
-        # With few photos there are fewer tags, so the run's class numbers are others.
-        own = tuple(photo for photo in result.table.photos if photo.name in scored)
-        folder = config.out / "masks" if masks_alone else result.newest_masks
-        metrics = domain.figures(folder, Table(result.table.tags, own), **about, crf=True)
-        rows.append({"masks": SPREAD if masks_alone else "last round", **metrics})
+    _, reported, about = pseudo_photos(task, options)
+    scored = {photo.name for photo in reported.photos}
+    # With few photos there are fewer tags, so the run's class numbers are others.
+    own = tuple(photo for photo in result.table.photos if photo.name in scored)
+    folder = config.out / "masks" if masks_alone else result.newest_masks
+    metrics = domain.figures(folder, Table(result.table.tags, own), **about, crf=True)
+    rows.append({"masks": SPREAD if masks_alone else NEW, **metrics})
     if not masks_alone and result.val:
         val = result.val
         predictions = config.out / "evaluate" / "predictions"

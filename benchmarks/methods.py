@@ -21,7 +21,8 @@ from tag2mask.config import Config, CRFSettings
 from tag2mask.config_files import load_recipe, make_config, merged
 
 PLAIN = {"token": "none", "mixer": "none", "tag_loss": "mean"}
-SPREAD = "448 px, affinity, Otsu"  # the masks of the recipe `photos`
+SPREAD = "448 px, affinity, Otsu"  # the first masks of the recipe `photos`
+NEW = "new masks"  # of a run's segmenter
 READERS = 2 if torch.cuda.is_available() else 0  # processes that read photos, for each job
 
 

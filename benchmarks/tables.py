@@ -21,6 +21,7 @@ from domains import SCORED, result_row
 from figures import (
     RESULTS,
     Results,
+    Rows,
     cpu_name,
     figure,
     miou,
@@ -30,25 +31,27 @@ from figures import (
     rule,
     seeds,
 )
-from methods import METHODS, SPREAD
+from methods import METHODS, NEW, SPREAD
 
 from tag2mask.files import read_json, versions, write_json
 
 HERE = Path(__file__).parent
 PAGE, README = HERE / "results.md", HERE.parent / "README.md"
+PARTS = ("first masks", "new masks", "segmenter")
 RUNNER = "python benchmarks/quality.py voc-animals OUT"
 
-# Name in the tables, method, view of the pseudo masks, masks that the segmenter is trained on.
+# Name in the tables, method, view of the first masks, masks that the segmenter is trained on.
 HEADLINE = (
     ("recipe `photos`", "photos", SPREAD, "own"),
-    ("recipe `best`, last round", "best", "last round", ""),
     ("CAM, spread and thresholds as in `photos`", "cam", SPREAD, SPREAD),
     ("CAM at its best threshold, chosen with true masks", "cam", "320 px", "320 px"),
     ("true masks", "truth", "", "true"),
     ("recipe `photos`, in float32 on two CPU cores", "photos cpu", SPREAD, "own"),
+    ("recipe `best`, in float32 on two CPU cores", "best cpu", "", ""),
     ("true masks, in float32 on two CPU cores", "truth cpu", "", "true"),
     ("masks of `photos` on CPU; segmenter on EfficientNet-Lite0", "photos lite0", SPREAD, "own"),
     ("the same masks; segmenter: DeepLabV2 on EfficientNet-Lite0", "photos deeplab", SPREAD, "own"),
+    ("recipe `best` of then; segmenter: DeepLabV2 on EfficientNet-Lite0", "best deeplab", "", ""),
 )
 
 
@@ -58,7 +61,9 @@ def headline(results: Results) -> list[str]:
     true = results.segmenter("truth", "true")
     columns = (
         "masks of",
-        "pseudo masks",
+        "first masks",
+        "seeds",
+        "new masks",
         "seeds",
         "times CAM spread alike",
         "times bare CAM",
@@ -68,29 +73,33 @@ def headline(results: Results) -> list[str]:
     )
     lines, used = rule(*columns), []
     for name, method, masks, source in HEADLINE:
-        pseudo, segmenter = results.pseudo(method, masks), results.segmenter(method, source)
-        if pseudo or segmenter:
-            used += [*pseudo.values(), *segmenter.values()]
-            times = f"{ratio(pseudo, spread)} | {ratio(pseudo, bare)}"
-            learned = f"{miou(segmenter)} | {seeds(segmenter)} | {ratio(segmenter, true)}"
-            lines.append(f"| {name} | {miou(pseudo)} | {seeds(pseudo)} | {times} | {learned} |")
+        parts = first, *_, segmenter = parts_of(results, method, masks, source)
+        if any(parts):
+            used += [row for part in parts for row in part.values()]
+            cells = [f"{miou(part)} | {seeds(part)}" for part in parts]
+            cells.insert(2, f"{ratio(first, spread)} | {ratio(first, bare)}")
+            lines.append(f"| {name} | {' | '.join(cells)} | {ratio(segmenter, true)} |")
     return [*lines, *provenance(used)] if used else []
+
+
+def parts_of(results: Results, method: str, masks: str, source: str) -> list[Rows]:
+    """First masks, new masks and segmenters of a method, by seed."""
+    first = results.pseudo(method, masks)
+    return [first, results.pseudo(method, NEW), results.segmenter(method, source)]
 
 
 def by_seed(results: Results) -> list[str]:
     """The figures of the headline for every seed."""
-    lines, used = rule("masks of", "seed", "pseudo masks", "segmenter", "made on"), []
-    for name, method, masks, source in HEADLINE:
-        pseudo, segmenter = results.pseudo(method, masks), results.segmenter(method, source)
-        for seed in sorted({*pseudo, *segmenter}):
-            rows = [part[seed] for part in (pseudo, segmenter) if seed in part]
-            cells = [
-                figure([part[seed]["miou"]] if seed in part else []) for part in (pseudo, segmenter)
-            ]
+    lines, used = rule("masks of", "seed", "first masks", "new masks", "segmenter", "made on"), []
+    for name, *what in HEADLINE:
+        parts = first, *_ = parts_of(results, *what)
+        for seed in sorted({seed for part in parts for seed in part}):
+            rows = [part[seed] for part in parts if seed in part]
+            cells = [figure([part[seed]["miou"]] if seed in part else []) for part in parts]
             used += rows
             note = ""
-            if "threshold" in pseudo.get(seed, {}):
-                note = f" (threshold {pseudo[seed]['threshold']})"
+            if "threshold" in first.get(seed, {}):
+                note = f" (threshold {first[seed]['threshold']})"
             devices = ", ".join(dict.fromkeys(row["device"] for row in rows))
             lines.append(f"| {name}{note} | {seed} | {' | '.join(cells)} | {devices} |")
     return [*lines, *provenance(used)] if used else []
@@ -99,12 +108,9 @@ def by_seed(results: Results) -> list[str]:
 def classes(results: Results) -> list[str]:
     """IoU of each class on all photos."""
     lines, used = rule("", "seeds", *SCORED), []
-    for name, method, masks, source in HEADLINE:
-        parts = {
-            "pseudo masks": results.pseudo(method, masks),
-            "segmenter": results.segmenter(method, source),
-        }
-        for part, all_rows in parts.items():
+    for name, *what in HEADLINE:
+        parts = zip(PARTS, parts_of(results, *what), strict=True)
+        for part, all_rows in parts:
             if rows := {seed: row for seed, row in all_rows.items() if "iou" in row}:
                 used += rows.values()
                 lines.append(f"| {part}, {name} | {seeds(rows)} | {per_class(rows)} |")
@@ -227,13 +233,11 @@ def minutes(results: Results, method: str) -> str:
 
 def measured(results: Results) -> list[str]:
     """README.md: the ratios to CAM, the fair one first; the recipes; the classes."""
-    photos, _, spread, bare = (
-        results.pseudo(method, masks) for _, method, masks, _ in HEADLINE[:4]
-    )
+    photos, spread, bare = (results.pseudo(method, masks) for _, method, masks, _ in HEADLINE[:3])
     if not (photos and spread and bare):
         return []
     lines = [
-        "On the same photos, weights, epochs and seeds, the masks of `photos` have "
+        "On the same photos, weights, epochs and seeds, the first masks of `photos` have "
         f"**{ratio(photos, spread)} times** the mIoU of class",
         f"activation maps (CAM) that are spread and cut in the same way: {miou(photos)} and "
         f"{miou(spread)}. Bare CAM at its best threshold,",
@@ -247,23 +251,24 @@ def measured(results: Results) -> list[str]:
     ours = {
         "`photos`, the default": (
             minutes(results, "photos cpu"),
-            miou(results.pseudo("photos cpu", SPREAD)),
+            miou(results.pseudo("photos cpu", NEW)),
             miou(results.segmenter("photos cpu", "own")),
         ),
         "`best`": (
             "",
-            miou(results.pseudo("best", "last round")),
-            miou(results.segmenter("best", "")),
+            miou(results.pseudo("best cpu", NEW)),
+            miou(results.segmenter("best cpu", "")),
         ),
     }
-    on_cpu = results.pseudo("photos cpu", SPREAD) or photos
+    every, on_cpu = results.pseudo("photos cpu", SPREAD), results.pseudo("photos cpu", NEW)
+    first = {seed: row for seed, row in every.items() if seed in on_cpu}
     for name, whom, networks, needs, *paper in RECIPES:
         time, *cells = ours.get(name, ("", "not run", "not run"))
         lines.append(f"| {' | '.join([name, whom, networks, needs + time, *cells, *paper])} |")
     means = {
         name: mean(100 * row["iou"][name] for row in on_cpu.values())
         for name in SCORED
-        if name != "background" and all(name in row["iou"] for row in on_cpu.values())
+        if name != "background" and on_cpu and all(name in r["iou"] for r in on_cpu.values())
     }
     best_first = sorted(means, key=lambda name: -means[name])
     lines += [
@@ -273,11 +278,13 @@ def measured(results: Results) -> list[str]:
         "the segmenter on 200 other photos without tags. The papers': all of VOC 2012 or COCO 2014."
         " IoU of pseudo masks: "
         + ", ".join(f"{name} {means[name]:.0f}" for name in best_first)
-        + ". These are the first masks; [new masks by the segmenter]"
-        "(benchmarks/results.md#new-masks-by-the-segmenter) are 2 points better on 320 of these "
-        "photos and 3 on photos of a factory (one seed). Both figures of `best` are of an "
-        "earlier version, whose segmenter was DeepLabV2 on "
-        "EfficientNet-Lite0; with today's, it is not measured yet. The ratios are of a GPU in "
+        + ". These are the [new masks by the segmenter]"
+        "(benchmarks/results.md#new-masks-by-the-segmenter). The first ones, from which it "
+        f"learned, have {miou(first)}, and {miou(every)} over all seeds ({seeds(every)}). "
+        f"Seeds of the new masks: {seeds(on_cpu)}; of `best`: "
+        f"{seeds(results.pseudo('best cpu', NEW))}; of the segmenter of `photos`: "
+        f"{seeds(results.segmenter('photos cpu', 'own'))}. The ratios are "
+        "of a GPU in "
         "bf16, the table is of two CPU cores. [Machines, seeds, commands](benchmarks/results.md).",
     ]
     return lines

@@ -103,8 +103,9 @@ def test_results_name_photos_weights_versions_device_and_seed(measured):
         (measured / "scratch" / "all-photos-0" / "evaluate" / "metrics.json").read_text()
     )
     # Two ways to the same figure. The run's own figure of pseudo masks is that of the new masks.
-    (row,) = files["all-photos-0-segmenter-own"]["rows"]
+    new, row = files["all-photos-0-segmenter-own"]["rows"]
     assert row["miou"] == pytest.approx(metrics["segmenter"]["miou"], abs=1e-5)
+    assert new["miou"] == pytest.approx(metrics["pseudo"]["miou"], abs=1e-5)
     first = files["all-photos-0"]["rows"][0]["miou"]
     assert abs(first - metrics["pseudo"]["miou"]) > 1e-3
     assert files["all-photos-0"]["rows"][0]["miou"] != files["all-cam-0"]["rows"][-1]["miou"]
