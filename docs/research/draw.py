@@ -48,7 +48,7 @@ def seed(number: int) -> tuple[Bar, ...]:
         ("recipe photos", "ours", "recipe `photos`"),
     )
     return tuple(
-        Bar(f"{name}, seed {number}", color, "seeds", (row, str(number)), "pseudo masks")
+        Bar(f"{name}, seed {number}", color, "seeds", (row, str(number)), "first masks")
         for name, color, row in rows
     )
 
