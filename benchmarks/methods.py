@@ -42,7 +42,8 @@ SETS = {
     "all": Bench(photos=1300, epochs=6),
     "320": Bench(),
 }
-RUNS = ("photos", "best", "rounds")  # methods that are a `tag2mask run`; rounds: `best` at 1 scale
+# Methods that are a `tag2mask run`; rounds: `photos` with three rounds.
+RUNS = ("photos", "best", "rounds")
 
 # Name: (recipe, changes to its classifier, source of its clusters).
 METHODS: dict[str, tuple[str, dict[str, Any], str]] = {
@@ -223,8 +224,8 @@ def run_config_of(task: Task, options: argparse.Namespace) -> Config:
         "val_masks": domain.data / "masks",
         "evaluate": {"classes": domain.numbering},
     }
-    if task.method != "photos":
-        changes["segmenter"]["rounds"] = best.segmenter.rounds
+    if task.method == "rounds":
+        changes["segmenter"]["rounds"] = 3
     if task.method == "best":
         changes["masks"] = {"scales": best.masks.scales}
     return make_config(merged(domain.recipe.model_dump(), changes))

@@ -64,7 +64,7 @@ def test_sizes_are_those_of_the_folders_recipe(folders):
     for task in (task for task in jobs(folders) if task.seed == 0 and not task.masks):
         config = (run_config_of if task.method in RUNS else configure)(task, options)
         is_demo = task.data == folders[1]
-        rounds = {"photos": 2 if is_demo else 1, "best": 3, "rounds": 3}
+        rounds = dict.fromkeys(("photos", "best"), 2 if is_demo else 1) | {"rounds": 3}
         assert config.classifier.image_size == (192 if is_demo else 320), task.name
         assert config.segmenter.steps == (200 if is_demo else 800), task.name
         assert config.segmenter.rounds == rounds.get(task.method, 1), task.name
