@@ -151,9 +151,8 @@ def test_a_training_that_has_begun_is_shown_without_its_lock(run, serve):
     state = value(server, "/api/run")
     stages = {stage["name"]: stage for stage in state["stages"]}
     assert stages["masks"]["state"] == "running" and stages["masks"]["share"] == 8 / 14
-    assert stages["segmenter"]["state"] == "running" and stages["segmenter"][
-        "share"
-    ] == pytest.approx(0.64)
+    assert stages["segmenter"]["state"] == "running"
+    assert stages["segmenter"]["share"] == pytest.approx(0.64)  # 0.8 of 1; new masks are 0.25 more
     assert stages["evaluate"]["state"] == "waiting" and stages["classifier"]["state"] == "done"
     rows = value(server, "/api/photos")["rows"]
     assert len(rows) == 14 and sum(bool(row[7]) for row in rows) == 8

@@ -129,7 +129,7 @@ def run_state(session: Session, request: Request) -> Response:
     session.refresh()
     gallery, worker = session.gallery, session.worker
     files, train = gallery.run.files, len(gallery.run.table)
-    config = gallery.run.config.segmenter
+    settings = gallery.run.config.segmenter
     total = len(gallery.photos)
     value = {
         "name": gallery.run.folder.name,
@@ -143,7 +143,7 @@ def run_state(session: Session, request: Request) -> Response:
         "segmenter": bool(gallery.model),
         "corrected": len(gallery.corrections),
         "command": files.command("run").strip("`") if gallery.unlearned else None,
-        "stages": progress.stages(files, config, train, total - train),
+        "stages": progress.stages(files, settings, train, total - train),
         "curves": progress.curves(files),
         "facts": {"looked": len(worker.facts), "predicted": worker.predicted, "of": total},
     }

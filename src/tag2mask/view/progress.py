@@ -34,12 +34,12 @@ def stages(
         part = files.part(name)
         if (part / STARTED).exists():
             row["state"] = "running" if _changed(files, name) < QUIET else "stopped"
-            row["share"] = {
-                "masks": lambda part: _made(part, photos) or 0.0,
-                "classifier": lambda part: _trained(part) or 0.0,
-                "segmenter": lambda part: _segmenter_share(part, settings, photos),
-                "evaluate": lambda part: _made(part, val),
-            }.get(name, lambda _: None)(part)
+            if name == "segmenter":
+                row["share"] = _segmenter_share(part, settings, photos)
+            elif name == "classifier":
+                row["share"] = _trained(part) or 0.0
+            elif total := {"masks": photos, "evaluate": val}.get(name):
+                row["share"] = _made(part, total) or 0.0
         elif done := _done(files, name):
             row |= {"state": "done", "seconds": done.get("seconds")}
         rows.append(row)
