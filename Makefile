@@ -35,9 +35,10 @@ mutants-all: mutants
 	$(RUN)python tests/mutants/by_tool.py
 
 # On a machine with a GPU, install PyTorch for it first; constraints.txt keeps the pair of versions that is tested.
+# The pip of Python 3.11 takes minutes to choose versions; a newer one does not.
 $(VENV)/installed: pyproject.toml constraints.txt CMakeLists.txt $(wildcard src/tag2mask/crf/native/*)
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
-	$(RUN)pip install --quiet --disable-pip-version-check --upgrade pip  # that of Python 3.11 takes minutes to choose versions
+	$(RUN)pip install --quiet --disable-pip-version-check --upgrade pip
 	$(RUN)pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	$(RUN)pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@

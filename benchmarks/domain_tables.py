@@ -114,10 +114,8 @@ def ablation(results: Results) -> list[str]:
 
 def goals(results: Results) -> list[str]:
     """What was aimed at, and what is reached."""
-    tiles, demo = (
-        in_domain(results, "magnetic-tiles", "photos", SPREAD, "own"),
-        [results.find(set="demo", split=split) for split in ("train", "val")],
-    )
+    tiles = in_domain(results, "magnetic-tiles", "photos", SPREAD, "own")
+    demo = [results.find(set="demo", split=split) for split in ("train", "val")]
     pseudo = {name: results.pseudo(f"{name} cpu", NEW) for name in ("photos", "best")}
     learned = {
         name: results.segmenter(f"{name} cpu", source)
