@@ -270,8 +270,8 @@ class SegmenterSettings(Settings):
     class of all."""
     most_marked: float = Field(0.02, ge=0, le=1)
     """A photo shows nothing, unless its objects are more certain than those in photos of nothing.
-    This share of these is still marked. Every fourth training photo of nothing is kept aside for
-    this, not learned from; of 20 to 76, none is. Fewer than 20, or 1: not used."""
+    In the mean, at most this share of new ones is marked. Every fourth training photo of nothing is
+    kept aside for this, not learned from; of 20 to 76, none is. Fewer than 20, or 1: not used."""
     crf: CRFSettings = CRFSettings()
 
 

@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from painted import COLOURS, paint, shapes
 from PIL import Image
 
 from tag2mask import loop
-from tag2mask.config import CRFSettings
+from tag2mask.config import CRFSettings, SegmenterSettings
 from tag2mask.crf.decide import certainty
 from tag2mask.errors import DataError, TrainingError
 from tag2mask.photos.masks import write_mask
@@ -389,7 +390,7 @@ def test_photos_of_nothing_are_background_and_do_not_drown_the_others(
     assert not predict(model, nothing[0].open()).mask.any()
     plain = model.settings.model_copy(update={"crf": CRFSettings(iterations=0)})
     certain = [1 - predict(model, photo.open(), plain).probs[0].min() for photo in nothing]
-    assert 0 <= model.least - max(certain) <= 1e-4, "2 % of 40 photos is less than one"
+    assert 0 <= model.least - max(certain) <= 1e-4, "40 photos: the most certain of them"
     untagged = tuple(replace(photo, tags=()) for photo in data[0].photos[1:])
     assert least_certain(model, [*nothing, *untagged], 0.02) == 0.9, "untagged things hide others"
     assert not least_certain(model, nothing[21:], 0.02), "19 photos of nothing say too little"
@@ -424,6 +425,20 @@ def test_photos_of_nothing_that_were_not_learned_from_say_how_certain_an_object_
     many = [replace(nothing[0], name=str(i)) for i in range(1000)]
     learned, some = set_aside(Table(table.tags, (*table.photos[:6], *many)))
     assert len(some) == 200 and len(learned) == 806
+
+
+@pytest.mark.parametrize(("photos", "exceed"), [(20, 0), (75, 0), (98, 0), (99, 1), (200, 3)])
+def test_of_new_photos_of_nothing_no_more_than_the_share_is_marked(photos, exceed, monkeypatch):
+    certain = np.random.default_rng(0).permutation(photos) / 1000
+    monkeypatch.setattr(
+        train,
+        "predict_photos",
+        lambda *_: ((None, SimpleNamespace(probs=np.array([[[1 - c]], [[c]]]))) for c in certain),
+    )
+    model = SimpleNamespace(settings=SegmenterSettings())
+    least = least_certain(model, [None] * photos, 0.02)
+    # A new photo has the same chance of each rank: (exceed + 1) / (photos + 1) exceed, too.
+    assert (certain > least).sum() == exceed
 
 
 def test_without_the_rule_all_photos_of_nothing_are_learned_from(settings, data, tmp_path):

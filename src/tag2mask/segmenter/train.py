@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -127,17 +126,18 @@ def set_aside(table: Table) -> tuple[Table, list[Photo]]:
 
 
 def least_certain(model: Segmenter, nothing: Sequence[Photo], most_marked: float) -> float:
-    """How certain an object must be, so that only a share `most_marked` of these photos of nothing
-    is marked. 0 if they are fewer than 20; at most 0.9.
+    """How certain an object must be, so that at most a share `most_marked` of new photos of nothing
+    is marked, in the mean (split conformal prediction). 0 for fewer than 20 photos; at most 0.9.
 
-    If the network has learned from these photos, more of new ones are marked.
+    More are marked if the network learned from these photos, or of fewer than 1 / `most_marked`.
     """
     if len(nothing) < LEAST_NOTHING or most_marked == 1:
         return 0.0
     plain = model.settings.model_copy(update={"crf": CRFSettings(iterations=0)})
-    values = [certainty(p.probs) for _, p in predict_photos(model, nothing, plain)]
-    least = float(np.quantile(values, 1 - most_marked, method="higher"))
-    least = math.ceil(1e4 * least) / 1e4  # another number of threads must not change the file
+    values = sorted(certainty(p.probs) for _, p in predict_photos(model, nothing, plain))
+    # A new photo is as likely as each of these to be one of the `marked` most certain of all.
+    marked = max(1, math.floor(most_marked * (len(values) + 1)))
+    least = math.ceil(1e4 * values[-marked]) / 1e4  # other numbers of threads give the same file
     return min(least, MOST_CERTAIN)
 
 
