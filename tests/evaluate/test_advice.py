@@ -162,6 +162,15 @@ def test_half_of_the_masks_without_their_tag(tmp_path):
     assert "threshold" not in "".join(mask_doubts(finds_of(tmp_path, photos, spot(30)), other))
 
 
+def test_new_masks_are_the_work_of_the_segmenter(tmp_path):
+    """The classifier's settings cannot mend them."""
+    photos = [(F, {"forest": share}) for share in (0, 0.005, 0.97)] * 4
+    text = "\n".join(mask_doubts(finds_of(tmp_path, photos, flat), Config(), new=True))
+    assert "give more --segmenter.steps" in text and "patch of the segmenter: forest" in text
+    assert "the segmenter cannot tell where they are" in text
+    assert "classifier" not in text and "threshold" not in text
+
+
 @pytest.mark.parametrize("width", [60, 80])
 def test_a_narrow_terminal_shows_the_tags(tmp_path, width):
     """With areas as long as they get: the table took all of the width for them."""

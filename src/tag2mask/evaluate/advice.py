@@ -26,16 +26,19 @@ MOST_TAGS = 8  # in one warning
 Finds = dict[str, Any]
 
 
-def mask_doubts(finds: Finds, config: Config, small: Sequence[str] = ()) -> list[str]:
+def mask_doubts(
+    finds: Finds, config: Config, small: Sequence[str] = (), new: bool = False
+) -> list[str]:
     """The finds of pseudo masks, with their evidence, to warnings. `small`: the tags whose things
-    are small, as the masks were made."""
+    are small, as the masks were made. new: the masks are the segmenter's."""
     doubts, tagged = [], finds["tagged"]
-    logits = config.masks.scores == "logits"
+    network, longer = ("segmenter", "steps") if new else ("classifier", "epochs")
+    logits = config.masks.scores == "logits" and not new
     if tagged["empty"] >= MISSED * tagged["photos"] and tagged["photos"] >= FEW:
         doubts.append(
             f"{tagged['empty']} of {tagged['photos']} masks of photos with tags show nothing. The "
-            "classifier may have learned too little (see its loss in the report): give more "
-            "--classifier.epochs. Or the CRF removes small things: try --masks.crf.iterations 0"
+            f"{network} may have learned too little (see its loss in the report): give more "
+            f"--{network}.{longer}. Or the CRF removes small things: try --masks.crf.iterations 0"
         )
     if small:
         doubts.append(
@@ -46,7 +49,7 @@ def mask_doubts(finds: Finds, config: Config, small: Sequence[str] = ()) -> list
     if tags := _named(others, _is_below_patch, lambda n: f"{n['below_patch']} of {n['photos']}"):
         patch = max(n.get("patch", 0) for n in others["tags"].values())
         doubts.append(
-            f"masks smaller than one patch of the classifier: {tags}. A patch is "
+            f"masks smaller than one patch of the {network}: {tags}. A patch is "
             f"{share_text(patch)} % of a photo; it shows no shape of smaller things. Look at these"
         )
     if tags := _named(finds, _is_missed, lambda n: f"{_missed(n)} of {n['photos']}"):
@@ -61,7 +64,7 @@ def mask_doubts(finds: Finds, config: Config, small: Sequence[str] = ()) -> list
     if tags := _named(finds, lambda n: n.get("middle", 0) > FLAT, lambda n: f"{n['photos']}"):
         doubts.append(
             f"nearly the same evidence all over their photos: {tags}. If they do not fill them, "
-            "the classifier cannot tell where they are: add photos of the same places without them"
+            f"the {network} cannot tell where they are: add photos of the same places without them"
         )
     return doubts
 

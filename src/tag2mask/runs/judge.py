@@ -37,7 +37,7 @@ def judge_masks(
     tagged = replace(run.table, photos=run.table.not_nothing)
     finds = count_finds(tagged, folder, partial(read_score_maps, folder))
     if finds:
-        finds["doubts"] = mask_doubts(finds, run.config, small)
+        finds["doubts"] = mask_doubts(finds, run.config, small, new=bool(before))
         empty = "{empty} of {photos} are all background".format(**finds["tagged"])
         log.info(f"masks: {empty}")
         known = before["doubts"] if before else ()
