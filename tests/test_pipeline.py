@@ -25,6 +25,7 @@ from tag2mask.config_files import load_recipe, make_config, merged
 from tag2mask.demo.scenes import make_scenes
 from tag2mask.errors import ConfigError, DataError, RunError, Tag2MaskError, TrainingError
 from tag2mask.photos.masks import write_mask
+from tag2mask.runs import judge
 from tag2mask.runs.folder import RunFolder
 from tag2mask.runs.pipeline import _same
 from tag2mask.runs.run import Run
@@ -464,6 +465,14 @@ def test_what_the_tags_say_is_logged_and_stored(finished):
     assert finished.metrics["finds"]["split"] == "val" and finished.metrics["finds"]["images"] == 4
     assert sum(row["photos"] for row in finished.metrics["pseudo"]["peaks"].values()) > 20
     assert "pseudo masks: the largest evidence lies on the object in " in log
+
+
+def test_warnings_of_new_masks_are_those_of_the_segmenter(finished, monkeypatch):
+    asked = []
+    monkeypatch.setattr(judge, "mask_doubts", lambda *_, new: asked.append(new) or [])
+    first = judge.judge_masks(finished, finished.files.result("masks"), ())
+    judge.judge_masks(finished, finished.newest_masks, (), first)
+    assert asked == [False, True]
 
 
 def test_the_report_runs_no_network(finished, scenes, tmp_path, monkeypatch):
