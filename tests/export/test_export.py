@@ -91,6 +91,7 @@ def test_the_metadata_say_how_to_use_it(exported):
     assert values["weights_license"] == "cc-by-4.0" and values["code_license"] == "Apache-2.0"
     assert values["mean"] == pytest.approx(network("fpn").backbone.mean.flatten().tolist())
     assert values["settings"]["object_first"] is True
+    assert tuple(OnnxNetwork(exported["fixed"][0]).least) == (0.0, 0.5, 0.75)
 
 
 def test_nothing_of_this_computer_is_in_the_file(exported):

@@ -26,7 +26,7 @@ def decide(
     settings: SegmenterSettings,
     threshold: float = THRESHOLD,
     small: Sequence[int] = (),
-    least: float = 0.0,
+    least: float | Sequence[float] = 0.0,
 ) -> np.ndarray:
     """Probabilities (C, h, w), summing to 1, of an RGB picture of that size to a decision of the
     same shape: the mask is its argmax. `small`: as in `refine`; `least`: as in `before_crf`."""
@@ -37,24 +37,22 @@ def before_crf(
     probs: np.ndarray,
     settings: SegmenterSettings,
     threshold: float = THRESHOLD,
-    least: float = 0.0,
+    least: float | Sequence[float] = 0.0,
 ) -> np.ndarray:
     """Probabilities (C, h, w) to the decision without the CRF, which is the CRF's input.
 
-    All is background if in no pixel the probability of all objects together is above `least`. A
-    lower threshold asks for more objects, so it makes this easier to reach.
+    A class becomes background if in no pixel its probability is above `least` (for all classes, or
+    C values). A lower threshold asks for more objects, so it makes this easier to reach.
     """
     changed = shifted(probs, threshold)
     decision = object_first(changed, settings)
-    if max(certainty(probs), certainty(changed)) <= least:
-        decision = np.zeros_like(probs)
-        decision[BACKGROUND] = 1
-    return decision
-
-
-def certainty(probs: np.ndarray) -> float:
-    """Probabilities (C, h, w) to the largest probability of all objects together, in any pixel."""
-    return float(1 - probs[BACKGROUND].min())
+    if not np.any(least):
+        return decision
+    most = np.maximum(probs, changed).max((1, 2))
+    lost = (most <= least) & (np.arange(len(probs)) != BACKGROUND)
+    kept = np.where(lost[:, None, None], 0, decision)
+    kept[BACKGROUND] += decision[lost].sum(0)
+    return kept
 
 
 def check_threshold(threshold: float) -> None:

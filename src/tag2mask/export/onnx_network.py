@@ -39,7 +39,7 @@ class OnnxNetwork:
             self.about = {key: json.loads(value) for key, value in about.items()}
             self.classes: tuple[str, ...] = tuple(self.about["classes"])
             self.small: tuple[int, ...] = tuple(self.about.get("small", ()))
-            self.least = float(self.about.get("least", 0.0))
+            self.least: float | list[float] = self.about.get("least", 0.0)
             self.settings = SegmenterSettings.model_validate(self.about["settings"])
             self._mean = np.array(self.about["mean"], np.float32).reshape(1, 3, 1, 1)
             self._size: int | None = self.about["size"]

@@ -30,7 +30,7 @@ class Segmenter(nn.Module):
         self.settings = settings.model_copy(update={"output_stride": self.stride})
         self.classes = tuple(classes)
         self.small: tuple[int, ...] = ()  # the classes whose things are small, as the masks say
-        self.least = 0.0  # see `before_crf`
+        self.least: float | tuple[float, ...] = 0.0  # see `before_crf`
 
     def enlarge(self, logits: Tensor, size: Sequence[int]) -> Tensor:
         """Logits (B, C, h, w) to (B, C, *size), float32, each at its own place in the photo."""

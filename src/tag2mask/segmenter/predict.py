@@ -3,7 +3,7 @@
 The memory in use does not grow with the number of photos.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -31,7 +31,7 @@ class Network(Protocol):
     def small(self) -> tuple[int, ...]: ...  # the classes whose things are small
 
     @property
-    def least(self) -> float: ...  # see `before_crf`
+    def least(self) -> float | Sequence[float]: ...  # see `before_crf`
 
     @property
     def in_threads(self) -> bool:

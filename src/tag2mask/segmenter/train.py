@@ -4,11 +4,11 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from tag2mask.config import CRFSettings, SegmenterSettings
-from tag2mask.crf.decide import certainty
 from tag2mask.errors import TrainingError
 from tag2mask.loop import CONTINUED, Phase, fit
 from tag2mask.photos.table import BACKGROUND, Photo, Table
@@ -30,6 +30,7 @@ ASIDE = 4  # if there are enough, every fourth photo of nothing is not learned f
 # Photos of nothing ask for no more than this probability of objects: in some of them may be things
 # that nobody tagged.
 MOST_CERTAIN = 0.9
+TINY = 1e-6  # a probability, or a standard deviation, counts as no less
 MASKS_READ = 500  # masks whose object pixels are counted before training
 CROPS_TRIED = 32  # crops with objects on which the trained network is tested
 
@@ -125,20 +126,29 @@ def set_aside(table: Table) -> tuple[Table, list[Photo]]:
     return table.without(some), [table.photos[index] for index in some]
 
 
-def least_certain(model: Segmenter, nothing: Sequence[Photo], most_marked: float) -> float:
-    """How certain an object must be, so that at most a share `most_marked` of new photos of nothing
-    is marked, in the mean (split conformal prediction). 0 for fewer than 20 photos; at most 0.9.
+def least_certain(
+    model: Segmenter, nothing: Sequence[Photo], most_marked: float
+) -> float | tuple[float, ...]:
+    """How certain each class must be, so that at most a share `most_marked` of new photos of
+    nothing is marked, in the mean (split conformal prediction). C values up to 0.9; 0 for fewer
+    than 20 photos.
 
     More are marked if the network learned from these photos, or of fewer than 1 / `most_marked`.
     """
     if len(nothing) < LEAST_NOTHING or most_marked == 1:
         return 0.0
     plain = model.settings.model_copy(update={"crf": CRFSettings(iterations=0)})
-    values = sorted(certainty(p.probs) for _, p in predict_photos(model, nothing, plain))
+    most = [p.probs.max((1, 2)) for _, p in predict_photos(model, nothing, plain)]
+    # Where one class is often seen, another never, the same probability does not say the same. So
+    # a photo is as certain as its class that is the most standard deviations above its mean.
+    evidence = torch.logit(torch.from_numpy(np.stack(most)[:, BACKGROUND + 1 :]).double(), TINY)
+    mean, std = evidence.mean(0), evidence.std(0).clamp(min=TINY)
+    values = ((evidence - mean) / std).amax(1).sort().values
     # A new photo is as likely as each of these to be one of the `marked` most certain of all.
     marked = max(1, math.floor(most_marked * (len(values) + 1)))
-    least = math.ceil(1e4 * values[-marked]) / 1e4  # other numbers of threads give the same file
-    return min(least, MOST_CERTAIN)
+    least = (mean + values[-marked] * std).sigmoid()
+    # Other numbers of threads give the same file.
+    return (0.0, *((1e4 * least).ceil() / 1e4).clamp(max=MOST_CERTAIN).tolist())
 
 
 def optimizer(model: Segmenter, settings: SegmenterSettings) -> torch.optim.Optimizer:
