@@ -10,6 +10,7 @@ the best of six after the CRF. The methods of tag2mask use none. In the sets `do
 """
 
 import argparse
+import tomllib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +19,7 @@ import torch
 from domains import Domain
 
 from tag2mask.config import Config, CRFSettings
-from tag2mask.config_files import load_recipe, make_config, merged
+from tag2mask.config_files import RECIPES, load_recipe, make_config, merged
 
 PLAIN = {"token": "none", "mixer": "none", "tag_loss": "mean"}
 SPREAD = "448 px, affinity, Otsu"  # the first masks of the recipe `photos`
@@ -214,7 +215,7 @@ def configure(task: Task, options: argparse.Namespace) -> Config:
 
 def run_config_of(task: Task, options: argparse.Namespace) -> Config:
     """The settings of a `tag2mask run` on the folder of a task, without the files of photos."""
-    shared, domain, best = shared_by(task, options), Domain(task.data), load_recipe("best")
+    shared, domain = shared_by(task, options), Domain(task.data)
     changes: dict[str, Any] = {
         "out": options.scratch / replace(task, masks="").name,
         "seed": task.seed,
@@ -226,9 +227,11 @@ def run_config_of(task: Task, options: argparse.Namespace) -> Config:
     }
     if task.method == "rounds":
         changes["segmenter"]["rounds"] = 3
+    start = domain.recipe.model_dump()
     if task.method == "best":
-        changes["masks"] = {"scales": best.masks.scales}
-    return make_config(merged(domain.recipe.model_dump(), changes))
+        best = tomllib.loads((RECIPES / "best.toml").read_text(encoding="utf-8"))
+        start = merged(start, {name: best[name] for name in best if name != "recipe"})
+    return make_config(merged(start, changes))
 
 
 def with_masks(config: Config, changes: dict[str, Any]) -> Config:

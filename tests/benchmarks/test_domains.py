@@ -68,6 +68,7 @@ def test_sizes_are_those_of_the_folders_recipe(folders):
         assert config.classifier.image_size == (192 if is_demo else 320), task.name
         assert config.segmenter.steps == (200 if is_demo else 800), task.name
         assert config.segmenter.rounds == rounds.get(task.method, 1), task.name
+        assert (len(config.masks.scales) == 3) == (task.method == "best"), task.name
 
 
 def test_choices_and_reports_share_no_photo():

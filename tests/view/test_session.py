@@ -17,7 +17,7 @@ from tag2mask.runs.folder import MASKS, STARTED, RunFolder
 from tag2mask.view.app import page_files
 from tag2mask.view.facts import Worker, mask_facts
 from tag2mask.view.gallery import Gallery
-from tag2mask.view.progress import stages
+from tag2mask.view.progress import curves, stages
 
 
 def value(server, path):
@@ -199,6 +199,21 @@ def test_rounds_and_new_masks_are_part_of_the_segmenters_work(tmp_path):
         os.utime(folder, (0, 0))
     os.utime(part / STARTED, (0, 0))
     assert row()["state"] == "running", "a mask in a folder of photos was written just now"
+
+
+def test_the_curve_is_that_of_the_round_in_training(tmp_path):
+    files, steps = RunFolder(tmp_path), []
+    places = (".segmenter.part/round-1", ".segmenter.part", "segmenter")
+    for number, place in enumerate(places):
+        (tmp_path / place).mkdir(parents=True, exist_ok=True)
+        path = tmp_path / place / "metrics.jsonl"
+        row = {"steps": 9, "seconds_per_step": 1.0, "loss": 2.0}
+        path.write_text("".join(json.dumps(row | {"step": 5 + number + i}) + "\n" for i in (0, 1)))
+        os.utime(path, ns=(number, number))
+        steps.append(curves(files)["segmenter"]["steps"])
+    assert steps == [6, 7, 7]
+    shutil.rmtree(files.part("segmenter"))
+    assert curves(files)["segmenter"]["steps"] == 8 and curves(files)["classifier"] is None
 
 
 def test_the_run_is_read_again_when_it_has_changed(run, serve):

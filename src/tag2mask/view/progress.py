@@ -59,11 +59,12 @@ def running(files: RunFolder) -> bool:
 
 
 def curves(files: RunFolder) -> dict[str, Any]:
-    """The losses of both trainings so far, as the report draws them: stage -> chart or None."""
+    """The losses of the stages that train, as the report draws them: stage -> chart or None. Of
+    several rounds, those of the newest."""
     charts = {}
     for name in TRAINED:
-        newest = files.part(name) / TRAINING_METRICS
-        path = newest if newest.exists() else files.result(name, TRAINING_METRICS)
+        running = files.part(name).rglob(TRAINING_METRICS)
+        path = max(running, key=stamp, default=files.result(name, TRAINING_METRICS))
         chart = None
         with suppress(ValueError, OSError, KeyError):  # its last line is being written
             chart = read_chart(path)
