@@ -363,7 +363,7 @@ def test_nan_is_an_error(settings, data, tmp_path):
 
 
 def above(model, nothing):
-    """By how much the classes' least certainty is above what these photos have, at the closest."""
+    """By how much the classes' least certainty is above what these photos have, at least."""
     plain = model.settings.model_copy(update={"crf": CRFSettings(iterations=0)})
     most = [predict(model, photo.open(), plain).probs.max((1, 2))[1:] for photo in nothing]
     return (model.least[1:] - np.max(most, 0)).min()
@@ -394,7 +394,7 @@ def test_photos_of_nothing_are_background_and_do_not_drown_the_others(
     ]
     assert np.mean(right) > 0.9
     assert not predict(model, nothing[0].open()).mask.any()
-    assert 0 <= above(model, nothing) <= 1e-4, "40 photos: the most certain of them"
+    assert above(model, nothing) > 0
     untagged = tuple(replace(photo, tags=()) for photo in data[0].photos[1:])
     some_hidden = least_certain(model, [*nothing, *untagged], 0.02)
     assert max(some_hidden) == 0.9, "untagged things hide others"
@@ -422,7 +422,7 @@ def test_photos_of_nothing_that_were_not_learned_from_say_how_certain_an_object_
     )
     aside = {f"n{i}" for i in range(0, 80, 4)}
     assert read == set(table.names) - aside
-    assert 0 <= above(model, nothing[::4]) <= 1e-4
+    assert above(model, nothing[::4]) > 0
     one_less = Table(table.tags, table.photos[:-4])
     assert set_aside(one_less) == (one_less, nothing[:76]), "19 would say too little"
     many = [replace(nothing[0], name=str(i)) for i in range(1000)]
@@ -430,23 +430,25 @@ def test_photos_of_nothing_that_were_not_learned_from_say_how_certain_an_object_
     assert len(some) == 200 and len(learned) == 806
 
 
-@pytest.mark.parametrize(("photos", "exceed"), [(20, 0), (75, 0), (98, 0), (99, 1), (200, 3)])
-def test_of_new_photos_of_nothing_no_more_than_the_share_is_marked(photos, exceed, monkeypatch):
+@pytest.mark.parametrize(("photos", "marked"), [(20, 1), (75, 1), (99, 2), (200, 4)])
+def test_of_new_photos_of_nothing_no_more_than_the_share_is_marked(photos, marked, monkeypatch):
     """Also if one of two classes is often seen in them, and the other never."""
-    draw = np.random.default_rng(0)
-    often, never = 0.8 * draw.beta(1, 2, photos), 0.1 * draw.beta(1, 2, photos)
-    monkeypatch.setattr(
-        train,
-        "predict_photos",
-        lambda *_: (
-            (None, SimpleNamespace(probs=np.array([[[1 - a - b]], [[a]], [[b]]])))
-            for a, b in zip(often, never, strict=True)
-        ),
-    )
-    model = SimpleNamespace(settings=SegmenterSettings())
-    _, first, second = least_certain(model, [None] * photos, 0.02)
-    # A new photo has the same chance of each rank: (exceed + 1) / (photos + 1) exceed, too.
-    assert ((often > first) | (never > second)).sum() == exceed
+    draw, shares, model = np.random.default_rng(0), [], SimpleNamespace(settings=SegmenterSettings())
+
+    def certainties(number):
+        return 0.8 * draw.beta(1, 2, number), 0.1 * draw.beta(1, 2, number)
+
+    def predicted(*_):
+        for a, b in zip(*certainties(photos), strict=True):
+            yield None, SimpleNamespace(probs=np.array([[[1 - a - b]], [[a]], [[b]]]))
+
+    monkeypatch.setattr(train, "predict_photos", predicted)
+    for _ in range(300):
+        _, first, second = least_certain(model, [None] * photos, 0.02)
+        often, never = certainties(1000)
+        shares.append(((often > first) | (never > second)).mean())
+    # A new photo has the same chance of each rank; measured by one more photo, it has fewer.
+    assert 0.5 < np.mean(shares) * (photos + 1) / marked < 1.1
     assert second < first / 3
 
 

@@ -30,7 +30,7 @@ ASIDE = 4  # if there are enough, every fourth photo of nothing is not learned f
 # Photos of nothing ask for no more than this probability of objects: in some of them may be things
 # that nobody tagged.
 MOST_CERTAIN = 0.9
-TINY = 1e-6  # a probability, or a standard deviation, counts as no less
+TINY = 1e-6  # a probability, or the variance of its logit, counts as no less
 MASKS_READ = 500  # masks whose object pixels are counted before training
 CROPS_TRIED = 32  # crops with objects on which the trained network is tested
 
@@ -142,11 +142,14 @@ def least_certain(
     # Where one class is often seen, another never, the same probability does not say the same. So
     # a photo is as certain as its class that is the most standard deviations above its mean.
     evidence = torch.logit(torch.from_numpy(np.stack(most)[:, BACKGROUND + 1 :]).double(), TINY)
-    mean, std = evidence.mean(0), evidence.std(0).clamp(min=TINY)
+    # Each is measured by the others, as a new photo is by all.
+    count, squares = len(most) - 1, evidence.square()
+    mean = (evidence.sum(0) - evidence) / count
+    std = ((squares.sum(0) - squares) / count - mean.square()).clamp(min=TINY).sqrt()
     values = ((evidence - mean) / std).amax(1).sort().values
     # A new photo is as likely as each of these to be one of the `marked` most certain of all.
     marked = max(1, math.floor(most_marked * (len(values) + 1)))
-    least = (mean + values[-marked] * std).sigmoid()
+    least = (evidence.mean(0) + values[-marked] * evidence.std(0, correction=0)).sigmoid()
     # Other numbers of threads give the same file.
     return (0.0, *((1e4 * least).ceil() / 1e4).clamp(max=MOST_CERTAIN).tolist())
 
