@@ -433,7 +433,8 @@ def test_photos_of_nothing_that_were_not_learned_from_say_how_certain_an_object_
 @pytest.mark.parametrize(("photos", "marked"), [(20, 1), (75, 1), (99, 2), (200, 4)])
 def test_of_new_photos_of_nothing_no_more_than_the_share_is_marked(photos, marked, monkeypatch):
     """Also if one of two classes is often seen in them, and the other never."""
-    draw, shares, model = np.random.default_rng(0), [], SimpleNamespace(settings=SegmenterSettings())
+    model = SimpleNamespace(settings=SegmenterSettings())
+    draw, shares = np.random.default_rng(0), []
 
     def certainties(number):
         return 0.8 * draw.beta(1, 2, number), 0.1 * draw.beta(1, 2, number)
