@@ -430,7 +430,7 @@ def test_photos_of_nothing_that_were_not_learned_from_say_how_certain_an_object_
     assert len(some) == 200 and len(learned) == 806
 
 
-@pytest.mark.parametrize(("photos", "marked"), [(20, 1), (75, 1), (99, 2), (200, 4)])
+@pytest.mark.parametrize(("photos", "marked"), [(20, 1), (75, 1), (98, 1), (99, 2), (200, 4)])
 def test_of_new_photos_of_nothing_no_more_than_the_share_is_marked(photos, marked, monkeypatch):
     """Also if one of two classes is often seen in them, and the other never."""
     model = SimpleNamespace(settings=SegmenterSettings())
@@ -451,6 +451,16 @@ def test_of_new_photos_of_nothing_no_more_than_the_share_is_marked(photos, marke
     # A new photo has the same chance of each rank; measured by one more photo, it has fewer.
     assert 0.5 < np.mean(shares) * (photos + 1) / marked < 1.1
     assert second < first / 3
+
+
+def test_a_class_that_is_nearly_never_seen_does_not_hide_the_others(monkeypatch):
+    often = np.linspace(0.1, 0.4, 40)
+    probs = [np.array([[[1 - a]], [[a]], [[1e-5 * (i == 7)]]]) for i, a in enumerate(often)]
+    photos = [(None, SimpleNamespace(probs=each)) for each in probs]
+    monkeypatch.setattr(train, "predict_photos", lambda *_: photos)
+    model = SimpleNamespace(settings=SegmenterSettings())
+    _, first, second = least_certain(model, [None] * 40, 0.02)
+    assert first < 0.9 and second < 0.1
 
 
 def test_without_the_rule_all_photos_of_nothing_are_learned_from(settings, data, tmp_path):

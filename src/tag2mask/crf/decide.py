@@ -48,8 +48,7 @@ def before_crf(
     decision = object_first(changed, settings)
     if not np.any(least):
         return decision
-    most = np.maximum(probs, changed).max((1, 2))
-    lost = (most <= least) & (np.arange(len(probs)) != BACKGROUND)
+    lost = np.maximum(probs, changed).max((1, 2)) <= least
     kept = np.where(lost[:, None, None], 0, decision)
     kept[BACKGROUND] += decision[lost].sum(0)
     return kept

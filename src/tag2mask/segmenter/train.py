@@ -30,7 +30,10 @@ ASIDE = 4  # if there are enough, every fourth photo of nothing is not learned f
 # Photos of nothing ask for no more than this probability of objects: in some of them may be things
 # that nobody tagged.
 MOST_CERTAIN = 0.9
-TINY = 1e-6  # a probability, or the variance of its logit, counts as no less
+TINY = 1e-6  # a probability counts as no less
+# The standard deviation of a class's logit counts as no less. Of a class that is never seen but
+# once, it is nearly 0 without that photo, which would be more certain than any other.
+LEAST_STD = 1.0
 MASKS_READ = 500  # masks whose object pixels are counted before training
 CROPS_TRIED = 32  # crops with objects on which the trained network is tested
 
@@ -145,11 +148,13 @@ def least_certain(
     # Each is measured by the others, as a new photo is by all.
     count, squares = len(most) - 1, evidence.square()
     mean = (evidence.sum(0) - evidence) / count
-    std = ((squares.sum(0) - squares) / count - mean.square()).clamp(min=TINY).sqrt()
+    variance = (squares.sum(0) - squares) / count - mean.square()
+    std = variance.clamp(min=LEAST_STD**2).sqrt()
     values = ((evidence - mean) / std).amax(1).sort().values
     # A new photo is as likely as each of these to be one of the `marked` most certain of all.
     marked = max(1, math.floor(most_marked * (len(values) + 1)))
-    least = (evidence.mean(0) + values[-marked] * evidence.std(0, correction=0)).sigmoid()
+    std = evidence.std(0, correction=0).clamp(min=LEAST_STD)
+    least = (evidence.mean(0) + values[-marked] * std).sigmoid()
     # Other numbers of threads give the same file.
     return (0.0, *((1e4 * least).ceil() / 1e4).clamp(max=MOST_CERTAIN).tolist())
 

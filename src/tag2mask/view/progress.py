@@ -63,11 +63,9 @@ def curves(files: RunFolder) -> dict[str, Any]:
     several rounds, those of the newest."""
     charts = {}
     for name in TRAINED:
-        running = files.part(name).rglob(TRAINING_METRICS)
-        path = max(running, key=stamp, default=files.result(name, TRAINING_METRICS))
-        chart = None
+        chart, last = None, files.result(name, TRAINING_METRICS)
         with suppress(ValueError, OSError, KeyError):  # its last line is being written
-            chart = read_chart(path)
+            chart = read_chart(max(files.part(name).rglob(last.name), key=stamp, default=last))
         charts[name] = asdict(chart) if chart else None
     return charts
 
