@@ -54,7 +54,7 @@ def minutes(method: str, parts: list[Rows]) -> str:
     """What a whole run took, as a cell: the job of its masks and that of the rest."""
     jobs = [parts[0], parts[-1]] if method == "photos" else parts[-1:]
     shared = set.intersection(*map(set, jobs)) if method in ("photos", "best") else set()
-    shared = {seed for seed in shared if all("seconds" in rows[seed] for rows in jobs)}
+    shared = {seed for seed in shared if all(rows[seed]["seconds"] for rows in jobs)}
     times = [sum(rows[seed]["seconds"] for rows in jobs) / 60 for seed in shared]
     return f"{mean(times):.1f}" if times else "-"
 

@@ -10,7 +10,7 @@ import os
 import shutil
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
@@ -87,8 +87,9 @@ def finish(
     weights: str,
     start: float,
     options: argparse.Namespace,
+    **facts: Any,
 ) -> None:
-    """Write the result of a job that began at time `start`."""
+    """Write the result of a job that began at time `start`; `facts` take the place of its own."""
     result = {
         "set": task.set,
         "data": Domain(task.data).name,
@@ -99,6 +100,7 @@ def finish(
         "weights": weights,
         **made_on(start),
         "jobs": options.jobs,
+        **facts,
         "rows": rows,
     }
     write_json(options.out / f"{task.name}.json", result)
@@ -154,7 +156,8 @@ def run(task: Task, options: argparse.Namespace) -> None:
     evaluation = config.evaluate.model_copy(update={"mean_over": names})
     config = config.model_copy(update={**data, "evaluate": evaluation})
     masks_alone = task.method == "photos" and not task.masks
-    run_config(config, ["clusters", "classifier", "masks"] if masks_alone else STAGE_NAMES)
+    first = ("clusters", "classifier", "masks")
+    run_config(config, first if masks_alone else STAGE_NAMES)
     result, rows = Run(config.out, config), []
     _, reported, about = pseudo_photos(task, options)
     scored = {photo.name for photo in reported.photos}
@@ -173,7 +176,17 @@ def run(task: Task, options: argparse.Namespace) -> None:
             place = options.scratch / task.name / WIDE
             rows.append(predicted(domain, val, result.segmenter, result.settings, place))
     network = "segmenter" if task.masks else "classifier"
-    finish(task, rows, first_weights(config.out, network), start, options)
+    weights = first_weights(config.out, network)
+    rest = [name for name in STAGE_NAMES if not task.masks or name not in first]
+    seconds = seconds_of(config.out, first if masks_alone else rest)
+    finish(task, rows, weights, start, options, seconds=seconds)
+
+
+def seconds_of(folder: Path, stages: Sequence[str]) -> float | None:
+    """What the finished stages of a run took [seconds]. None: one was stopped and resumed, and what
+    its starts before took is not known."""
+    done = [read_json(folder / stage / "done.json") for stage in stages]
+    return None if any(d["resumed"] for d in done) else round(sum(d["seconds"] for d in done), 1)
 
 
 def write_tags(path: Path, table: Table, tags: set[str]) -> None:

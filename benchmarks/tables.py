@@ -219,9 +219,10 @@ RECIPES = (
 def minutes(results: Results, method: str) -> str:
     """The minutes of whole runs, with new masks, for all photos, as a note."""
     first, learned = results.pseudo(method, SPREAD), results.segmenter(method, "own")
-    seconds = [
-        first[seed]["seconds"] + learned[seed]["seconds"] for seed in results.pseudo(method, NEW)
+    jobs = [
+        (first[seed]["seconds"], learned[seed]["seconds"]) for seed in results.pseudo(method, NEW)
     ]
+    seconds = [sum(both) for both in jobs if all(both)]
     if not seconds:
         return ""
     times = dict.fromkeys(f"{value / 60:.0f}" for value in (min(seconds), max(seconds)))

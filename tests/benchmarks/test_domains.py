@@ -82,10 +82,22 @@ def test_choices_and_reports_share_no_photo():
     assert not {*chosen_on.photos} & {*reported.photos} and len(reported) == 3
 
 
-def result(folder, name, method, seed, rows, source="", which="domains"):
+def test_a_run_that_was_resumed_has_no_time(tmp_path):
+    from jobs import seconds_of
+
+    for stage, seconds, resumed in (("masks", 2.5, False), ("segmenter", 4, False), ("x", 1, True)):
+        (tmp_path / stage).mkdir()
+        about = {"seconds": seconds, "resumed": resumed}
+        (tmp_path / stage / "done.json").write_text(json.dumps(about))
+    assert seconds_of(tmp_path, ["masks", "segmenter"]) == 6.5
+    assert seconds_of(tmp_path, ["segmenter"]) == 4
+    assert seconds_of(tmp_path, ["masks", "x"]) is None
+
+
+def result(folder, name, method, seed, rows, source="", which="domains", seconds=60):
     about = {"versions": {"torch": "1", "tag2mask": "2"}, "device": "d", "date": "2026-01-01"}
     about |= {"set": which, "data": "magnetic-tiles", "method": method, "seed": seed}
-    about |= {"learned_from": source, "seconds": 60, "rows": rows}
+    about |= {"learned_from": source, "seconds": seconds, "rows": rows}
     (folder / f"{name}.json").write_text(json.dumps(about))
 
 
@@ -110,14 +122,15 @@ def test_tables_are_what_the_results_say(tmp_path):
         result(tmp_path, f"p{seed}", "photos", seed, [row(view, "second half", value, 0.5)])
         new = row("new masks", "second half", value * 2, 0.75)
         val = row("test photos", "val", value / 2, 0.25, (seed, 4))
-        result(tmp_path, f"s{seed}", "photos", seed, [new, val], "own")
+        known = {"seconds": 180} if seed else {"seconds": None}  # a run that was resumed
+        result(tmp_path, f"s{seed}", "photos", seed, [new, val], "own", **known)
     pseudo = [row("best threshold", "second half", 0.1, 0, crf=crf) for crf in (False, True)]
     result(tmp_path, "c", "cam", 0, pseudo)
     parts = [row("whole", "second half", 0.3, 0), row("no mirror", "second half", 0.2, 0)]
     result(tmp_path, "a", "ours", 0, parts, which="ablation")
     tables = {name: make(Results(tmp_path)) for name, (_, make) in DOMAIN_TABLES.items()}
     name = "magnetic-tiles | recipe `photos` | 30.0 ± 14.1 | 0, 1 | 60.0 ± 28.3 | 0, 1"
-    assert tables["domains"][2].startswith(f"| {name} | 15.0 ± 7.1 | 0, 1 | 12.5 ± 17.7 % | 2.0 |")
+    assert tables["domains"][2].startswith(f"| {name} | 15.0 ± 7.1 | 0, 1 | 12.5 ± 17.7 % | 4.0 |")
     assert "| 10.0 | 0 | - | - | - | - | - | - |" in tables["domains"][3]
     assert tables["domains-sizes"][2:5] == [
         "| magnetic-tiles | first masks, recipe `photos` | 0, 1 | 50 | - | - | - |",

@@ -99,9 +99,12 @@ def test_results_name_photos_weights_versions_device_and_seed(measured):
         for row in result["rows"]:
             assert 0 < row["miou"] < 1 and row["images"]
             assert row["labels"] == ("none" if row["split"] == "val" else "given")
-    metrics = json.loads(
-        (measured / "scratch" / "all-photos-0" / "evaluate" / "metrics.json").read_text()
-    )
+    run = measured / "scratch" / "all-photos-0"
+    stages = [json.loads(done.read_text()) for done in run.glob("*/done.json")]
+    both = files["all-photos-0"], files["all-photos-0-segmenter-own"]
+    seconds = sum(result["seconds"] for result in both)
+    assert seconds == pytest.approx(sum(stage["seconds"] for stage in stages), abs=0.5)
+    metrics = json.loads((run / "evaluate" / "metrics.json").read_text())
     # Two ways to the same figure. The run's own figure of pseudo masks is that of the new masks.
     new, row = files["all-photos-0-segmenter-own"]["rows"]
     assert row["miou"] == pytest.approx(metrics["segmenter"]["miou"], abs=1e-5)
