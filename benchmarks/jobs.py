@@ -85,11 +85,10 @@ def finish(
     task: Task,
     rows: list[dict[str, Any]],
     weights: str,
-    start: float,
+    seconds: float | None,
     options: argparse.Namespace,
-    **facts: Any,
 ) -> None:
-    """Write the result of a job that began at time `start`; `facts` take the place of its own."""
+    """Write the result of a job that took so many seconds; None: not known."""
     result = {
         "set": task.set,
         "data": Domain(task.data).name,
@@ -98,9 +97,8 @@ def finish(
         "learned_from": task.masks,
         **vars(shared_by(task, options)),
         "weights": weights,
-        **made_on(start),
+        **made_on(seconds),
         "jobs": options.jobs,
-        **facts,
         "rows": rows,
     }
     write_json(options.out / f"{task.name}.json", result)
@@ -108,15 +106,15 @@ def finish(
         print(f"{task.name}: {row['masks']}, CRF {row['crf']}: {100 * (row['miou'] or 0):.1f}")
 
 
-def made_on(start: float) -> dict[str, Any]:
-    """The machine, the versions and the date of a result that began at time `start`."""
+def made_on(seconds: float | None) -> dict[str, Any]:
+    """The machine, the versions, the date and the seconds of a result."""
     gpu = torch.cuda.is_available()
     return {
         "versions": versions(),
         "crf_backend": backend(),
         "device": torch.cuda.get_device_name() if gpu else cpu_name(),
         "date": date.today().isoformat(),
-        "seconds": round(time.time() - start, 1),
+        "seconds": seconds and round(seconds, 1),
     }
 
 
@@ -144,7 +142,7 @@ def run(task: Task, options: argparse.Namespace) -> None:
 
     For `photos`, the pseudo masks are one job and the rest another, in case time runs out.
     """
-    start, domain, config = time.time(), Domain(task.data), run_config_of(task, options)
+    domain, config = Domain(task.data), run_config_of(task, options)
     table, _, val = domain.tables(options.photos)
     tags = {tag for photo in table.photos for tag in photo.tags}
     data = {"data": domain.train, "val": domain.data / "val.csv"}
@@ -176,17 +174,16 @@ def run(task: Task, options: argparse.Namespace) -> None:
             place = options.scratch / task.name / WIDE
             rows.append(predicted(domain, val, result.segmenter, result.settings, place))
     network = "segmenter" if task.masks else "classifier"
-    weights = first_weights(config.out, network)
     rest = [name for name in STAGE_NAMES if not task.masks or name not in first]
     seconds = seconds_of(config.out, first if masks_alone else rest)
-    finish(task, rows, weights, start, options, seconds=seconds)
+    finish(task, rows, first_weights(config.out, network), seconds, options)
 
 
 def seconds_of(folder: Path, stages: Sequence[str]) -> float | None:
     """What the finished stages of a run took [seconds]. None: one was stopped and resumed, and what
     its starts before took is not known."""
     done = [read_json(folder / stage / "done.json") for stage in stages]
-    return None if any(d["resumed"] for d in done) else round(sum(d["seconds"] for d in done), 1)
+    return None if any(d["resumed"] for d in done) else sum(d["seconds"] for d in done)
 
 
 def write_tags(path: Path, table: Table, tags: set[str]) -> None:
@@ -207,7 +204,7 @@ def pseudo(task: Task, options: argparse.Namespace) -> None:
     rows = []
     for view, changes in views(task, shared).items():
         rows += score_view(task, view, changes, options)
-    finish(task, rows, first_weights(config.out), start, options)
+    finish(task, rows, first_weights(config.out), time.time() - start, options)
 
 
 def score_view(
@@ -286,7 +283,7 @@ def segment(task: Task, options: argparse.Namespace) -> None:
     for name, changed in variants.items():
         used = settings.model_copy(update=changed)
         rows.append(predicted(domain, val, model, used, folder / "predictions" / name))
-    finish(task, rows, model.backbone.weights_used, start, options)
+    finish(task, rows, model.backbone.weights_used, time.time() - start, options)
 
 
 def predicted(

@@ -90,7 +90,8 @@ def perform_row(job: Job, options: argparse.Namespace) -> None:
     metrics = run_config(job.config, STAGES).metrics
     parts = {name: metrics[name] for name in ("pseudo", "segmenter")}
     write_json(
-        options.out / f"{job.name}.json", {"seed": job.config.seed, **parts, **made_on(start)}
+        options.out / f"{job.name}.json",
+        {"seed": job.config.seed, **parts, **made_on(time.time() - start)},
     )
     for name, part in parts.items():
         print(f"{job.name}: {name} {100 * part['miou']:.1f}")

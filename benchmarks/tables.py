@@ -260,12 +260,6 @@ def measured(results: Results) -> list[str]:
     }
     every, on_cpu = results.pseudo("photos cpu", SPREAD), results.pseudo("photos cpu", NEW)
     first = {seed: row for seed, row in every.items() if seed in on_cpu}
-    luck = ""
-    if first.keys() != every.keys():
-        luck = (
-            f"The first masks of the seeds {seeds(every)} have {miou(every)}, so other seeds may "
-            "be worse than these. "
-        )
     for name, whom, networks, needs, *paper in RECIPES:
         time, *cells = ours.get(name, ("", "not run", "not run"))
         lines.append(f"| {' | '.join([name, whom, networks, needs + time, *cells, *paper])} |")
@@ -287,8 +281,7 @@ def measured(results: Results) -> list[str]:
         f"learned, have {miou(first)}. "
         f"Seeds of the new masks: {seeds(on_cpu)}; of `best`: "
         f"{seeds(results.pseudo('best cpu', NEW))}; of the segmenter of `photos`: "
-        f"{seeds(results.segmenter('photos cpu', 'own'))}. {luck}The ratios are "
-        "of a GPU in "
+        f"{seeds(results.segmenter('photos cpu', 'own'))}. The ratios are of a GPU in "
         "bf16, the table is of two CPU cores. [Machines, seeds, commands](benchmarks/results.md).",
     ]
     return lines

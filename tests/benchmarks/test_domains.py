@@ -122,8 +122,8 @@ def test_tables_are_what_the_results_say(tmp_path):
         result(tmp_path, f"p{seed}", "photos", seed, [row(view, "second half", value, 0.5)])
         new = row("new masks", "second half", value * 2, 0.75)
         val = row("test photos", "val", value / 2, 0.25, (seed, 4))
-        known = {"seconds": 180} if seed else {"seconds": None}  # a run that was resumed
-        result(tmp_path, f"s{seed}", "photos", seed, [new, val], "own", **known)
+        seconds = 180 if seed else None  # None: a run that was resumed
+        result(tmp_path, f"s{seed}", "photos", seed, [new, val], "own", seconds=seconds)
     pseudo = [row("best threshold", "second half", 0.1, 0, crf=crf) for crf in (False, True)]
     result(tmp_path, "c", "cam", 0, pseudo)
     parts = [row("whole", "second half", 0.3, 0), row("no mirror", "second half", 0.2, 0)]
