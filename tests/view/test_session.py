@@ -108,6 +108,21 @@ def test_a_tag_without_any_score_leaves_the_others_their_threshold(run):
         assert shown in without if threshold is None else 0 < threshold <= 1
 
 
+def test_the_threshold_of_a_small_thing_is_that_of_its_mask(run):
+    """Otsu's of the photo alone: the slider starts where the mask is."""
+    shutil.rmtree(run / "segmenter/masks")
+    path = run / "masks" / MASKS
+    about = json.loads(path.read_text())
+    tags = about["classes"][1:]
+    thresholds = []
+    for small in ([], tags):
+        path.write_text(json.dumps(about | {"small": small}))
+        gallery = Gallery(run)
+        train = [shown for shown in gallery if shown.split == "train"]
+        thresholds.append([gallery.threshold(shown) for shown in train])
+    assert about["threshold"] and thresholds[0] != thresholds[1]
+
+
 def test_the_worker_compares_both_networks_and_sees_a_changed_mask(run, serve):
     server = serve(run)
     state = wait(server, lambda run: run["facts"]["predicted"] == run["facts"]["of"])

@@ -237,7 +237,7 @@ class Gallery:
         numbers, score_maps = read_score_maps(folder, shown.photo)
         tags = tuple(self.classes[number] for number in numbers if number)
         maker = self.maker.of_segmenter() if folder == self.new_masks else self.maker
-        return replace(shown.photo, tags=tags, unknown=()), maker.scores(score_maps)
+        return replace(shown.photo, tags=tags, unknown=()), maker.scores(score_maps, numbers)
 
     def heat(self, shown: Shown, number: int) -> np.ndarray | None:
         """The score map of a class, (h, w) in 0-1, as the report shows it; None without one."""
