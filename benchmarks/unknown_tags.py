@@ -98,7 +98,8 @@ def measure(
         def write(work: tuple[Photo, tuple[str, ...], torch.Tensor], folder: Path = folder) -> None:
             photo, own, scores = work
             shown = Photo(photo.name, photo.path, own)
-            probs = maker.scores(scores[maker.present(shown)].float())
+            present = maker.present(shown)
+            probs = maker.scores(scores[present].float(), present)
             write_mask(folder / f"{photo.name}.png", maker.mask(shown, probs))
 
         list(parallel_map(write, zip(photos, tags, maps, strict=True), cores()))

@@ -176,11 +176,8 @@ def test_masks_have_the_photos_size_and_only_given_tags(photos, tmp_path):
     classes, maps = read_score_maps(tmp_path / "out", photos.photos[1])
     assert classes == [0, 2] and torch.allclose(maps, stored, atol=1e-3)
     plain = MaskMaker(colors, int, photos.tags, PLAIN.model_copy(update={"scores": "softmax"}))
-    assert set(
-        np.unique(
-            plain.mask(photos.photos[0], plain.scores(plain.score_maps(photos.photos[:1])[0]))
-        )
-    ) == {1, 2}
+    scores = plain.scores(plain.score_maps(photos.photos[:1])[0], [0, 1, 2])
+    assert set(np.unique(plain.mask(photos.photos[0], scores))) == {1, 2}
 
 
 def test_photos_are_read_at_every_scale(photos):
@@ -237,7 +234,7 @@ def test_a_mask_is_the_argmax_of_z_interpolated_to_the_photo(backbone, tmp_path)
         PLAIN.model_copy(update={"image_size": 130, "scores": "softmax"}),
     )
     photo = Photo("a", tmp_path / "a.png", ("cat",))
-    mask = maker.mask(photo, maker.scores(maker.score_maps([photo])[0]))
+    mask = maker.mask(photo, maker.scores(maker.score_maps([photo])[0], maker.present(photo)))
     square = (
         np.asarray(scene.resize((128, 128), Image.Resampling.BILINEAR), np.float32).transpose(
             2, 0, 1

@@ -184,9 +184,9 @@ class MaskMaker:
             rows[i][row] = values
         return [with_close(own, close) for own, close in zip(maps, rows, strict=True)]
 
-    def scores(self, maps: Tensor, present: Sequence[int] = ()) -> Tensor:
-        """Score maps of one photo to scores that sum to 1: (K, h, w) both. See `tag_scores`.
-        present: the classes of the maps; without it, none of them counts as small."""
+    def scores(self, maps: Tensor, present: Sequence[int]) -> Tensor:
+        """Score maps (K, h, w) of the K classes `present` in one photo to scores of the same shape
+        that sum to 1. See `tag_scores`."""
         return tag_scores(maps, self.settings, self.overall, self._small(present))
 
     def of_segmenter(self) -> "MaskMaker":
