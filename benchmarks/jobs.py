@@ -231,6 +231,7 @@ def score_view(
         settings = config.masks.model_copy(update=update)
         variant = MaskMaker(maker.score, maker.grid, table.tags, settings)
         variant.overall, variant.small = overall, maker.small
+        variant.contrast = maker.contrast
         folder = config.out / "views" / f"{view}, {threshold}, {crf}".replace("/", "-")
 
         def write(photo: Photo) -> None:

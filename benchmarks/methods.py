@@ -74,6 +74,7 @@ MASKS: dict[str, dict[str, Any]] = {
     "threshold 0.3 for all": {"threshold": 0.3},
     "no mirror": {"flip": False},
     "no small things": {"small_things": False},
+    "no contrast": {"contrast": False},
     "three scales": {"scales": [1.0, 0.75, 1.3]},
 }
 # Views of open sets whose masks segmenters are trained on.
@@ -84,6 +85,7 @@ SEGMENTED = (
     "logits, affinity, Otsu",
     "whole",
     "no small things",
+    "no contrast",
     "three scales",
 )
 PREDICTIONS: dict[str, dict[str, Any]] = {
@@ -100,7 +102,7 @@ def open_views(task: "Task", bench: Bench) -> dict[str, dict[str, Any]]:
         at_training = {"at the training size": {"image_size": bench.size}}
         larger = {"whole": {"image_size": Domain(task.data).recipe.masks.image_size * 3 // 2}}
         return {"ours": MASKS | at_training, LARGER: larger}.get(task.method, {"whole": {}})
-    alike = {"small_things": False}  # spread and thresholds as in `photos`
+    alike = {"small_things": False, "contrast": False}  # spread and thresholds as in `photos`
     if task.method == "cam":
         bare = {**plain, **alike, "threshold": "best"}
         return {"best threshold": bare, "affinity, Otsu": alike, "as in photos": {}}

@@ -26,6 +26,7 @@ def parts(run: Run, half: int) -> list[str]:
     truth, maker = run.truths["train"], mask_maker(run)
     photos = [photo for photo in run.pseudo_photos if photo.tags][half::2]
     names = run.config.evaluate.mean_over or run.table.classes
+    maker.features = maker.contrast = None  # what photos of nothing add is not part of this rule
     maker.overall = maker.measure(run.table.photos)
     small = maker.small
 

@@ -29,6 +29,11 @@ def without_cudnn(device: torch.device) -> Iterator[None]:
         yield
 
 
+def is_vit(name: str) -> bool:
+    """Whether a model of timm has tokens, and no maps of several sizes."""
+    return any(part in name for part in ("vit", "deit", "eva"))
+
+
 class Backbone(nn.Module):
     """Photos (B, 3, H, W), RGB in 0-1, to patch tokens (B, h, w, D) and a class token (B, D).
 
@@ -69,7 +74,7 @@ class Backbone(nn.Module):
         super().__init__()
         keep_freed_memory()
         self.top = None
-        self.is_vit = not on_pixels and any(part in name for part in ("vit", "deit", "eva"))
+        self.is_vit = not on_pixels and is_vit(name)
         self.stride, self.on_pixels = stride, on_pixels
         self.finest = finest or (stride if on_pixels else stride // 2)
         try:
@@ -161,6 +166,13 @@ class Backbone(nn.Module):
             return self._vit_maps(self._normalized(image))
         maps = self.align(self.raw_maps(image), image.shape[-2:])
         return maps, maps[-1].mean((1, 2))
+
+    def fine_features(self, image: Tensor) -> Tensor:
+        """Photos (B, 3, H, W) to all maps before the last, at the size of the finest: (B, D, h, w).
+        Only for CNNs."""
+        maps = [m.permute(0, 3, 1, 2) for m in self.feature_maps(image)[0][:-1]]
+        size = maps[0].shape[-2:]
+        return torch.cat([F.interpolate(m, size, mode="bilinear") for m in maps], 1)
 
     def raw_maps(self, image: Tensor) -> list[Tensor]:
         """A CNN's maps as its layers return them: photos (B, 3, H, W) to [(B, D_l, h_l, w_l)], a

@@ -150,6 +150,7 @@ def test_what_is_small_is_what_the_masks_took_for_small(tmp_path):
     finds = finds_of(tmp_path, [(F, {"forest": 0.005})] * 8 + [(C, {"city": 0.3})] * 8, spot(2))
     (text,) = mask_doubts(finds, Config(), ["forest"])
     assert text.startswith("small things, by their evidence: forest. Their")
+    assert text.endswith("--masks.no-small-things")
     assert "smaller than one patch" not in text and "city" not in text
 
 

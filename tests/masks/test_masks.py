@@ -293,20 +293,20 @@ def test_measured_photos_are_not_scored_again(photos, tmp_path, monkeypatch):
 
 
 def test_a_segmenter_and_the_tags_say_where_things_are(photos):
-    """By hand: red's probability is 0.2 in the left cell and 0.1 in the right one, so 1 and 0.5 of
+    """By hand: red's probability is 0.2 in the left cell and 0.08 in the right one, so 1 and 0.4 of
     its largest; Otsu's threshold is between them. Blue is no tag, and background does not count."""
     photo, left, right = photos.photos[0], np.s_[:, :CELL], np.s_[:, CELL:]
     probs = np.zeros((3, CELL, 2 * CELL), np.float32)
     probs[0], probs[1] = 0.6, 0.3
-    probs[2][left], probs[2][right] = 0.2, 0.1
+    probs[2][left], probs[2][right] = 0.2, 0.08
     probs[2][0, 0], probs[2][0, 1] = 0.4, 0.0  # a cell is the mean over its pixels
     maker = MaskMaker(None, int, photos.tags, SOFTMAX)
     maker.overall, maker.small = 0.3, frozenset({2})  # of the classifier's maps
     own = maker.of_segmenter()
     assert own.small == maker.small and own.overall is None
     maps = own.from_segmenter(photo, probs)
-    assert torch.allclose(maps, torch.tensor([[[0.0, 0]], [[0.2, 0.1]]]))
-    share = torch.tensor([1, 0.5]) / 0.75
+    assert torch.allclose(maps, torch.tensor([[[0.0, 0]], [[0.2, 0.08]]]))
+    share = torch.tensor([1, 0.4]) / 0.7
     expected = torch.stack([1 / (1 + share), share / (1 + share)])[:, None]
     assert torch.allclose(own.scores(maps, own.present(photo)), expected)
 

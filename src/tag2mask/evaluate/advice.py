@@ -43,7 +43,8 @@ def mask_doubts(
     if small:
         doubts.append(
             f"small things, by their evidence: {', '.join(small[:MOST_TAGS])}. Their masks come "
-            "from a closer look; the segmenter may still miss them: see what it finds of them"
+            "from a closer look; the segmenter may still miss them: see what it finds of them. If "
+            "these things are large, give --masks.no-small-things"
         )
     others = {"tags": {tag: n for tag, n in finds["tags"].items() if tag not in small}}
     if tags := _named(others, _is_below_patch, lambda n: f"{n['below_patch']} of {n['photos']}"):

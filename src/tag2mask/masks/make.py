@@ -16,6 +16,7 @@ from tag2mask.config import MaskSettings
 from tag2mask.crf import dense_crf
 from tag2mask.crf.params import narrow
 from tag2mask.files import writing
+from tag2mask.masks.contrast import LEAST_NOTHING, Contrast, Features, Usual, fit_all
 from tag2mask.masks.regions import vote
 from tag2mask.masks.scores import Scorer, mean_scores, otsu, relative, tag_scores, to_pixels
 from tag2mask.masks.small import Closer, covered, small_tags, with_close
@@ -23,7 +24,7 @@ from tag2mask.photos.images import image_size
 from tag2mask.photos.masks import write_mask
 from tag2mask.photos.regions import Regions
 from tag2mask.photos.resize import likeliest, reduced
-from tag2mask.photos.table import BACKGROUND, Photo, Table
+from tag2mask.photos.table import BACKGROUND, Photo, Table, evenly_spaced
 from tag2mask.photos.tensors import to_square
 from tag2mask.processes import cores, parallel_map
 from tag2mask.progress import track
@@ -46,11 +47,13 @@ class MaskMaker:
     accepts. overall: the background threshold over many photos, which `measure` returns; it is
     averaged with the threshold of each photo. None: only the threshold of each photo. closer: where
     a tag's score comes from, if the network can say so. small: the classes whose things are small,
-    which `measure` finds. regions: those of the photos, if they vote.
+    which `measure` finds. regions: those of the photos, if they vote. features: of patches, to
+    compare with photos of nothing. contrast: what `measure` finds when it compares them.
     """
 
     overall: float | None = None
     small: frozenset[int] = frozenset()
+    contrast: Contrast | None = None
 
     def __init__(
         self,
@@ -60,9 +63,11 @@ class MaskMaker:
         settings: MaskSettings,
         closer: Closer | None = None,
         regions: Regions | None = None,
+        features: Features | None = None,
     ):
         self.score, self.grid, self.settings = score, grid, settings
         self.closer = closer if settings.small_things and settings.scores == "logits" else None
+        self.features = features if settings.contrast and settings.scores == "logits" else None
         self.tags = tuple(tags)
         self.regions = regions
         self._measured: dict[Photo, Tensor] = {}
@@ -80,10 +85,15 @@ class MaskMaker:
         """Otsu's threshold over the logits of all tags of some of these photos; None if the
         settings do not use it. `make_masks` does not score these photos again.
 
-        Before, it finds the tags with small things (`small`), if the settings use them.
+        Before, it finds the tags with small things (`small`) and how tags differ from photos of
+        nothing (`contrast`), if the settings use them.
         """
+        nothing = [photo for photo in photos if photo.of_nothing]
         photos = [replace(photo, unknown=()) for photo in photos if photo.tags]
-        self.small = self._find_small(photos)
+        self.small, self.contrast = frozenset(), None
+        if self.features and len(nothing) >= LEAST_NOTHING and photos:
+            self.contrast, self.small = self._find_contrast(photos, nothing)
+        self.small |= self._find_small(photos)
         if self.settings.scores != "logits" or self.settings.threshold != "otsu" or not photos:
             return None
         some = photos[:: math.ceil(len(photos) / MEASURED)]
@@ -96,12 +106,12 @@ class MaskMaker:
         return otsu(torch.cat(values)) if sum(map(len, values)) else None
 
     def _find_small(self, photos: Sequence[Photo]) -> frozenset[int]:
-        """The classes whose things are small, by the evidence in up to SIZED photos of each."""
+        """The classes without a contrast whose things are small, by up to SIZED photos of each."""
         if self.closer is None:
             return frozenset()
         jobs: list[tuple[Photo, int]] = []
         for number, tag in enumerate(self.tags, 1):
-            own = [photo for photo in photos if tag in photo.tags]
+            own = [photo for photo in photos if tag in photo.tags and not self._knows(number)]
             jobs += [(photo, number) for photo in own[:: math.ceil(len(own) / SIZED) or 1]]
         batches = list(self.batches(jobs))
 
@@ -113,6 +123,42 @@ class MaskMaker:
         for batch, values in track(close, "sizes of things", total=len(batches)):
             shares += zip((number for _, number in batch), covered(values).tolist(), strict=True)
         return small_tags(shares)
+
+    def _knows(self, number: int) -> bool:
+        return self.contrast is not None and self.contrast.knows(number)
+
+    def _find_contrast(
+        self, photos: Sequence[Photo], nothing: Sequence[Photo]
+    ) -> tuple[Contrast, frozenset[int]]:
+        """How the things of each tag differ from photos of nothing, and the classes whose things
+        are small: from up to MEASURED photos of nothing and of each tag."""
+
+        def both(batch: Sequence[Photo], images: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+            return self._features(images), self._evidence(batch, images)
+
+        def looks(number: int) -> list[tuple[Tensor, Tensor]]:
+            own = [photo for photo in photos if self.tags[number - 1] in photo.tags]
+            alone = [photo for photo in own if len(photo.tags) == 1]  # of the tag without doubt
+            some = evenly_spaced(alone if len(alone) >= SIZED else own, MEASURED)
+            return [
+                (x.half(), maps[self.present(photo).index(number)])
+                for batch, pairs in self._side_by_side(self.read, both, self.batches(some))
+                for photo, x, maps in zip(batch, *pairs, strict=True)
+            ]
+
+        some = evenly_spaced(nothing, MEASURED)
+        batches = self._side_by_side(
+            self.read, lambda _, images: self._features(images), self.batches(some)
+        )
+        features = track((x for _, batch in batches for x in batch), "photos of nothing", len(some))
+        numbers = track(range(1, len(self.tags) + 1), "contrast of tags")
+        return fit_all(Usual.of(features), map(looks, numbers), self.settings.small_things)
+
+    @torch.inference_mode()
+    def _features(self, images: Sequence[Tensor]) -> Tensor:
+        """Photos as `read` returns them to features of their patches: (B, D, h, w)."""
+        assert self.features is not None
+        return self.features(images[0]).cpu()
 
     def _close(self, jobs: Sequence[tuple[Photo, int]], images: Tensor) -> Tensor:
         """Photos with one class number each, and their pictures (B, 3, S, S), to where its score
@@ -170,12 +216,27 @@ class MaskMaker:
 
         images: what `read` returned for these photos, if they have been read.
         """
-        labels = torch.from_numpy(Table(self.tags, tuple(photos)).multi_hot)
         images = images or self.read(photos)
+        maps = self._evidence(photos, images)
+        if self.contrast is None:
+            return maps
+        return [
+            self.contrast.sharpen(z, features, self.present(photo), self.small)
+            for photo, z, features in zip(photos, maps, self._features(images), strict=True)
+        ]
+
+    def _evidence(self, photos: Sequence[Photo], images: Sequence[Tensor]) -> list[Tensor]:
+        """Each photo's score maps by the classifier alone, (len(present), h, w) each."""
+        labels = torch.from_numpy(Table(self.tags, tuple(photos)).multi_hot)
         scores = mean_scores(self.score, images, labels, self.settings)
         maps = [z[self.present(photo)].float() for z, photo in zip(scores, photos, strict=True)]
-        places = [(i, row) for i, p in enumerate(photos) for row in self._small(self.present(p))]
-        if self.closer is None or not places:
+        places = [
+            (i, row)
+            for i, present in enumerate(map(self.present, photos))
+            for row in self._small(present)
+            if self.closer and not self._knows(present[row])
+        ]
+        if not places:
             return maps
         jobs = [(photos[i], self.present(photos[i])[row]) for i, row in places]
         close = self._close(jobs, images[0][[i for i, _ in places]])

@@ -55,14 +55,17 @@ def tag_scores(
     its best patches. `logits` has no score for background: after the same division, background is
     where no tag reaches its threshold. This is `settings.threshold`; with "otsu", the mean of
     Otsu's threshold in this photo and `overall`, that of many photos. The first alone would split
-    an animal that fills its photo. A small thing fills none: for the rows `small`, it is alone.
+    an animal that fills its photo. A small thing fills none: for the rows `small`, it is alone, and
+    of the patches without a score it counts a single one. A `Contrast` gives most patches none.
     """
     # Differs from CPC, which takes Z as it is: max_norm is what ViT-PCM's code does.
     z = relative(scores) if settings.scores in ("max_norm", "logits") else scores
     if settings.scores == "logits":
         for row in range(1, len(z)):
-            threshold = _threshold(z[row], settings, None if row in small else overall)
-            z[row] /= threshold
+            if row in small:
+                z[row] /= _threshold(F.pad(z[row][z[row] > 0], (1, 0)), settings, None)
+            else:
+                z[row] /= _threshold(z[row], settings, overall)
         z[BACKGROUND] = 1
     return z / z.sum(0).clamp(min=1e-6)
 

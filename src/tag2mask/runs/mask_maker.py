@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import cache
+from threading import Lock
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +13,8 @@ from tag2mask.photos.table import Photo, Table
 from tag2mask.progress import log
 from tag2mask.runs.folder import MASKS, MODEL
 from tag2mask.runs.run import Run
+
+FINEST = 4  # pixels per cell of the finest features that are compared with photos of nothing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,10 +56,12 @@ def as_shown(run: Run) -> Table:
 
 def mask_maker(run: Run) -> "MaskMaker":
     """The run's MaskMaker. The classifier is loaded when the first photo is scored."""
+    from tag2mask.backbone import Backbone, is_vit
     from tag2mask.classifier import load_classifier
-    from tag2mask.masks import MaskMaker
+    from tag2mask.masks import CONTRAST, Contrast, MaskMaker
 
     settings, about = run.config.masks, run.files.result("masks", MASKS)
+    contrast, start, loading = run.files.result("masks", CONTRAST), run.config.classifier, Lock()
 
     @cache
     def network() -> "tuple[PatchClassifier, np.ndarray]":
@@ -76,10 +81,22 @@ def mask_maker(run: Run) -> "MaskMaker":
         u = cluster_vector(labels, M).to(run.device)
         return model.close_scores(images.to(run.device), u, tags)
 
-    maker = MaskMaker(score, side, run.table.tags, settings, closer, run.regions)
+    @cache
+    def untrained() -> "Backbone":
+        return Backbone(start.backbone, start.weights, finest=FINEST).eval().to(run.device)
+
+    def features(images: "Tensor") -> "Tensor":
+        with loading:
+            network = untrained()
+        return network.fine_features(images.to(run.device))
+
+    # Random weights would be others in each session.
+    known = features if start.weights != "none" and not is_vit(start.backbone) else None
+    maker = MaskMaker(score, side, run.table.tags, settings, closer, run.regions, known)
     if about.exists():
         stored, numbers = read_json(about), {tag: n for n, tag in enumerate(run.table.tags, 1)}
         maker.overall = stored.get("threshold")
         small = (tag for tag in stored.get("small", []) if tag in numbers)
         maker.small = frozenset(numbers[tag] for tag in small)
+        maker.contrast = Contrast.load(contrast) if contrast.exists() else None
     return maker

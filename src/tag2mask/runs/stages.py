@@ -111,7 +111,7 @@ def classifier(run: Run, folder: Path) -> Counts:
 def masks(run: Run, folder: Path) -> Counts:
     """Write NAME.png and NAME.npz for every training photo, and masks.json."""
     from tag2mask.crf import backend
-    from tag2mask.masks import make_masks
+    from tag2mask.masks import CONTRAST, make_masks
 
     settings, table, maker = run.config.masks, run.table, mask_maker(run)
     last = start(run, "masks")
@@ -137,6 +137,8 @@ def masks(run: Run, folder: Path) -> Counts:
         "crf": backend() if settings.crf.iterations else False,
         "photos": len(table),
     }
+    if maker.contrast:
+        maker.contrast.save(folder / CONTRAST)
     about["finds"] = finds = judge_masks(run, folder, small)
     write_json(folder / MASKS, about)
     empty = finds and finds["tagged"]["empty"]
