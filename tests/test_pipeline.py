@@ -162,10 +162,10 @@ def test_given_tags_bound_the_pseudo_masks(finished):
     assert any((first / p.name).read_bytes() != p.read_bytes() for p in second.glob("*.png"))
 
 
-def test_new_masks_come_from_the_last_network_and_the_tags(finished):
-    """The largest probability of a tag in a photo, and everything that its share decides, by the
-    network's own prediction. With the score maps beside them, a new mask can be mended."""
-    from tag2mask.masks import read_score_maps
+def test_new_masks_come_from_both_networks_and_the_tags(finished):
+    """The scores by the last network's own prediction and the first masks' score maps. With the
+    score maps beside them, a new mask can be mended."""
+    from tag2mask.masks import both_score_maps, read_score_maps
     from tag2mask.masks.mend import mend
     from tag2mask.photos.masks import read_mask
     from tag2mask.photos.resize import reduced
@@ -180,9 +180,11 @@ def test_new_masks_come_from_the_last_network_and_the_tags(finished):
         numbers, maps = read_score_maps(folder, photo)
         picture = reduced(photo.open(), settings.image_size)
         probs = probabilities(finished.segmenter, picture, settings)[numbers]
+        _, first = read_score_maps(finished.folder / "masks", photo)
         assert maps.shape == (len(numbers), *(math.ceil(side / 4) for side in probs.shape[1:]))
         assert not maps[0].any(), "the network's background is not asked"
-        assert np.allclose(probs[1:].mean((1, 2)), maps[1:].mean((1, 2)), atol=0.01)
+        assert torch.allclose(maps, both_score_maps(probs, first), atol=0.01)
+        assert not torch.allclose(maps, both_score_maps(probs, None), atol=0.01)
         mask = read_mask(folder / f"{photo.name}.png")
         assert np.array_equal(mend(folder, photo, finished.table.tags), mask)
 

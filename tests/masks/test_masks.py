@@ -10,10 +10,9 @@ from tag2mask.clusters import Clusters
 from tag2mask.config import ClassifierSettings, CRFSettings, MaskSettings
 from tag2mask.config_files import make_config
 from tag2mask.demo.scenes import make_scene
-from tag2mask.masks import MaskMaker, make_masks, read_score_maps
+from tag2mask.masks import MaskMaker, both_score_maps, make_masks, read_score_maps
 from tag2mask.masks.affinity import affinity, spread
-from tag2mask.masks.make import CELL
-from tag2mask.masks.scores import mean_scores, otsu, tag_scores, to_pixels
+from tag2mask.masks.scores import CELL, mean_scores, otsu, tag_scores, to_pixels
 from tag2mask.photos.masks import read_mask
 from tag2mask.photos.table import Photo, Table
 from tag2mask.photos.tensors import to_square
@@ -304,11 +303,27 @@ def test_a_segmenter_and_the_tags_say_where_things_are(photos):
     maker.overall, maker.small = 0.3, frozenset({2})  # of the classifier's maps
     own = maker.of_segmenter()
     assert own.small == maker.small and own.overall is None
-    maps = own.from_segmenter(photo, probs)
+    maps = both_score_maps(probs[own.present(photo)], None)
     assert torch.allclose(maps, torch.tensor([[[0.0, 0]], [[0.2, 0.08]]]))
     share = torch.tensor([1, 0.4]) / 0.7
     expected = torch.stack([1 / (1 + share), share / (1 + share)])[:, None]
     assert torch.allclose(own.scores(maps, own.present(photo)), expected)
+
+
+def test_both_networks_say_where_things_are():
+    """By hand: relative scores of 0.25 and 1 by the classifier, 1 and 0.4 by the segmenter. Its
+    largest probability is 0.2, so the classifier's exponent is 0.75 * (1 - 0.2)."""
+    probs = np.full((2, CELL, 2 * CELL), 0.2, np.float32)
+    probs[:, :, CELL:] = 0.08
+    probs[0] = 0.9  # background, which does not count
+    before = probs.copy()
+    maps = both_score_maps(probs, torch.tensor([[[0.0, 0]], [[2.0, 8]]]))
+    assert torch.allclose(maps, torch.tensor([[[0.0, 0]], [[0.25**0.6, 0.4**0.4]]]))
+    assert np.array_equal(probs, before)
+    certain = both_score_maps(5 * probs, torch.tensor([[[0.0, 0]], [[2.0, 8]]]))
+    assert torch.allclose(certain[1], torch.tensor([1, 0.4]))
+    fine = both_score_maps(probs, torch.tensor([[[0.0, 0, 0, 0]] * 2, [[2.0, 2, 8, 8]] * 2]))
+    assert fine.shape == maps.shape  # the segmenter's cells, however fine the classifier's are
 
 
 def test_masks_that_exist_are_kept(photos, tmp_path):

@@ -9,7 +9,6 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from tag2mask.config import MaskSettings
@@ -32,7 +31,6 @@ from tag2mask.progress import track
 READERS = 4  # threads that read photos for a GPU
 MOST_NETWORKS = 16  # batches that are computed at a time on a CPU: each takes 0.3 GB
 MEASURED = 64  # number of photos from which the common background threshold is computed
-CELL = 4  # pixels of the segmenter's photo for each cell of its score maps
 SIZED = 16  # number of photos of each tag from which the size of its things is computed
 
 A = TypeVar("A")
@@ -251,25 +249,13 @@ class MaskMaker:
         return tag_scores(maps, self.settings, self.overall, self._small(present))
 
     def of_segmenter(self) -> "MaskMaker":
-        """This maker for the maps of a segmenter (`from_segmenter`): each tag has its threshold in
-        the photo alone. They have the size of the thing already, so no closer look is needed."""
+        """This maker for the score maps of both networks (`both_score_maps`): each tag has its
+        threshold in the photo alone. They have the size of the thing, so no closer look is needed.
+        """
         settings = self.settings.model_copy(update={"scores": "logits"})
         maker = MaskMaker(self.score, self.grid, self.tags, settings, regions=self.regions)
         maker.small = self.small
         return maker
-
-    def from_segmenter(self, photo: Photo, probs: np.ndarray) -> Tensor:
-        """A segmenter's probabilities (C, H, W) of a photo to score maps of the classes that may be
-        in it, with a cell for CELL x CELL pixels: (K, h, w), background 0.
-
-        Its background is not used. It was trained on masks that miss parts of objects, and would
-        remove more. Background is where no tag reaches its threshold, as in the pseudo masks.
-        """
-        maps = torch.from_numpy(probs[self.present(photo)])[None]
-        size = [math.ceil(side / CELL) for side in maps.shape[-2:]]
-        maps = F.interpolate(maps, size, mode="area")[0]
-        maps[BACKGROUND] = 0
-        return maps
 
     def mask(self, photo: Photo, scores: Tensor) -> np.ndarray:
         """Scores (K, h, w) of the photo's classes to its pseudo mask (H, W) uint8: interpolation,

@@ -3,6 +3,7 @@
 C classes (background 0), h x w patches, H x W pixels.
 """
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -13,6 +14,9 @@ from torch import Tensor
 from tag2mask.config import MaskSettings
 from tag2mask.masks.affinity import affinity, spread
 from tag2mask.photos.table import BACKGROUND
+
+CELL = 4  # pixels of the segmenter's photo for each cell of the score maps of both networks
+DOUBTED = 0.75  # the classifier's exponent in those, of a tag that the segmenter does not find
 
 # Photos (B, 3, S, S) and labels (B, num_tags) to patch scores (B, C, h, w), a softmax or positive
 # logits (0 for background), and centered feature maps [(B, h_l, w_l, D_l)].
@@ -95,6 +99,28 @@ def otsu(values: Tensor) -> float:
     between = low * (n - low) * (total[:-1] / low - (total[-1] - total[:-1]) / (n - low)).square()
     cut = int(between.argmax()) if n > 1 else 0
     return max(0.05, float(v[cut] + v[min(cut + 1, n - 1)]) / 2)
+
+
+def both_score_maps(probs: np.ndarray, first: Tensor | None) -> Tensor:
+    """A segmenter's probabilities (K, H, W) of a photo's classes and the classifier's score maps
+    (K, h', w') of the same, if they are logits, to score maps with a cell for CELL x CELL pixels:
+    (K, h, w) in 0-1, background 0.
+
+    The segmenter's background is not used. It was trained on masks that miss parts of objects, and
+    would remove more. Background is where no tag reaches its threshold, as in the pseudo masks.
+    The scores of both, each divided by its largest, are multiplied: their weighted geometric mean.
+    The classifier knows things that the segmenter does not learn. So it counts for more, the less
+    certain the segmenter is of the tag, by its largest probability in the photo: if that is 1, not
+    at all.
+    """
+    size = [math.ceil(side / CELL) for side in probs.shape[1:]]
+    maps = F.interpolate(torch.from_numpy(probs)[None], size, mode="area")[0]
+    if first is not None:
+        first = relative(F.interpolate(first[None], size, mode="bilinear")[0])
+        exponent = DOUBTED * (1 - maps.amax((1, 2), keepdim=True))
+        maps = first**exponent * relative(maps) ** (1 - exponent)
+    maps[BACKGROUND] = 0
+    return maps
 
 
 def to_pixels(scores: Tensor, height: int, width: int) -> np.ndarray:

@@ -191,18 +191,20 @@ def segmenter(run: Run, folder: Path) -> Counts:
 
 
 def make_new_masks(run: Run, model: Path, folder: Path) -> Path:
-    """Write what the stage `masks` writes into `folder`, from the score maps of a round's network
-    and the tags; masks that are kept stay. Returns `folder`."""
-    from tag2mask.masks import make_masks
+    """Write what the stage `masks` writes into `folder`, from the scores of the classifier and of a
+    round's network and the tags; masks that are kept stay. Returns `folder`."""
+    from tag2mask.masks import both_score_maps, make_masks, read_score_maps
     from tag2mask.segmenter.heads import load_segmenter
     from tag2mask.segmenter.predict import all_probabilities
 
     network, settings = load_segmenter(model).to(run.device), run.config.segmenter
-    maker, about = mask_maker(run).of_segmenter(), read_json(run.files.result("masks", MASKS))
+    maker, first = mask_maker(run).of_segmenter(), run.files.result("masks")
+    about, is_logits = read_json(first / MASKS), run.config.masks.scores == "logits"
 
     def maps_of(photos: Sequence[Photo]) -> Iterator[tuple[Photo, "Tensor"]]:
         for photo, _, probs in all_probabilities(network, photos, settings, cores()):
-            yield photo, maker.from_segmenter(photo, probs)
+            scores = read_score_maps(first, photo)[1] if is_logits else None
+            yield photo, both_score_maps(probs[maker.present(photo)], scores)
 
     table = as_shown(run)
     share = replace(table, photos=table.photos[rank() :: ranks()])
