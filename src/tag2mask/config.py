@@ -314,7 +314,7 @@ class Config(Settings):
     """The run folder."""
     recipe: str = "photos"
     """Settings to start from: a recipe of tag2mask, or a TOML file."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**63)
     """Seed of all random numbers."""
     photos: DataSettings = DataSettings()
     clusters: ClusterSettings = ClusterSettings()
