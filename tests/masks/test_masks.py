@@ -322,6 +322,10 @@ def test_both_networks_say_where_things_are():
     assert np.array_equal(probs, before)
     certain = both_score_maps(5 * probs, torch.tensor([[[0.0, 0]], [[2.0, 8]]]))
     assert torch.allclose(certain[1], torch.tensor([1, 0.4]))
+    nowhere = both_score_maps(probs, torch.zeros(2, 1, 2))
+    assert torch.allclose(nowhere[1], torch.tensor([1, 0.4])), "the classifier finds nothing"
+    part = both_score_maps(probs, torch.tensor([[[0.0, 0]], [[0.0, 8]]]))
+    assert torch.allclose(part[1], torch.tensor([0, 0.4**0.4])), "it knows where nothing is"
     fine = both_score_maps(probs, torch.tensor([[[0.0, 0, 0, 0]] * 2, [[2.0, 2, 8, 8]] * 2]))
     assert fine.shape == maps.shape  # the segmenter's cells, however fine the classifier's are
 

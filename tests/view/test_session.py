@@ -70,6 +70,14 @@ def test_first_masks_made_since_are_those_shown(run):
     assert gallery.score_folder(shown) == run / "masks"
 
 
+def test_a_run_may_replace_the_new_masks_while_the_page_asks_for_them(run, monkeypatch):
+    folders = [run / "segmenter/masks", None, None]  # gone after the first look
+    monkeypatch.setattr(Gallery, "new_masks", property(lambda _: folders.pop(0)))
+    gallery = Gallery(run)
+    shown = next(shown for shown in gallery if shown.split == "train")
+    assert gallery.mask_file(shown, "pseudo").parent == run / "segmenter/masks"
+
+
 def test_the_facts_say_what_is_in_the_masks(run):
     gallery = Gallery(run)
     for shown in gallery:

@@ -110,14 +110,15 @@ def both_score_maps(probs: np.ndarray, first: Tensor | None) -> Tensor:
     would remove more. Background is where no tag reaches its threshold, as in the pseudo masks.
     The scores of both, each divided by its largest, are multiplied: their weighted geometric mean.
     The classifier knows things that the segmenter does not learn. So it counts for more, the less
-    certain the segmenter is of the tag, by its largest probability in the photo: if that is 1, not
-    at all.
+    certain the segmenter is of the tag, by its largest probability in the photo. A tag without any
+    score by the classifier is the segmenter's alone; else a cell without one has none.
     """
     size = [math.ceil(side / CELL) for side in probs.shape[1:]]
     maps = F.interpolate(torch.from_numpy(probs)[None], size, mode="area")[0]
     if first is not None:
         first = relative(F.interpolate(first[None], size, mode="bilinear")[0])
-        exponent = DOUBTED * (1 - maps.amax((1, 2), keepdim=True))
+        certain = maps.amax((1, 2), keepdim=True)
+        exponent = DOUBTED * (1 - certain) * first.amax((1, 2), keepdim=True)  # 0 without a score
         maps = first**exponent * relative(maps) ** (1 - exponent)
     maps[BACKGROUND] = 0
     return maps

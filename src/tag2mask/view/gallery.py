@@ -136,7 +136,8 @@ class Gallery:
         if kind == "mended" and self.corrected(shown).keeps_mask:
             path = self.run.files.corrections.folder / name
         elif kind == "pseudo" and shown.split == "train":
-            path = self.new_masks / name if self.new_masks else self.newest("masks", name)
+            folder = self.new_masks  # read once: a run may replace it now
+            path = folder / name if folder else self.newest("masks", name)
         elif kind == "first" and shown.split == "train" and self.new_masks:
             path = self.newest("masks", name)
         elif kind == "segmenter":
