@@ -207,9 +207,9 @@ class MaskSettings(Settings):
     """With scores = logits and a CNN: find the tags whose things are small, look closer where they
     are, and let the CRF reach less far there. Tags with larger things are not changed."""
     contrast: bool = True
-    """With scores = logits, a CNN and at least 20 photos of nothing: a tag is where photos with it
-    differ from photos of nothing in shallow features, too. Its small things are there alone. Tags
-    that hardly differ are not changed."""
+    """With scores = logits, a CNN and at least 20 photos of nothing: compare shallow features of
+    each tag's photos with those of photos of nothing. Where they differ decides alone for small
+    things, and together with the scores for large ones. Tags that hardly differ do not change."""
     regions: Path | None = None
     """Folder of regions of the photos, by Segment Anything or any tool: each votes for a class, in
     place of the CRF. NAME.json (run-length codes), NAME.png (a number for each region) or NAME/."""
