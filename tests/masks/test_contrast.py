@@ -110,7 +110,7 @@ def test_a_small_thing_is_looked_for_where_the_contrast_is_strongest(monkeypatch
     usual = Usual.of([torch.randn(12, 40, 40) for _ in range(20)])
     fit(usual, looks(3)[0], True)
     fit(usual, looks(18)[0], True)
-    assert shares == [0.1, 0.01, 0.01, 0.1]
+    assert shares == [0.1, *[0.01] * 16, 0.1]
 
 
 def test_a_small_thing_is_where_it_is_far_from_usual_and_a_large_one_where_its_scores_are_too():
@@ -263,6 +263,18 @@ def test_it_takes_20_photos_of_nothing_logits_and_the_setting(tiles, tmp_path):
     assert maker.contrast and maker.small == frozenset()
     maker.measure(fewer.photos)
     assert maker.contrast is None, "that of other photos is gone"
+
+
+def test_more_photos_of_nothing_are_compared_than_photos_of_a_tag(tiles, tmp_path, monkeypatch):
+    counts = []
+    real = Usual.of
+    monkeypatch.setattr("tag2mask.masks.make.MEASURED", 3)
+    monkeypatch.setattr("tag2mask.masks.make.USUAL", 17)
+    monkeypatch.setattr(
+        Usual, "of", lambda photos: counts.append(len(photos := list(photos))) or real(photos)
+    )
+    made(tiles[0], tmp_path / "out")
+    assert counts == [17], "of 20"
 
 
 def test_a_tag_without_photos_keeps_its_evidence(tiles, tmp_path):

@@ -31,7 +31,7 @@ RIDGE = 0.01  # added to the covariance, as a share of the mean variance of a fe
 TINY = 1e-12  # the least variance
 # The share of a photo's patches that are taken to show the thing.
 SMALL, LARGE = 0.01, 0.1
-ROUNDS = 2
+ROUNDS = 16  # after fewer, the direction still depends on where the evidence was
 NOISE = 2.0  # standard deviations of photos of nothing; a small thing has more
 # How much stronger the contrast of a tag's photos must be than that of photos of nothing, in the
 # strongest patches of each (SMALL) [standard deviations]. Other tags keep their evidence. Magnetic
@@ -149,8 +149,9 @@ def fit(usual: Usual, photos: Looks, small_things: bool) -> tuple[Tensor, float,
     small.
 
     The direction is that of the patches of the strongest evidence. Beside a small thing evidence
-    is strong, too: there, it is then that of the fewer patches of the strongest contrast, twice; by
-    the median over the photos, so that what few of them show does not draw it away.
+    is strong, too: there, it is then that of the fewer patches of the strongest contrast, found
+    again ROUNDS times; by the median over the photos, so that what few of them show does not draw
+    it away.
     small_things: False if no tag counts as small. Zeros without photos, or if the tag hardly
     differs from photos of nothing.
     """

@@ -31,6 +31,7 @@ from tag2mask.progress import track
 READERS = 4  # threads that read photos for a GPU
 MOST_NETWORKS = 16  # batches that are computed at a time on a CPU: each takes 0.3 GB
 MEASURED = 64  # number of photos from which the common background threshold is computed
+USUAL = 256  # number of photos of nothing that tags are compared with
 SIZED = 16  # number of photos of each tag from which the size of its things is computed
 
 A = TypeVar("A")
@@ -129,7 +130,7 @@ class MaskMaker:
         self, photos: Sequence[Photo], nothing: Sequence[Photo]
     ) -> tuple[Contrast, frozenset[int]]:
         """How the things of each tag differ from photos of nothing, and the classes whose things
-        are small: from up to MEASURED photos of nothing and of each tag."""
+        are small: from up to USUAL photos of nothing and MEASURED of each tag."""
 
         def both(batch: Sequence[Photo], images: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
             return self._features(images), self._evidence(batch, images)
@@ -144,7 +145,7 @@ class MaskMaker:
                 for photo, x, maps in zip(batch, *pairs, strict=True)
             ]
 
-        some = evenly_spaced(nothing, MEASURED)
+        some = evenly_spaced(nothing, USUAL)
         batches = self._side_by_side(
             self.read, lambda _, images: self._features(images), self.batches(some)
         )
