@@ -274,8 +274,8 @@ class SegmenterSettings(Settings):
     class of all."""
     most_marked: float = Field(0.02, ge=0, le=1)
     """A tag is found only in photos in which it is more certain than in photos of nothing. In the
-    mean, at most this share of new photos of nothing is marked. Every fourth training photo of
-    nothing is kept aside for this, not learned from; of 20 to 76, none is. Fewer than 20, or 1: not
+    mean, at most this share of new photos of nothing is marked. Every second training photo of
+    nothing is kept aside for this, not learned from; of 20 to 38, none is. Fewer than 20, or 1: not
     used."""
     crf: CRFSettings = CRFSettings()
 

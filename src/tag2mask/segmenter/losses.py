@@ -1,10 +1,16 @@
-"""The segmenter's loss."""
+"""The segmenter's losses."""
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from tag2mask.photos.table import BACKGROUND, IGNORE
+
+HARDEST = 4  # cells, at least, in which a small thing is taken for something that it is not
+MARGIN = 3  # cells around a small thing that count for neither: masks do not know where it ends
+CERTAIN = 1 - 1e-6  # a probability counts as no more
 
 
 def segmentation_loss(logits: Tensor, mask: Tensor, balanced: bool = False) -> Tensor:
@@ -39,3 +45,37 @@ def segmentation_loss(logits: Tensor, mask: Tensor, balanced: bool = False) -> T
         (loss * part).sum() / part.sum().clamp(min=1) for part in (background, known & ~background)
     )
     return (first + second) / 2
+
+
+def small_things_loss(logits: Tensor, mask: Tensor, small: Sequence[int]) -> Tensor:
+    """How well small things are told from what looks most like them: logits (B, C, h, w), class
+    numbers (B, H, W) and the classes whose things are small -> scalar; 0 without any.
+
+    For each class and crop: the mean of -log p over the cells that show the class, and the mean of
+    -log(1 - p) over as many others, those of the highest p (hard examples, as in Shrivastava et
+    al. 2016). All these means count alike.
+
+    Differs from DeepLab, which has the mean over all pixels alone: there, a thing of a thousandth
+    of the photo is next to nothing, and a network that never finds it loses little.
+    """
+    cells = logits.shape[2:]
+    log_probs, terms = logits.float().log_softmax(1).flatten(2), [logits.new_zeros(0).float()]
+
+    def shown(pixels: Tensor) -> Tensor:
+        return F.adaptive_max_pool2d(pixels[:, None].float(), cells)
+
+    unknown = shown(mask == IGNORE).flatten(1).bool()
+    for number in small:
+        things = shown(mask == number)
+        near = F.max_pool2d(things, 2 * MARGIN + 1, stride=1, padding=MARGIN).flatten(1).bool()
+        inside, outside = things.flatten(1).bool() & ~unknown, ~near & ~unknown
+        missed = -log_probs[:, number]
+        wrong = -torch.log1p(-log_probs[:, number].exp().clamp(max=CERTAIN))
+        hardest = wrong.where(outside, 0).sort(1, descending=True).values
+        count = inside.sum(1)
+        others = count.clamp(min=HARDEST).minimum(outside.sum(1))
+        hardest = hardest * (torch.arange(hardest.shape[1], device=mask.device) < others[:, None])
+        for values, number_of in ((missed * inside, count), (hardest, others)):
+            terms.append((values.sum(1) / number_of.clamp(min=1))[number_of > 0])
+    means = torch.cat(terms)
+    return means.sum() / max(1, len(means))

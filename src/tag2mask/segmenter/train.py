@@ -16,7 +16,7 @@ from tag2mask.photos.tensors import seeded
 from tag2mask.progress import log
 from tag2mask.segmenter.examples import PseudoMasked, Survey, is_object, survey_masks
 from tag2mask.segmenter.heads import create_segmenter
-from tag2mask.segmenter.losses import segmentation_loss
+from tag2mask.segmenter.losses import segmentation_loss, small_things_loss
 from tag2mask.segmenter.network import Segmenter
 from tag2mask.segmenter.predict import predict_photos
 
@@ -26,7 +26,7 @@ NOTHING = 0.25
 # Share of the steps in which the learning rate rises from 0: AdamW's averages are empty at first.
 WARM_UP = {"fpn": 0.05, "deeplab_v2": 0.0}
 LEAST_NOTHING, MOST_NOTHING = 20, 200  # photos of nothing that are predicted after training
-ASIDE = 4  # if there are enough, every fourth photo of nothing is not learned from
+ASIDE = 2  # if there are enough, every second photo of nothing is not learned from
 # Photos of nothing ask for no more than this probability of objects: in some of them may be things
 # that nobody tagged.
 MOST_CERTAIN = 0.9
@@ -80,7 +80,8 @@ def train_segmenter(
         logits = network(image)
         objects = (logits.detach().argmax(1) != BACKGROUND).float().mean()
         guard.step(objects)
-        return {"loss": segmentation_loss(logits, mask, settings.balanced), "objects": objects}
+        pixels = segmentation_loss(logits, mask, settings.balanced)
+        return {"loss": pixels + small_things_loss(logits, mask, small), "objects": objects}
 
     warm_up = WARM_UP[settings.head] * settings.steps
 
@@ -116,7 +117,7 @@ def fitted(settings: SegmenterSettings, small: tuple[int, ...]) -> SegmenterSett
 
 def set_aside(table: Table) -> tuple[Table, list[Photo]]:
     """Photos to those that the network learns from, and up to 200 photos of nothing for
-    `least_certain`: every fourth, which it does not learn from. If these are fewer than 20: all
+    `least_certain`: every second, which it does not learn from. If these are fewer than 20: all
     photos of nothing, and it learns from them too."""
     nothing = table.nothing
     some = nothing[:: max(ASIDE, math.ceil(len(nothing) / MOST_NOTHING))]
