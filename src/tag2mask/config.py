@@ -275,8 +275,8 @@ class SegmenterSettings(Settings):
     most_marked: float = Field(0.02, ge=0, le=1)
     """A tag is found only in photos in which it is more certain than in photos of nothing. In the
     mean, at most this share of new photos of nothing is marked. Every second training photo of
-    nothing is kept aside for this, not learned from; of 20 to 38, none is. Fewer than 20, or 1: not
-    used."""
+    nothing (at most 200) is kept aside for this, not learned from. With 20 to 38 of them, all are
+    learned from and used. Fewer than 20, or 1: not used."""
     crf: CRFSettings = CRFSettings()
 
 

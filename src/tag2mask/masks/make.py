@@ -30,7 +30,7 @@ from tag2mask.progress import track
 
 READERS = 4  # threads that read photos for a GPU
 MOST_NETWORKS = 16  # batches that are computed at a time on a CPU: each takes 0.3 GB
-MEASURED = 64  # number of photos from which the common background threshold is computed
+MEASURED = 64  # number of photos for the common background threshold, and of each tag for contrast
 USUAL = 256  # number of photos of nothing that tags are compared with
 SIZED = 16  # number of photos of each tag from which the size of its things is computed
 

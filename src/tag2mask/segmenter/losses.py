@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tag2mask.photos.table import BACKGROUND, IGNORE
 
-HARDEST = 4  # cells, at least, in which a small thing is taken for something that it is not
+HARDEST = 4  # other cells, at least, that count in a crop: those that look most like the thing
 MARGIN = 3  # cells around a small thing that count for neither: masks do not know where it ends
 CERTAIN = 1 - 1e-6  # a probability counts as no more
 
@@ -49,11 +49,12 @@ def segmentation_loss(logits: Tensor, mask: Tensor, balanced: bool = False) -> T
 
 def small_things_loss(logits: Tensor, mask: Tensor, small: Sequence[int]) -> Tensor:
     """How well small things are told from what looks most like them: logits (B, C, h, w), class
-    numbers (B, H, W) and the classes whose things are small -> scalar; 0 without any.
+    numbers (B, H, W) and the classes whose things are small -> scalar; 0 if there are none.
 
-    For each class and crop: the mean of -log p over the cells that show the class, and the mean of
-    -log(1 - p) over as many others, those of the highest p (hard examples, as in Shrivastava et
-    al. 2016). All these means count alike.
+    For each class and crop: the mean of -log p over the cells that show the class, if some do, and
+    the mean of -log(1 - p) over as many others, at least HARDEST: those of the highest p (hard
+    examples, as in Shrivastava et al. 2016). All these means count alike. Cells with an ignored
+    pixel do not count, nor do others within MARGIN cells of the class.
 
     Differs from DeepLab, which has the mean over all pixels alone: there, a thing of a thousandth
     of the photo is next to nothing, and a network that never finds it loses little.

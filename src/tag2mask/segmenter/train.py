@@ -117,8 +117,8 @@ def fitted(settings: SegmenterSettings, small: tuple[int, ...]) -> SegmenterSett
 
 def set_aside(table: Table) -> tuple[Table, list[Photo]]:
     """Photos to those that the network learns from, and up to 200 photos of nothing for
-    `least_certain`: every second, which it does not learn from. If these are fewer than 20: all
-    photos of nothing, and it learns from them too."""
+    `least_certain`: every second (of more than 400, fewer), which it does not learn from. If these
+    are fewer than 20: all photos of nothing, and it learns from them too."""
     nothing = table.nothing
     some = nothing[:: max(ASIDE, math.ceil(len(nothing) / MOST_NOTHING))]
     if len(some) < LEAST_NOTHING:
