@@ -83,6 +83,11 @@ def test_no_small_things_change_nothing_and_certainty_is_finite(logits):
     loss = small_things_loss(sure, crops(), (1, 2))
     loss.backward()
     assert loss.isfinite() and sure.grad.isfinite().all() and sure.grad.any()
+    wrong = torch.zeros(1, 2, CELLS, CELLS)
+    wrong[0, 1, 10, 10] = 40
+    wrong.requires_grad_()
+    small_things_loss(wrong, torch.zeros(1, PIXELS, PIXELS, dtype=torch.uint8), (1,)).backward()
+    assert wrong.grad[0, 1, 10, 10] == pytest.approx(0.25), "the surest is unlearned"
     whole = torch.full_like(crops(), 1)
     assert small_things_loss(logits, whole, (1,)).item() == pytest.approx(
         -logits.log_softmax(1)[:, 1].mean().item(), rel=1e-5

@@ -10,7 +10,6 @@ from tag2mask.photos.table import BACKGROUND, IGNORE
 
 HARDEST = 4  # other cells, at least, that count in a crop: those that look most like the thing
 MARGIN = 3  # cells around a small thing that count for neither: masks do not know where it ends
-CERTAIN = 1 - 1e-6  # a probability counts as no more
 
 
 def segmentation_loss(logits: Tensor, mask: Tensor, balanced: bool = False) -> Tensor:
@@ -59,8 +58,8 @@ def small_things_loss(logits: Tensor, mask: Tensor, small: Sequence[int]) -> Ten
     Differs from DeepLab, which has the mean over all pixels alone: there, a thing of a thousandth
     of the photo is next to nothing, and a network that never finds it loses little.
     """
-    cells = logits.shape[2:]
-    log_probs, terms = logits.float().log_softmax(1).flatten(2), [logits.new_zeros(0).float()]
+    cells, values = logits.shape[2:], logits.float().flatten(2)
+    whole, terms = values.logsumexp(1), [values.new_zeros(0)]
 
     def shown(pixels: Tensor) -> Tensor:
         return F.adaptive_max_pool2d(pixels[:, None].float(), cells)
@@ -70,13 +69,14 @@ def small_things_loss(logits: Tensor, mask: Tensor, small: Sequence[int]) -> Ten
         things = shown(mask == number)
         near = F.max_pool2d(things, 2 * MARGIN + 1, stride=1, padding=MARGIN).flatten(1).bool()
         inside, outside = things.flatten(1).bool() & ~unknown, ~near & ~unknown
-        missed = -log_probs[:, number]
-        wrong = -torch.log1p(-log_probs[:, number].exp().clamp(max=CERTAIN))
+        # Not by p itself: where it rounds to 1, log(1 - p) would have no gradient.
+        rest = torch.cat([values[:, :number], values[:, number + 1 :]], 1).logsumexp(1)
+        missed, wrong = whole - values[:, number], whole - rest
         hardest = wrong.where(outside, 0).sort(1, descending=True).values
         count = inside.sum(1)
         others = count.clamp(min=HARDEST).minimum(outside.sum(1))
         hardest = hardest * (torch.arange(hardest.shape[1], device=mask.device) < others[:, None])
-        for values, number_of in ((missed * inside, count), (hardest, others)):
-            terms.append((values.sum(1) / number_of.clamp(min=1))[number_of > 0])
+        for losses, number_of in ((missed * inside, count), (hardest, others)):
+            terms.append((losses.sum(1) / number_of.clamp(min=1))[number_of > 0])
     means = torch.cat(terms)
     return means.sum() / max(1, len(means))
