@@ -24,14 +24,14 @@ def crops():
     return mask
 
 
-def by_hand(logits, cells, count):
+def by_hand(probs, cells, count):
     """The terms of one class in one crop: probabilities as an array, the cells that show it."""
     rows, columns = np.ogrid[:CELLS, :CELLS]
     near = np.zeros((CELLS, CELLS), bool)
     for row, column in cells:
         near |= (abs(rows - row) <= 3) & (abs(columns - column) <= 3)
-    inside = [-np.log(logits[row, column]) for row, column in cells]
-    hardest = np.sort(logits[~near])[::-1][:count]
+    inside = [-np.log(probs[row, column]) for row, column in cells]
+    hardest = np.sort(probs[~near])[::-1][:count]
     return [np.mean(inside)] * bool(cells) + [np.mean(-np.log(1 - hardest))]
 
 
